@@ -1,0 +1,125 @@
+"""One training run, and what makes it that run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from scaling.config.base import Config, Count, Index
+from scaling.config.model import ModelConfig
+from scaling.config.training import (
+    AdamW,
+    CausalObjective,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExecutionConfig,
+    LoggingConfig,
+    Schedule,
+    WarmupStableDecay,
+)
+
+
+class RunConfig(Config):
+    """One model trained once."""
+
+    model: ModelConfig
+    data: DataConfig
+    tokens: Count
+    """Training tokens; rounded down to whole batches."""
+    batch_sequences: Count = 16
+    """Sequences in a batch, over all devices."""
+    seed: Index = 0
+    """Seeds the parameters and the order of the data, each with a stream of its own."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What matrix products read. Parameters, sums, norms and the loss are float32 either way."""
+    objective: CausalObjective = CausalObjective()
+    optimizer: AdamW = AdamW()
+    schedule: Schedule = WarmupStableDecay()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens in a batch."""
+        return self.batch_sequences * self.model.context
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.tokens // self.batch_tokens
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that the steps really read: what tables and laws call D."""
+        return self.steps * self.batch_tokens
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> RunConfig:
+        if self.steps == 0:
+            raise ValueError(
+                f"tokens = {self.tokens:,} is less than one batch of {self.batch_tokens:,} "
+                f"(batch_sequences {self.batch_sequences} x context {self.model.context})"
+            )
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError(
+                f"schedule.warmup_steps = {self.schedule.warmup_steps} leaves nothing of the "
+                f"{self.steps} steps that {self.tokens:,} tokens give; warm up for less, or train "
+                "for more"
+            )
+        return self
+
+
+LAYOUT = 1
+"""Raised when the same configuration would no longer train the same model."""
+
+_NOT_SEMANTIC = {
+    "data": True,  # a path and a permission; what is read is in the hash
+    "evaluation": {"every_steps"},
+    "checkpoint": True,
+    "logging": True,
+    "execution": True,
+}
+
+
+def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
+    """What the losses of a run depend on: its configuration less paths, pace and devices.
+
+    Args:
+        run: a run whose vocabulary is resolved.
+        data_hash: content hash of the token store's manifest.
+    """
+    content = run.model_dump(mode="json", exclude=_NOT_SEMANTIC)  # type: ignore[arg-type]
+    content["data"] = data_hash
+    content["tokens"] = run.trained_tokens
+    # Defaults that depend on other fields are spelt out, so that saying them changes nothing.
+    content["model"] |= {
+        "d_head": run.model.head_width,
+        "d_ff": run.model.ff_width,
+        "vocab_size": run.model.vocabulary,
+    }
+    content["layout"] = LAYOUT
+    return content
+
+
+def canonical_json(content: Any) -> str:
+    """JSON that is the same for the same content: sorted keys, no spaces, no NaN."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_hash(content: Any) -> str:
+    """SHA-256 of the canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def run_identity(run: RunConfig, data_hash: str) -> str:
+    """Name of a run: the same wherever, whenever and by whomever it is asked for.
+
+    The first 16 of 64 hexadecimal digits: two of a million runs share them with odds of 3e-8.
+    """
+    return content_hash(semantic(run, data_hash))[:16]
