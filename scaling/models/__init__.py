@@ -1,0 +1,17 @@
+"""Transformers in Flax NNX, as pytrees: built by a constructor, called like a function.
+
+The letters that end the names of arrays, one for each axis:
+
+| letter | axis                              | letter | axis                             |
+|--------|-----------------------------------|--------|----------------------------------|
+| B      | sequence in the batch             | H      | attention head                   |
+| T      | position (of the query)           | K      | width within a head              |
+| S      | position (of the key)             | F      | hidden width of the feed-forward |
+| D      | width of the residual stream      | V      | entry of the vocabulary          |
+
+Read transformer.py first, then block.py, attention.py and feed_forward.py.
+"""
+
+from scaling.models.transformer import Transformer
+
+__all__ = ["Transformer"]

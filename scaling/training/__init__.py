@@ -1,0 +1,1 @@
+"""From a configuration to a record: optimizer, schedule, step, loop, checkpoints, metrics."""

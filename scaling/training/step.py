@@ -1,0 +1,92 @@
+"""One step of training, and one of evaluation: the program that runs on the devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from scaling.config import AdamW, RunConfig
+from scaling.models import Transformer
+from scaling.objectives import causal_losses
+
+
+class TrainState(NamedTuple):
+    """All that a step changes. The optimizer's moments are shaped, named and laid out over the
+    mesh as the model's parameters are."""
+
+    model: Transformer
+    optimizer: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """What a step says about itself."""
+
+    loss: Float[Array, ""]
+    """Mean over the batch, nats per token, before the update."""
+    grad_norm: Float[Array, ""]
+    """Global norm of the gradient, before clipping."""
+
+
+Step = Callable[[TrainState, Int[Array, "B T_plus_1"], float], tuple[TrainState, StepMetrics]]
+
+
+def make_optimizer(config: AdamW) -> optax.GradientTransformation:
+    """AdamW without its learning rate: the direction, which the step scales."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(config.b1, config.b2, config.epsilon),
+        optax.add_decayed_weights(config.weight_decay, mask=_is_matrix),
+    )
+
+
+def _is_matrix(model: Any) -> Any:
+    """True for what is decayed: everything but gains and biases. By name, since the parameters of
+    stacked layers have an axis more than they seem to."""
+    def decayed(path: tuple[Any, ...], _: Any) -> bool:
+        return not {"gain", "bias"} & {getattr(key, "name", None) for key in path}
+
+    return jax.tree_util.tree_map_with_path(decayed, model)
+
+
+def init_state(run: RunConfig) -> TrainState:
+    """Parameters drawn from the run's seed, and an optimizer that has seen nothing.
+
+    The parameters depend on seed and model alone, not on the mesh. Call it with the mesh in force.
+    """
+    def init(key: Array) -> TrainState:
+        model = Transformer(
+            run.model, key, precision=run.precision, execution=run.execution
+        )
+        return TrainState(model, make_optimizer(run.optimizer).init(model))
+
+    return jax.jit(init)(jax.random.key(run.seed))
+
+
+def make_train_step(config: AdamW) -> Step:
+    """The compiled step; the state that goes in is donated, and must not be used again."""
+    optimizer = make_optimizer(config)
+
+    def train_step(
+        state: TrainState, tokens_BT: Int[Array, "B T_plus_1"], rate: float
+    ) -> tuple[TrainState, StepMetrics]:
+        def mean_loss(model: Transformer) -> Float[Array, ""]:
+            return causal_losses(model, tokens_BT).mean()
+
+        loss, gradient = jax.value_and_grad(mean_loss)(state.model)
+        direction, optimizer_state = optimizer.update(gradient, state.optimizer, state.model)
+        model = jax.tree.map(lambda p, d: p - rate * d, state.model, direction)
+        metrics = StepMetrics(loss, optax.global_norm(gradient))
+        return TrainState(model, optimizer_state), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+@jax.jit
+def eval_step(model: Transformer, tokens_BT: Int[Array, "B T_plus_1"]) -> Float[Array, "B"]:
+    """Mean loss of each sequence, nats per token."""
+    return jnp.mean(causal_losses(model, tokens_BT), axis=-1)
