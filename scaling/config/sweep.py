@@ -32,9 +32,10 @@ class PowerLearningRate(Config):
     """Negative: larger models want smaller rates."""
 
     def at(self, params_non_embedding: int) -> float:
-        """Peak learning rate for a model of this size."""
+        """Peak learning rate for a model of this size, to 6 digits: a power's last bit differs
+        between machines, and with it a run's identity would."""
         ratio = params_non_embedding / self.reference_params
-        return float(self.learning_rate * ratio**self.exponent)
+        return float(f"{self.learning_rate * ratio**self.exponent:.6g}")
 
 
 class ListedLearningRate(Config):

@@ -6,11 +6,11 @@ Called once, at the start of a command; importing this module changes nothing.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
-from pathlib import Path
 
 import jax
+
+from scaling.files import cache_folder
 
 # glibc's mallopt(3): numbers of the parameters, and the values given to them.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -39,15 +39,6 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
         mallopt(_M_TOP_PAD, _GROW_BYTES)
-
-
-def cache_folder() -> Path:
-    """Where compiled programs and measured step times are kept between processes.
-
-    SCALING_CACHE names another place.
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SCALING_CACHE") or Path(home) / "scaling")
 
 
 def cache_compilations() -> None:

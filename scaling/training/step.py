@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from scaling.config import AdamW, RunConfig
+from scaling.config import AdamW, ExecutionConfig, ModelConfig, RunConfig
 from scaling.models import Transformer
 from scaling.objectives import causal_losses
 
@@ -53,22 +54,42 @@ def _is_matrix(model: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decayed, model)
 
 
+def without_rate(config: AdamW) -> AdamW:
+    """The optimizer less its learning rate, which no compiled program depends on."""
+    return config.model_copy(update={"learning_rate": 1.0})
+
+
 def init_state(run: RunConfig) -> TrainState:
     """Parameters drawn from the run's seed, and an optimizer that has seen nothing.
 
     The parameters depend on seed and model alone, not on the mesh. Call it with the mesh in force.
     """
-    def init(key: Array) -> TrainState:
-        model = Transformer(
-            run.model, key, precision=run.precision, execution=run.execution
-        )
-        return TrainState(model, make_optimizer(run.optimizer).init(model))
+    make = _initializer(run.model, without_rate(run.optimizer), run.precision, run.execution)
+    return make(jax.random.key(run.seed))
 
-    return jax.jit(init)(jax.random.key(run.seed))
+
+@cache
+def _initializer(
+    model: ModelConfig, optimizer: AdamW, precision: str, execution: ExecutionConfig
+) -> Callable[[Array], TrainState]:
+    def init(key: Array) -> TrainState:
+        drawn = Transformer(model, key, precision=precision, execution=execution)
+        return TrainState(drawn, make_optimizer(optimizer).init(drawn))
+
+    return jax.jit(init)
 
 
 def make_train_step(config: AdamW) -> Step:
-    """The compiled step; the state that goes in is donated, and must not be used again."""
+    """The compiled step; the state that goes in is donated, and must not be used again.
+
+    One function for each optimizer, whatever its rate, which comes with every call: a process that
+    trains several runs compiles each shape once.
+    """
+    return _train_step(without_rate(config))
+
+
+@cache
+def _train_step(config: AdamW) -> Step:
     optimizer = make_optimizer(config)
 
     def train_step(

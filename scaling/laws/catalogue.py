@@ -1,0 +1,44 @@
+"""The laws that can be fitted. To add one, add an entry here: a `PowerSum` where the law is a sum
+of power laws, a small class beside `kaplan.py` where it is not."""
+
+from __future__ import annotations
+
+from scaling.laws.forms import UNITS, Form
+from scaling.laws.kaplan import KaplanJoint
+from scaling.laws.powers import Chinchilla, Power, Term
+from scaling.laws.robust import Robust
+
+
+def _kaplan(variable: str, section: str) -> Power:
+    """Kaplan's law of one variable. Least squares of log-loss: its few points are already the
+    best of many runs, and an absolute loss would pass through two of them."""
+    x = variable.upper()
+    return Power(
+        name=f"kaplan-{variable}", formula=f"({x}_c/{x})^alpha_{x}",
+        source=f"Kaplan et al. 2020, {section}", variables=(variable,),
+        parameters=(f"{x}_c", f"alpha_{x}"), units={f"{x}_c": UNITS[variable]},
+        counting="non-embedding", robust=Robust("squared"), envelope=variable,
+        terms=(Term(f"{x}_c", ((variable, f"alpha_{x}"),)),),
+    )
+
+
+_ALL: tuple[Form, ...] = (
+    _kaplan("n", "eq. 1.1"),
+    _kaplan("d", "eq. 1.2"),
+    _kaplan("c", "section 3.3"),
+    KaplanJoint(
+        name="kaplan-nd", formula="[(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D",
+        source="Kaplan et al. 2020, eq. 1.5", variables=("n", "d"),
+        parameters=("N_c", "D_c", "alpha_N", "alpha_D"),
+        units={"N_c": UNITS["n"], "D_c": UNITS["d"]}, counting="non-embedding", distinct=3,
+    ),
+    Chinchilla(
+        name="chinchilla", formula="E + A/N^alpha + B/D^beta",
+        source="Hoffmann et al. 2022, eq. 2", variables=("n", "d"),
+        parameters=("E", "A", "B", "alpha", "beta"), counting="total", distinct=3,
+        terms=(Term("E"), Term("A", (("n", "alpha"),)), Term("B", (("d", "beta"),))),
+    ),
+)
+
+FORMS: dict[str, Form] = {form.name: form for form in _ALL}
+"""Every form that can be fitted, by name."""

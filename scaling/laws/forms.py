@@ -1,0 +1,139 @@
+"""What the form of a scaling law is: a formula, its gradient, its starts, its units.
+
+A form gives the log-loss in internal coordinates theta, in which it is well behaved, and turns
+them into the parameters that papers print. `catalogue.py` lists the forms that there are.
+
+Letters: B batch of parameter vectors, R runs, V variables, P parameters, K terms. `x_RV` holds the
+logarithms of the form's variables.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from scaling.laws.robust import HUBER, Robust
+from scaling.laws.table import Counting, RunsTable
+
+Array = NDArray[np.float64]
+
+UNITS = {"n": "parameters", "d": "tokens", "c": "FLOP"}
+EXPONENT_STARTS = (0.05, 0.15, 0.3, 0.45, 0.7, 1.1)
+"""Exponents from which fits start; their products, where a law has several."""
+_SMALLEST_SHARE = 0.02  # of the loss that a term has at a start
+
+@dataclass(frozen=True, kw_only=True)
+class Form(ABC):
+    """A law's shape. Subclasses give the log-loss, its gradient, starts, and the two turnings
+    between theta and the printed parameters."""
+
+    name: str
+    formula: str
+    source: str
+    variables: tuple[str, ...]
+    parameters: tuple[str, ...]
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Units of the parameters that have one; a loss is in nats per token."""
+    counting: Counting
+    """What N counts unless the user says otherwise."""
+    robust: Robust = HUBER
+    """What residuals of the log-loss cost unless the user says otherwise."""
+    distinct: int = 2
+    """Distinct values that every variable needs."""
+    envelope: str | None = None
+    """The variable whose lower envelope is fitted; None fits every run."""
+
+    @property
+    @abstractmethod
+    def exponents(self) -> tuple[str, ...]:
+        """Parameters that are exponents: pure numbers, and positive in any law that makes sense."""
+
+    @property
+    def of_variables(self) -> frozenset[str]:
+        """Parameters that only runs at different N, D or C can determine; all but constants."""
+        return frozenset(self.parameters)
+
+    @abstractmethod
+    def log_loss(self, theta_BP: Array, x_RV: Array) -> Array:
+        """log L of every run: [B, R]."""
+
+    @abstractmethod
+    def gradient(self, theta_BP: Array, x_RV: Array) -> Array:
+        """d log L / d theta: [B, R, P]."""
+
+    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array) -> Array:
+        """sum over runs of w times the second derivative of log L: [B, P, P].
+
+        Here by central differences of the gradient, which serves any form; one that knows better
+        overrides it.
+        """
+        step = 1e-5
+        columns = []
+        for place in range(theta_BP.shape[-1]):
+            shift = np.zeros(theta_BP.shape[-1])
+            shift[place] = step
+            ahead = self.gradient(theta_BP + shift, x_RV)
+            behind = self.gradient(theta_BP - shift, x_RV)
+            columns.append(np.einsum("br,brp->bp", w_BR, ahead - behind) / (2 * step))
+        h_BPP = np.stack(columns, axis=-1)
+        return np.asarray((h_BPP + h_BPP.swapaxes(-1, -2)) / 2)
+
+    @abstractmethod
+    def starts(self, x_RV: Array, loss_R: Array) -> Array:
+        """Where to begin: [S, P]."""
+
+    @abstractmethod
+    def report(self, theta_BP: Array, centre_V: Array) -> Array:
+        """The printed parameters, [B, P], of a fit to x - centre."""
+
+    @abstractmethod
+    def internal(self, params_BP: Array) -> Array:
+        """theta, [B, P], for x that is not centred."""
+
+    def optimum(self, params_BP: Array, c: Array | float) -> Array | None:
+        """N that gives the lowest loss at C = 6 N D, or None for a form that knows of none."""
+        return None
+
+    def allocation_exponent(self, params_BP: Array) -> Array | None:
+        """a = d log N* / d log C, or None."""
+        return None
+
+    def logs(self, values: Mapping[str, Array]) -> Array:
+        """x_RV from arrays of n, d and c."""
+        columns = [np.asarray(values[v], dtype=float) for v in self.variables]
+        return np.asarray(np.log(np.stack(columns, axis=-1)))
+
+    def loss(self, params: Array, values: Mapping[str, Array]) -> Array:
+        """L in nats per token from printed parameters, [B, R] for [B, P] of them."""
+        return np.asarray(np.exp(self.log_loss(self.internal(params), self.logs(values))))
+
+    def rows(self, table: RunsTable) -> NDArray[np.intp]:
+        """Places of the runs that this form is fitted to."""
+        if self.envelope is None:
+            return np.arange(table.loss.size)
+        if self.envelope == "c":
+            # Runs that no run of the same or less compute beats.
+            order = np.lexsort((table.loss, table.c))
+            best = np.minimum.accumulate(np.concatenate([[np.inf], table.loss[order][:-1]]))
+            return np.sort(order[table.loss[order] < best])
+        values = table.n if self.envelope == "n" else table.d
+        lowest = [np.flatnonzero(values == v)[np.argmin(table.loss[values == v])]
+                  for v in np.unique(values)]
+        return np.sort(np.array(lowest, dtype=np.intp))
+
+
+def project(bare_RK: Array, target_R: Array) -> Array:
+    """Logarithms of the coefficients that bring a sum of terms nearest to a target, [K].
+
+    Variable projection: at fixed exponents a law is linear in its coefficients, and non-negative
+    least squares of the relative error gives them. No term starts so small that the objective
+    would be flat in it.
+    """
+    relative = bare_RK / target_R[:, None]
+    coefficients, _ = nnls(relative, np.ones(len(target_R)))
+    return np.asarray(np.log(np.maximum(coefficients, _SMALLEST_SHARE / relative.mean(axis=0))))

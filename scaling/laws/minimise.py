@@ -1,0 +1,138 @@
+"""Newton's method for many robust fits at once.
+
+The same few runs are fitted again and again: from many starts, and on a thousand resamples, which
+differ in the weights of the runs alone. All of them step together as one batch of small matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.laws.forms import Form
+from scaling.laws.robust import Robust, Smooth
+
+Array = NDArray[np.float64]
+
+_STEPS = 300
+_DECREMENT = 1e-13  # of the objective: what the last step may still promise to gain
+_BLOCK = 400_000    # problems times runs that are held in memory at once
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where each problem of a batch ended.
+
+    theta [B, P], the objective [B], its gradient [B, P] and Hessian [B, P, P] there, and whether
+    the Newton decrement says that nothing is left to gain.
+    """
+
+    theta: Array
+    value: Array
+    gradient: Array
+    hessian: Array
+    converged: NDArray[np.bool_]
+
+
+def minimise(
+    form: Form, x_RV: Array, log_loss_R: Array, w_BR: Array, theta_BP: Array, robust: Robust
+) -> Minimum:
+    """Minimise sum_r w[b, r] rho(log_loss[r] - f(theta[b], x[r])) for every b.
+
+    Args:
+        form: gives f and its derivatives.
+        x_RV: logarithms of the form's variables, centred by the caller.
+        log_loss_R: logarithms of the measured losses.
+        w_BR: weight of each run in each problem; for a resample, how often it was drawn.
+        theta_BP: where each problem starts.
+        robust: rho.
+    """
+    block = max(1, _BLOCK // max(1, len(log_loss_R)))
+    parts = []
+    for first in range(0, len(theta_BP), block):
+        theta, w = theta_BP[first:first + block], w_BR[first:first + block]
+        for smooth in robust.stages():
+            part = _minimise(form, x_RV, log_loss_R, w, theta, smooth)
+            theta = part.theta
+        exact = (w * robust.cost(log_loss_R - form.log_loss(theta, x_RV))).sum(axis=-1)
+        parts.append(Minimum(theta, exact, part.gradient, part.hessian, part.converged))
+    return Minimum(*(np.concatenate([getattr(part, name) for part in parts])
+                     for name in Minimum.__dataclass_fields__))
+
+
+def _minimise(
+    form: Form, x_RV: Array, y_R: Array, w_BR: Array, start_BP: Array, smooth: Smooth
+) -> Minimum:
+    """One stage: damped Newton steps until every problem has converged or stalled."""
+    theta = np.array(start_BP, dtype=float)
+    damping = np.full(len(theta), 1e-2)
+    value = _value(form, x_RV, y_R, w_BR, theta, smooth)
+    converged = np.zeros(len(theta), dtype=bool)
+    active = np.arange(len(theta))
+    for _ in range(_STEPS):
+        w = w_BR[active]
+        g, h, m = _expand(form, x_RV, y_R, w, theta[active], smooth)
+        step, gain, decrement = _step(g, h, m, damping[active])
+        enough = decrement <= _DECREMENT * value[active] + smooth.floor * w.sum(axis=-1)
+        trial = theta[active] + step
+        new = _value(form, x_RV, y_R, w, trial, smooth)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = (value[active] - new) / gain
+        better = new < value[active]
+        theta[active[better]], value[active[better]] = trial[better], new[better]
+        damping[active] *= np.where(better & (ratio > 0.75), 0.1, np.where(ratio > 0.25, 1.0, 5.0))
+        converged[active] = enough
+        stalled = damping[active] > 1e15
+        active = active[~(enough | stalled)]
+        if not len(active):
+            break
+    g, h, _ = _expand(form, x_RV, y_R, w_BR, theta, smooth)
+    return Minimum(theta, value, g, h, converged)
+
+
+def _value(
+    form: Form, x_RV: Array, y_R: Array, w_BR: Array, theta: Array, smooth: Smooth
+) -> Array:
+    with np.errstate(all="ignore"):  # a step too far is turned down, not feared
+        r_BR = y_R - form.log_loss(theta, x_RV)
+        value = (w_BR * smooth.cost(r_BR)).sum(axis=-1)
+    return np.where(np.isfinite(value), value, np.inf)
+
+
+def _expand(
+    form: Form, x_RV: Array, y_R: Array, w_BR: Array, theta: Array, smooth: Smooth
+) -> tuple[Array, Array, Array]:
+    """Gradient [B, P], Hessian [B, P, P], and the Hessian of the reweighted least squares that
+    lies above the objective: positive definite, and the measure in which steps are damped."""
+    r_BR = y_R - form.log_loss(theta, x_RV)
+    j_BRP = form.gradient(theta, x_RV)
+    j_BPR = j_BRP.swapaxes(-1, -2)
+    slope = w_BR * smooth.slope(r_BR)
+    g = -(j_BPR @ slope[..., None])[..., 0]
+    h = j_BPR @ ((w_BR * smooth.bend(r_BR))[..., None] * j_BRP) - form.curvature(theta, x_RV, slope)
+    m = j_BPR @ ((w_BR * smooth.pull(r_BR))[..., None] * j_BRP)
+    return g, h, m
+
+
+def _step(g: Array, h: Array, m: Array, damping: Array) -> tuple[Array, Array, Array]:
+    """A step downhill, the gain that the quadratic model promises, and the Newton decrement.
+
+    In coordinates in which m is the unit matrix, every eigenvalue of the Hessian is made positive
+    and raised by the damping: a Newton step far inside, a small step of reweighted least squares
+    far outside. No change of units or of basis alters the step.
+    """
+    size = np.sqrt(np.maximum(np.diagonal(m, axis1=-2, axis2=-1), 1e-300))
+    unit = m / (size[:, :, None] * size[:, None, :])
+    s, q = np.linalg.eigh(unit)
+    # Columns of `to` span theta in units of m; directions that m hardly sees stay short.
+    to = q / np.sqrt(np.maximum(s, 1e-14))[:, None, :] / size[:, :, None]
+    back = to.swapaxes(-1, -2)
+    bend, turn = np.linalg.eigh(back @ h @ to)
+    slope = (turn.swapaxes(-1, -2) @ (back @ g[..., None]))[..., 0]
+    steep = np.maximum(np.abs(bend), 1e-12)
+    move = -slope / (steep + damping[:, None])
+    gain = -(slope * move + 0.5 * bend * move**2).sum(axis=-1)
+    decrement = 0.5 * (slope**2 / steep).sum(axis=-1)
+    return (to @ (turn @ move[..., None]))[..., 0], gain, decrement

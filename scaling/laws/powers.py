@@ -1,0 +1,148 @@
+"""Laws that are sums of power laws: most of them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.laws.forms import EXPONENT_STARTS, Form, project
+from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Term:
+    """coefficient / product of variables, each to the power of a parameter."""
+
+    coefficient: str
+    powers: tuple[tuple[str, str], ...] = ()
+    """Pairs of variable and exponent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerSum(Form):
+    """A sum of power laws: theta holds the logarithms of the coefficients, and the exponents.
+
+    log L is the log-sum-exp of terms that are linear in theta (Hoffmann et al. 2022, eq. 11).
+    """
+
+    terms: tuple[Term, ...]
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        coefficients = {term.coefficient for term in self.terms}
+        return tuple(p for p in self.parameters if p not in coefficients)
+
+    @property
+    def of_variables(self) -> frozenset[str]:
+        constants = {term.coefficient for term in self.terms if not term.powers}
+        return frozenset(self.parameters) - constants
+
+    def _design(self, x_RV: Array) -> Array:
+        """T with log term_k = sum_p T[k, r, p] theta_p: [K, R, P]."""
+        t_KRP = np.zeros((len(self.terms), len(x_RV), len(self.parameters)))
+        for k, term in enumerate(self.terms):
+            t_KRP[k, :, self.parameters.index(term.coefficient)] = 1.0
+            for variable, exponent in term.powers:
+                p = self.parameters.index(exponent)
+                t_KRP[k, :, p] -= x_RV[:, self.variables.index(variable)]
+        return t_KRP
+
+    def _log_terms(self, theta_BP: Array, t_KRP: Array) -> Array:
+        k, r, p = t_KRP.shape
+        return (theta_BP @ t_KRP.reshape(k * r, p).T).reshape(-1, k, r)
+
+    def log_loss(self, theta_BP: Array, x_RV: Array) -> Array:
+        u_BKR = self._log_terms(theta_BP, self._design(x_RV))
+        top = u_BKR.max(axis=1)
+        return np.asarray(top + np.log(np.exp(u_BKR - top[:, None]).sum(axis=1)))
+
+    def shares(self, theta_BP: Array, x_RV: Array) -> Array:
+        """Share of each term in the loss: [B, K, R]."""
+        return self._shares(theta_BP, self._design(x_RV))
+
+    def _shares(self, theta_BP: Array, t_KRP: Array) -> Array:
+        u_BKR = self._log_terms(theta_BP, t_KRP)
+        e_BKR = np.exp(u_BKR - u_BKR.max(axis=1, keepdims=True))
+        return np.asarray(e_BKR / e_BKR.sum(axis=1, keepdims=True))
+
+    def gradient(self, theta_BP: Array, x_RV: Array) -> Array:
+        t_KRP = self._design(x_RV)
+        p_BKR = self._shares(theta_BP, t_KRP)
+        return sum((p_BKR[:, k, :, None] * t_KRP[k] for k in range(len(t_KRP))),
+                   start=np.zeros(1))
+
+    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array) -> Array:
+        # Second derivative of log-sum-exp: the covariance of the terms' gradients.
+        t_KRP = self._design(x_RV)
+        k, r, p = t_KRP.shape
+        w_BKR = w_BR[:, None] * self._shares(theta_BP, t_KRP)
+        products = (t_KRP[..., :, None] * t_KRP[..., None, :]).reshape(k * r, p * p)
+        second = (w_BKR.reshape(-1, k * r) @ products).reshape(-1, p, p)
+        j_BRP = self.gradient(theta_BP, x_RV)
+        return np.asarray(second - j_BRP.swapaxes(-1, -2) @ (w_BR[..., None] * j_BRP))
+
+    def starts(self, x_RV: Array, loss_R: Array) -> Array:
+        """A grid of exponents, with the coefficients projected."""
+        coefficients = [self.parameters.index(term.coefficient) for term in self.terms]
+        free = [self.parameters.index(p) for p in self.exponents]
+        starts = []
+        for exponents in itertools.product(EXPONENT_STARTS, repeat=len(free)):
+            theta = np.zeros(len(self.parameters))
+            theta[free] = exponents
+            bare_RK = np.exp(self._log_terms(theta[None], self._design(x_RV))[0].T)
+            theta[coefficients] = project(bare_RK, loss_R)
+            starts.append(theta)
+        return np.array(starts)
+
+    def report(self, theta_BP: Array, centre_V: Array) -> Array:
+        params = np.array(theta_BP, dtype=float)
+        origin = self._log_terms(theta_BP, self._design(-centre_V[None]))[..., 0]
+        for k, term in enumerate(self.terms):
+            params[:, self.parameters.index(term.coefficient)] = np.exp(origin[:, k])
+        return params
+
+    def internal(self, params_BP: Array) -> Array:
+        theta = np.array(params_BP, dtype=float)
+        for term in self.terms:
+            place = self.parameters.index(term.coefficient)
+            theta[:, place] = np.log(theta[:, place])
+        return theta
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chinchilla(PowerSum):
+    """E + A/N^alpha + B/D^beta, whose optimum at C = 6 N D has a closed form."""
+
+    def optimum(self, params_BP: Array, c: Array | float) -> Array:
+        """N* = G (C/6)^(beta/(alpha+beta)), G = (alpha A/(beta B))^(1/(alpha+beta))
+        (Hoffmann et al. 2022, eq. 4)."""
+        _, a, b, alpha, beta = np.moveaxis(params_BP, -1, 0)
+        log_g = (np.log(alpha * a) - np.log(beta * b)) / (alpha + beta)
+        power = beta / (alpha + beta)
+        return np.asarray(np.exp(log_g + power * np.log(c / FLOPS_PER_PARAMETER_TOKEN)))
+
+    def allocation_exponent(self, params_BP: Array) -> Array:
+        alpha, beta = params_BP[..., 3], params_BP[..., 4]
+        return np.asarray(beta / (alpha + beta))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power(PowerSum):
+    """One power law, printed as (X_c/X)^alpha: Kaplan's laws of one variable."""
+
+    def report(self, theta_BP: Array, centre_V: Array) -> Array:
+        params = super().report(theta_BP, centre_V)
+        log_coefficient = theta_BP[:, 0] + theta_BP[:, 1] * centre_V[0]
+        with np.errstate(over="ignore", divide="ignore"):  # a flat law has its X_c at infinity
+            params[:, 0] = np.exp(log_coefficient / theta_BP[:, 1])
+        return params
+
+    def internal(self, params_BP: Array) -> Array:
+        theta = np.array(params_BP, dtype=float)
+        theta[:, 0] = theta[:, 1] * np.log(theta[:, 0])
+        return theta

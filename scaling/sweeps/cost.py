@@ -1,0 +1,145 @@
+"""How long a sweep will take: two step times are measured, the others follow.
+
+    python -m scaling.sweeps.cost RUNS.json --cores 0
+
+measures each of the runs in the file and prints seconds per token as a JSON list; `Pace.measure`
+calls it, so that a step is timed in a process set up as a worker is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaling.accounting import training_flops_per_token
+from scaling.config import RunConfig, content_hash, validate
+from scaling.errors import UserError
+from scaling.files import cache_folder, write_atomically
+from scaling.sweeps.ledger import Standing
+from scaling.sweeps.local import Share
+from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.worker import keep_to
+
+STEPS = 5
+"""Steps that are timed, after one that compiles and one that warms up; the median counts."""
+
+START_SECONDS = 3.0
+"""What a run takes besides its steps: set-up, evaluation, checkpoint; a round figure."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds for a token as a line through two measured models."""
+
+    seconds: float
+    """For a token of no arithmetic."""
+    seconds_per_flop: float
+
+    @classmethod
+    def measure(cls, runs: list[PlannedRun], share: Share) -> Pace:
+        """Time the smallest and the largest model, or look up when they were timed here before.
+
+        Raises:
+            UserError: a step cannot be taken.
+        """
+        ends = sorted(runs, key=lambda p: training_flops_per_token(p.run.model))
+        pair = [ends[0], ends[-1]]
+        times = _measured([p.run for p in pair], share)
+        flops = [training_flops_per_token(p.run.model) for p in pair]
+        if flops[0] == flops[1]:
+            return cls(0.0, times[0] / flops[0])
+        slope = max(0.0, (times[1] - times[0]) / (flops[1] - flops[0]))
+        return cls(max(0.0, times[0] - slope * flops[0]), slope)
+
+    def seconds_left(self, planned: PlannedRun, now: Standing) -> float:
+        """Estimated seconds until a run is over."""
+        if now.over:
+            return 0.0
+        tokens = planned.run.trained_tokens - now.step * planned.run.batch_tokens
+        flops = training_flops_per_token(planned.run.model)
+        return START_SECONDS + tokens * (self.seconds + self.seconds_per_flop * flops)
+
+
+def _measured(runs: list[RunConfig], share: Share) -> list[float]:
+    """Seconds per token of each run, from the cache where it has them."""
+    host = {"cores": len(share.cores), "gpu": share.gpu is not None, "node": os.uname().nodename}
+    keys = [content_hash([host, _shape(run)]) for run in runs]
+    path = cache_folder() / "step_times.json"
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    missing = [run for key, run in zip(keys, runs, strict=True) if key not in known]
+    if missing:
+        fresh = iter(_measure(missing, share))
+        known |= {key: next(fresh) for key in keys if key not in known}
+        write_atomically(path, json.dumps(known) + "\n")
+    return [known[key] for key in keys]
+
+
+def _shape(run: RunConfig) -> dict[str, Any]:
+    """What the time of a step depends on."""
+    kept = {"model", "batch_sequences", "precision", "execution"}
+    return run.model_dump(mode="json", include=kept)
+
+
+def _measure(runs: list[RunConfig], share: Share) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "runs.json")
+        path.write_text(json.dumps([run.model_dump(mode="json") for run in runs]))
+        command = [sys.executable, "-m", "scaling.sweeps.cost", str(path)]
+        command += ["--cores", ",".join(map(str, share.cores))]
+        command += ["--gpu", share.gpu] if share.gpu is not None else []
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"a training step could not be timed: {last}")
+    times: list[float] = json.loads(result.stdout)
+    return times
+
+
+def time_step(run: RunConfig) -> float:
+    """Seconds per token of the run's step on random tokens, in this process."""
+    import jax
+    import numpy as np
+
+    from scaling.parallel import batch_sharding, make_mesh
+    from scaling.training.step import init_state, make_train_step
+
+    mesh = make_mesh(run.execution.mesh)
+    shape = (run.batch_sequences, run.model.context + 1)
+    random = np.random.default_rng(0).integers(0, run.model.vocabulary, shape, np.int32)
+    times = []
+    with jax.set_mesh(mesh):
+        state, step = init_state(run), make_train_step(run.optimizer)
+        tokens = jax.device_put(random, batch_sharding(mesh))
+        for _ in range(STEPS + 2):
+            start = time.perf_counter()
+            state, metrics = step(state, tokens, 0.0)
+            float(metrics.loss)  # waits for the step
+            times.append(time.perf_counter() - start)
+    return float(np.median(times[2:])) / run.batch_tokens
+
+
+def main() -> None:
+    """Time the runs of a file; see the head of this module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--cores", required=True)
+    parser.add_argument("--gpu")
+    arguments = parser.parse_args()
+    keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
+    from scaling.parallel.process import start_process
+
+    start_process()
+    runs = [validate(RunConfig, r, "run") for r in json.loads(arguments.runs.read_text())]
+    print(json.dumps([time_step(run) for run in runs]))
+
+
+if __name__ == "__main__":
+    main()

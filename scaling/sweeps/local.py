@@ -1,0 +1,155 @@
+"""The local launcher: worker processes on this machine, with its cores or GPUs shared out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scaling.errors import UserError
+from scaling.files import write_atomically
+from scaling.sweeps.ledger import Standing, standing
+from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.worker import STOPPED
+
+POLL_SECONDS = 0.5
+LOST_AT_MOST = 5
+"""Workers that may die one after the other without a run getting done, before it is given up."""
+
+
+@dataclass
+class Share:
+    """The part of the machine that one worker has."""
+
+    cores: list[int]
+    gpu: str | None
+    process: subprocess.Popen[bytes] | None = None
+
+
+@dataclass
+class Launch:
+    """How a launch ended."""
+
+    stopped_by: int | None
+    """The signal that asked it to stop, or None."""
+    standings: list[Standing] = field(default_factory=list)
+
+
+def shares(workers: int | None, runs: int) -> list[Share]:
+    """The machine in equal parts: GPUs if there are any, else cores.
+
+    By default as many workers as there are GPUs, or cores; never more than runs. What a run
+    computes may depend in its last bits on how many cores it has, so the split goes by the runs of
+    a stage, not by those still to do: a sweep that was interrupted goes on as it began.
+
+    Raises:
+        UserError: more workers than there are cores.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
+    gpus = _gpus()
+    if workers is not None and workers > len(cores):
+        raise UserError(f"--workers {workers}: there are {len(cores)} cores; ask for fewer")
+    count = max(1, min(workers or len(gpus) or len(cores), runs))
+    each = len(cores) // count
+    return [
+        Share(cores[i * each : (i + 1) * each], gpus[i % len(gpus)] if gpus else None)
+        for i in range(count)
+    ]
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    devices = Path("/dev").glob("nvidia[0-9]*")
+    return sorted(path.name.removeprefix("nvidia") for path in devices)
+
+
+def launch(
+    runs: Sequence[PlannedRun],
+    workers: int | None,
+    logs: Path,
+    name: str,
+    asked_to_stop: Callable[[], int | None],
+    watch: Callable[[Sequence[Standing]], None],
+) -> Launch:
+    """Train the runs in worker processes; return when all are over or a stop was asked for.
+
+    A worker that dies is replaced, and its run goes on from its newest checkpoint.
+
+    Args:
+        runs: in the order in which they are to be taken.
+        workers: how many processes, or None for the default (see `shares`).
+        logs: folder for the plan handed to the workers and for what they print.
+        name: of the sweep and stage, for file names.
+        asked_to_stop: which signal asked to stop, or None.
+        watch: called every now and then with where each run stands.
+
+    Raises:
+        UserError: workers die again and again without getting a run done.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    plan_path = logs / f"{name}.plan.json"
+    content = {"runs": [
+        {"folder": str(p.folder.path), "config": p.run.model_dump(mode="json")} for p in runs
+    ]}
+    write_atomically(plan_path, json.dumps(content) + "\n")
+    parts = shares(workers, len(runs))
+    log_paths = [logs / f"{name}.worker-{i}.log" for i in range(len(parts))]
+    lost, over_before = 0, 0
+    now = [standing(p) for p in runs]
+    try:
+        while not all(s.over for s in now):
+            if number := asked_to_stop():
+                return Launch(number, now)
+            over = sum(s.over for s in now)
+            lost, over_before = (0 if over > over_before else lost), over
+            for part, log_path in zip(parts, log_paths, strict=True):
+                status = part.process.poll() if part.process else None
+                if part.process is None or status not in (None, 0):
+                    lost += status not in (None, STOPPED)
+                    if lost > LOST_AT_MOST:
+                        raise UserError(
+                            f"workers died {lost} times without getting a run done (exit status "
+                            f"{status}); the last one's words are in {log_path}"
+                        )
+                    part.process = _start(part, plan_path, log_path)
+            if all(part.process and part.process.poll() == 0 for part in parts):
+                # Runs that another launcher holds are its own to finish.
+                break
+            time.sleep(POLL_SECONDS)
+            now = [standing(p) for p in runs]
+            watch(now)
+    finally:
+        _stop(parts)
+    return Launch(None, [standing(p) for p in runs])
+
+
+def _start(part: Share, plan_path: Path, log_path: Path) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable, "-m", "scaling.sweeps.worker", str(plan_path),
+        "--cores", ",".join(map(str, part.cores)), "--parent", str(os.getpid()),
+    ]
+    if part.gpu is not None:
+        command += ["--gpu", part.gpu]
+    with log_path.open("ab") as log:
+        # A session of its own: Ctrl-C reaches the launcher alone, which then asks each worker once.
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def _stop(parts: Sequence[Share]) -> None:
+    """Ask every worker to save and leave, and wait until it has."""
+    running = [part.process for part in parts if part.process and part.process.poll() is None]
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        process.wait()

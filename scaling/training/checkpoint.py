@@ -1,0 +1,89 @@
+"""Checkpoints: parameters, optimizer, step, and the losses not yet logged.
+
+Orbax writes each into a temporary folder and renames it when it is whole, so a crash in the
+middle of a write leaves the checkpoint before it. Arrays are stored by name, without the Python
+types around them: they can be read on any mesh, and by other programs.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from scaling.training.step import TrainState
+
+KEPT = 2
+"""Checkpoints that stay: the newest, and the one before it."""
+
+# Orbax reports each of its steps; only what goes wrong is for the user.
+logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+class Progress(NamedTuple):
+    """What a run needs besides its state to go on as if nothing had happened."""
+
+    step: int
+    """Steps done."""
+    pending: list[float]
+    """Losses of the steps since the last line of metrics.jsonl."""
+    seconds: float
+    """Time spent training so far, over all processes."""
+
+
+class Checkpoints:
+    """The checkpoints of one run. Close it, so that the last one is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=False
+            ),
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Write a checkpoint, unless there is one of this step."""
+        if self._manager.latest_step() == progress.step:
+            return
+        self._manager.save(
+            progress.step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_by_name(state)),
+                progress=ocp.args.JsonSave(progress._asdict()),
+            ),
+        )
+
+    def restore(self, like: TrainState) -> tuple[TrainState, Progress] | None:
+        """The newest checkpoint, laid out over the mesh as `like` is; None if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _by_name(like))
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()
+            ),
+        )
+        names = _by_name(like)
+        leaves = [restored["state"][name] for name in names]
+        return (
+            jax.tree.structure(like).unflatten(leaves),
+            Progress(**restored["progress"]),
+        )
+
+
+def _by_name(state: TrainState) -> dict[str, Any]:
+    """The arrays of a state, in order, by the path that leads to each."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -1,0 +1,234 @@
+"""Train one run, from wherever it stands to its record."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from scaling.config import RunConfig
+from scaling.data.batches import Batches, evaluation_sequences
+from scaling.data.store import TokenStore
+from scaling.files import write_atomically
+from scaling.parallel import batch_sharding, check_batch, make_mesh
+from scaling.training.checkpoint import Checkpoints, Progress
+from scaling.training.environment import describe_environment
+from scaling.training.record import Outcome, make_record
+from scaling.training.run_folder import RunFolder
+from scaling.training.schedule import learning_rate
+from scaling.training.step import (
+    StepMetrics,
+    TrainState,
+    eval_step,
+    init_state,
+    make_train_step,
+)
+
+EXPLODED = 2.0
+"""A run has diverged when its training loss exceeds this many times ln(vocabulary), the loss of a
+model that knows nothing, or is no number."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that was asked to stop: all it did is saved."""
+
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a run is, for whoever watches."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_second: float
+
+
+def train(
+    run: RunConfig,
+    store: TokenStore,
+    path: Path,
+    *,
+    asked_to_stop: Callable[[], object] = lambda: None,
+    report: Callable[[Report], None] = lambda _: None,
+) -> dict[str, Any] | Stopped:
+    """Train a resolved run in its folder, going on from its newest checkpoint.
+
+    The lock of the folder must be held (RunFolder.lock). The losses do not depend on how often the
+    run was interrupted, nor where.
+
+    Args:
+        run: a run that `resolve` has been through.
+        store: its tokens.
+        path: the run's folder, claimed for this run if it is new.
+        asked_to_stop: asked after every step; anything but None or False stops the run.
+        report: called whenever metrics are written.
+
+    Returns:
+        The record, or Stopped.
+
+    Raises:
+        UserError: the folder holds another run, or the mesh cannot hold this one.
+    """
+    folder = RunFolder(path)
+    folder.claim(run, store)
+    if (record := folder.record()) is not None:
+        return record
+    folder.sweep_leftovers()
+    mesh = make_mesh(run.execution.mesh)
+    check_batch(mesh, run.batch_sequences)
+    environment = describe_environment()
+    write_atomically(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(folder.checkpoints) as checkpoints,
+        folder.metrics_writer() as metrics,
+    ):
+        loop = _Loop(run, store, mesh, checkpoints, metrics, report)
+        outcome = loop.run_to_the_end(asked_to_stop)
+        if outcome is None:
+            return Stopped(loop.progress.step, run.steps)
+        record = make_record(run, store, outcome, environment)
+        write_atomically(folder.record_path, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+class _Loop:
+    """The state of one process that trains one run."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        store: TokenStore,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        metrics: TextIO,
+        report: Callable[[Report], None],
+    ) -> None:
+        self.run, self.checkpoints, self.metrics, self.report = run, checkpoints, metrics, report
+        self.batches = Batches(
+            store.tokens("train"), run.model.context, run.batch_sequences, run.seed
+        )
+        self.heldout = evaluation_sequences(store, run.model.context, run.evaluation.sequences)
+        self.sharding = batch_sharding(mesh)
+        self.step_function = make_train_step(run.optimizer)
+        self.state: TrainState = init_state(run)
+        self.progress = Progress(0, [], 0.0)
+        if (restored := checkpoints.restore(self.state)) is not None:
+            self.state, self.progress = restored
+        self.started = time.perf_counter() - self.progress.seconds
+        self.saved = time.monotonic()
+        self.window: list[StepMetrics] = []
+
+    def run_to_the_end(self, asked_to_stop: Callable[[], object]) -> Outcome | None:
+        """Train, evaluate, and say how it ended; None if it was stopped on the way."""
+        steps = self.run.steps
+        clock = (self.progress.step, time.perf_counter())
+        for step in range(self.progress.step, steps):
+            rate = self._rate(step)
+            self.state, metrics = self.step_function(self.state, self._batch(step), rate)
+            self.window.append(metrics)
+            done = step + 1
+            self.progress = self.progress._replace(step=done)
+            if done % self.run.logging.every_steps == 0 or done == steps:
+                loss = self._log(done, rate)
+                now = time.perf_counter()
+                speed = (done - clock[0]) * self.run.batch_tokens / (now - clock[1])
+                clock = (done, now)
+                self.report(Report(done, steps, loss, speed))
+                if not loss <= EXPLODED * math.log(self.run.model.vocabulary):
+                    return self._outcome("diverged", math.nan, math.nan)
+            every = self.run.evaluation.every_steps
+            if every and done % every == 0 and done != steps:
+                loss, error = self._evaluate()
+                self._write({"step": done, "eval_loss": loss, "eval_loss_se": error})
+            if asked_to_stop():
+                self._save()
+                return None
+            if time.monotonic() - self.saved >= self.run.checkpoint.every_seconds:
+                self._save()
+        self._save()
+        loss, error = self._evaluate()
+        self._write({"step": steps, "eval_loss": loss, "eval_loss_se": error})
+        return self._outcome("done" if math.isfinite(loss) else "diverged", loss, error)
+
+    def _rate(self, step: int) -> np.float32:
+        peak = self.run.optimizer.learning_rate
+        return np.float32(learning_rate(self.run.schedule, peak, step, self.run.steps))
+
+    def _batch(self, step: int) -> jax.Array:
+        mine = self.batches.at(step, jax.process_index(), jax.process_count())
+        return jax.make_array_from_process_local_data(self.sharding, mine)
+
+    def _pending(self) -> list[float]:
+        """Losses since the last line, those of this process fetched from the devices."""
+        return self.progress.pending + [float(m.loss) for m in jax.device_get(self.window)]
+
+    def _log(self, done: int, rate: np.float32) -> float:
+        losses = self._pending()
+        loss = math.fsum(losses) / len(losses)
+        self._write({
+            "step": done,
+            "tokens": done * self.run.batch_tokens,
+            "loss": loss,
+            "learning_rate": float(rate),
+            "grad_norm": float(self.window[-1].grad_norm),
+            "seconds": round(self._seconds(), 3),
+        })
+        self.progress = self.progress._replace(pending=[])
+        self.window = []
+        return loss
+
+    def _write(self, line: dict[str, Any]) -> None:
+        plain = {k: v if math.isfinite(v) else None for k, v in line.items()}
+        self.metrics.write(json.dumps(plain, allow_nan=False) + "\n")
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _save(self) -> None:
+        self.progress = self.progress._replace(pending=self._pending(), seconds=self._seconds())
+        self.window = []
+        self.checkpoints.save(self.state, self.progress)
+        self.saved = time.monotonic()
+
+    def _evaluate(self) -> tuple[float, float]:
+        """Mean held-out loss and its standard error over sequences, nats per token."""
+        losses = evaluate(self.state, self.heldout, self.run.batch_sequences, self.sharding)
+        return float(losses.mean()), float(losses.std(ddof=1) / math.sqrt(len(losses)))
+
+    def _outcome(self, status: str, loss: float, error: float) -> Outcome:
+        return Outcome(
+            status, loss, error, self.progress.step, self._seconds(), len(self.heldout)
+        )
+
+
+def evaluate(
+    state: TrainState, sequences: NDArray[np.int32], batch: int, sharding: jax.sharding.Sharding
+) -> NDArray[np.float64]:
+    """Loss of each sequence, nats per token, taken a batch at a time.
+
+    Args:
+        state: its model is scored.
+        sequences: token ids [sequences, context + 1].
+        batch: sequences in a batch; the last one is filled up, and the filling left out.
+        sharding: how a batch lies over the devices.
+    """
+    filled = np.resize(sequences, (-(-len(sequences) // batch) * batch, sequences.shape[1]))
+    parts = [
+        eval_step(state.model, jax.device_put(filled[start : start + batch], sharding))
+        for start in range(0, len(filled), batch)
+    ]
+    return np.concatenate(jax.device_get(parts))[: len(sequences)].astype(np.float64)

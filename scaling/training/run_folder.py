@@ -1,0 +1,183 @@
+"""The folder of one run: the only truth about it. Everything else is derived from it.
+
+    config.json        the resolved configuration and what the losses depend on
+    environment.json   versions, commit and devices of the last process that trained it
+    metrics.jsonl      one line every few steps, append-only
+    checkpoints/       parameters, optimizer and step (Orbax)
+    record.json        written last, and whole or not at all: the run is over
+    lock               held by the process that trains the run; the kernel lets go of it when the
+                       process dies, however it dies
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from scaling.config import RunConfig, run_identity, semantic
+from scaling.data.store import TokenStore
+from scaling.errors import UserError
+from scaling.files import write_atomically
+
+_TAIL_BYTES = 4096
+
+_LOCK_TRIES, _LOCK_PAUSE = 5, 0.02
+# `locked` below holds the lock for an instant: whoever wants it in earnest asks more than once.
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run's files, and how they are read and written."""
+
+    path: Path
+
+    @property
+    def record_path(self) -> Path:
+        """There exactly if the run is over."""
+        return self.path / "record.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax's folder."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def claim(self, run: RunConfig, store: TokenStore) -> None:
+        """Make the folder this run's, or see that it is already.
+
+        Raises:
+            UserError: another run lives here; the message names what differs.
+        """
+        content = {
+            "run_id": run_identity(run, store.hash),
+            "semantic": semantic(run, store.hash),
+            "config": run.model_dump(mode="json"),
+        }
+        path = self.path / "config.json"
+        if not path.exists():
+            write_atomically(path, json.dumps(content, indent=2) + "\n")
+            return
+        there = read_json(path)
+        if there.get("run_id") != content["run_id"]:
+            differences = differing(there.get("semantic", {}), content["semantic"])
+            raise UserError(
+                f"{self.path}: holds another run ({there.get('run_id')}), which differs in "
+                f"{', '.join(differences) or 'its layout'}; choose another folder with --out"
+            )
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of a run that is over, or None."""
+        return read_json(self.record_path) if self.record_path.exists() else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl by step. A run that was killed and resumed wrote some steps
+        twice, with the same numbers: the later line counts. A line torn by a crash is left out."""
+        lines: dict[tuple[int, bool], dict[str, Any]] = {}
+        if self.metrics_path.exists():
+            for text in self.metrics_path.read_text(encoding="utf-8").splitlines():
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue
+                lines[line["step"], "eval_loss" in line] = line
+        return [lines[key] for key in sorted(lines)]
+
+    def last_metrics(self) -> dict[str, Any] | None:
+        """The last whole line of metrics.jsonl, without reading those before it."""
+        if not self.metrics_path.exists():
+            return None
+        with self.metrics_path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            tail = file.read().splitlines()
+        for text in reversed(tail):
+            with suppress(ValueError):
+                line = json.loads(text)
+                if isinstance(line, dict) and "step" in line:
+                    return line
+        return None
+
+    @contextmanager
+    def metrics_writer(self) -> Iterator[TextIO]:
+        """metrics.jsonl, open at its end, on a line of its own."""
+        torn = False
+        if self.metrics_path.exists():
+            content = self.metrics_path.read_bytes()
+            torn = bool(content) and not content.endswith(b"\n")
+        with self.metrics_path.open("a", encoding="utf-8", buffering=1) as file:
+            if torn:
+                file.write("\n")
+            yield file
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Hold the run's lock for the body of the `with`; False if another process holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w", encoding="utf-8") as file:
+            yield _try_lock(file)
+
+    def locked(self) -> bool:
+        """Whether some process holds the lock now."""
+        try:
+            with (self.path / "lock").open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def sweep_leftovers(self) -> None:
+        """Remove half-written files of a process that was killed. Call it with the lock held."""
+        for path in self.path.glob(".*.json.*"):
+            path.unlink(missing_ok=True)
+
+
+def _try_lock(file: TextIO) -> bool:
+    for _ in range(_LOCK_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_LOCK_PAUSE)
+    return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        UserError: it holds none; the message names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not readable as JSON ({error}); move the file away to have it made again"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a JSON object is expected")
+    return content
+
+
+def differing(left: Any, right: Any, prefix: str = "") -> list[str]:
+    """Dotted paths at which two plain contents differ."""
+    if not (isinstance(left, dict) and isinstance(right, dict)):
+        return [] if left == right else [prefix]
+    found = []
+    for key in sorted(left.keys() | right.keys()):
+        path = f"{prefix}.{key}" if prefix else key
+        found += differing(left.get(key), right.get(key), path)
+    return found
+
+

@@ -1,0 +1,111 @@
+"""`scaling data`: what it prints, and that a mistake ends with status 2 and one message."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from scaling.cli import data
+from scaling.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a subcommand in a folder of its own; returns what it wrote to standard output."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": f"line {i} \x1b[2J"}) + "\n" for i in range(100))
+    )
+    (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"txt": "bad"}\n')
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+
+    def invoke(*arguments: str) -> str:
+        result = CliRunner().invoke(data.app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return invoke
+
+
+def test_prepare_and_show(run, tmp_path):
+    prepare = ("prepare", "jsonl:a.jsonl#text", "--validation-fraction", "0.2")
+    output = run(*prepare)
+    assert output.startswith("stores/a-byte: prepared\n")
+    assert run(*prepare).startswith("stores/a-byte: already prepared\n")
+    assert run(*prepare, "--tokenizer", "bpe", "--vocab-size", "262").startswith(
+        "stores/a-bpe-262: prepared\n"
+    )
+    assert sorted(path.name for path in (tmp_path / "stores").iterdir()) == ["a-bpe-262", "a-byte"]
+    shown = json.loads(run("show", "stores/a-byte", "--json", "--samples", "1", "--verify"))
+    manifest = json.loads((tmp_path / "stores/a-byte/manifest.json").read_text())
+    assert shown["manifest"] == manifest
+    train = manifest["train"]
+    assert shown["bytes_per_token"]["train"] == train["bytes"] / train["tokens"]
+    # "line N", a space, four characters, and the end of the document: 12 tokens or 13.
+    assert shown["document_tokens"]["train"] == {
+        "min": 12, "10%": 13, "50%": 13, "90%": 13, "max": 13,
+    }
+    # The escape sequence does not reach the terminal.
+    assert [text.replace("\ufffd", "?") for text in shown["samples"].values()] == ["line 2 ?[2J"]
+    for store in ("stores/a-byte", "stores/a-bpe-262"):
+        output = run("show", store)
+        manifest = json.loads((tmp_path / store / "manifest.json").read_text())
+        assert f"{manifest['train']['tokens']:,}" in output
+        assert "\x1b" not in output
+        assert "line 2 \ufffd[2J" in output
+    assert "line 2" not in run("show", "stores/a-byte", "--samples", "0")
+
+
+def test_list_says_what_works(run, monkeypatch):
+    listed = {row["source"]: row for row in json.loads(run("list", "--json"))}
+    assert list(listed) == ["wheel:chitchat-dataset", "stdlib", "text:GLOB", "jsonl:GLOB#FIELD"]
+    assert listed["wheel:chitchat-dataset"]["problem"] is None
+    assert listed["stdlib"]["bytes"] > 5e6
+    assert "12.7 MB" in run("list")
+    monkeypatch.setattr("scaling.data.sources.CHITCHAT", "chitchat-data-not-there")
+    assert "is not installed; install it with: pip install" in run("list")
+
+
+@pytest.mark.parametrize("command", ["prepare", "list", "show"])
+def test_help_has_an_example(run, command):
+    assert f"scaling data {command}" in run(command, "--help")
+
+
+MISTAKES = {
+    "prepare stdlb": "did you mean stdlib?",
+    "prepare text:*.md": "no file matches '*.md'",
+    "prepare text:latin.txt": "latin.txt: not UTF-8 text",
+    "prepare jsonl:a.jsonl": "which field holds the text?",
+    "prepare jsonl:bad.jsonl#text": "bad.jsonl:2: has no field 'text'; did you mean 'txt'?",
+    "prepare jsonl:a.jsonl#text --tokenizer bpe": "vocab_size is missing",
+    "prepare jsonl:a.jsonl#text --tokenizer word": "'byte' or 'bpe', not 'word'",
+    "prepare jsonl:a.jsonl#text --validation-fraction 2": "validation_fraction: ",
+    "prepare jsonl:a.jsonl#text --out .": "exists and is no token store",
+    "prepare jsonl:a.jsonl#text --out a.jsonl": "exists and is no token store",
+    "show stores/chitchat-byte": "scaling data prepare wheel:chitchat-dataset",
+    "show .": "holds no manifest",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_message(run, command):
+    with pytest.raises(UserError) as error:
+        run(*command.split())
+    assert MISTAKES[command] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("command", [*MISTAKES, "prepare jsonl:a.jsonl#text --out a.jsonl/store"])
+def test_a_mistake_ends_with_status_2(run, command, monkeypatch, capsys):
+    from scaling.cli.main import main
+
+    monkeypatch.setattr("sys.argv", ["scaling", "data", *command.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("error: ") == 1
+    assert MISTAKES.get(command, "a.jsonl/store: ") in printed.err
+    assert printed.out == ""

@@ -1,0 +1,184 @@
+"""Tokenizers lose nothing, cut where GPT-2 cuts, and never see the end of a document in text."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scaling.data.tokenizers import BPETokenizer, ByteTokenizer, load_tokenizer
+from scaling.errors import UserError
+
+TEMPTING = [
+    "route66 route66 covid19 covid19 3rd 3rd x=1; x=1; foo_bar foo_bar end.Start end.Start",
+    "don't don't it's we'll they've I'm he'd\n\nnew  line\t\ttabs   spaces",
+    "naïve café 日本語2024年 日本語2024年 Ωλη123 Ωλη123 🙂ok 🙂ok",
+    "<eos> <eos> <eos>",
+]
+VOCABULARY = 350
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return BPETokenizer.train(TEMPTING * 40, VOCABULARY)
+
+
+@pytest.fixture(scope="module", params=["byte", "bpe"])
+def tokenizer(request, bpe):
+    return bpe if request.param == "bpe" else ByteTokenizer()
+
+
+@given(text=st.text())
+@example(text="")
+@example(text="a<eos>b <eos>")
+@example(text="  \r\n\x00\t ")
+@settings(max_examples=150, deadline=None)
+def test_text_comes_back_as_it_was(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.uint16
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.eos not in ids
+    assert ids.size == 0 or ids.max() < tokenizer.vocab_size
+
+
+@given(texts=st.lists(st.text(), max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_a_batch_is_its_texts_one_by_one(tokenizer, texts):
+    batch = tokenizer.encode_batch(texts)
+    assert [ids.tolist() for ids in batch] == [tokenizer.encode(text).tolist() for text in texts]
+
+
+@given(st.text())
+@settings(max_examples=50, deadline=None)
+def test_a_byte_is_its_value(text):
+    assert ByteTokenizer().encode(text).tolist() == list(text.encode("utf-8"))
+
+
+def test_the_end_of_a_document_is_no_text(tokenizer):
+    ids = [tokenizer.eos, *tokenizer.encode("one"), tokenizer.eos, *tokenizer.encode(" two")]
+    assert tokenizer.decode(ids) == "one two"
+    assert 0 <= tokenizer.eos < tokenizer.vocab_size
+
+
+def test_half_a_character_is_shown_as_missing(tokenizer):
+    ids = tokenizer.encode("\u0e01")  # three bytes that no merge of the corpus joins
+    assert len(ids) == 3
+    assert tokenizer.decode(ids[:2]).strip("\ufffd") == ""
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**6])
+def test_an_id_that_does_not_exist_is_refused(tokenizer, wrong):
+    with pytest.raises(ValueError, match="vocabulary"):
+        tokenizer.decode([1, wrong])
+
+
+def kind(character: str) -> str:
+    if character.isspace():
+        return "space"
+    return {"L": "letter", "N": "number"}.get(unicodedata.category(character)[0], "other")
+
+
+def one_piece(text: str) -> bool:
+    """Whether GPT-2's pre-tokenisation may leave this string together: one kind of character,
+    with a space in front if it is not space itself, or a piece of a contraction."""
+    body = text[1:] if text.startswith(" ") and text.strip() else text
+    return re.match(r"'(s|t|re?|ve?|m|ll?|d)$", text) is not None or len(set(map(kind, body))) <= 1
+
+
+def test_no_token_spans_two_kinds_of_character(bpe):
+    joined = [token for token in bpe.vocab if len(token) > 1 and token != "<eos>"]
+    assert len(joined) == VOCABULARY - 257
+    whole = 0
+    for token in joined:
+        text = bpe.decode([bpe.vocab[token]])
+        if "\ufffd" not in text:  # a piece of a character
+            whole += 1
+            assert one_piece(text), text
+    assert whole > 60
+    assert bpe.encode("route66").size > 1
+    assert bpe.encode(" route").size == 1
+
+
+@given(pieces=st.lists(st.sampled_from(
+    ["route", "66", "covid", "19", "x", "=", "1", ";", "foo", "_", "don", "'t", " ", "\n", "."]
+)))
+@settings(max_examples=60, deadline=None)
+def test_no_encoding_spans_two_kinds_of_character(bpe, pieces):
+    assert all(one_piece(bpe.decode([number])) for number in bpe.encode("".join(pieces)))
+
+
+def test_learning_is_the_same_every_time_and_merges_compress(bpe):
+    again = BPETokenizer.train(iter(TEMPTING * 40), VOCABULARY)
+    assert (again.vocab, again.merges, again.hash) == (bpe.vocab, bpe.merges, bpe.hash)
+    assert bpe.vocab_size == len(bpe.vocab) == VOCABULARY
+    assert len(bpe.merges) == VOCABULARY - 257
+    text = TEMPTING[0]
+    assert len(bpe.encode(text)) < len(text) / 2
+
+
+def test_saved_and_loaded_it_is_the_same(bpe, tmp_path):
+    bpe.save(tmp_path)
+    loaded = load_tokenizer("bpe", tmp_path)
+    assert loaded.hash == bpe.hash
+    assert loaded.eos == bpe.eos
+    for text in TEMPTING:
+        assert np.array_equal(loaded.encode(text), bpe.encode(text))
+    assert load_tokenizer("byte", tmp_path).hash == ByteTokenizer().hash != bpe.hash
+
+
+def test_the_file_is_one_that_the_library_reads(bpe, tmp_path):
+    from tokenizers import Tokenizer
+
+    bpe.save(tmp_path)
+    foreign = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in TEMPTING[:3]:
+        assert foreign.encode(text).ids == bpe.encode(text).tolist()
+    assert foreign.token_to_id("<eos>") == bpe.eos
+
+
+def test_the_hash_covers_what_encodes(bpe):
+    merges = (bpe.merges[1], bpe.merges[0], *bpe.merges[2:])
+    assert BPETokenizer(bpe.vocab, merges).hash != bpe.hash
+    first, second = list(bpe.vocab)[1:3]
+    vocab = bpe.vocab | {first: bpe.vocab[second], second: bpe.vocab[first]}
+    assert BPETokenizer(vocab, bpe.merges).hash != bpe.hash
+
+
+def test_large_vocabularies_take_uint32():
+    # Entries that nothing merges to, behind a real byte alphabet.
+    small = BPETokenizer.train(["abc"], 257)
+    vocab = small.vocab | {f"unused{i}": 257 + i for i in range(2**16)}
+    assert BPETokenizer(vocab, ()).encode("abc").dtype == np.uint32
+
+
+def test_more_tokens_than_the_corpus_gives_is_refused():
+    with pytest.raises(UserError, match=r"no more than 259 tokens; ask for that or less"):
+        BPETokenizer.train(["abc"], 1000)
+
+
+@pytest.mark.parametrize("content", [
+    "", "[]", "{}", '{"model": {"vocab": {"a": 0}, "merges": []}}',
+    json.dumps({"model": {"vocab": {"<eos>": 0, "a": 7}, "merges": []}}),
+    json.dumps({"model": {"vocab": {"<eos>": 0}, "merges": [["a"]]}}),
+])
+def test_a_damaged_file_is_refused_by_name(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=r"tokenizer\.json: not a BPE tokenizer"):
+        load_tokenizer("bpe", tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer\.json: missing"):
+        load_tokenizer("bpe", tmp_path)
+
+
+def test_without_the_library_the_command_to_install_it(monkeypatch, bpe):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(UserError, match=r"pip install 'scaling\[bpe\]'"):
+        BPETokenizer.train(["abc"], 257)
+    # Its hash, and so the check of a store, does without.
+    assert BPETokenizer(bpe.vocab, bpe.merges).hash == bpe.hash
