@@ -15,9 +15,20 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+_PIPE_WIDTH = 400  # a pipe gets whole lines, however long they are
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    return console
+
+
+out = _console()
+err = _console(stderr=True)
 
 _PLAIN_LINE_SECONDS = 10.0
 
@@ -44,9 +55,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    # A pipe gets whole lines, however long they are.
-    out.print(table, width=None if out.is_terminal else 400, markup=True)
+        table.add_row(*map(Text, row))
+    out.print(table)
 
 
 class Bar:

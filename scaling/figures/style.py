@@ -76,6 +76,9 @@ def write(drawing: Drawing, stem: Path) -> list[Path]:
     """Write STEM.png, STEM.svg and STEM.csv; the same drawing gives the same bytes."""
     written = []
     with matplotlib.rc_context(_STYLE):
+        # Both pictures share one layout, which is the slow part.
+        drawing.figure.draw_without_rendering()
+        drawing.figure.set_layout_engine("none")
         for kind, content in (("png", _png(drawing.figure)), ("svg", _svg(drawing.figure))):
             written.append(stem.with_suffix(f".{kind}"))
             write_atomically(written[-1], content)

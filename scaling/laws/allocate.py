@@ -13,6 +13,7 @@ from scaling.laws.law import Interval, Law, interval
 from scaling.laws.published import Published, published
 from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
 
+_OPTIMA = 0.95  # of the resamples must have one
 FAR = 100.0
 """A budget beyond this many times the largest fitted compute is called far."""
 
@@ -88,9 +89,14 @@ def _from_law(law: Law, c: float, source: str) -> Allocation:
         sizes = law.form.optimum(law.samples, c)
         a = law.form.allocation_exponent(law.samples)
         assert sizes is not None  # as for the point above
+        there = np.isfinite(sizes)
+        if there.mean() < _OPTIMA:
+            warnings += (f"{1 - there.mean():.0%} of the resamples have no optimum, since their "
+                         "loss rises with N or with D; the intervals leave them out",)
+        sizes, samples = sizes[there], law.samples[there]
         losses = np.array([
             law.form.loss(row[None], {"n": np.array([m]), "d": np.array([_tokens(m, c)])})[0, 0]
-            for row, m in zip(law.samples, sizes, strict=True)
+            for row, m in zip(samples, sizes, strict=True)
         ])
         spread = {"n_interval": interval(sizes), "d_interval": interval(_tokens(sizes, c)),
                   "loss_interval": interval(losses)}

@@ -31,15 +31,12 @@ def refit(
     """
     runs = len(log_loss_R)
     draws = np.random.default_rng(seed).multinomial(runs, np.full(runs, 1 / runs), size=resamples)
-    weights = draws.astype(float)
-    others = [starts_SP[int(part * (len(starts_SP) - 1))] for part in _OTHER_STARTS]
-    ends = [minimise(form, x_RV, log_loss_R, weights, np.tile(start, (resamples, 1)), robust)
-            for start in (optimum_P, *others)]
-    value_EB = np.stack([end.value for end in ends])
-    best = np.argmin(value_EB, axis=0)
-    every = np.arange(resamples)
-    theta = np.stack([end.theta for end in ends])[best, every]
-    converged = np.stack([end.converged for end in ends])[best, every]
+    begin = [optimum_P, *(starts_SP[int(part * (len(starts_SP) - 1))] for part in _OTHER_STARTS)]
+    ends = minimise(form, x_RV, log_loss_R, np.tile(draws.astype(float), (len(begin), 1)),
+                    np.repeat(begin, resamples, axis=0), robust)
+    best = np.argmin(ends.value.reshape(len(begin), resamples), axis=0)
+    place = best * resamples + np.arange(resamples)
+    theta, converged = ends.theta[place], ends.converged[place]
     keep = converged & _determined(form, x_RV, draws)
     return np.asarray(theta[keep])
 

@@ -63,22 +63,22 @@ class Form(ABC):
         """log L of every run: [B, R]."""
 
     @abstractmethod
-    def gradient(self, theta_BP: Array, x_RV: Array) -> Array:
-        """d log L / d theta: [B, R, P]."""
+    def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
+        """log L, [B, R], and with it d log L / d theta, [B, R, P]."""
 
-    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array) -> Array:
+    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
         """sum over runs of w times the second derivative of log L: [B, P, P].
 
         Here by central differences of the gradient, which serves any form; one that knows better
-        overrides it.
+        overrides it, and may use the gradient j.
         """
         step = 1e-5
         columns = []
         for place in range(theta_BP.shape[-1]):
             shift = np.zeros(theta_BP.shape[-1])
             shift[place] = step
-            ahead = self.gradient(theta_BP + shift, x_RV)
-            behind = self.gradient(theta_BP - shift, x_RV)
+            _, ahead = self.gradient(theta_BP + shift, x_RV)
+            _, behind = self.gradient(theta_BP - shift, x_RV)
             columns.append(np.einsum("br,brp->bp", w_BR, ahead - behind) / (2 * step))
         h_BPP = np.stack(columns, axis=-1)
         return np.asarray((h_BPP + h_BPP.swapaxes(-1, -2)) / 2)

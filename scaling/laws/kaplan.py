@@ -35,10 +35,10 @@ class KaplanJoint(Form):
     def log_loss(self, theta_BP: Array, x_RV: Array) -> Array:
         return np.asarray(theta_BP[:, 3, None] * self._inner(theta_BP, x_RV)[0])
 
-    def gradient(self, theta_BP: Array, x_RV: Array) -> Array:
+    def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
         total, share = self._inner(theta_BP, x_RV)
         power = theta_BP[:, 3, None]
-        return np.stack(
+        return power * total, np.stack(
             [power * share, power * (1 - share), -power * share * x_RV[:, 0], total], axis=-1
         )
 

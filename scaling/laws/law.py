@@ -202,8 +202,8 @@ def _ends() -> list[float]:
 
 
 def interval(samples: Array) -> Interval:
-    """The 90% percentile interval."""
-    low, high = np.quantile(samples, _ends())
+    """The 90% percentile interval; samples that are no number are left out."""
+    low, high = np.quantile(samples[~np.isnan(samples)], _ends())
     return float(low), float(high)
 
 

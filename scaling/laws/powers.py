@@ -57,33 +57,40 @@ class PowerSum(Form):
         return (theta_BP @ t_KRP.reshape(k * r, p).T).reshape(-1, k, r)
 
     def log_loss(self, theta_BP: Array, x_RV: Array) -> Array:
-        u_BKR = self._log_terms(theta_BP, self._design(x_RV))
-        top = u_BKR.max(axis=1)
-        return np.asarray(top + np.log(np.exp(u_BKR - top[:, None]).sum(axis=1)))
+        return self._terms(theta_BP, self._design(x_RV))[0]
 
     def shares(self, theta_BP: Array, x_RV: Array) -> Array:
         """Share of each term in the loss: [B, K, R]."""
-        return self._shares(theta_BP, self._design(x_RV))
-
-    def _shares(self, theta_BP: Array, t_KRP: Array) -> Array:
-        u_BKR = self._log_terms(theta_BP, t_KRP)
-        e_BKR = np.exp(u_BKR - u_BKR.max(axis=1, keepdims=True))
+        _, e_BKR = self._terms(theta_BP, self._design(x_RV))
         return np.asarray(e_BKR / e_BKR.sum(axis=1, keepdims=True))
 
-    def gradient(self, theta_BP: Array, x_RV: Array) -> Array:
-        t_KRP = self._design(x_RV)
-        p_BKR = self._shares(theta_BP, t_KRP)
-        return sum((p_BKR[:, k, :, None] * t_KRP[k] for k in range(len(t_KRP))),
-                   start=np.zeros(1))
+    def _terms(self, theta_BP: Array, t_KRP: Array) -> tuple[Array, Array]:
+        """log L [B, R], and the terms [B, K, R], each run's in units of its largest."""
+        u_BKR = self._log_terms(theta_BP, t_KRP)
+        top_BR = u_BKR.max(axis=1)
+        u_BKR -= top_BR[:, None]
+        e_BKR = np.exp(u_BKR, out=u_BKR)
+        return top_BR + np.log(e_BKR.sum(axis=1)), e_BKR
 
-    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array) -> Array:
+    def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
+        log_loss, p_BKR = self._terms(theta_BP, self._design(x_RV))
+        p_BKR /= p_BKR.sum(axis=1, keepdims=True)
+        j_BPR = np.zeros((len(theta_BP), len(self.parameters), len(x_RV)))
+        for k, term in enumerate(self.terms):
+            j_BPR[:, self.parameters.index(term.coefficient)] += p_BKR[:, k]
+            for variable, exponent in term.powers:
+                x_R = x_RV[:, self.variables.index(variable)]
+                j_BPR[:, self.parameters.index(exponent)] -= p_BKR[:, k] * x_R
+        return log_loss, j_BPR.swapaxes(-1, -2)
+
+    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
         # Second derivative of log-sum-exp: the covariance of the terms' gradients.
         t_KRP = self._design(x_RV)
         k, r, p = t_KRP.shape
-        w_BKR = w_BR[:, None] * self._shares(theta_BP, t_KRP)
+        w_BKR = self._terms(theta_BP, t_KRP)[1]
+        w_BKR *= (w_BR / w_BKR.sum(axis=1))[:, None]
         products = (t_KRP[..., :, None] * t_KRP[..., None, :]).reshape(k * r, p * p)
         second = (w_BKR.reshape(-1, k * r) @ products).reshape(-1, p, p)
-        j_BRP = self.gradient(theta_BP, x_RV)
         return np.asarray(second - j_BRP.swapaxes(-1, -2) @ (w_BR[..., None] * j_BRP))
 
     def starts(self, x_RV: Array, loss_R: Array) -> Array:
@@ -120,11 +127,14 @@ class Chinchilla(PowerSum):
 
     def optimum(self, params_BP: Array, c: Array | float) -> Array:
         """N* = G (C/6)^(beta/(alpha+beta)), G = (alpha A/(beta B))^(1/(alpha+beta))
-        (Hoffmann et al. 2022, eq. 4)."""
+        (Hoffmann et al. 2022, eq. 4); NaN where an exponent is not positive."""
         _, a, b, alpha, beta = np.moveaxis(params_BP, -1, 0)
-        log_g = (np.log(alpha * a) - np.log(beta * b)) / (alpha + beta)
         power = beta / (alpha + beta)
-        return np.asarray(np.exp(log_g + power * np.log(c / FLOPS_PER_PARAMETER_TOKEN)))
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            log_g = (np.log(alpha * a) - np.log(beta * b)) / (alpha + beta)
+            n = np.exp(log_g + power * np.log(c / FLOPS_PER_PARAMETER_TOKEN))
+        # Where loss rises with N or with D there is no optimum.
+        return np.where((alpha > 0) & (beta > 0), n, np.nan)
 
     def allocation_exponent(self, params_BP: Array) -> Array:
         alpha, beta = params_BP[..., 3], params_BP[..., 4]

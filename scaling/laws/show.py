@@ -33,8 +33,8 @@ def short(value: float | None) -> str:
     """12_345_678 as 12.3M: three digits at most, and a letter for the power of a thousand."""
     if value is None:
         return "-"
-    if value <= 0 or not math.isfinite(value):
-        return f"{value:g}"
+    if value <= 0 or value >= 1e15 or not math.isfinite(value):
+        return f"{value:.3g}"
     power = min(4, max(0, math.floor(math.log10(value) / 3 + 1e-9)))
     scaled = float(f"{value / 1000**power:.3g}")
     if scaled >= 1000 and power < 4:

@@ -1,0 +1,68 @@
+# `make help` lists the targets. Python 3.11 or newer and make are all that must be there before.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The quickstart's parts; `make quickstart SWEEP=my.yaml RESULTS=results/my` runs another sweep.
+SWEEP ?= configs/sweeps/quickstart.yaml
+RESULTS ?= results/quickstart
+RUNS ?= runs
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart smoke test lint benchmark lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: .venv/core  ## make .venv with what training, fitting and plotting need
+
+quickstart: .venv/core  ## corpus, sweep, laws, prediction, held-out model, figures, report
+	$(BIN)/scaling data prepare wheel:chitchat-dataset --out stores/chitchat-byte
+	$(BIN)/scaling sweep plan $(SWEEP) --runs $(RUNS)
+	$(BIN)/scaling sweep run $(SWEEP) --runs $(RUNS) --out $(RESULTS)
+	@echo "--- the laws, and what they predict for a model that is yet to be trained"
+	$(BIN)/scaling fit $(RESULTS) --json $(RESULTS)/laws.json
+	@echo "--- train that model"
+	$(BIN)/scaling sweep run $(SWEEP) --heldout --runs $(RUNS) --out $(RESULTS)
+	@echo "--- the prediction held against it"
+	$(BIN)/scaling fit $(RESULTS) --json $(RESULTS)/laws.json
+	$(BIN)/scaling plot $(RESULTS)
+	$(BIN)/scaling report $(RESULTS)
+
+smoke:  ## the quickstart with a sweep of a minute, in build/smoke
+	$(MAKE) quickstart SWEEP=configs/sweeps/smoke.yaml RESULTS=build/smoke/results RUNS=build/smoke/runs
+
+test: .venv/dev  ## every test that a fresh clone can run
+	$(BIN)/pytest
+
+lint: .venv/dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+benchmark: .venv/core  ## speed of a training step on this machine, against a plain one
+	$(BIN)/python benchmarks/train_step.py
+
+lock:  ## resolve the requirements anew (needs uv)
+	for part in core dev; do \
+		printf 'setuptools>=77\nwheel\n' | uv pip compile --quiet --universal --python-version 3.11 \
+			--generate-hashes --no-header --no-annotate $$([ $$part = dev ] && echo --extra dev) \
+			$$([ $$part = dev ] && echo --constraint requirements/core.txt) \
+			--output-file requirements/$$part.txt pyproject.toml - || exit 1; done
+
+clean:  ## remove the environment and what tests leave; runs, stores and results stay
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/core: requirements/core.txt pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements/core.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: requirements/dev.txt .venv/core
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@

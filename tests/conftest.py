@@ -1,0 +1,104 @@
+"""What several rooms' tests share: a small corpus, small runs, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# One compile cache for all tests and the processes they start: each shape is compiled once.
+os.environ.setdefault("SCALING_CACHE", str(ROOT / "build" / "test-cache"))
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of what these tests do, and what they check holds of slow code as of fast.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once():
+    from scaling.parallel.process import cache_compilations
+
+    cache_compilations()
+
+
+def write_corpus(path: Path, documents: int = 400) -> None:
+    """Sentences of a toy grammar: there is something to learn, and it is learnt quickly."""
+    draw = random.Random(0)
+    words = ["red", "car", "love", "this", "big", "small", "green", "house", "old", "new"]
+    with path.open("w") as file:
+        for _ in range(documents):
+            text = " ".join(draw.choice(words) for _ in range(draw.randint(20, 60)))
+            file.write(json.dumps({"text": text}) + "\n")
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory) -> Path:
+    """A token store of some 80,000 byte tokens."""
+    from scaling.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder / "toy.jsonl")
+    prepare(f"jsonl:{folder}/toy.jsonl#text", "byte", None, folder / "store", 0.1)
+    return folder / "store"
+
+
+@pytest.fixture(scope="session")
+def store(store_path):
+    from scaling.data.store import TokenStore
+
+    return TokenStore.open(store_path)
+
+
+def run_content(store_path: Path, **changes: object) -> dict[str, object]:
+    """The plain data of a run that takes a second: 24 steps of a model of 1,500 parameters."""
+    return {
+        "model": {"d_model": 8, "n_layers": 2, "n_heads": 2, "context": 16},
+        "data": {"store": str(store_path)},
+        "tokens": 24 * 4 * 16,
+        "batch_sequences": 4,
+        "schedule": {"kind": "wsd", "warmup_steps": 3},
+        "evaluation": {"sequences": 10},
+        "logging": {"every_steps": 5},
+    } | changes
+
+
+@pytest.fixture
+def make_run(store):
+    """A resolved run: `make_run(seed=1)`, `make_run("optimizer.b2=0.9")`."""
+    from scaling.config import RunConfig, override, validate
+    from scaling.training.resolve import resolve
+
+    def make(*overrides: str, **changes: object) -> RunConfig:
+        content = override(run_content(store.path, **changes), overrides)
+        return resolve(validate(RunConfig, content, "test"), store)
+
+    return make
+
+
+@pytest.fixture
+def scaling(tmp_path):
+    """Run the command as a user does, in a folder of its own."""
+
+    def run(*arguments: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scaling.cli.main", *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+
+    return run
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit status 2, one message that says these words, and no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    message = " ".join(result.stderr.split())
+    for word in words:
+        assert word in message, message

@@ -1,0 +1,107 @@
+"""`scaling sweep`: the line from plan to table, failures and their mending."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import assert_refused
+
+
+def test_plan_run_status_export_and_heldout(scaling, sweep_file):
+    plan = scaling("sweep", "plan", sweep_file, "--json")
+    assert plan.returncode == 0, plan.stderr
+    content = json.loads(plan.stdout)
+    assert content["states"] == {"new": 5}
+    assert content["seconds_left"] > 0
+    assert all(row["seconds_left"] > 0 for row in content["runs"])
+
+    ran = scaling("sweep", "run", sweep_file)
+    assert ran.returncode == 0, ran.stderr
+    results = sweep_file.parent / "results" / "tiny"
+    table = pd.read_csv(results / "runs.csv")
+    assert table["status"].tolist() == ["done"] * 4 + ["planned"]
+    assert table["role"].tolist() == ["grid"] * 4 + ["heldout"]
+    curves = pd.read_csv(results / "curves.csv")
+    assert set(curves["run_id"]) == set(table["run_id"][:4])
+
+    records = {p: p.stat().st_mtime_ns for p in sweep_file.parent.glob("runs/*/record.json")}
+    assert len(records) == 4
+    again = scaling("sweep", "run", sweep_file)
+    assert again.returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in records} == records
+
+    heldout = scaling("sweep", "run", sweep_file, "--heldout")
+    assert heldout.returncode == 0, heldout.stderr
+    assert set(pd.read_csv(results / "runs.csv")["status"]) == {"done"}
+    status = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+    assert {row["state"] for row in status} == {"done"}
+    assert all(row["step"] == row["steps"] for row in status)
+    exported = scaling("sweep", "export", sweep_file, "--out", "elsewhere")
+    assert exported.returncode == 0
+    assert (sweep_file.parent / "elsewhere/runs.csv").read_bytes() == (
+        results / "runs.csv").read_bytes()
+
+
+def test_a_failing_run_is_failed_until_retried_and_the_others_go_on(
+    scaling, sweep_file, sweep_content
+):
+    """The smaller model's batch cannot be shared by the devices that are asked for."""
+    sweep_content["run"]["execution"] = {"mesh": {"data": 3}}
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    ran = scaling("sweep", "run", sweep_file)
+    assert ran.returncode == 1
+    assert "makes 3 devices, and there are 1" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    table = pd.read_csv(sweep_file.parent / "results/tiny/runs.csv")
+    assert table["status"].tolist() == ["failed"] * 4 + ["planned"]
+    status = scaling("sweep", "status", sweep_file)
+    assert status.stdout.count("failed") == 4
+
+    del sweep_content["run"]["execution"]  # no part of a run's identity
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    assert scaling("sweep", "run", sweep_file).returncode == 1
+    retried = scaling("sweep", "retry", sweep_file)
+    assert "4 failed run(s) will be tried again" in retried.stdout
+    ran = scaling("sweep", "run", sweep_file)
+    assert ran.returncode == 0, ran.stderr
+    assert "4 done" in ran.stdout
+
+
+def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(scaling, sweep_file, sweep_content):
+    sweep_content["learning_rate"] = {"rule": "listed", "rates": [1e-2, 1e30, 1e-2]}
+    sweep_content["run"]["optimizer"] = {"clip_norm": 1e9}
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    ran = scaling("sweep", "run", sweep_file)
+    assert ran.returncode == 0, ran.stderr
+    assert "2 diverged, 2 done" in ran.stdout
+    table = pd.read_csv(sweep_file.parent / "results/tiny/runs.csv")
+    assert table.loc[table["status"] == "diverged", "loss"].isna().all()
+    fit = scaling("fit", sweep_file.parent / "results/tiny", "--law", "kaplan-d")
+    assert "diverged" in fit.stdout + fit.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["sizs=[]"], ["sizs: unknown key", "did you mean sizes?"]),
+        (["tokens=[1e9]"], ["one epoch"]),
+        (["run.data.store=nowhere"], ["no such store", "scaling data prepare"]),
+    ],
+)
+def test_a_mistake_ends_with_status_2(scaling, sweep_file, overrides, words):
+    assert_refused(scaling("sweep", "plan", sweep_file, *overrides), *words)
+
+
+def test_results_of_another_configuration_are_refused(scaling, sweep_file):
+    (sweep_file.parent / "results/tiny").mkdir(parents=True)
+    (sweep_file.parent / "results/tiny/sweep.json").write_text('{"name": "other"}')
+    assert_refused(scaling("sweep", "export", sweep_file), "another configuration", "name")
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused(scaling, sweep_file):
+    (sweep_file.parent / "results").write_text("a file")
+    assert_refused(scaling("sweep", "run", sweep_file), "results")

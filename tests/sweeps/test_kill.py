@@ -1,0 +1,103 @@
+"""SIGKILL to anything at any moment, and the sweep still gives the same losses to the last bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(sweep_file: Path, runs: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "scaling.cli.main", "sweep", "run", str(sweep_file),
+               "--runs", runs, "--out", f"{runs}-results"]
+    return subprocess.Popen(
+        command, cwd=sweep_file.parent, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
+
+
+def workers_of(sweep_file: Path, runs: str) -> list[int]:
+    """Process numbers of the workers that train into this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode().split("\0")
+            cwd = os.readlink(process / "cwd")
+        except OSError:
+            continue
+        mine = cwd == str(sweep_file.parent) and any(a.startswith(f"{runs}/logs") for a in command)
+        if mine and "scaling.sweeps.worker" in command:
+            found.append(int(process.name))
+    return found
+
+
+def losses(sweep_file: Path, runs: str) -> dict[str, tuple[float, float]]:
+    table = pd.read_csv(sweep_file.parent / f"{runs}-results" / "runs.csv", dtype=str)
+    table = table[table["role"] == "grid"]
+    assert set(table["status"]) == {"done"}
+    return {row.run_id: (row.loss, row.loss_se) for row in table.itertuples()}
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find the workers")
+def test_killed_at_random_moments_and_run_again(sweep_file):
+    whole = start(sweep_file, "whole")
+    output, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, output
+    draw = random.Random(time.time_ns())
+    killed = {"launcher": 0, "worker": 0}
+    for _ in range(40):
+        launcher = start(sweep_file, "hurt")
+        # Kill workers under a living launcher, then the launcher itself; the pauses reach from the
+        # first import into training, checkpoints and the last record.
+        for _ in range(draw.randint(0, 3)):
+            time.sleep(draw.uniform(0.0, 4.0))
+            for worker in workers_of(sweep_file, "hurt")[: draw.randint(0, 2)]:
+                os.kill(worker, signal.SIGKILL)
+                killed["worker"] += 1
+        time.sleep(draw.uniform(0.0, 4.0))
+        if launcher.poll() is None and killed["launcher"] < 4:
+            launcher.kill()
+            killed["launcher"] += 1
+            launcher.communicate()
+            continue
+        output, _ = launcher.communicate(timeout=300)
+        if launcher.returncode == 0 and killed["worker"]:
+            break
+    assert launcher.returncode == 0, output
+    assert min(killed.values()) > 0
+    assert losses(sweep_file, "hurt") == losses(sweep_file, "whole")
+    deadline = time.monotonic() + 30
+    while workers_of(sweep_file, "hurt") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not workers_of(sweep_file, "hurt")
+    leftovers = [p for p in (sweep_file.parent / "hurt").glob("*/*") if ".json." in p.name]
+    assert not leftovers
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_request_saves_and_the_same_command_goes_on(sweep_file, number):
+    launcher = start(sweep_file, "asked")
+    deadline = time.monotonic() + 120
+    metrics = list((sweep_file.parent / "asked").glob("*/metrics.jsonl"))
+    while not metrics and launcher.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        metrics = list((sweep_file.parent / "asked").glob("*/metrics.jsonl"))
+    launcher.send_signal(number)
+    output, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode == 128 + number, output
+    assert "Traceback" not in output
+    assert "the same command goes on" in output
+    assert not workers_of(sweep_file, "asked")
+    again = start(sweep_file, "asked")
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    assert "4 done" in output

@@ -1,0 +1,111 @@
+"""What a plan holds, and which plans are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scaling.config import SweepConfig, override, validate
+from scaling.errors import UserError
+from scaling.sweeps.ledger import record_failure, standing
+from scaling.sweeps.local import shares
+from scaling.sweeps.plan import claim_results, make_plan
+from scaling.sweeps.table import COLUMNS, export, runs_table
+
+
+def planned(content, tmp_path, *overrides):
+    sweep = validate(SweepConfig, override(content, overrides), "tiny")
+    return make_plan(sweep, "tiny", tmp_path / "runs")
+
+
+def test_every_point_is_there_once_dearest_first(plan):
+    assert len(plan.stage("grid")) == 4
+    assert len(plan.stage("heldout")) == 1
+    flops = [p.facts["flops_counted"] for p in plan.runs]
+    assert flops == sorted(flops, reverse=True)
+    assert len({p.run_id for p in plan.runs}) == 5
+    assert {(p.run.model.d_model, p.run.trained_tokens) for p in plan.stage("grid")} == {
+        (8, 1536), (8, 3072), (16, 1536), (16, 3072)
+    }
+
+
+def test_the_learning_rate_follows_the_rule(plan):
+    for p in plan.runs:
+        n = p.facts["params_non_embedding"]
+        assert p.run.optimizer.learning_rate == pytest.approx(1e-2 * (n / 1000) ** -0.5, rel=1e-5)
+
+
+def test_two_sweeps_share_the_runs_they_have_in_common(plan, sweep_content, tmp_path):
+    other = planned(sweep_content, tmp_path, "name=other", "tokens=[3072, 4608]", "heldout=[]")
+    mine = {p.folder.path for p in plan.runs}
+    theirs = {p.folder.path for p in other.runs}
+    assert len(mine & theirs) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["sizes.0.n_heads=3"], ["d_model 8", "n_heads = 3 does not divide d_model = 8"]),
+        (["tokens=[1536, 1536]"], ["tokens holds 1536 twice"]),
+        (["tokens=[1536, 1540]"], ["two points of the sweep are the same run"]),
+        (["tokens=[1e9]"], ["one epoch", "set data.epochs"]),
+        (["run.data.store=nowhere"], ["nowhere", "no such store", "scaling data prepare"]),
+        (["run.modle=1"], ["modle: unknown key", "did you mean model?"]),
+        (["run.seed=1"], ["run.seed", "leave it out"]),
+        (["learning_rate={rule: listed, rates: [0.1]}"], ["has 1 values for 3 sizes"]),
+        (["name=a/b"], ["name"]),
+        (["sizes=[]"], ["sizes"]),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out(sweep_content, tmp_path, overrides, words):
+    with pytest.raises(UserError) as caught:
+        planned(sweep_content, tmp_path, *overrides)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_results_of_another_configuration_are_not_mixed_in(plan, sweep_content, tmp_path):
+    results = tmp_path / "results"
+    claim_results(plan, results)
+    claim_results(planned(sweep_content, tmp_path, "tokens=[4608]", "seeds=[0, 1]"), results)
+    before = (results / "sweep.json").read_bytes()
+    changed = planned(sweep_content, tmp_path, "run.optimizer.b2=0.9")
+    with pytest.raises(UserError, match=r"another configuration.*optimizer\.b2"):
+        claim_results(changed, results)
+    assert (results / "sweep.json").read_bytes() == before
+
+
+def test_the_table_holds_every_run_in_whatever_state(plan, tmp_path):
+    diverged, failed, done = plan.stage("grid")[:3]
+    for p, status, loss in ((diverged, "diverged", None), (done, "done", 3.5)):
+        p.folder.path.mkdir(parents=True)
+        record = p.facts | {
+            "status": status, "loss": loss, "loss_se": 0.1 if loss else None,
+            "bits_per_byte": 5.0 if loss else None, "steps": 9,
+        }
+        p.folder.record_path.write_text(json.dumps(record))
+    record_failure(failed.folder, UserError("no room"))
+    table = runs_table(plan).set_index("run_id")
+    assert list(table.reset_index().columns) == list(COLUMNS) or set(COLUMNS) == {
+        "run_id", *table.columns
+    }
+    assert table.loc[diverged.run_id, "status"] == "diverged"
+    assert table.loc[failed.run_id, "status"] == "failed"
+    assert table.loc[done.run_id, ["status", "loss"]].tolist() == ["done", 3.5]
+    assert (table["status"] == "planned").sum() == 2
+    assert table["loss"].notna().sum() == 1
+    assert standing(failed).note == "no room"
+    assert [p.name for p in export(plan, tmp_path / "out")] == ["runs.csv", "curves.csv"]
+
+
+def test_the_machine_is_shared_out(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {2, 3, 5, 7})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [s.cores for s in shares(None, 10)] == [[2], [3], [5], [7]]
+    assert [s.cores for s in shares(None, 1)] == [[2, 3, 5, 7]]
+    assert [s.cores for s in shares(2, 10)] == [[2, 3], [5, 7]]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert [s.gpu for s in shares(None, 10)] == ["4", "6"]
+    with pytest.raises(UserError, match="--workers 9: there are 4 cores"):
+        shares(9, 10)

@@ -1,0 +1,96 @@
+"""The learning rate, and what one step does with it."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.config import AdamW, Cosine, WarmupStableDecay
+from scaling.objectives import causal_losses
+from scaling.training.schedule import learning_rate
+from scaling.training.step import TrainState, init_state, make_optimizer, make_train_step
+
+
+def rates(schedule, steps=100, peak=2.0):
+    return np.array([learning_rate(schedule, peak, step, steps) for step in range(steps)])
+
+
+def test_warmup_stable_decay():
+    values = rates(WarmupStableDecay(warmup_steps=10, decay_fraction=0.2))
+    np.testing.assert_allclose(values[:10], 2.0 * np.arange(1, 11) / 10)
+    assert (values[9:81] == 2.0).all()
+    # Haegele et al. 2024: 1 - sqrt of how far the cool-down is.
+    np.testing.assert_allclose(values[80:], 2.0 * (1 - np.sqrt(np.arange(20) / 20)))
+    linear = rates(WarmupStableDecay(warmup_steps=10, decay_fraction=0.2, decay_shape="linear"))
+    np.testing.assert_allclose(linear[80:], 2.0 * (1 - np.arange(20) / 20))
+
+
+def test_cosine():
+    values = rates(Cosine(warmup_steps=10, final_fraction=0.1), steps=110)
+    assert values[10] == 2.0
+    assert values[60] == pytest.approx(2.0 * 0.55)
+    assert 0.2 < values[109] < 0.202
+    assert (np.diff(values[10:]) < 0).all()
+
+
+def test_the_first_update_is_adams_and_only_matrices_decay(make_run):
+    """After one step Adam's direction is the sign of the gradient (Kingma & Ba 2015), which makes
+    the whole update a formula."""
+    run = make_run("optimizer.weight_decay=0.5", "optimizer.clip_norm=1e9",
+                   "model.norm=layer", "model.biases=true")
+    state = init_state(run)
+    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+    gradient = jax.jit(jax.grad(lambda m: causal_losses(m, tokens).mean()))(state.model)
+    before = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.array, state.model))
+    after, metrics = make_train_step(run.optimizer)(state, tokens, np.float32(0.1))
+    seen = set()
+    for (path, old), new, slope in zip(
+        before, jax.tree.leaves(after.model), jax.tree.leaves(gradient), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        matrix = not ("gain" in name or "bias" in name)
+        seen.add(matrix)
+        clear = np.abs(slope) > 1e-4  # where epsilon does not matter
+        expected = old - 0.1 * (np.sign(slope) + 0.5 * matrix * old)
+        np.testing.assert_allclose(new[clear], expected[clear], rtol=2e-3, atol=2e-4, err_msg=name)
+    assert seen == {True, False}
+    norm = math.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(gradient)))
+    assert float(metrics.grad_norm) == pytest.approx(norm, rel=1e-5)
+
+
+def test_clipping_scales_the_gradient_down(make_run):
+    state = init_state(make_run())
+    gradient = jax.tree.map(lambda p: 100.0 * np.ones_like(p), state.model)
+    optimizer = make_optimizer(AdamW(clip_norm=2.0, weight_decay=0.0))
+    _, after = optimizer.update(gradient, state.optimizer, state.model)
+    moments = jax.tree.leaves(after[1].mu)
+    norm = math.sqrt(sum(float((m**2).sum()) for m in moments))
+    assert norm == pytest.approx(2.0 * (1 - 0.9), rel=1e-4)
+
+
+def test_loss_falls_and_every_parameter_moves(make_run):
+    run = make_run()
+    state = init_state(run)
+    start = [np.array(leaf) for leaf in jax.tree.leaves(state.model)]
+    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+    step = make_train_step(run.optimizer)
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, tokens, np.float32(0.01))
+        losses.append(float(metrics.loss))
+    assert losses[-1] < 0.6 * losses[0]
+    for old, new in zip(start, jax.tree.leaves(state.model), strict=True):
+        assert not np.array_equal(old, new)
+
+
+def test_the_state_is_donated(make_run):
+    run = make_run()
+    state = init_state(run)
+    leaf = jax.tree.leaves(state)[0]
+    tokens = np.zeros((4, 17), np.int32)
+    after, _ = make_train_step(run.optimizer)(state, tokens, np.float32(0.01))
+    assert isinstance(after, TrainState)
+    assert leaf.is_deleted()
