@@ -35,7 +35,7 @@ smoke:  ## the quickstart with a sweep of a minute, in build/smoke
 	$(MAKE) quickstart SWEEP=configs/sweeps/smoke.yaml RESULTS=build/smoke/results RUNS=build/smoke/runs
 
 test: .venv/dev  ## every test that a fresh clone can run
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ from scaling.training.signals import stop_requests
 SWEEP = Path("configs/sweeps/quickstart.yaml")
 SIZES = (0, 2, 4)
 TOKENS = 600_000
-RATES = tuple(0.001 * 2**k for k in range(6))
+RATES = tuple(0.0007 * 2**k for k in range(6))
 RESULTS = Path("results/learning_rate_rule")
 
 
@@ -41,7 +41,7 @@ def planned_runs() -> list[PlannedRun]:
     for number in SIZES:
         size = sizes[number].model_dump(exclude_none=True)
         for rate in RATES:
-            changes = [f"sizes={[size]}", f"tokens=[{TOKENS}]", "heldout=[]",
+            changes = [f"sizes={[size]}", f"tokens=[{TOKENS}]", "heldout=[]", "points=[]",
                        f"learning_rate={{rule: listed, rates: [{rate}]}}"]
             runs += make_plan(load(SweepConfig, SWEEP, changes), str(SWEEP), Path("runs")).runs
     return sorted(runs, key=lambda p: -p.facts["flops_counted"])

@@ -4,7 +4,7 @@ from scaling.config.base import Config
 from scaling.config.load import json_schema, load, override, read_yaml, validate
 from scaling.config.model import ModelConfig
 from scaling.config.run import RunConfig, canonical_json, content_hash, run_identity, semantic
-from scaling.config.sweep import HeldOut, Size, SweepConfig
+from scaling.config.sweep import Point, Size, SweepConfig
 from scaling.config.training import (
     AdamW,
     Cosine,
@@ -16,8 +16,8 @@ from scaling.config.training import (
 )
 
 __all__ = [
-    "AdamW", "Config", "Cosine", "DataConfig", "EvaluationConfig", "ExecutionConfig", "HeldOut",
-    "MeshConfig", "ModelConfig", "RunConfig", "Size", "SweepConfig", "WarmupStableDecay",
+    "AdamW", "Config", "Cosine", "DataConfig", "EvaluationConfig", "ExecutionConfig",
+    "MeshConfig", "ModelConfig", "Point", "RunConfig", "Size", "SweepConfig", "WarmupStableDecay",
     "canonical_json", "content_hash", "json_schema", "load", "override", "read_yaml",
     "run_identity", "semantic", "validate",
 ]

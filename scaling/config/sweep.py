@@ -39,7 +39,7 @@ class PowerLearningRate(Config):
 
 
 class ListedLearningRate(Config):
-    """One learning rate for each size, in the order of `sizes` and then of `heldout`."""
+    """One learning rate for each of `sizes`, then of `points`, then of `heldout`."""
 
     rule: Literal["listed"]
     rates: tuple[Positive, ...]
@@ -48,8 +48,8 @@ class ListedLearningRate(Config):
 LearningRateRule = Annotated[PowerLearningRate | ListedLearningRate, Field(discriminator="rule")]
 
 
-class HeldOut(Config):
-    """A run that is trained only after the law has predicted its loss."""
+class Point(Config):
+    """One run by itself: a size and its training tokens."""
 
     size: Size
     tokens: Count
@@ -69,8 +69,11 @@ class SweepConfig(Config):
     seeds: Annotated[tuple[Index, ...], Field(min_length=1)] = (0,)
     learning_rate: LearningRateRule
     """How each size gets its peak learning rate; a constant rate for all sizes bends the law."""
-    heldout: tuple[HeldOut, ...] = ()
-    """Larger runs, kept out of every fit and trained last."""
+    points: tuple[Point, ...] = ()
+    """Further runs for the fit, outside the rectangle of sizes and tokens: small models trained for
+    long, say, which a law needs and which cost little."""
+    heldout: tuple[Point, ...] = ()
+    """Larger runs, kept out of every fit, and trained after the law has predicted their losses."""
 
     @model_validator(mode="after")
     def _grid_is_a_grid(self) -> SweepConfig:
@@ -80,10 +83,10 @@ class SweepConfig(Config):
             if repeated:
                 raise ValueError(f"{name} holds {repeated[0]} twice")
         if isinstance(self.learning_rate, ListedLearningRate):
-            wanted = len(self.sizes) + len(self.heldout)
+            wanted = len(self.sizes) + len(self.points) + len(self.heldout)
             if len(self.learning_rate.rates) != wanted:
                 raise ValueError(
                     f"learning_rate.rates has {len(self.learning_rate.rates)} values for "
-                    f"{wanted} sizes (heldout counted in)"
+                    f"{wanted} sizes (those of points and heldout counted in)"
                 )
         return self

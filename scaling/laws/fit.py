@@ -130,8 +130,8 @@ def _check_enough(form: Form, table: RunsTable, fitted: RunsTable) -> None:
         there = len(np.unique(getattr(fitted, variable)))
         if there < form.distinct:
             what = {"n": "sizes N", "d": "token counts D", "c": "budgets C"}[variable]
-            raise UserError(f"{form.name}: {there} distinct {what} (column "
-                            f"{table.convention[variable]}) among {fitted.loss.size} finished "
+            raise UserError(f"{form.name}: {there} distinct {what} "
+                            f"({table.convention[variable]}) among {fitted.loss.size} finished "
                             f"runs, where at least {form.distinct} are needed{left_out}")
     if fitted.loss.size < len(form.parameters):
         raise UserError(f"{form.name}: {fitted.loss.size} runs for {len(form.parameters)} "

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 _STEPS = 600  # a valley in which a term vanishes takes a few hundred
 _DECREMENT = 1e-13  # of the objective: what the last step may still promise to gain
 _DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # tried beside each other, times the last one's best
-_BLOCK = 80_000   # problems times runs that are held in memory at once
+_BLOCK = 50_000     # problems times runs at once: what a core has at hand
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,7 @@ def allocations(laws: Sequence[Law]) -> str:
 def runs(frame: pd.DataFrame) -> str:
     """The runs table, as measured."""
     columns = [name for name in _RUN_COLUMNS if name in frame]
-    rows = [["" if pd.isna(value) else f"{value:.6g}" if isinstance(value, float) else value
-             for value in row] for row in frame[columns].itertuples(index=False)]
+    rows = [[_cell(value) for value in row] for row in frame[columns].itertuples(index=False)]
     return "<h2>Runs</h2>\n" + table(columns, rows)
 
 
@@ -142,6 +141,16 @@ def reproduce(folder: Path, laws: Sequence[Law]) -> str:
         table(("library", "version"), versions),
         table(("law", "SHA-256 of the fitted numbers"), hashes),
     ))
+
+
+def _cell(value: object) -> str:
+    """One cell of the runs table: whole numbers below a billion in full, others to five digits."""
+    if not isinstance(value, int | float):
+        return str(value)
+    if value != value:  # NaN: nothing was measured
+        return ""
+    whole = float(value).is_integer() and value < 1e9
+    return f"{value:,.0f}" if whole else number(value, 5)
 
 
 def _intervals(law: Law) -> str:

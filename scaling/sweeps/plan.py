@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.accounting import count_parameters
-from scaling.config import HeldOut, RunConfig, Size, SweepConfig, override, validate
+from scaling.config import RunConfig, Size, SweepConfig, override, validate
 from scaling.config.sweep import ListedLearningRate
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
@@ -88,9 +88,11 @@ def _points(sweep: SweepConfig) -> Iterator[tuple[str, int, Size, int, int]]:
         enumerate(sweep.sizes), sweep.tokens, sweep.seeds
     ):
         yield GRID, number, size, tokens, seed
-    heldout: list[HeldOut] = list(sweep.heldout)
-    for number, point in enumerate(heldout, start=len(sweep.sizes)):
-        yield HELDOUT, number, point.size, point.tokens, sweep.seeds[0]
+    number = len(sweep.sizes)
+    for role, points in ((GRID, sweep.points), (HELDOUT, sweep.heldout)):
+        for point in points:
+            yield role, number, point.size, point.tokens, sweep.seeds[0]
+            number += 1
 
 
 def _base(sweep: SweepConfig, source: str) -> RunConfig:

@@ -69,6 +69,20 @@ def test_prediction_interval_covers_new_runs(grid, heldout_row) -> None:
     assert np.mean(hits) >= 0.75
 
 
+def test_prediction_interval_is_as_wide_as_the_runs_scatter(grid) -> None:
+    """In the middle of the grid the law is well known, and the scatter of runs is what is left."""
+    noise = 0.03
+    frame = pd.concat([grid(noise=noise, seed=s).assign(run_id=f"s{s}-" + grid()["run_id"])
+                       for s in range(4)])
+    law = fit(from_frame(frame, "runs"), "chinchilla", robust=Robust("squared"), resamples=100)
+    n, d = 1.1e5, 1e6
+    low, high = law.prediction_interval(n, d, 6 * n * d)
+    band_low, band_high = law.loss_band({"n": np.array([n]), "d": np.array([d])})
+    assert np.log(band_high / band_low)[0] < noise  # the law itself is known better
+    # Five to ninety-five percent of a normal distribution are 3.29 standard deviations.
+    assert np.log(high / low) == pytest.approx(3.29 * noise, rel=0.2)
+
+
 def test_held_out_runs_never_influence_a_fit(grid, heldout_row) -> None:
     frame = grid(noise=0.01)
     alone = fit(from_frame(frame, "runs"), "chinchilla", resamples=50)

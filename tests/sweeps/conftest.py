@@ -22,7 +22,6 @@ def sweep_content(store_path):
             "schedule": {"kind": "wsd", "warmup_steps": 3},
             "evaluation": {"sequences": 10},
             "logging": {"every_steps": 5},
-            "checkpoint": {"every_seconds": 0},
         },
         "sizes": [
             {"d_model": 8, "n_layers": 1, "n_heads": 1},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +49,9 @@ def losses(sweep_file: Path, runs: str) -> dict[str, tuple[float, float]]:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find the workers")
-def test_killed_at_random_moments_and_run_again(sweep_file):
+def test_killed_at_random_moments_and_run_again(sweep_file, sweep_content):
+    sweep_content["run"]["checkpoint"] = {"every_seconds": 0}  # a kill in every stage of a save
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
     whole = start(sweep_file, "whole")
     output, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, output

@@ -36,6 +36,19 @@ def test_the_learning_rate_follows_the_rule(plan):
         assert p.run.optimizer.learning_rate == pytest.approx(1e-2 * (n / 1000) ** -0.5, rel=1e-5)
 
 
+def test_points_outside_the_rectangle_belong_to_the_fit(sweep_content, tmp_path):
+    point = "{size: {d_model: 8, n_layers: 1, n_heads: 1}, tokens: 6144}"
+    more = planned(sweep_content, tmp_path, f"points=[{point}]")
+    assert len(more.stage("grid")) == 5
+    assert len(more.stage("heldout")) == 1
+    listed = planned(sweep_content, tmp_path, f"points=[{point}]",
+                     "learning_rate={rule: listed, rates: [0.1, 0.2, 0.3, 0.4]}")
+    rates = {(p.run.model.d_model, p.run.trained_tokens): p.run.optimizer.learning_rate
+             for p in listed.runs}
+    assert rates == {(8, 1536): 0.1, (8, 3072): 0.1, (16, 1536): 0.2, (16, 3072): 0.2,
+                     (8, 6144): 0.3, (24, 4608): 0.4}
+
+
 def test_two_sweeps_share_the_runs_they_have_in_common(plan, sweep_content, tmp_path):
     other = planned(sweep_content, tmp_path, "name=other", "tokens=[3072, 4608]", "heldout=[]")
     mine = {p.folder.path for p in plan.runs}

@@ -1,0 +1,95 @@
+"""Speed of training on an accelerator: tokens per second, model FLOPs utilisation, compile time.
+
+    python benchmarks/gpu.py [--out results/gpu] [--quick]
+
+Needs jax, flax, optax, numpy, PyYAML, jaxtyping and pydantic; no TensorFlow, no Orbax. It runs on
+whatever device JAX finds, so that `--quick` on a CPU shows that it still works.
+
+Each row is one model at one batch, precision and layout of its layers; seconds are medians over
+steps, each waited for. Compile time is that of a cold start of the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import numpy as np
+
+from scaling.accounting import count_parameters, training_flops_per_token
+from scaling.accounting.hardware import peak_flops_of_kind
+from scaling.config import RunConfig, validate
+from scaling.parallel import batch_sharding, make_mesh
+from scaling.training.step import init_state, make_train_step
+
+# width, layers, heads, context, sequences in a batch; vocabulary of 32,768
+CASES = [(64, 3, 2, 128, 64), (512, 8, 8, 1024, 32), (1024, 16, 8, 1024, 32),
+         (2048, 16, 16, 2048, 8)]
+QUICK = [(32, 2, 2, 64, 4)]
+STEPS = 20
+
+
+def measure(case: tuple[int, ...], precision: str, scan: bool) -> dict[str, Any]:
+    """One row."""
+    d_model, n_layers, n_heads, context, batch = case
+    run = validate(RunConfig, {
+        "model": {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads,
+                  "context": context, "vocab_size": 32_768},
+        "data": {"store": "none"}, "tokens": 10**9, "batch_sequences": batch,
+        "precision": precision,
+        "execution": {"scan_layers": scan, "remat": d_model >= 1024},
+    }, "benchmark")
+    mesh = make_mesh(run.execution.mesh)
+    random = np.random.default_rng(0).integers(0, 32_768, (batch, context + 1)).astype(np.int32)
+    seconds = []
+    with jax.set_mesh(mesh):
+        state, step = init_state(run), make_train_step(run.optimizer)
+        tokens = jax.device_put(random, batch_sharding(mesh))
+        for _ in range(STEPS + 2):
+            start = time.perf_counter()
+            state, metrics = step(state, tokens, np.float32(1e-4))
+            loss = float(metrics.loss)
+            seconds.append(time.perf_counter() - start)
+    second = median(seconds[2:])
+    device = jax.devices()[0]
+    peak = peak_flops_of_kind(device.device_kind)
+    speed = run.batch_tokens / second
+    flops = speed * training_flops_per_token(run.model)
+    return {
+        "device": device.device_kind, "devices": len(jax.devices()),
+        "params": count_parameters(run.model).total, "shape": case, "precision": precision,
+        "scan_layers": scan, "remat": run.execution.remat, "step_seconds": second,
+        "tokens_per_second": speed, "tflops": flops / 1e12,
+        "mfu": flops / (peak * len(jax.devices())) if peak else None,
+        "compile_seconds": seconds[0] - second, "loss": loss,
+    }
+
+
+def main() -> None:
+    """Measure every case and write rows as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("results/gpu"))
+    parser.add_argument("--quick", action="store_true", help="one small case")
+    arguments = parser.parse_args()
+    rows = []
+    for case in QUICK if arguments.quick else CASES:
+        for precision in ("bfloat16", "float32"):
+            for scan in (False, True):
+                row = measure(case, precision, scan)
+                rows.append(row)
+                mfu = f"{row['mfu']:.1%}" if row["mfu"] else "no known peak"
+                print(f"{row['params']:>13,} parameters  {precision:8}  "
+                      f"{'scanned ' if scan else 'unrolled'}  {row['tokens_per_second']:>12,.0f} "
+                      f"tokens/s  {row['tflops']:7.2f} TFLOP/s  MFU {mfu}  compile "
+                      f"{row['compile_seconds']:.1f} s", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "train_step.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Every command of the README runs, in the order in which it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+# What the README's files become here: the same keys, a few seconds' work.
+SMALL_RUN = {"tokens": 50_000, "batch_sequences": 4, "evaluation": {"sequences": 20}}
+SMALL_SWEEP = {
+    "sizes": [
+        {"d_model": 8, "n_layers": 1, "n_heads": 1},
+        {"d_model": 16, "n_layers": 1, "n_heads": 1},
+        {"d_model": 24, "n_layers": 1, "n_heads": 1},
+    ],
+    "tokens": [20_480, 40_960, 81_920],
+    "heldout": [{"size": {"d_model": 32, "n_layers": 1, "n_heads": 1}, "tokens": 163_840}],
+}
+
+
+def commands() -> list[str]:
+    """Lines of the README's shell blocks that call `scaling`."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("scaling ")]
+
+
+def make_targets() -> set[str]:
+    """Targets that README, CONTRIBUTING and CI name."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", ".ci/run")]
+    return {t for text in texts for t in re.findall(r"^(?:# )?make ([a-z-]+)", text, re.MULTILINE)}
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """The files that the README's commands name, made small."""
+    for name, changes in (("runs/gpt_tiny", SMALL_RUN), ("sweeps/quickstart", SMALL_SWEEP)):
+        content = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) | changes
+        if name == "sweeps/quickstart":
+            content["run"] |= {"batch_sequences": 4, "evaluation": {"sequences": 20}}
+        path = tmp_path / f"configs/{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def test_every_scaling_command_runs(scaling, project):
+    found = commands()
+    assert len(found) >= 12
+    for line in found:
+        words = shlex.split(line.split(">")[0])[1:]
+        result = scaling(*words, cwd=project)
+        assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
+        assert "Traceback" not in result.stderr
+    assert (project / "results/quickstart/report.html").exists()
+
+
+def test_every_make_target_exists():
+    defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"quickstart", "test", "lint", "smoke"} <= make_targets() <= defined
+
+
+def test_every_help_has_an_example(scaling):
+    for command in (
+        "train", "fit", "allocate", "plot", "report", "schema", "data prepare", "data show",
+        "sweep plan", "sweep run", "sweep status", "sweep retry", "sweep export",
+    ):
+        shown = scaling(*command.split(), "--help")
+        assert shown.returncode == 0
+        assert "Example" in shown.stdout, command
+
+
+def test_files_and_pictures_that_the_readme_names_are_there():
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\]\(([\w/.-]+)\)", text):
+        assert (ROOT / path).exists(), path
