@@ -111,9 +111,9 @@ def allocate(
 
     Kaplan's and Hoffmann's published allocations stand beside every law.
     """
+    from scaling.files import write_atomically
     from scaling.laws import allocate as allocate_law
     from scaling.laws.allocate import side_by_side
-    from scaling.laws.files import write_atomically
 
     budget = _budget(compute, gpu_hours, gpu, mfu)
     found: list[tuple[str, Law | Published]] = [
@@ -183,8 +183,6 @@ def _robust(own: Robust, objective: str | None, delta: float | None) -> Robust:
 
 
 def _print_law(law: Law) -> None:
-    from rich.markup import escape
-
     from scaling.laws import show
 
     out.print(f"{law.name}: {show.left_side(law.form)} = {law.form.formula}  ({law.form.source})",
@@ -194,7 +192,7 @@ def _print_law(law: Law) -> None:
     print_table("", ("parameter", "value", "se", "90% interval", "unit"), show.parameters(law))
     if law.heldout:
         print_table("", ("held out", "N", "D", "predicted", "90% interval", "measured", "error"), [
-            (escape(run), show.count(row["n"]), show.count(row["d"]), show.number(row["predicted"]),
+            (run, show.count(row["n"]), show.count(row["d"]), show.number(row["predicted"]),
              show.span(row["interval"]), show.number(row["measured"]),
              show.percent(row["relative_error"]))
             for run, row in law.heldout.items()
@@ -205,20 +203,18 @@ def _print_law(law: Law) -> None:
 
 
 def _print_allocations(budget: float, rows: list[Allocation]) -> None:
-    from rich.markup import escape
-
     from scaling.laws import show
 
     print_table(
         f"{budget:.4g} training FLOPs",
         ("law", "N*", "90% interval", "D*", "D*/N*", "N counts"),
-        [(escape(row.source), show.short(row.n), show.short_span(row.n_interval),
+        [(row.source, show.short(row.n), show.short_span(row.n_interval),
           show.short(row.d), show.number(row.d / row.n if row.d and row.n else None, 3),
-          escape(row.counting))
+          row.counting)
          for row in rows],
     )
     print_table("", ("law", "loss", "90% interval", "a", "90% interval"), [
-        (escape(row.source), show.number(row.loss), show.span(row.loss_interval),
+        (row.source, show.number(row.loss), show.span(row.loss_interval),
          show.number(row.a, 3), show.span(row.a_interval, 3) + ("*" if row.level else ""))
         for row in rows
     ])

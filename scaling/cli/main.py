@@ -6,6 +6,7 @@ Subcommands import what they need when they run, so that `scaling fit` works wit
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -42,7 +43,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        _fail(f"{error.filename}: {error.strerror.lower()}")
+        mend = "free some space" if error.errno == errno.ENOSPC else "choose another place"
+        _fail(f"{error.filename}: {error.strerror.lower()}; {mend} and run the command again")
 
 
 def _fail(message: str) -> None:

@@ -238,6 +238,10 @@ def export(
     parquet: Annotated[
         bool, typer.Option("--parquet", help="also write runs.parquet (needs pyarrow)")
     ] = False,
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="also write the finished runs to a W&B project"),
+    ] = None,
 ) -> None:
     """Write the runs table and the learning curves into the results folder.
 
@@ -251,6 +255,11 @@ def export(
     claim_results(planned, folder)
     for path in export_tables(planned, folder, parquet=parquet):
         out.print(str(path), markup=False)
+    if wandb is not None:
+        from scaling.sweeps.wandb_export import export_wandb
+
+        count = export_wandb(planned, wandb, folder)
+        out.print(f"{count} run(s) written to the W&B project {wandb}", markup=False)
 
 
 def _clock(seconds: float | None) -> str:

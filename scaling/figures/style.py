@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
-from scaling.laws.files import write_atomically
+from scaling.files import write_atomically
 from scaling.laws.show import short
 
 P = ParamSpec("P")

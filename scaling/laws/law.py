@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.files import write_atomically
 from scaling.laws.catalogue import FORMS
-from scaling.laws.files import write_atomically
 from scaling.laws.forms import Form
 
 Array = NDArray[np.float64]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scaling.errors import UserError
 from scaling.files import write_atomically
 from scaling.sweeps.ledger import standing
 from scaling.sweeps.plan import Plan
@@ -66,7 +67,10 @@ def export(plan: Plan, folder: Path, *, parquet: bool = False) -> list[Path]:
         written.append(folder / name)
     if parquet:
         buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
+        try:
+            table.to_parquet(buffer, index=False)
+        except ImportError:
+            raise UserError("Parquet needs pyarrow; pip install 'scaling[parquet]'") from None
         write_atomically(folder / "runs.parquet", buffer.getvalue())
         written.append(folder / "runs.parquet")
     return written

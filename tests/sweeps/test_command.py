@@ -40,8 +40,11 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
     status = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
     assert {row["state"] for row in status} == {"done"}
     assert all(row["step"] == row["steps"] for row in status)
-    exported = scaling("sweep", "export", sweep_file, "--out", "elsewhere")
-    assert exported.returncode == 0
+    exported = scaling("sweep", "export", sweep_file, "--out", "elsewhere", "--wandb", "laws")
+    assert exported.returncode == 0, exported.stderr
+    assert "5 run(s) written to the W&B project laws" in exported.stdout
+    offline = sweep_file.parent.glob("elsewhere/wandb/offline-run-*")
+    assert {path.name.split("-")[-1] for path in offline} == set(table["run_id"])
     assert (sweep_file.parent / "elsewhere/runs.csv").read_bytes() == (
         results / "runs.csv").read_bytes()
 
