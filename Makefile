@@ -22,6 +22,12 @@ quickstart: .venv/core  ## corpus, sweep, laws, prediction, held-out model, figu
 	$(BIN)/scaling data prepare wheel:chitchat-dataset --out stores/chitchat-byte
 	$(BIN)/scaling sweep plan $(SWEEP) --runs $(RUNS)
 	$(BIN)/scaling sweep run $(SWEEP) --runs $(RUNS) --out $(RESULTS)
+	@if [ $(RESULTS)/report.html -nt $(RESULTS)/runs.csv ]; then \
+		echo "$(RESULTS)/report.html is up to date"; \
+	else $(MAKE) --no-print-directory laws; fi
+
+.PHONY: laws
+laws:
 	@echo "--- the laws, and what they predict for a model that is yet to be trained"
 	$(BIN)/scaling fit $(RESULTS) --json $(RESULTS)/laws.json
 	@echo "--- train that model"

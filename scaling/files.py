@@ -30,6 +30,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def write_if_changed(path: Path, content: str) -> None:
+    """Write a file unless it holds just that: then its time stays, and what was made from it is
+    still up to date."""
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        write_atomically(path, content)
+
+
 def cache_folder() -> Path:
     """Where compiled programs and measured step times are kept between processes.
 

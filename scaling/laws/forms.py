@@ -116,15 +116,25 @@ class Form(ABC):
         """Places of the runs that this form is fitted to."""
         if self.envelope is None:
             return np.arange(table.loss.size)
-        if self.envelope == "c":
-            # Runs that no run of the same or less compute beats.
-            order = np.lexsort((table.loss, table.c))
-            best = np.minimum.accumulate(np.concatenate([[np.inf], table.loss[order][:-1]]))
-            return np.sort(order[table.loss[order] < best])
-        values = table.n if self.envelope == "n" else table.d
-        lowest = [np.flatnonzero(values == v)[np.argmin(table.loss[values == v])]
-                  for v in np.unique(values)]
-        return np.sort(np.array(lowest, dtype=np.intp))
+        if self.envelope == "n":
+            return _by_size(table)
+        # Runs that no run with as little of the variable beats.
+        values = table.c if self.envelope == "c" else table.d
+        order = np.lexsort((table.loss, values))
+        best = np.minimum.accumulate(np.concatenate([[np.inf], table.loss[order][:-1]]))
+        return np.sort(order[table.loss[order] < best])
+
+
+def _by_size(table: RunsTable) -> NDArray[np.intp]:
+    """One run for each size: on the most tokens that all sizes were trained on, so that sizes are
+    compared and not trainings; where there is no such count, each size's lowest loss."""
+    sizes = np.unique(table.n)
+    shared = [d for d in np.unique(table.d)
+              if len(np.unique(table.n[table.d == d])) == len(sizes)]
+    among = table.d == shared[-1] if shared else np.ones(len(table.d), dtype=bool)
+    lowest = [min(np.flatnonzero(among & (table.n == n)), key=lambda i: table.loss[i])
+              for n in sizes]
+    return np.sort(np.array(lowest, dtype=np.intp))
 
 
 def project(bare_RK: Array, target_R: Array) -> Array:

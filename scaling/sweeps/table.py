@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from scaling.errors import UserError
-from scaling.files import write_atomically
+from scaling.files import write_atomically, write_if_changed
 from scaling.sweeps.ledger import standing
 from scaling.sweeps.plan import Plan
 
@@ -63,7 +63,7 @@ def export(plan: Plan, folder: Path, *, parquet: bool = False) -> list[Path]:
     written = []
     table = runs_table(plan)
     for name, frame in (("runs.csv", table), ("curves.csv", curves_table(plan))):
-        write_atomically(folder / name, frame.to_csv(index=False))
+        write_if_changed(folder / name, frame.to_csv(index=False))
         written.append(folder / name)
     if parquet:
         buffer = io.BytesIO()
