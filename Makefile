@@ -11,7 +11,7 @@ RESULTS ?= results/quickstart
 RUNS ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart smoke test lint benchmark lock clean
+.PHONY: help install quickstart laws smoke test test-slow lint benchmark lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,6 @@ quickstart: .venv/core  ## corpus, sweep, laws, prediction, held-out model, figu
 		echo "$(RESULTS)/report.html is up to date"; \
 	else $(MAKE) --no-print-directory laws; fi
 
-.PHONY: laws
 laws:
 	@echo "--- the laws, and what they predict for a model that is yet to be trained"
 	$(BIN)/scaling fit $(RESULTS) --json $(RESULTS)/laws.json
@@ -40,8 +39,11 @@ laws:
 smoke:  ## the quickstart with a sweep of a minute, in build/smoke
 	$(MAKE) quickstart SWEEP=configs/sweeps/smoke.yaml RESULTS=build/smoke/results RUNS=build/smoke/runs
 
-test: .venv/dev  ## every test that a fresh clone can run
+test: .venv/dev  ## every test but those of test-slow, in under ten minutes
 	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+test-slow: .venv/dev  ## what takes minutes: a sweep killed again and again, every README command
+	$(BIN)/pytest -m slow
 
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check .

@@ -50,6 +50,7 @@ def project(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_scaling_command_runs(scaling, project):
     found = commands()
     assert len(found) >= 12

@@ -42,7 +42,7 @@ def test_train_and_ask_again(scaling, run_file, tmp_path):
         (["model.d_modle=4"], ["run.yaml", "model.d_modle: unknown key; did you mean d_model?"]),
         (["model.d_model=wide"], ["model.d_model", "integer", "'wide'"]),
         (["model.n_heads=3"], ["n_heads = 3 does not divide d_model = 8"]),
-        (["model.context=5000", "tokens=1e6"], ["a sequence longer than the split holds"]),
+        (["model.context=100000", "tokens=1e8"], ["a sequence longer than the split holds"]),
         (["tokens=1e9"], ["needs 1,000,000,000 tokens", "set data.epochs to"]),
         (["data.store=nowhere"], ["nowhere: no such store", "scaling data prepare"]),
         (["execution.mesh.fsdp=2"], ["execution.mesh", "makes 2 devices, and there are 1"]),
@@ -95,7 +95,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_loss(scaling, run_file, 
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
-        if (tmp_path / "hurt" / "record.json").exists() or kills == 6:
+        if (tmp_path / "hurt" / "record.json").exists() or kills == 3:
             break
     assert kills > 0
     hurt = json.loads(scaling("train", run_file, "--out", "hurt", "--json").stdout)
@@ -103,16 +103,15 @@ def test_killed_at_random_moments_it_ends_with_the_same_loss(scaling, run_file, 
         assert hurt[key] == whole[key]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_saves_and_goes_on(scaling, run_file, tmp_path, number):
+def test_asked_to_stop_it_saves_and_goes_on(scaling, run_file, tmp_path):
     long = ("tokens=60_000", "checkpoint.every_seconds=60")
     process = start(run_file, "asked", *long)
     metrics = tmp_path / "asked" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, messages = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, messages
+    assert process.returncode == 128 + signal.SIGTERM, messages
     assert "the same command goes on from there" in messages
     assert "Traceback" not in messages
     stopped_at = max(int(p.name) for p in (tmp_path / "asked/checkpoints").glob("[0-9]*"))
@@ -122,10 +121,10 @@ def test_asked_to_stop_it_saves_and_goes_on(scaling, run_file, tmp_path, number)
 
 
 def test_two_processes_do_not_train_one_run(scaling, run_file, tmp_path):
-    process = start(run_file, "one", "tokens=60_000", "checkpoint.every_seconds=60")
-    while process.poll() is None and not (tmp_path / "one" / "metrics.jsonl").exists():
-        time.sleep(0.01)
-    second = scaling("train", run_file, "tokens=60_000", "--out", "one")
-    process.kill()
-    process.communicate()
+    from scaling.training.run_folder import RunFolder
+
+    with RunFolder(tmp_path / "one").lock() as mine:
+        assert mine
+        second = scaling("train", run_file, "--out", "one")
     assert_refused(second, "another process is training this run")
+    assert scaling("train", run_file, "--out", "one").returncode == 0
