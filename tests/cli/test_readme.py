@@ -12,15 +12,15 @@ import yaml
 from tests.conftest import ROOT
 
 # What the README's files become here: the same keys, a few seconds' work.
-SMALL_RUN = {"tokens": 50_000, "batch_sequences": 4, "evaluation": {"sequences": 20}}
+SMALL_RUN = {"tokens": 20_480, "batch_sequences": 4, "evaluation": {"sequences": 20}}
 SMALL_SWEEP = {
     "sizes": [
         {"d_model": 8, "n_layers": 1, "n_heads": 1},
         {"d_model": 16, "n_layers": 1, "n_heads": 1},
         {"d_model": 24, "n_layers": 1, "n_heads": 1},
     ],
-    "tokens": [20_480, 40_960, 81_920],
-    "heldout": [{"size": {"d_model": 32, "n_layers": 1, "n_heads": 1}, "tokens": 163_840}],
+    "tokens": [8_192, 16_384, 32_768],
+    "heldout": [{"size": {"d_model": 32, "n_layers": 1, "n_heads": 1}, "tokens": 65_536}],
 }
 
 
@@ -44,6 +44,8 @@ def project(tmp_path) -> Path:
         content = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) | changes
         if name == "sweeps/quickstart":
             content["run"] |= {"batch_sequences": 4, "evaluation": {"sequences": 20}}
+            content["run"]["model"] = {"context": 32}
+            content["points"] = []
         path = tmp_path / f"configs/{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(content))
