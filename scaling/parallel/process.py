@@ -28,9 +28,9 @@ def keep_freed_memory() -> None:
     """Let the C allocator keep what is freed instead of giving it back to the kernel.
 
     XLA's CPU client allocates a step's scratch memory anew at every step. By default glibc maps
-    and unmaps it each time, and the kernel then zeroes every page again: a third of the CPU time
-    of a small model's step (benchmarks/train_step.py). Elsewhere than on Linux with glibc this
-    does nothing.
+    and unmaps it each time, and the kernel then zeroes every page again: up to a third of the CPU
+    time of a single-threaded worker with a small model, next to nothing for large steps
+    (experiments/LOG.md). Elsewhere than on Linux with glibc this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return
