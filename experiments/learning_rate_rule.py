@@ -62,8 +62,10 @@ def main() -> None:
     """Train what is not trained yet, and print the rule."""
     runs = planned_runs()
     with stop_requests() as requested, progress("learning rates", len(runs)) as bar:
-        launch(runs, None, Path("runs/logs"), "learning_rate_rule", requested,
-               lambda now: bar.update(sum(s.over for s in now)))
+        stopped_by = launch(runs, None, Path("runs/logs"), "learning_rate_rule", requested,
+                            lambda now: bar.update(sum(s.over for s in now)))
+    if stopped_by:
+        raise SystemExit("stopped, all saved; the same command goes on from there")
     rows = pd.DataFrame(
         [p.facts | {"loss": standing(p).loss, "state": standing(p).state} for p in runs]
     ).sort_values(["params_non_embedding", "lr"])

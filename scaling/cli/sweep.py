@@ -156,11 +156,11 @@ def run(
                 over = sum(s.over for s in standings)
                 bar.update(done / 1e9, f"GFLOP  {over}/{len(stage)} runs")
 
-            ended = launch(stage, workers, runs / "logs", name, requested, watch)
-        if ended.stopped_by:
+            stopped_by = launch(stage, workers, runs / "logs", name, requested, watch)
+        if stopped_by:
             export_tables(planned, folder)
             err.print("stopped, all saved; the same command goes on from there", markup=False)
-            raise typer.Exit(SIGNAL_EXIT + ended.stopped_by)
+            raise typer.Exit(SIGNAL_EXIT + stopped_by)
     export_tables(planned, folder)
     _summary(stage, folder, name, runs)
 

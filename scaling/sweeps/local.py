@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
@@ -30,15 +30,6 @@ class Share:
     cores: list[int]
     gpu: str | None
     process: subprocess.Popen[bytes] | None = None
-
-
-@dataclass
-class Launch:
-    """How a launch ended."""
-
-    stopped_by: int | None
-    """The signal that asked it to stop, or None."""
-    standings: list[Standing] = field(default_factory=list)
 
 
 def shares(workers: int | None, runs: int) -> list[Share]:
@@ -79,8 +70,8 @@ def launch(
     name: str,
     asked_to_stop: Callable[[], int | None],
     watch: Callable[[Sequence[Standing]], None],
-) -> Launch:
-    """Train the runs in worker processes; return when all are over or a stop was asked for.
+) -> int | None:
+    """Train the runs in worker processes until all are over or a stop is asked for.
 
     A worker that dies is replaced, and its run goes on from its newest checkpoint.
 
@@ -91,6 +82,9 @@ def launch(
         name: of the sweep and stage, for file names.
         asked_to_stop: which signal asked to stop, or None.
         watch: called every now and then with where each run stands.
+
+    Returns:
+        The signal that asked to stop, or None.
 
     Raises:
         UserError: workers die again and again without getting a run done.
@@ -108,7 +102,7 @@ def launch(
     try:
         while not all(s.over for s in now):
             if number := asked_to_stop():
-                return Launch(number, now)
+                return number
             over = sum(s.over for s in now)
             lost, over_before = (0 if over > over_before else lost), over
             for part, log_path in zip(parts, log_paths, strict=True):
@@ -129,7 +123,7 @@ def launch(
             watch(now)
     finally:
         _stop(parts)
-    return Launch(None, [standing(p) for p in runs])
+    return None
 
 
 def _start(part: Share, plan_path: Path, log_path: Path) -> subprocess.Popen[bytes]:

@@ -52,7 +52,7 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
 def test_a_failing_run_is_failed_until_retried_and_the_others_go_on(
     scaling, sweep_file, sweep_content
 ):
-    """The smaller model's batch cannot be shared by the devices that are asked for."""
+    """The mesh asks for three devices, and there is one."""
     sweep_content["run"]["execution"] = {"mesh": {"data": 3}}
     sweep_file.write_text(yaml.safe_dump(sweep_content))
     ran = scaling("sweep", "run", sweep_file)
