@@ -25,6 +25,7 @@ from scaling.accounting import count_parameters, training_flops_per_token
 from scaling.accounting.hardware import peak_flops_of_kind
 from scaling.config import RunConfig, validate
 from scaling.parallel import batch_sharding, make_mesh
+from scaling.training.microbatch import sequences_at_once
 from scaling.training.step import init_state, make_train_step
 
 # width, layers, heads, context, sequences in a batch; vocabulary of 32,768
@@ -48,7 +49,7 @@ def measure(case: tuple[int, ...], precision: str, scan: bool) -> dict[str, Any]
     random = np.random.default_rng(0).integers(0, 32_768, (batch, context + 1)).astype(np.int32)
     seconds = []
     with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.optimizer)
+        state, step = init_state(run), make_train_step(run.optimizer, sequences_at_once(run))
         tokens = jax.device_put(random, batch_sharding(mesh))
         for _ in range(STEPS + 2):
             start = time.perf_counter()

@@ -7,6 +7,7 @@ noisy for all. Printed are medians over rounds: tokens and GFLOP (matrix product
 ratio to the plain decoder, and for scale the rate of a large matrix product in the same run.
 
     ours              scaling's step in a process set up as `scaling train` sets it up
+    ours, at once     the same with the whole batch at once (scaling/training/microbatch.py)
     ours, no malloc   the same without scaling.parallel.process.keep_freed_memory
     plain             benchmarks/plain.py in a process that is left as it is
 
@@ -33,7 +34,7 @@ SHAPES = {
     "0.94M": (128, 4, 4, 1024, 128, 32),
     "5.8M": (256, 6, 8, 4096, 256, 16),
 }
-CONTENDERS = ("plain", "ours, no malloc", "ours")
+CONTENDERS = ("plain", "ours, no malloc", "ours, at once", "ours")
 PARTS = ("feed-forward", "feed-forward, einsum", "attention", "attention, plain")
 CALLS = 3
 
@@ -69,9 +70,10 @@ def build(contender: str, shape: str) -> Any:
     from scaling.config import RunConfig, validate
     from scaling.parallel import make_mesh
     from scaling.parallel.process import keep_freed_memory
+    from scaling.training.microbatch import sequences_at_once
     from scaling.training.step import init_state, make_train_step
 
-    if contender == "ours":
+    if contender != "ours, no malloc":
         keep_freed_memory()
     run_config = validate(RunConfig, {
         "model": {"d_model": d, "n_layers": layers, "n_heads": heads, "context": context,
@@ -80,7 +82,8 @@ def build(contender: str, shape: str) -> Any:
     }, "benchmark")
     jax.set_mesh(make_mesh(run_config.execution.mesh))
     states = [init_state(run_config)]
-    step = make_train_step(run_config.optimizer)
+    at_once = None if contender == "ours, at once" else sequences_at_once(run_config)
+    step = make_train_step(run_config.optimizer, at_once)
 
     def run() -> None:
         states[0], metrics = step(states[0], tokens, np.float32(1e-3))

@@ -111,4 +111,8 @@ class ExecutionConfig(Config):
     them (fast steps)."""
     remat: bool = False
     """Recompute each block's activations in the backward pass instead of keeping them."""
+    microbatch_sequences: Count | None = None
+    """Sequences that a device works on at once; a divisor of its share of the batch, whose parts'
+    gradients are added up. By default the whole share on an accelerator, and on a CPU about as
+    many as its cache holds the activations of."""
     mesh: MeshConfig = MeshConfig()

@@ -1,5 +1,15 @@
 """Meshes of devices, and how arrays lie on them."""
 
-from scaling.parallel.mesh import AXES, batch_sharding, check_batch, make_mesh, out_sharding, shard
+from scaling.parallel.mesh import (
+    AXES,
+    batch_sharding,
+    batch_shares,
+    check_batch,
+    make_mesh,
+    out_sharding,
+    shard,
+    spec,
+)
 
-__all__ = ["AXES", "batch_sharding", "check_batch", "make_mesh", "out_sharding", "shard"]
+__all__ = ["AXES", "batch_sharding", "batch_shares", "check_batch", "make_mesh", "out_sharding",
+           "shard", "spec"]

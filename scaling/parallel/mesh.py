@@ -89,13 +89,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, axes)
 
 
+def batch_shares(mesh: Mesh | None = None) -> int:
+    """How many devices of a mesh, by default the one in force, divide a batch among them."""
+    sizes = (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape
+    return math.prod(sizes.get(axis, 1) for axis in RULES["batch"])
+
+
 def check_batch(mesh: Mesh, sequences: int) -> None:
     """Refuse a batch that the data axes cannot share out evenly.
 
     Raises:
         UserError: naming both numbers.
     """
-    shares = mesh.shape["data"] * mesh.shape["fsdp"]
+    shares = batch_shares(mesh)
     if sequences % shares:
         raise UserError(
             f"batch_sequences = {sequences} cannot be shared evenly by {shares} devices (mesh axes "

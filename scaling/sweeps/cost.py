@@ -109,6 +109,7 @@ def time_step(run: RunConfig) -> float:
     import numpy as np
 
     from scaling.parallel import batch_sharding, make_mesh
+    from scaling.training.microbatch import sequences_at_once
     from scaling.training.step import init_state, make_train_step
 
     mesh = make_mesh(run.execution.mesh)
@@ -116,7 +117,7 @@ def time_step(run: RunConfig) -> float:
     random = np.random.default_rng(0).integers(0, run.model.vocabulary, shape, np.int32)
     times = []
     with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.optimizer)
+        state, step = init_state(run), make_train_step(run.optimizer, sequences_at_once(run))
         tokens = jax.device_put(random, batch_sharding(mesh))
         for _ in range(STEPS + 2):
             start = time.perf_counter()

@@ -19,9 +19,10 @@ from scaling.config import RunConfig
 from scaling.data.batches import Batches, evaluation_sequences
 from scaling.data.store import TokenStore
 from scaling.files import write_atomically
-from scaling.parallel import batch_sharding, check_batch, make_mesh
+from scaling.parallel import batch_sharding, batch_shares, check_batch, make_mesh
 from scaling.training.checkpoint import Checkpoints, Progress
 from scaling.training.environment import describe_environment
+from scaling.training.microbatch import sequences_at_once
 from scaling.training.record import Outcome, make_record
 from scaling.training.run_folder import RunFolder
 from scaling.training.schedule import learning_rate
@@ -123,7 +124,9 @@ class _Loop:
         )
         self.heldout = evaluation_sequences(store, run.model.context, run.evaluation.sequences)
         self.sharding = batch_sharding(mesh)
-        self.step_function = make_train_step(run.optimizer)
+        at_once = sequences_at_once(run)
+        self.step_function = make_train_step(run.optimizer, at_once)
+        self.evaluation_batch = at_once * batch_shares()
         self.state: TrainState = init_state(run)
         self.progress = Progress(0, [], 0.0)
         if (restored := checkpoints.restore(self.state)) is not None:
@@ -206,7 +209,7 @@ class _Loop:
 
     def _evaluate(self) -> tuple[float, float]:
         """Mean held-out loss and its standard error over sequences, nats per token."""
-        losses = evaluate(self.state, self.heldout, self.run.batch_sequences, self.sharding)
+        losses = evaluate(self.state, self.heldout, self.evaluation_batch, self.sharding)
         return float(losses.mean()), float(losses.std(ddof=1) / math.sqrt(len(losses)))
 
     def _outcome(self, status: str, loss: float, error: float) -> Outcome:

@@ -1,5 +1,7 @@
 """Losses and parameters after three steps on meshes of eight fake devices; prints JSON.
 
+Arguments are such as 4x2x1/2: the mesh's axes, and the sequences that a device works on at once.
+
 Run by test_mesh.py in a process of its own, since the number of devices is fixed at the start.
 """
 
@@ -25,20 +27,20 @@ RUN = {
         "activation": "swiglu", "norm": "layer", "biases": True, "positions": "learned",
         "tied_head": False,
     },
-    "data": {"store": "none"}, "tokens": 10_000, "batch_sequences": 8,
+    "data": {"store": "none"}, "tokens": 10_000, "batch_sequences": 16,
     "schedule": {"kind": "wsd", "warmup_steps": 1},
 }
 
 
-def train(shape: tuple[int, int, int]) -> dict[str, object]:
+def train(shape: tuple[int, int, int], microbatch: int) -> dict[str, object]:
     run = validate(RunConfig, RUN, "test")
-    tokens = np.random.default_rng(0).integers(0, 32, (8, 9)).astype(np.int32)
+    tokens = np.random.default_rng(0).integers(0, 32, (16, 9)).astype(np.int32)
     devices = jax.devices()[: math.prod(shape)]
     data, fsdp, tensor = shape
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
     losses = []
     with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.optimizer)
+        state, step = init_state(run), make_train_step(run.optimizer, microbatch)
         batch = jax.device_put(tokens, batch_sharding(mesh))
         for _ in range(3):
             state, metrics = step(state, batch, np.float32(1e-2))
@@ -56,5 +58,9 @@ def train(shape: tuple[int, int, int]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    shapes = [tuple(map(int, text.split("x"))) for text in sys.argv[1:]]
-    print(json.dumps([train(shape) for shape in shapes]))
+    outcomes = []
+    for text in sys.argv[1:]:
+        mesh, microbatch = text.split("/")
+        data, fsdp, tensor = map(int, mesh.split("x"))
+        outcomes.append(train((data, fsdp, tensor), int(microbatch)))
+    print(json.dumps(outcomes))

@@ -1,0 +1,52 @@
+"""How a batch is worked on in parts. That the parts' gradients add up to the batch's is tested on
+meshes, in tests/parallel."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.config import MeshConfig
+from scaling.errors import UserError
+from scaling.parallel import make_mesh
+from scaling.training.microbatch import sequences_at_once, split
+
+LONG = ("tokens=100000000", "data.epochs=2000")  # enough for a few steps of any batch below
+
+
+def at_once(run):
+    with jax.set_mesh(make_mesh(MeshConfig())):
+        return sequences_at_once(run)
+
+
+def test_what_is_asked_for_must_divide_the_batch(make_run):
+    assert at_once(make_run("batch_sequences=12", "execution.microbatch_sequences=3")) == 3
+    with pytest.raises(UserError, match=r"microbatch_sequences = 5 .* the 12 sequences"):
+        at_once(make_run("batch_sequences=12", "execution.microbatch_sequences=5"))
+
+
+@pytest.mark.parametrize(("batch", "width", "context", "expected"), [
+    (32, 128, 128, 4),     # 65,536 activations are 512 tokens
+    (16, 64, 128, 8),      # and 1,024, the most
+    (16, 256, 256, 2),     # and 256, less than the least
+    (2, 64, 128, 2),       # a batch smaller than that stays whole
+    (7, 64, 512, 1),       # the divisors of 7 are 1 and 7; a part is 2 sequences
+    (4, 64, 1536, 1),      # a sequence is never cut
+])
+def test_on_a_cpu_a_part_fits_into_cache(make_run, batch, width, context, expected):
+    run = make_run(f"batch_sequences={batch}", f"model.d_model={width}", "model.n_heads=2",
+                   f"model.context={context}", *LONG)
+    assert at_once(run) == expected
+
+
+def test_an_accelerator_takes_its_whole_share(make_run, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert at_once(make_run("batch_sequences=64", *LONG)) == 64
+
+
+def test_parts_hold_every_sequence_once():
+    tokens = np.arange(24).reshape(8, 3)
+    parts = split(jax.numpy.asarray(tokens), 4)
+    assert parts.shape == (4, 2, 3)
+    assert sorted(np.asarray(parts).reshape(8, 3).tolist()) == tokens.tolist()
