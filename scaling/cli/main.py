@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from scaling.cli import data, laws, schema, sweep, train
+from scaling.cli import allocate, data, fit, results, schema, sweep, train
 from scaling.cli.terminal import err
 from scaling.errors import UserError
 
@@ -27,10 +27,10 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.add_typer(sweep.app, name="sweep")
-app.command()(laws.fit)
-app.command()(laws.allocate)
-app.command()(laws.plot)
-app.command()(laws.report)
+app.command()(fit.fit)
+app.command()(allocate.allocate)
+app.command()(results.plot)
+app.command()(results.report)
 app.command()(schema.schema)
 
 

@@ -52,7 +52,7 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     for run in table.heldout:
         values = {"n": np.array([run.n]), "d": np.array([run.d]), "c": np.array([run.c])}
         guess = float(law.loss(values)[0])
-        low, high = law.prediction_interval(run.n, run.d, run.c) or (guess, guess)
+        low, high = law.prediction_interval(run.values) or (guess, guess)
         left.plot([guess, guess], [low, high], color=ACCENT, lw=2, alpha=0.5, zorder=2,
                   solid_capstyle="butt")
         right.plot([run.c, run.c], [100 * (low / guess - 1), 100 * (high / guess - 1)],

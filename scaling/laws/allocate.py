@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
-from scaling.laws.catalogue import FORMS
+from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.law import Interval, Law, interval
 from scaling.laws.published import Published, published
 from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms import Form
+from scaling.laws.forms.form import Form
 from scaling.laws.minimise import minimise
 from scaling.laws.robust import Robust
 
@@ -20,7 +20,7 @@ _OTHER_STARTS = (0.25, 0.75)  # places in the list of starts, as parts of it
 
 
 def refit(
-    form: Form, x_RV: Array, log_loss_R: Array, optimum_P: Array, starts_SP: Array,
+    form: Form, x_RV: Array, y_R: Array, optimum_P: Array, starts_SP: Array,
     robust: Robust, resamples: int, seed: int,
 ) -> Array:
     """theta of every resample that converged, [B, P] with B <= resamples.
@@ -29,10 +29,10 @@ def refit(
     lowest end counts. A resample that drew too few distinct runs to determine the law does not
     converge, whatever the optimizer says.
     """
-    runs = len(log_loss_R)
+    runs = len(y_R)
     draws = np.random.default_rng(seed).multinomial(runs, np.full(runs, 1 / runs), size=resamples)
     begin = [optimum_P, *(starts_SP[int(part * (len(starts_SP) - 1))] for part in _OTHER_STARTS)]
-    ends = minimise(form, x_RV, log_loss_R, np.tile(draws.astype(float), (len(begin), 1)),
+    ends = minimise(form, x_RV, y_R, np.tile(draws.astype(float), (len(begin), 1)),
                     np.repeat(begin, resamples, axis=0), robust)
     best = np.argmin(ends.value.reshape(len(begin), resamples), axis=0)
     place = best * resamples + np.arange(resamples)

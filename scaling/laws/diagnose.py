@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms import Form
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.powers import PowerSum
 from scaling.laws.law import Bootstrap, interval
-from scaling.laws.powers import PowerSum
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]

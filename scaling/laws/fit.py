@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.laws.bootstrap import refit
-from scaling.laws.catalogue import FORMS
 from scaling.laws.diagnose import Evidence, diagnose
-from scaling.laws.forms import Form
+from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.form import Form
 from scaling.laws.law import Bootstrap, Interval, Law, interval
 from scaling.laws.minimise import Minimum, minimise
 from scaling.laws.robust import Robust
 from scaling.laws.table import RunsTable
+from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]
 
@@ -62,36 +63,37 @@ def fit(
     """
     form = form_named(form) if isinstance(form, str) else form
     robust = robust or form.robust
+    _check_variables(form, table)
     fitted = table.take(form.rows(table)) if table.loss.size else table
     _check_enough(form, table, fitted)
 
-    x = form.logs({"n": fitted.n, "d": fitted.d, "c": fitted.c})
-    centre, log_loss = x.mean(axis=0), np.log(fitted.loss)
-    starts = form.starts(x - centre, fitted.loss)
-    ones = np.ones((len(starts), len(log_loss)))
-    found = minimise(form, x - centre, log_loss, ones, starts, robust)
+    x = form.coordinates(fitted.values)
+    centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
+    x, y = x - centre, form.linked(fitted.loss)
+    starts = form.starts(x, fitted.loss)
+    found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, robust)
     best = int(np.argmin(found.value))
     theta = found.theta[best]
     point = form.report(theta[None], centre)
 
-    convergence = _convergence(found, best, len(log_loss))
-    residuals = log_loss - form.log_loss(theta[None], x - centre)[0]
-    spare = max(1, len(log_loss) - len(theta))
+    convergence = _convergence(found, best, len(y))
+    residuals = y - form.predict(theta[None], x)[0]
+    spare = max(1, len(y) - len(theta))
     boot = None
     if resamples:
-        samples = refit(form, x - centre, log_loss, theta, starts, robust, resamples, seed)
+        samples = refit(form, x, y, theta, starts, robust, resamples, seed)
         boot = Bootstrap(resamples, len(samples), seed, form.report(samples, centre),
-                         residuals * np.sqrt(len(log_loss) / spare))
+                         residuals * np.sqrt(len(y) / spare))
 
     params = dict(zip(form.parameters, map(float, point[0]), strict=True))
-    evidence = Evidence(form, table, fitted, x - centre, theta, params, convergence, boot)
+    evidence = Evidence(form, table, fitted, x, theta, params, convergence, boot)
     warnings, unknown = diagnose(evidence)
     se, intervals = _spread(form, boot, unknown)
     law = Law(
         form=form,
-        convention=_convention(fitted, robust),
+        convention=_convention(form, fitted, robust),
         params=params,
-        n_runs=len(log_loss),
+        n_runs=len(y),
         excluded=_excluded(form, table, fitted),
         objective=float(found.value[best]),
         se=se,
@@ -109,44 +111,53 @@ def with_heldout(law: Law, table: RunsTable) -> Law:
     """The law with its predictions of the table's held-out runs, beside what was measured."""
     rows: dict[str, dict[str, Any]] = {}
     for run in table.heldout:
-        values = {"n": np.array([run.n]), "d": np.array([run.d]), "c": np.array([run.c])}
-        predicted = float(law.loss(values)[0]) if law.converged else None
+        predicted = float(law.loss(run.values)[0]) if law.converged else None
         error = None
         if predicted is not None and run.loss is not None:
             error = predicted / run.loss - 1
         rows[run.run_id] = {
             "n": run.n, "d": run.d, "predicted": predicted,
-            "interval": law.prediction_interval(run.n, run.d, run.c) if law.converged else None,
+            "interval": law.prediction_interval(run.values) if law.converged else None,
             "measured": run.loss,
             "relative_error": error,
         }
     return replace(law, heldout=rows)
 
 
+def _check_variables(form: Form, table: RunsTable) -> None:
+    for variable in form.variables:
+        if variable not in table.values or np.isnan(table.values[variable]).any():
+            has = VARIABLES[variable]
+            option = f"--{variable}" if variable in ("n", "d", "c") else f"--column {variable}="
+            raise UserError(f"{form.name}: needs {has.symbol} ({has.unit}) of every run; name its "
+                            f"column with {option}{'' if option[-1] == '=' else ' '}COLUMN")
+
+
 def _check_enough(form: Form, table: RunsTable, fitted: RunsTable) -> None:
     out = ", ".join(f"{count} {reason}" for reason, count in table.excluded.items() if count)
     left_out = f"; left out: {out}" if out else ""
     for variable in form.variables:
-        there = len(np.unique(getattr(fitted, variable)))
-        if there < form.distinct:
+        there = len(np.unique(fitted.values[variable]))
+        needed = form.distinct if variable in ("n", "d", "c") else 1
+        if there < needed:
             what = {"n": "sizes N", "d": "token counts D", "c": "budgets C"}[variable]
             raise UserError(f"{form.name}: {there} distinct {what} "
                             f"({table.convention[variable]}) among {fitted.loss.size} finished "
-                            f"runs, where at least {form.distinct} are needed{left_out}")
+                            f"runs, where at least {needed} are needed{left_out}")
     if fitted.loss.size < len(form.parameters):
         raise UserError(f"{form.name}: {fitted.loss.size} runs for {len(form.parameters)} "
                         f"parameters ({', '.join(form.parameters)}); train more, or choose a "
                         f"simpler law{left_out}")
 
 
-def _convention(fitted: RunsTable, robust: Robust) -> dict[str, Any]:
+def _convention(form: Form, fitted: RunsTable, robust: Robust) -> dict[str, Any]:
     return {
         **fitted.convention,
-        "loss": "nats per token",
+        "loss": form.outcome.removeprefix("loss, "),
         "objective": robust.kind,
         **({"delta": robust.delta} if robust.kind == "huber" else {}),
-        "range": {v: [float(getattr(fitted, v).min()), float(getattr(fitted, v).max())]
-                  for v in ("n", "d", "c")},
+        "range": {v: [float(values.min()), float(values.max())]
+                  for v, values in fitted.values.items() if not np.isnan(values).any()},
     }
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.files import write_atomically
-from scaling.laws.catalogue import FORMS
-from scaling.laws.forms import Form
+from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.form import Form
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -87,7 +87,8 @@ class Law:
         return self.bootstrap.samples if self.bootstrap else np.empty((0, self.point.shape[1]))
 
     def loss(self, values: Mapping[str, Array]) -> Array:
-        """Predicted loss in nats per token, [R], from arrays `n`, `d` and `c` (those it reads)."""
+        """Predicted outcome, in most laws loss in nats per token, [R], from arrays of the form's
+        variables."""
         return np.asarray(self.form.loss(self.point, values)[0])
 
     def loss_band(self, values: Mapping[str, Array]) -> tuple[Array, Array] | None:
@@ -97,17 +98,16 @@ class Law:
         low, high = np.quantile(self.form.loss(self.samples, values), _ends(), axis=0)
         return low, high
 
-    def prediction_interval(self, n: float, d: float, c: float) -> Interval | None:
-        """Where the loss of one more run would lie with 90% confidence.
+    def prediction_interval(self, values: Mapping[str, Array]) -> Interval | None:
+        """Where the outcome of one more run would lie with 90% confidence, from arrays of one.
 
         The spread of the law over resamples, and on it the scatter of runs about the law: every
         resample's prediction is paired with every residual.
         """
         if self.bootstrap is None or not len(self.samples):
             return None
-        values = {"n": np.array([n]), "d": np.array([d]), "c": np.array([c])}
-        predicted = self.form.loss(self.samples, values)
-        spread = predicted * np.exp(self.bootstrap.residuals)
+        predicted = self.form.linked(self.form.loss(self.samples, values))
+        spread = self.form.unlinked(predicted + self.bootstrap.residuals)
         low, high = np.quantile(spread, _ends())
         return float(low), float(high)
 

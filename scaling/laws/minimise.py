@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms import Form
+from scaling.laws.forms.form import Form
 from scaling.laws.robust import Robust, Smooth
 
 Array = NDArray[np.float64]
@@ -38,26 +38,26 @@ class Minimum:
 
 
 def minimise(
-    form: Form, x_RV: Array, log_loss_R: Array, w_BR: Array, theta_BP: Array, robust: Robust
+    form: Form, x_RV: Array, y_R: Array, w_BR: Array, theta_BP: Array, robust: Robust
 ) -> Minimum:
-    """Minimise sum_r w[b, r] rho(log_loss[r] - f(theta[b], x[r])) for every b.
+    """Minimise sum_r w[b, r] rho(y[r] - f(theta[b], x[r])) for every b.
 
     Args:
         form: gives f and its derivatives.
-        x_RV: logarithms of the form's variables, centred by the caller.
-        log_loss_R: logarithms of the measured losses.
+        x_RV: the form's variables in its coordinates, centred by the caller if at all.
+        y_R: measured outcomes, as the form predicts them.
         w_BR: weight of each run in each problem; for a resample, how often it was drawn.
         theta_BP: where each problem starts.
         robust: rho.
     """
-    block = max(1, _BLOCK // max(1, len(log_loss_R)))
+    block = max(1, _BLOCK // max(1, len(y_R)))
     parts = []
     for first in range(0, len(theta_BP), block):
         theta, w = theta_BP[first:first + block], w_BR[first:first + block]
         for smooth in robust.stages():
-            part = _minimise(form, x_RV, log_loss_R, w, theta, smooth)
+            part = _minimise(form, x_RV, y_R, w, theta, smooth)
             theta = part.theta
-        exact = (w * robust.cost(log_loss_R - form.log_loss(theta, x_RV))).sum(axis=-1)
+        exact = (w * robust.cost(y_R - form.predict(theta, x_RV))).sum(axis=-1)
         parts.append(Minimum(theta, exact, part.gradient, part.hessian, part.converged))
     return Minimum(*(np.concatenate([getattr(part, name) for part in parts])
                      for name in Minimum.__dataclass_fields__))
@@ -98,7 +98,7 @@ def _value(
     form: Form, x_RV: Array, y_R: Array, w_BR: Array, theta: Array, smooth: Smooth
 ) -> Array:
     with np.errstate(all="ignore"):  # a step too far is turned down, not feared
-        r_BR = y_R - form.log_loss(theta, x_RV)
+        r_BR = y_R - form.predict(theta, x_RV)
         value = (w_BR * smooth.cost(r_BR)).sum(axis=-1)
     return np.where(np.isfinite(value), value, np.inf)
 
@@ -108,8 +108,8 @@ def _expand(
 ) -> tuple[Array, Array, Array]:
     """Gradient [B, P], Hessian [B, P, P], and the Hessian of the reweighted least squares that
     lies above the objective: positive definite, and the measure in which steps are damped."""
-    log_loss_BR, j_BRP = form.gradient(theta, x_RV)
-    r_BR = y_R - log_loss_BR
+    f_BR, j_BRP = form.gradient(theta, x_RV)
+    r_BR = y_R - f_BR
     j_BPR = j_BRP.swapaxes(-1, -2)
     slope = w_BR * smooth.slope(r_BR)
     bend, pull = w_BR * smooth.bend(r_BR), w_BR * smooth.pull(r_BR)

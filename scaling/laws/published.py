@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
-from scaling.laws.catalogue import FORMS
+from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.law import Interval, Law
 
 

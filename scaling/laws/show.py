@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from scaling.laws.forms import Form
+from scaling.laws.forms.form import Form
 from scaling.laws.law import Law
 
 NOT_DETERMINED = "not determined"

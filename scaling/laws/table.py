@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]
 Counting = Literal["total", "non-embedding"]
@@ -40,6 +42,13 @@ class HeldOutRun:
     d: float
     c: float
     loss: float | None
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """Every variable, as an array of one."""
+        known = {"n": self.n, "d": self.d, "c": self.c, **self.others}
+        return {name: np.array([value]) for name, value in known.items()}
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,10 @@ class RunsTable:
     """The finished grid runs of a table, in an order that does not depend on the file's.
 
     `n` parameters, `d` tokens, `c` training FLOPs and `loss` nats per token have one entry for
-    each run in `run_id`. `excluded` counts the rows that are not among them, by reason.
-    `convention` says what N, D and C are; `notes` what was filled in.
+    each run in `run_id`; so have the `others`, by the names of `VARIABLES`. Where a law does not
+    need N, D or C and the table does not give it, its entries are NaN. A table that was read for
+    another outcome has that in place of the loss. `excluded` counts the rows that are not among
+    the runs, by reason. `convention` says what N, D and C are; `notes` what was filled in.
     """
 
     n: Array
@@ -60,6 +71,12 @@ class RunsTable:
     excluded: dict[str, int]
     convention: dict[str, str]
     notes: tuple[str, ...]
+    others: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """Every variable by name: n, d, c and the others."""
+        return {"n": self.n, "d": self.d, "c": self.c, **self.others}
 
     def take(self, rows: NDArray[np.intp]) -> RunsTable:
         """The table with only these of its runs; the others are not counted as excluded."""
@@ -67,13 +84,14 @@ class RunsTable:
             self.n[rows], self.d[rows], self.c[rows], self.loss[rows],
             tuple(self.run_id[row] for row in rows),
             self.heldout, self.excluded, self.convention, self.notes,
+            {name: values[rows] for name, values in self.others.items()},
         )
 
     @property
     def sha256(self) -> str:
-        """Hash of the numbers that a fit reads: N, D, C and loss of every run."""
-        rows = [list(row) for row in zip(*map(_plain, (self.n, self.d, self.c, self.loss)),
-                                         strict=True)]
+        """Hash of the numbers that a fit reads: N, D, C, loss and the others of every run."""
+        columns = (self.n, self.d, self.c, self.loss, *self.others.values())
+        rows = [list(row) for row in zip(*map(_plain, columns), strict=True)]
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -85,6 +103,9 @@ def read(
     c: str | None = None,
     loss: str | None = None,
     counting: Counting | None = None,
+    others: Mapping[str, str | None] | None = None,
+    needs: Sequence[str] = ("n", "d", "c"),
+    where: str | None = None,
 ) -> RunsTable:
     """A runs table from a CSV or Parquet file, or from a folder that holds `runs.csv`.
 
@@ -99,13 +120,19 @@ def read(
         c: column of training FLOPs.
         loss: column of losses in nats per token; `loss` by default.
         counting: which parameters N counts. Picks the column where `n` does not.
+        others: columns of other variables, by the names of `VARIABLES`; None for a column that
+            has the variable's own name, or the one that our tables give it.
+        needs: which of n, d and c there must be.
+        where: an expression of the table's columns, as `pandas.DataFrame.query` reads it; rows
+            for which it is not true are left out and counted.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or a run that should be fitted
             has a number that is none.
     """
     path = file_of(path)
-    return from_frame(read_frame(path), str(path), n=n, d=d, c=c, loss=loss, counting=counting)
+    return from_frame(read_frame(path), str(path), n=n, d=d, c=c, loss=loss, counting=counting,
+                      others=others, needs=needs, where=where)
 
 
 def file_of(path: Path) -> Path:
@@ -155,10 +182,15 @@ def from_frame(
     c: str | None = None,
     loss: str | None = None,
     counting: Counting | None = None,
+    others: Mapping[str, str | None] | None = None,
+    needs: Sequence[str] = ("n", "d", "c"),
+    where: str | None = None,
 ) -> RunsTable:
     """What `read` does, for a table that is in memory already; `source` names it in messages."""
-    columns, convention, notes = _choose(frame, source, n, d, c, counting)
+    columns, convention, notes = _choose(frame, source, n, d, c, counting, needs)
     columns["loss"] = _known(frame, source, loss or "loss", "--loss")
+    beside = {v: _other(frame, source, v, column) for v, column in (others or {}).items()}
+    convention |= {v: f"column {column}" for v, column in beside.items()}
     if frame.empty:
         raise UserError(f"{source}: has a header and no rows; runs are expected")
 
@@ -171,44 +203,53 @@ def from_frame(
                         "its own")
     roles = _labels(frame, source, "role", _ROLES, names)
     statuses = _labels(frame, source, "status", _STATUSES, names)
+    chosen = _chosen(frame, source, where)
 
-    grid = [r == "grid" for r in roles]
+    grid = [r == "grid" and chosen[place] for place, r in enumerate(roles)]
     fitted = [place for place, s in enumerate(statuses) if grid[place] and s == "done"]
     held = [place for place, r in enumerate(roles) if r == "heldout"]
     excluded = {s: sum(g and t == s for g, t in zip(grid, statuses, strict=True))
                 for s in _STATUSES if s != "done"}
     excluded["heldout"] = len(held)
+    if where is not None:
+        excluded["where"] = sum(r == "grid" and not ok for r, ok in zip(roles, chosen, strict=True))
 
     def numbers(variable: str, places: list[int]) -> Array:
         return _numbers(frame, source, columns[variable], places, names)
+
+    def more(places: list[int]) -> dict[str, Array]:
+        return {v: _numbers(frame, source, column, places, names, VARIABLES[v].may_be_zero)
+                for v, column in beside.items()}
 
     def sizes(places: list[int]) -> dict[str, Array]:
         known: dict[str, Array] = {}
         for variable in ("n", "d", "c"):
             if variable in columns:
                 known[variable] = numbers(variable, places)
-        return _fill(known)
+        return _fill(known, len(places))
 
-    x, y = sizes(fitted), numbers("loss", fitted)
+    x, y, z = sizes(fitted), numbers("loss", fitted), more(fitted)
     # The order of the rows, and so the draws of the bootstrap, is the data's own.
     order = np.lexsort((y, x["c"], x["d"], x["n"]))
     done = [place for place in held if statuses[place] == "done"]
     measured = dict(zip(done, numbers("loss", done), strict=True))
-    at = sizes(held)
+    at, rest = sizes(held), more(held)
     heldout = tuple(
         HeldOutRun(names[p], float(at["n"][i]), float(at["d"][i]), float(at["c"][i]),
-                   float(measured[p]) if p in measured else None)
+                   float(measured[p]) if p in measured else None,
+                   {v: float(column[i]) for v, column in rest.items()})
         for i, p in enumerate(held)
     )
     return RunsTable(
         x["n"][order], x["d"][order], x["c"][order], y[order],
         tuple(names[fitted[i]] for i in order), heldout, excluded, convention, notes,
+        {v: column[order] for v, column in z.items()},
     )
 
 
 def _choose(
     frame: pd.DataFrame, source: str, n: str | None, d: str | None, c: str | None,
-    counting: Counting | None,
+    counting: Counting | None, needs: Sequence[str],
 ) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
     """Columns of n, d and c, the convention that they make, and what is filled in."""
     named = {v: name for v, name in (("n", n), ("d", d), ("c", c)) if name is not None}
@@ -217,10 +258,11 @@ def _choose(
     columns = dict(named)
     if len(named) < 2:
         # Less than two are named: our own columns stand in for n and d.
-        if "n" not in columns:
+        filled = {*needs, *(("n", "d") if "c" in needs and "c" not in named else ())}
+        if "n" not in columns and "n" in filled:
             hint = "--n, or the other --n-convention"
             columns["n"] = _known(frame, source, N_COLUMNS[counting or "total"], hint)
-        if "d" not in columns:
+        if "d" not in columns and "d" in filled:
             columns["d"] = _known(frame, source, "tokens", "--d")
     convention = {v: f"column {name}" for v, name in columns.items()}
     if "n" in columns and ("n" not in named or counting is not None):
@@ -228,8 +270,10 @@ def _choose(
     if columns.get("d") == "tokens":
         convention["d"] = "tokens"
     notes: tuple[str, ...] = ()
-    missing = next((v for v in ("n", "d", "c") if v not in columns), None)
-    if missing is not None:
+    absent = [v for v in ("n", "d", "c") if v not in columns]
+    convention |= dict.fromkeys(absent, "not given")
+    if len(absent) == 1:
+        missing = absent[0]
         six = FLOPS_PER_PARAMETER_TOKEN
         formula = {"n": f"C / ({six} D)", "d": f"C / ({six} N)", "c": SIX_ND}[missing]
         convention[missing] = formula
@@ -251,6 +295,33 @@ def _known(frame: pd.DataFrame, source: str, column: str, option: str) -> str:
                     f"another with {option}")
 
 
+def _other(frame: pd.DataFrame, source: str, variable: str, column: str | None) -> str:
+    """The column of a variable that is not N, D or C."""
+    own = VARIABLES[variable].column
+    if column is None and own is not None and variable not in frame.columns:
+        column = own
+    return _known(frame, source, column or variable, f"--column {variable}=COLUMN")
+
+
+def _chosen(frame: pd.DataFrame, source: str, where: str | None) -> list[bool]:
+    """Which rows `where` is true for; all, where there is none."""
+    if where is None:
+        return [True] * len(frame)
+    try:
+        found = frame.eval(where, engine="python", local_dict={}, global_dict={})
+        mask = np.asarray(found)
+        if mask.shape != (len(frame),) or mask.dtype != np.bool_:
+            raise ValueError("it is not true or false for every row")
+    except Exception as error:  # pandas raises whatever the expression led it to
+        there = ", ".join(map(str, frame.columns))
+        raise UserError(f"--where {where!r}: not a condition on the columns of {source} ({error}); "
+                        f"such as \"params_total > 1e5\"; columns are {there} (names with spaces "
+                        "stand in backticks)") from None
+    if not mask.any():
+        raise UserError(f"--where {where!r}: no row of {source} is left")
+    return [bool(value) for value in mask]
+
+
 def _labels(
     frame: pd.DataFrame, source: str, column: str, allowed: tuple[str, ...], names: list[str]
 ) -> list[str]:
@@ -266,17 +337,19 @@ def _labels(
 
 
 def _numbers(
-    frame: pd.DataFrame, source: str, column: str, places: list[int], names: list[str]
+    frame: pd.DataFrame, source: str, column: str, places: list[int], names: list[str],
+    zero: bool = False,
 ) -> Array:
-    """Positive numbers of one column at some rows."""
+    """Positive numbers of one column at some rows, or also zeros."""
     raw = frame[column].iloc[places]
     values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64)
-    for i, place in enumerate(places):
-        if not (np.isfinite(values[i]) and values[i] > 0):
-            found = "nothing" if pd.isna(raw.iloc[i]) else repr(str(raw.iloc[i]))
-            raise UserError(f"{source}: {_row(place, names)}, column {column}: {found}, where a "
-                            "positive number is expected; mend it, drop the row, or set its "
-                            "status to diverged or failed")
+    fine = np.isfinite(values) & ((values >= 0) if zero else (values > 0))
+    if not fine.all():
+        i = int(np.argmin(fine))
+        found = "nothing" if pd.isna(raw.iloc[i]) else repr(str(raw.iloc[i]))
+        raise UserError(f"{source}: {_row(places[i], names)}, column {column}: {found}, where a "
+                        f"{'number from zero on' if zero else 'positive number'} is expected; mend "
+                        "it, drop the row, or set its status to diverged or failed")
     return values
 
 
@@ -285,9 +358,11 @@ def _row(place: int, names: list[str]) -> str:
     return f"row {place + 1}" + ("" if name == f"row {place + 1}" else f" (run_id {name})")
 
 
-def _fill(known: dict[str, Array]) -> dict[str, Array]:
+def _fill(known: dict[str, Array], size: int) -> dict[str, Array]:
     """n, d and c, of which C = 6 N D gives the one that is missing."""
     six = FLOPS_PER_PARAMETER_TOKEN
+    if len(known) < 2:  # nothing follows from one of them, and no law asked for more
+        return dict.fromkeys(("n", "d", "c"), np.full(size, np.nan)) | known
     if "c" not in known:
         return known | {"c": six * known["n"] * known["d"]}
     if "d" not in known:

@@ -76,7 +76,7 @@ def test_prediction_interval_is_as_wide_as_the_runs_scatter(grid) -> None:
                        for s in range(4)])
     law = fit(from_frame(frame, "runs"), "chinchilla", robust=Robust("squared"), resamples=100)
     n, d = 1.1e5, 1e6
-    low, high = law.prediction_interval(n, d, 6 * n * d)
+    low, high = law.prediction_interval({"n": np.array([n]), "d": np.array([d])})
     band_low, band_high = law.loss_band({"n": np.array([n]), "d": np.array([d])})
     assert np.log(band_high / band_low)[0] < noise  # the law itself is known better
     # Five to ninety-five percent of a normal distribution are 3.29 standard deviations.

@@ -14,7 +14,7 @@ def _points(form: Form, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Centred logs of 12 runs, and two parameter vectors near the form's starts."""
     rng = np.random.default_rng(seed)
     values = {v: np.exp(rng.uniform(5, 12, size=12)) for v in form.variables}
-    x = form.logs(values)
+    x = form.coordinates(values)
     x -= x.mean(axis=0)
     starts = form.starts(x, rng.uniform(2, 4, size=12))
     return x, starts[[0, -1]] + 0.05 * rng.standard_normal((2, starts.shape[1]))
@@ -25,11 +25,11 @@ def test_gradient_is_the_derivative_of_the_log_loss(name: str) -> None:
     form = FORMS[name]
     x, theta = _points(form)
     log_loss, gradient = form.gradient(theta, x)
-    np.testing.assert_allclose(log_loss, form.log_loss(theta, x), rtol=1e-14)
+    np.testing.assert_allclose(log_loss, form.predict(theta, x), rtol=1e-14)
     for place in range(theta.shape[1]):
         step = np.zeros(theta.shape[1])
         step[place] = 1e-6
-        difference = (form.log_loss(theta + step, x) - form.log_loss(theta - step, x)) / 2e-6
+        difference = (form.predict(theta + step, x) - form.predict(theta - step, x)) / 2e-6
         np.testing.assert_allclose(gradient[:, :, place], difference, rtol=1e-6, atol=1e-8)
 
 
@@ -61,7 +61,7 @@ def test_gradient_of_the_objective_vanishes_at_the_minimum(name: str, kind: str)
               "nd": 1.2 + 25 / n**0.3 + 40 / d**0.3}
     loss = losses.get(name.removeprefix("kaplan-"), losses["nd"])
     loss = loss * np.exp(0.01 * rng.standard_normal(30))
-    x = form.logs(values)
+    x = form.coordinates(values)
     x -= x.mean(axis=0)
     starts = form.starts(x, loss)
     found = minimise(form, x, np.log(loss), np.ones((len(starts), 30)), starts, robust)
@@ -69,7 +69,7 @@ def test_gradient_of_the_objective_vanishes_at_the_minimum(name: str, kind: str)
     assert found.converged[best]
 
     def objective(theta: np.ndarray) -> float:
-        return float(robust.cost(np.log(loss) - form.log_loss(theta[None], x)[0]).sum())
+        return float(robust.cost(np.log(loss) - form.predict(theta[None], x)[0]).sum())
 
     lowest = objective(found.theta[best])
     assert lowest == pytest.approx(found.value[best], rel=1e-12)
@@ -84,8 +84,8 @@ def test_printed_parameters_give_the_loss_that_was_fitted() -> None:
         x, theta = _points(form, seed=5)
         centre = np.linspace(3, 8, len(form.variables))
         printed = form.report(theta, centre)
-        again = form.log_loss(form.internal(printed), x + centre)
-        np.testing.assert_allclose(again, form.log_loss(theta, x), rtol=1e-9)
+        again = form.predict(form.internal(printed), x + centre)
+        np.testing.assert_allclose(again, form.predict(theta, x), rtol=1e-9)
 
 
 def test_a_new_law_is_one_entry(grid) -> None:  # type: ignore[no-untyped-def]

@@ -43,8 +43,8 @@ def test_a_law_comes_back_from_its_file(fitted: Law, tmp_path: Path) -> None:
     assert second.n == first.n
     assert second.n_interval == pytest.approx(first.n_interval, rel=1e-5)
     assert second.loss_interval == pytest.approx(first.loss_interval, rel=1e-5)
-    assert again.prediction_interval(9e5, 6e6, 0) == pytest.approx(
-        fitted.prediction_interval(9e5, 6e6, 0), rel=1e-5)
+    at = {"n": np.array([9e5]), "d": np.array([6e6])}
+    assert again.prediction_interval(at) == pytest.approx(fitted.prediction_interval(at), rel=1e-5)
 
 
 def test_files_stay_small_and_whole(fitted: Law, tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_files_stay_small_and_whole(fitted: Law, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["laws.json"]
     again = load(path)[0]
     assert len(again.samples) <= 1000
-    at = (9e5, 6e6, 0.0)
-    assert again.prediction_interval(*at) == pytest.approx(law.prediction_interval(*at), rel=0.02)
+    at = {"n": np.array([9e5]), "d": np.array([6e6])}
+    assert again.prediction_interval(at) == pytest.approx(law.prediction_interval(at), rel=0.02)
 
 
 @pytest.mark.parametrize(("text", "said"), [

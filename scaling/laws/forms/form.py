@@ -1,10 +1,11 @@
 """What the form of a scaling law is: a formula, its gradient, its starts, its units.
 
-A form gives the log-loss in internal coordinates theta, in which it is well behaved, and turns
-them into the parameters that papers print. `catalogue.py` lists the forms that there are.
+A form predicts the outcome of runs, in most laws the logarithm of the loss, from internal
+coordinates theta in which it is well behaved, and turns them into the parameters that papers
+print. `catalogue.py` lists the forms that there are.
 
 Letters: B batch of parameter vectors, R runs, V variables, P parameters, K terms. `x_RV` holds the
-logarithms of the form's variables.
+form's variables in its own coordinates: their logarithms, where it does not say otherwise.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +24,13 @@ from scaling.laws.table import Counting, RunsTable
 
 Array = NDArray[np.float64]
 
-UNITS = {"n": "parameters", "d": "tokens", "c": "FLOP"}
 EXPONENT_STARTS = (0.05, 0.15, 0.3, 0.45, 0.7, 1.1)
 """Exponents from which fits start; their products, where a law has several."""
 _SMALLEST_SHARE = 0.02  # of the loss that a term has at a start
 
 @dataclass(frozen=True, kw_only=True)
 class Form(ABC):
-    """A law's shape. Subclasses give the log-loss, its gradient, starts, and the two turnings
+    """A law's shape. Subclasses give the prediction, its gradient, starts, and the two turnings
     between theta and the printed parameters."""
 
     name: str
@@ -39,8 +40,14 @@ class Form(ABC):
     parameters: tuple[str, ...]
     units: Mapping[str, str] = field(default_factory=dict)
     """Units of the parameters that have one; a loss is in nats per token."""
-    counting: Counting
+    counting: Counting = "total"
     """What N counts unless the user says otherwise."""
+    outcome: str = "loss, nats per token"
+    """What is predicted."""
+    link: Literal["log", "identity"] = "log"
+    """Residuals are of the outcome's logarithm, or of the outcome itself."""
+    centred: bool = True
+    """Whether fits may shift x to its mean, which `report` then undoes."""
     robust: Robust = HUBER
     """What residuals of the log-loss cost unless the user says otherwise."""
     distinct: int = 2
@@ -59,15 +66,15 @@ class Form(ABC):
         return frozenset(self.parameters)
 
     @abstractmethod
-    def log_loss(self, theta_BP: Array, x_RV: Array) -> Array:
-        """log L of every run: [B, R]."""
+    def predict(self, theta_BP: Array, x_RV: Array) -> Array:
+        """The outcome of every run, or its logarithm if `link` says so: [B, R]."""
 
     @abstractmethod
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
-        """log L, [B, R], and with it d log L / d theta, [B, R, P]."""
+        """What `predict` gives, [B, R], and with it its derivative by theta, [B, R, P]."""
 
     def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
-        """sum over runs of w times the second derivative of log L: [B, P, P].
+        """sum over runs of w times the second derivative of the prediction: [B, P, P].
 
         Here by central differences of the gradient, which serves any form; one that knows better
         overrides it, and may use the gradient j.
@@ -84,7 +91,7 @@ class Form(ABC):
         return np.asarray((h_BPP + h_BPP.swapaxes(-1, -2)) / 2)
 
     @abstractmethod
-    def starts(self, x_RV: Array, loss_R: Array) -> Array:
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """Where to begin: [S, P]."""
 
     @abstractmethod
@@ -103,14 +110,23 @@ class Form(ABC):
         """a = d log N* / d log C, or None."""
         return None
 
-    def logs(self, values: Mapping[str, Array]) -> Array:
-        """x_RV from arrays of n, d and c."""
+    def coordinates(self, values: Mapping[str, Array]) -> Array:
+        """x_RV from arrays of the variables: their logarithms."""
         columns = [np.asarray(values[v], dtype=float) for v in self.variables]
         return np.asarray(np.log(np.stack(columns, axis=-1)))
 
+    def linked(self, outcome: Array) -> Array:
+        """Outcomes as `predict` gives them."""
+        return np.asarray(np.log(outcome) if self.link == "log" else outcome)
+
+    def unlinked(self, prediction: Array) -> Array:
+        """Predictions as outcomes."""
+        return np.asarray(np.exp(prediction) if self.link == "log" else prediction)
+
     def loss(self, params: Array, values: Mapping[str, Array]) -> Array:
-        """L in nats per token from printed parameters, [B, R] for [B, P] of them."""
-        return np.asarray(np.exp(self.log_loss(self.internal(params), self.logs(values))))
+        """Outcomes, in most laws L in nats per token, from printed parameters: [B, R] for [B, P]
+        of them."""
+        return self.unlinked(self.predict(self.internal(params), self.coordinates(values)))
 
     def rows(self, table: RunsTable) -> NDArray[np.intp]:
         """Places of the runs that this form is fitted to."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms import EXPONENT_STARTS, Form, project
+from scaling.laws.forms.form import EXPONENT_STARTS, Form, project
 from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
@@ -56,7 +56,7 @@ class PowerSum(Form):
         k, r, p = t_KRP.shape
         return (theta_BP @ t_KRP.reshape(k * r, p).T).reshape(-1, k, r)
 
-    def log_loss(self, theta_BP: Array, x_RV: Array) -> Array:
+    def predict(self, theta_BP: Array, x_RV: Array) -> Array:
         return self._terms(theta_BP, self._design(x_RV))[0]
 
     def shares(self, theta_BP: Array, x_RV: Array) -> Array:
@@ -93,7 +93,7 @@ class PowerSum(Form):
         second = (w_BKR.reshape(-1, k * r) @ products).reshape(-1, p, p)
         return np.asarray(second - j_BRP.swapaxes(-1, -2) @ (w_BR[..., None] * j_BRP))
 
-    def starts(self, x_RV: Array, loss_R: Array) -> Array:
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """A grid of exponents, with the coefficients projected."""
         coefficients = [self.parameters.index(term.coefficient) for term in self.terms]
         free = [self.parameters.index(p) for p in self.exponents]
@@ -102,7 +102,7 @@ class PowerSum(Form):
             theta = np.zeros(len(self.parameters))
             theta[free] = exponents
             bare_RK = np.exp(self._log_terms(theta[None], self._design(x_RV))[0].T)
-            theta[coefficients] = project(bare_RK, loss_R)
+            theta[coefficients] = project(bare_RK, outcome_R)
             starts.append(theta)
         return np.array(starts)
 

@@ -3,10 +3,11 @@ of power laws, a small class beside `kaplan.py` where it is not."""
 
 from __future__ import annotations
 
-from scaling.laws.forms import UNITS, Form
-from scaling.laws.kaplan import KaplanJoint
-from scaling.laws.powers import Chinchilla, Power, Term
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.kaplan import KaplanJoint
+from scaling.laws.forms.powers import Chinchilla, Power, Term
 from scaling.laws.robust import Robust
+from scaling.laws.variables import VARIABLES
 
 
 def _kaplan(variable: str, section: str) -> Power:
@@ -16,7 +17,7 @@ def _kaplan(variable: str, section: str) -> Power:
     return Power(
         name=f"kaplan-{variable}", formula=f"({x}_c/{x})^alpha_{x}",
         source=f"Kaplan et al. 2020, {section}", variables=(variable,),
-        parameters=(f"{x}_c", f"alpha_{x}"), units={f"{x}_c": UNITS[variable]},
+        parameters=(f"{x}_c", f"alpha_{x}"), units={f"{x}_c": VARIABLES[variable].unit},
         counting="non-embedding", robust=Robust("squared"), envelope=variable,
         terms=(Term(f"{x}_c", ((variable, f"alpha_{x}"),)),),
     )
@@ -30,7 +31,8 @@ _ALL: tuple[Form, ...] = (
         name="kaplan-nd", formula="[(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D",
         source="Kaplan et al. 2020, eq. 1.5", variables=("n", "d"),
         parameters=("N_c", "D_c", "alpha_N", "alpha_D"),
-        units={"N_c": UNITS["n"], "D_c": UNITS["d"]}, counting="non-embedding", distinct=3,
+        units={"N_c": VARIABLES["n"].unit, "D_c": VARIABLES["d"].unit}, distinct=3,
+        counting="non-embedding",
     ),
     Chinchilla(
         name="chinchilla", formula="E + A/N^alpha + B/D^beta",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms import EXPONENT_STARTS, Form, project
+from scaling.laws.forms.form import EXPONENT_STARTS, Form, project
 
 Array = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class KaplanJoint(Form):
         total = np.logaddexp(u, v)
         return total, np.exp(u - total)
 
-    def log_loss(self, theta_BP: Array, x_RV: Array) -> Array:
+    def predict(self, theta_BP: Array, x_RV: Array) -> Array:
         return np.asarray(theta_BP[:, 3, None] * self._inner(theta_BP, x_RV)[0])
 
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
@@ -42,11 +42,11 @@ class KaplanJoint(Form):
             [power * share, power * (1 - share), -power * share * x_RV[:, 0], total], axis=-1
         )
 
-    def starts(self, x_RV: Array, loss_R: Array) -> Array:
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         starts = []
         for alpha_n, alpha_d in itertools.product(EXPONENT_STARTS, repeat=2):
             g = alpha_n / alpha_d
-            bracket = loss_R ** (1 / alpha_d)
+            bracket = outcome_R ** (1 / alpha_d)
             bare_RK = np.exp(np.stack([-g * x_RV[:, 0], -x_RV[:, 1]], axis=-1))
             starts.append([*project(bare_RK, bracket), g, alpha_d])
         return np.array(starts)
