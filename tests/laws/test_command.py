@@ -32,7 +32,7 @@ def _follow_standard_output(monkeypatch) -> None:
     for name, stderr in (("out", False), ("err", True)):
         console = Console(stderr=stderr, highlight=False, soft_wrap=True, width=200)
         monkeypatch.setattr(terminal, name, console)
-        monkeypatch.setattr(f"scaling.cli.laws.{name}", console)
+        monkeypatch.setattr(f"scaling.cli.fit.{name}", console)
 
 
 @pytest.fixture
