@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from scaling.cli import allocate, data, fit, results, schema, sweep, train
+from scaling.cli import allocate, compare, data, fit, results, schema, simulate, sweep, train
 from scaling.cli.terminal import err
 from scaling.errors import UserError
 
@@ -29,6 +29,8 @@ app.command()(train.train)
 app.add_typer(sweep.app, name="sweep")
 app.command()(fit.fit)
 app.command()(allocate.allocate)
+app.command()(compare.compare)
+app.command()(simulate.simulate)
 app.command()(results.plot)
 app.command()(results.report)
 app.command()(schema.schema)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaling.cli.suggest import suggest
 from scaling.cli.terminal import err, out, print_json, print_table, progress
 from scaling.cli.train import SIGNAL_EXIT
 from scaling.errors import UserError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Plan a grid of runs, train it, and gather the losses.", no_args_is_help=True
 )
+app.command()(suggest)
 
 SweepFile = Annotated[
     Path, typer.Argument(help="YAML of a sweep, such as configs/sweeps/quickstart.yaml")

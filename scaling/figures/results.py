@@ -14,7 +14,7 @@ from scaling.figures.prediction import predicted_against_measured
 from scaling.figures.style import Drawing, write
 from scaling.figures.surface import loss_surface
 from scaling.figures.tokens import loss_against_tokens
-from scaling.laws import Law, RunsTable, load, read
+from scaling.laws import Law, RunsTable, laws_of_loss, read
 from scaling.laws.table import N_COLUMNS, read_frame
 
 FIGURES = {
@@ -71,7 +71,7 @@ def open_results(folder: Path) -> Results:
     if not tables:
         read(runs)  # says which column is missing
     path = folder / "laws.json"
-    laws = {law.name: law for law in load(path)} if path.is_file() else {}
+    laws = {law.name: law for law in laws_of_loss(path)} if path.is_file() else {}
     return Results(folder, tables, _curves(folder / "curves.csv"), laws)
 
 

@@ -4,17 +4,22 @@ Needs NumPy, SciPy and pandas alone, so that it serves on anybody's table of run
 """
 
 from scaling.laws.allocate import Allocation, allocate
+from scaling.laws.approaches import Curves, Frontier, curves_from_frame, fit_approach
+from scaling.laws.chain import Chained, chain
 from scaling.laws.fit import fit, form_named, with_heldout
 from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import PowerSum, Term
-from scaling.laws.law import LEVEL, Bootstrap, Law, from_json, load, save
+from scaling.laws.law import LEVEL, Bootstrap, Law, from_json
 from scaling.laws.published import Published, published
 from scaling.laws.robust import Robust
+from scaling.laws.saved import laws_of_loss, load, save
 from scaling.laws.table import RunsTable, from_frame, read
 
 __all__ = [
-    "FORMS", "LEVEL", "Allocation", "Bootstrap", "Form", "Law", "PowerSum", "Published", "Robust",
-    "RunsTable", "Term", "allocate", "fit", "form_named", "from_frame", "from_json", "load",
-    "published", "read", "save", "with_heldout",
+    "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "Form", "Frontier", "Law",
+    "PowerSum", "Published", "Robust", "RunsTable", "Term", "allocate", "chain", "constrain",
+    "curves_from_frame", "fit", "fit_approach", "form_named", "from_frame", "from_json",
+    "laws_of_loss", "load", "published", "read", "save", "with_heldout",
 ]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws import checks
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import PowerSum
-from scaling.laws.law import Bootstrap, interval
+from scaling.laws.law import Bootstrap, Interval
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -21,6 +22,7 @@ _SPREAD = 0.1         # of log D at given N below which N and D cannot be told a
 _VANISHED = 1e-4      # of the loss, below which a term is as good as absent
 _CONDITION = 1e10     # of the Hessian, scaled to a unit diagonal
 _AGREEMENT = 0.5      # of the starts
+_NAMED = 10           # values in one message
 _RESAMPLES_LOST = 0.05
 _COEFFICIENT_FACTOR = 100.0   # between the ends of an interval that says little
 _EXPONENT_FACTOR = 3.0
@@ -38,13 +40,14 @@ class Evidence:
     params: Mapping[str, float]
     convergence: Mapping[str, float | bool | None]
     boot: Bootstrap | None
+    intervals: Mapping[str, Interval | None]
 
 
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
-    checks = (_unconverged, _collinear, _vanished, _rising, _conditioning, _starts, _few_runs,
-              _not_the_longest, _lost_resamples, _wide)
-    findings = [finding for check in checks for finding in check(evidence)]
+    questions = (_unconverged, _input, _collinear, _vanished, _rising, _conditioning, _starts,
+                 _few_runs, _not_the_longest, _lost_resamples, _wide)
+    findings = [finding for question in questions for finding in question(evidence)]
     unknown = {name for _, names in findings for name in names}
     if unknown & {*evidence.form.exponents}:
         unknown |= {"a", "b"}
@@ -57,6 +60,12 @@ def _unconverged(e: Evidence) -> Iterator[Finding]:
                {*e.form.parameters})
 
 
+def _input(e: Evidence) -> Iterator[Finding]:
+    """What was wrong before any law was fitted."""
+    for warning in (*e.table.warnings, *checks.outcome(e.form, e.table)):
+        yield warning, set()
+
+
 def _collinear(e: Evidence) -> Iterator[Finding]:
     if {"n", "d"} <= {*e.form.variables}:
         n, d = (e.x[:, e.form.variables.index(v)] for v in ("n", "d"))
@@ -64,7 +73,7 @@ def _collinear(e: Evidence) -> Iterator[Finding]:
         spread = float(np.std(d - slope * n - level))
         if spread < _SPREAD:
             yield (
-                f"N and D rise together in these runs (D ~ N^{slope:.2f}, and at given N, D varies "
+                f"D follows from N in these runs (D ~ N^{slope:.2f}, and at given N, D varies "
                 f"by {100 * spread:.1f}% only): what N does and what D does cannot be told apart; "
                 "train some size on several token counts",
                 {*e.form.of_variables},
@@ -115,18 +124,21 @@ def _not_the_longest(e: Evidence) -> Iterator[Finding]:
         return
     this, other = ("n", "d") if e.form.envelope == "n" else ("d", "n")
     values, rest = getattr(e.table, this), getattr(e.table, other)
-    alone = sum((values == value).sum() == 1 for value in getattr(e.fitted, this))
+    levels, place, times = np.unique(values, return_inverse=True, return_counts=True)
+    at_fitted = np.searchsorted(levels, getattr(e.fitted, this))
+    alone = int((times[at_fitted] == 1).sum())
     if alone > e.fitted.loss.size / 2:
         yield (f"{alone} of {e.fitted.loss.size} values of {this.upper()} have one run only, so "
                f"its loss is not the lowest that {other.upper()} allows, which this law is about",
                set())
     if this == "n" and len(np.unique(e.fitted.d)) == 1:
         return  # sizes compared on the same tokens, as they should be
-    off = [value for value, beside in
-           zip(getattr(e.fitted, this), getattr(e.fitted, other), strict=True)
-           if beside < rest[values == value].max()]
-    if off:
-        at = ", ".join(f"{value:.3g}" for value in off)
+    longest = np.full(len(levels), -np.inf)
+    np.maximum.at(longest, place, rest)
+    off = getattr(e.fitted, this)[getattr(e.fitted, other) < longest[at_fitted]]
+    if len(off):
+        at = ", ".join(f"{value:.3g}" for value in off[:_NAMED]) + (
+            f" and {len(off) - _NAMED} more" if len(off) > _NAMED else "")
         yield (f"at {this.upper()} = {at} the lowest loss is not that of the largest "
                f"{other.upper()}: noise, or a run that overfits or diverged unseen", set())
 
@@ -143,11 +155,13 @@ def _lost_resamples(e: Evidence) -> Iterator[Finding]:
 
 
 def _wide(e: Evidence) -> Iterator[Finding]:
-    if e.boot is None or e.boot.converged < 2:
-        return
-    for name, values in zip(e.form.parameters, e.boot.samples.T, strict=True):
-        low, high = interval(values)
+    signed = getattr(e.form, "signed", ())
+    for name in e.form.parameters:
+        found = e.intervals.get(name)
+        if found is None or name in signed:
+            continue
+        low, high = found
         exponent = name in e.form.exponents
-        if low <= 0 or high > low * (_EXPONENT_FACTOR if exponent else _COEFFICIENT_FACTOR):
+        if not (low > 0 and high <= low * (_EXPONENT_FACTOR if exponent else _COEFFICIENT_FACTOR)):
             yield (f"{name} is poorly determined: its 90% interval is {low:.3g} to {high:.3g}",
                    set())

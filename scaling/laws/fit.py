@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.bootstrap import refit
+from scaling.laws import checks
+from scaling.laws.bootstrap import Problem, Unit, leave_out, refit
 from scaling.laws.diagnose import Evidence, diagnose
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
-from scaling.laws.law import Bootstrap, Interval, Law, interval
+from scaling.laws.intervals import delta_errors
+from scaling.laws.law import Bootstrap, Interval, Law, Method
 from scaling.laws.minimise import Minimum, minimise
 from scaling.laws.robust import Robust
 from scaling.laws.table import RunsTable
@@ -24,6 +26,8 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 1000
 _AGREE = 1e-6
+_ENOUGH = 1_000   # runs that every start is fitted to
+_POLISHED = 8     # different ends that are polished on all runs
 
 
 def form_named(name: str) -> Form:
@@ -47,6 +51,8 @@ def fit(
     robust: Robust | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    by: Unit = "case",
+    method: Method = "bca",
 ) -> Law:
     """Fit a form to the finished grid runs of a table.
 
@@ -56,6 +62,8 @@ def fit(
         robust: what residuals of the log-loss cost; the form's own by default.
         resamples: of the bootstrap; 0 leaves it out, and with it every interval.
         seed: of the bootstrap's draws.
+        by: what the bootstrap draws: runs (case), residuals, or sizes with all of their runs.
+        method: of the intervals.
 
     Raises:
         UserError: the table has fewer runs than the form has parameters, or too few distinct
@@ -64,14 +72,14 @@ def fit(
     form = form_named(form) if isinstance(form, str) else form
     robust = robust or form.robust
     _check_variables(form, table)
+    checks.outcome(form, table)  # refuses what cannot be a loss
     fitted = table.take(form.rows(table)) if table.loss.size else table
     _check_enough(form, table, fitted)
 
     x = form.coordinates(fitted.values)
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     x, y = x - centre, form.linked(fitted.loss)
-    starts = form.starts(x, fitted.loss)
-    found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, robust)
+    starts, found = _search(form, x, y, fitted.loss, robust)
     best = int(np.argmin(found.value))
     theta = found.theta[best]
     point = form.report(theta[None], centre)
@@ -81,28 +89,33 @@ def fit(
     spare = max(1, len(y) - len(theta))
     boot = None
     if resamples:
-        samples = refit(form, x, y, theta, starts, robust, resamples, seed)
+        problem = Problem(form, x, y, fitted.n, theta, starts, robust)
+        samples, left_out = refit(problem, by, resamples, seed), leave_out(problem)
         boot = Bootstrap(resamples, len(samples), seed, form.report(samples, centre),
-                         residuals * np.sqrt(len(y) / spare))
+                         residuals * np.sqrt(len(y) / spare), form.report(left_out, centre),
+                         by, method)
 
-    params = dict(zip(form.parameters, map(float, point[0]), strict=True))
-    evidence = Evidence(form, table, fitted, x, theta, params, convergence, boot)
-    warnings, unknown = diagnose(evidence)
-    se, intervals = _spread(form, boot, unknown)
     law = Law(
         form=form,
         convention=_convention(form, fitted, robust),
-        params=params,
+        params=dict(zip(form.parameters, map(float, point[0]), strict=True)),
         n_runs=len(y),
         excluded=_excluded(form, table, fitted),
         objective=float(found.value[best]),
-        se=se,
-        intervals=intervals,
-        exponents=_exponents(form, point, unknown),
+        se_delta=delta_errors(form, x, y, theta, centre, robust),
+        exponents=_exponents(form, point),
         convergence=convergence,
-        warnings=tuple(warnings),
         data_sha256=fitted.sha256,
         bootstrap=boot,
+    )
+    se, intervals = _spread(law)
+    evidence = Evidence(form, table, fitted, x, theta, law.params, convergence, boot, intervals)
+    warnings, unknown = diagnose(evidence)
+    undetermined = dict.fromkeys(unknown & {*form.parameters, "a", "b"})
+    law = replace(
+        law, warnings=tuple(warnings), se={**se, **undetermined},
+        intervals={**intervals, **undetermined}, se_delta={**law.se_delta, **undetermined},
+        exponents={k: None if k in unknown else v for k, v in law.exponents.items()},
     )
     return with_heldout(law, table)
 
@@ -122,6 +135,34 @@ def with_heldout(law: Law, table: RunsTable) -> Law:
             "relative_error": error,
         }
     return replace(law, heldout=rows)
+
+
+def _search(
+    form: Form, x: Array, y: Array, loss: Array, robust: Robust
+) -> tuple[Array, Minimum]:
+    """The starts, and where each of them ends.
+
+    Of many runs the starts see a part, evenly over all; where they end is then polished on all
+    runs, one of those that ended together for all of them.
+    """
+    thin = slice(None, None, -(-len(y) // _ENOUGH))
+    starts = form.starts(x[thin], loss[thin])
+    found = minimise(form, x[thin], y[thin], np.ones((len(starts), len(y[thin]))), starts, robust)
+    if len(y) <= _ENOUGH:
+        return starts, found
+    order = np.argsort(found.value)
+    apart = np.diff(found.value[order], prepend=-np.inf) > _AGREE * found.value[order]
+    kinds = np.flatnonzero(apart)[:_POLISHED]
+    ends = minimise(form, x, y, np.ones((len(kinds), len(y))), found.theta[order[kinds]], robust)
+    # Every start stands where the one of its kind ended; those of the worst kinds stay behind.
+    kind_of = np.minimum(np.cumsum(apart) - 1, len(kinds) - 1)
+    kind = np.empty(len(starts), dtype=int)
+    kind[order] = kind_of
+    whole = Minimum(*(getattr(ends, name)[kind] for name in Minimum.__dataclass_fields__))
+    behind = np.zeros(len(starts), dtype=bool)
+    behind[order] = np.cumsum(apart) > len(kinds)
+    whole.value[behind] = np.inf
+    return starts, whole
 
 
 def _check_variables(form: Form, table: RunsTable) -> None:
@@ -186,25 +227,29 @@ def _convergence(found: Minimum, best: int, runs: int) -> dict[str, float | bool
     }
 
 
-def _spread(
-    form: Form, boot: Bootstrap | None, unknown: set[str]
-) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
+def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
     """Standard errors and intervals of the parameters and of the allocation's exponents."""
+    boot, form = law.bootstrap, law.form
     if boot is None or len(boot.samples) < 2:
-        return dict.fromkeys(unknown), dict.fromkeys(unknown)
-    columns = dict(zip(form.parameters, boot.samples.T, strict=True))
-    a = form.allocation_exponent(boot.samples)
-    if a is not None:
-        columns |= {"a": a, "b": 1 - a}
+        return {}, {}
+
+    def quantities(params: Array) -> Array:
+        a = form.allocation_exponent(params)
+        return params if a is None else np.column_stack([params, a, 1 - a])
+
+    names = [*form.parameters, "a", "b"][:quantities(law.point).shape[1]]
     with np.errstate(invalid="ignore", over="ignore"):
-        se = {name: None if name in unknown else float(values.std(ddof=1))
-              for name, values in columns.items()}
-    return se, {name: None if name in unknown else interval(values)
-                for name, values in columns.items()}
+        spread = quantities(boot.samples).std(axis=0, ddof=1)
+    ends = law.band(quantities)
+    assert ends is not None
+    held = {*form.constraints.get("fixed", {})}
+    return (
+        {name: float(sd) for name, sd in zip(names, spread, strict=True) if name not in held},
+        {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)
+         if name not in held},
+    )
 
 
-def _exponents(form: Form, point: Array, unknown: set[str]) -> dict[str, float | None]:
+def _exponents(form: Form, point: Array) -> dict[str, float | None]:
     a = form.allocation_exponent(point)
-    if a is None or "a" in unknown:
-        return {"a": None, "b": None}
-    return {"a": float(a[0]), "b": float(1 - a[0])}
+    return {"a": None, "b": None} if a is None else {"a": float(a[0]), "b": float(1 - a[0])}

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.files import write_atomically
+from scaling.laws.bootstrap import Unit
 from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.form import Form
+from scaling.laws.intervals import adjusted
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
+Method = Literal["bca", "percentile"]
 
 LEVEL = 0.90
-"""Coverage that every interval aims at; the ends are percentiles of the bootstrap."""
+"""Coverage that every interval aims at."""
 
 _KEPT_SAMPLES = 1000    # of resamples, and of residuals, in a file: enough for 90% intervals,
 _KEPT_RESIDUALS = 200   # and small enough for git
@@ -32,8 +33,10 @@ _DIGITS = 7
 class Bootstrap:
     """Refits of resampled runs.
 
-    `samples` [B, P] holds the printed parameters of the resamples that converged; `residuals`
-    are those of the log-loss of the fit itself, widened for the freedom that P parameters took.
+    `samples` [B, P] holds the printed parameters of the resamples that converged, and `left_out`
+    [J, P] those with one run (or one part of many runs) left out. `residuals` are those of the
+    fit itself, in the outcome's logarithm if the form has that link, widened for the freedom that
+    P parameters took. `by` says what was drawn, `method` how intervals are made of it.
     """
 
     resamples: int
@@ -41,6 +44,9 @@ class Bootstrap:
     seed: int
     samples: Array
     residuals: Array
+    left_out: Array = field(default_factory=lambda: np.empty((0, 0)))
+    by: Unit = "case"
+    method: Method = "bca"
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Law:
     excluded: Mapping[str, int] = field(default_factory=dict)
     objective: float | None = None
     se: Mapping[str, float | None] = field(default_factory=dict)
+    se_delta: Mapping[str, float | None] = field(default_factory=dict)
+    """Standard errors by the delta method, beside the bootstrap's in `se`."""
     intervals: Mapping[str, Interval | None] = field(default_factory=dict)
     exponents: Mapping[str, float | None] = field(default_factory=dict)
     convergence: Mapping[str, float | bool | None] = field(default_factory=dict)
@@ -91,12 +99,27 @@ class Law:
         variables."""
         return np.asarray(self.form.loss(self.point, values)[0])
 
+    def band(self, quantity: Callable[[Array], Array]) -> tuple[Array, Array] | None:
+        """90% intervals of quantities of the parameters.
+
+        Args:
+            quantity: turns printed parameters [B, P] into [B, Q]. Resamples for which it gives
+                no number are left out.
+
+        Returns:
+            The low and high ends, [Q] each; None where there was no bootstrap.
+        """
+        if self.bootstrap is None or not len(self.samples):
+            return None
+        boot = self.bootstrap
+        left_out = boot.left_out if boot.method == "bca" else boot.left_out[:0]
+        with np.errstate(all="ignore"):
+            return adjusted(quantity(boot.samples), quantity(self.point)[0],
+                            quantity(left_out) if len(left_out) else None, LEVEL)
+
     def loss_band(self, values: Mapping[str, Array]) -> tuple[Array, Array] | None:
         """Where the law itself lies with 90% confidence: low and high, [R] each."""
-        if not len(self.samples):
-            return None
-        low, high = np.quantile(self.form.loss(self.samples, values), _ends(), axis=0)
-        return low, high
+        return self.band(lambda params: self.form.loss(params, values))
 
     def prediction_interval(self, values: Mapping[str, Array]) -> Interval | None:
         """Where the outcome of one more run would lie with 90% confidence, from arrays of one.
@@ -116,12 +139,14 @@ class Law:
         boot = self.bootstrap
         return {
             "law": self.name,
+            **({"constraints": self.form.constraints} if self.form.constraints else {}),
             "convention": dict(self.convention),
             "n_runs": self.n_runs,
             "excluded": dict(self.excluded),
             "params": dict(self.params),
             "objective": self.objective,
             "se": dict(self.se),
+            "se_delta": dict(self.se_delta),
             "intervals": {k: list(v) if v else None for k, v in self.intervals.items()},
             "exponents": dict(self.exponents),
             "convergence": dict(self.convergence),
@@ -130,8 +155,9 @@ class Law:
             "data_sha256": self.data_sha256,
             "bootstrap": {} if boot is None else {
                 "resamples": boot.resamples, "converged": boot.converged, "seed": boot.seed,
-                "level": LEVEL,
+                "level": LEVEL, "by": boot.by, "method": boot.method,
                 "samples": _thin(boot.samples, _KEPT_SAMPLES),
+                "left_out": _round(boot.left_out.tolist()),
                 "residuals": _thin(np.sort(boot.residuals), _KEPT_RESIDUALS),
             },
         }
@@ -144,7 +170,9 @@ def from_json(content: Any, source: str) -> Law:
         UserError: it is no law, or a law whose form is not known here.
     """
     try:
-        form = FORMS[content["law"]]
+        held = content.get("constraints") or {}
+        form = constrain(FORMS[content["law"]], held.get("fixed"),
+                         [(first, second) for first, second in held.get("tied", [])])
         params = {p: _number(content["params"][p]) for p in form.parameters}
         intervals = {k: (float(v[0]), float(v[1])) if v else None
                      for k, v in content.get("intervals", {}).items()}
@@ -152,7 +180,8 @@ def from_json(content: Any, source: str) -> Law:
         return Law(
             form=form, convention=content["convention"], params=params,
             n_runs=content.get("n_runs"), excluded=content.get("excluded", {}),
-            objective=content.get("objective"), se=content.get("se", {}), intervals=intervals,
+            objective=content.get("objective"), se=content.get("se", {}),
+            se_delta=content.get("se_delta", {}), intervals=intervals,
             exponents=content.get("exponents", {}), convergence=content.get("convergence", {}),
             warnings=tuple(content.get("warnings", ())), heldout=content.get("heldout", {}),
             data_sha256=content.get("data_sha256"),
@@ -160,41 +189,13 @@ def from_json(content: Any, source: str) -> Law:
                 int(boot["resamples"]), int(boot["converged"]), int(boot["seed"]),
                 np.array(boot["samples"], dtype=float).reshape(-1, len(params)),
                 np.array(boot["residuals"], dtype=float),
+                np.array(boot.get("left_out", []), dtype=float).reshape(-1, len(params)),
+                boot.get("by", "case"), boot.get("method", "percentile"),
             ),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"{source}: not a law as `scaling fit --json` writes it ({error!r}); "
                         f"known laws are {', '.join(FORMS)}") from None
-
-
-def save(laws: list[Law], path: Path) -> None:
-    """Write laws as JSON, one line for each key, so that a change is one line of a diff."""
-    blocks = []
-    for law in laws:
-        lines = [f"    {json.dumps(key)}: {json.dumps(_finite(value), separators=(', ', ': '))}"
-                 for key, value in law.to_json().items()]
-        blocks.append("   {\n" + ",\n".join(lines) + "\n   }")
-    write_atomically(path, '{\n  "laws": [\n' + ",\n".join(blocks) + "\n  ]\n}\n")
-
-
-def load(path: Path) -> list[Law]:
-    """The laws that `save` wrote.
-
-    Raises:
-        UserError: there is no such file, or it holds no laws.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `scaling fit RUNS --json {path}` writes it"
-                        ) from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from None
-    laws = content.get("laws") if isinstance(content, dict) else None
-    if not isinstance(laws, list) or not laws:
-        raise UserError(f"{path}: holds no laws; a file that `scaling fit --json` wrote is "
-                        "expected")
-    return [from_json(law, str(path)) for law in laws]
 
 
 def _ends() -> list[float]:
@@ -222,14 +223,3 @@ def _round(value: Any) -> Any:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _finite(content: Any) -> Any:
-    """A copy in which numbers that JSON cannot write are None."""
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content

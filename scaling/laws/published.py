@@ -15,6 +15,7 @@ import numpy as np
 from scaling.errors import UserError
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.law import Interval, Law
+from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ def marks() -> dict[str, str]:
     return dict(_content()["marks"])
 
 
+def counting() -> dict[str, Any]:
+    """How total and non-embedding parameters are related, and the study that says so: `omega`,
+    `note`, the full `citation`, and the grids of the `study`, each as the log10 of its first and
+    last value and how many there are."""
+    entry = _content()["counting"]
+    return {**entry, "citation": _content()["citations"][entry["citation"]]}
+
+
 @cache
 def published() -> dict[str, Published]:
     """Every published entry, by name, with all compute in FLOP."""
@@ -90,6 +99,8 @@ def _entry(name: str) -> Published:
     entry = _content()["entries"][name]
     sizes = entry.get("allocation")
     factor = _factor(sizes.get("unit")) if sizes else 1.0
+    # A paper that divides C between FLOPs of a token and tokens has an N in them too: C = 6 N D.
+    per = FLOPS_PER_PARAMETER_TOKEN if sizes and sizes.get("of") == "FLOPs of a token" else 1
     frontier = entry.get("frontier")
     return Published(
         name=name, title=entry["title"], citation=_content()["citations"][entry["citation"]],
@@ -97,7 +108,8 @@ def _entry(name: str) -> Published:
         convention=entry["convention"],
         law=_law(name) if "law" in entry else None,
         sizes=sizes and OptimalSize(
-            tuple((float(c) * factor, float(n)) for c, n in sizes["points"]), sizes["exponent"],
+            tuple((float(c) * factor, float(n) / per) for c, n in sizes["points"]),
+            sizes["exponent"],
             (sizes["interval"][0], sizes["interval"][1]) if "interval" in sizes else None,
             sizes.get("level"),
         ),
@@ -110,12 +122,22 @@ def _law(name: str) -> Law:
     entry = _content()["entries"][name]
     form = FORMS[entry["law"]]
     units = entry.get("units", {})
-    params = {p: float(entry["params"][p]) * _factor(units.get(p)) for p in form.parameters}
+    given = entry["params"]
+    params = {p: float(given[p]) * _scale(units.get(p), given) for p in form.parameters}
     point = np.array([[params[p] for p in form.parameters]])
     a = form.allocation_exponent(point)
     exponents = {} if a is None else {"a": float(a[0]), "b": float(1 - a[0])}
     return Law(form=form, convention=entry["convention"], params=params,
                se=entry.get("se", {}), exponents=exponents)
+
+
+def _scale(unit: str | list[str] | None, given: Mapping[str, float]) -> float:
+    """What takes a parameter to our units: a factor, or one to the power of another parameter, as
+    for beta of beta C^-alpha with C in some unit."""
+    if isinstance(unit, list):
+        name, power = unit
+        return float(_factor(name) ** float(given[power]))
+    return _factor(unit)
 
 
 def _factor(unit: str | None) -> float:

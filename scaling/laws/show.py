@@ -95,7 +95,8 @@ def convention(law: Law) -> str:
     text = f"N {c['n']}, D {c['d']}, C {c['c']}; {c['loss']}"
     if "objective" in c:
         delta = f", delta {c['delta']:g}" if "delta" in c else ""
-        text += f"; {c['objective']} loss of log-loss{delta}"
+        of = "its logarithm" if law.form.link == "log" else "the outcome itself"
+        text += f"; {c['objective']} loss of {of}{delta}"
     return text
 
 

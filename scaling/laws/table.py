@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws import cells, checks
 from scaling.laws.variables import VARIABLES
+from scaling.laws.where import condition
 
 Array = NDArray[np.float64]
 Counting = Literal["total", "non-embedding"]
@@ -30,6 +30,11 @@ N_COLUMNS: dict[Counting, str] = {
 SIX_ND = "6 N D"
 
 _STATUSES = ("done", "diverged", "failed", "planned")
+_SYNONYMS = {
+    **dict.fromkeys(("finished", "complete", "completed", "success", "ok"), "done"),
+    **dict.fromkeys(("crashed", "killed", "error", "preempted", "canceled"), "failed"),
+    **dict.fromkeys(("running", "pending", "queued", "scheduled"), "planned"),
+}
 _ROLES = ("grid", "heldout")
 
 
@@ -59,7 +64,10 @@ class RunsTable:
     each run in `run_id`; so have the `others`, by the names of `VARIABLES`. Where a law does not
     need N, D or C and the table does not give it, its entries are NaN. A table that was read for
     another outcome has that in place of the loss. `excluded` counts the rows that are not among
-    the runs, by reason. `convention` says what N, D and C are; `notes` what was filled in.
+    the runs, by reason. `convention` says what N, D and C are; `notes` what was filled in;
+    `warnings` what looks wrong with the numbers, and every law that is fitted repeats them.
+    `source`, `columns` (by variable, and the loss's) and `rows` (places in the file, from 0 on)
+    are what messages call things.
     """
 
     n: Array
@@ -72,6 +80,10 @@ class RunsTable:
     convention: dict[str, str]
     notes: tuple[str, ...]
     others: Mapping[str, Array] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    source: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: cells.Places = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     @property
     def values(self) -> dict[str, Array]:
@@ -80,18 +92,26 @@ class RunsTable:
 
     def take(self, rows: NDArray[np.intp]) -> RunsTable:
         """The table with only these of its runs; the others are not counted as excluded."""
-        return RunsTable(
-            self.n[rows], self.d[rows], self.c[rows], self.loss[rows],
-            tuple(self.run_id[row] for row in rows),
-            self.heldout, self.excluded, self.convention, self.notes,
-            {name: values[rows] for name, values in self.others.items()},
+        return replace(
+            self, n=self.n[rows], d=self.d[rows], c=self.c[rows], loss=self.loss[rows],
+            run_id=tuple(self.run_id[row] for row in rows),
+            others={name: values[rows] for name, values in self.others.items()},
+            rows=self.rows[rows] if len(self.rows) else self.rows,
         )
+
+    def called(self, run: int) -> str:
+        """How a message names a run: its row in the file, and its run_id."""
+        name = self.run_id[run]
+        if not len(self.rows):
+            return name
+        plain = cells.row(int(self.rows[run]), None)
+        return plain if name == plain else cells.row(int(self.rows[run]), name)
 
     @property
     def sha256(self) -> str:
         """Hash of the numbers that a fit reads: N, D, C, loss and the others of every run."""
         columns = (self.n, self.d, self.c, self.loss, *self.others.values())
-        rows = [list(row) for row in zip(*map(_plain, columns), strict=True)]
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
         return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -123,12 +143,13 @@ def read(
         others: columns of other variables, by the names of `VARIABLES`; None for a column that
             has the variable's own name, or the one that our tables give it.
         needs: which of n, d and c there must be.
-        where: an expression of the table's columns, as `pandas.DataFrame.query` reads it; rows
-            for which it is not true are left out and counted.
+        where: a condition on the table's columns, such as `tokens > 1e9 and corpus == 'c4'`,
+            with names that are no identifiers in backticks; rows for which it is not true are
+            left out and counted.
 
     Raises:
-        UserError: the file cannot be read, a column is missing, or a run that should be fitted
-            has a number that is none.
+        UserError: the file cannot be read, a column is missing, a run that should be fitted has
+            a number that is none, or the numbers of the runs cannot be what they are said to be.
     """
     path = file_of(path)
     return from_frame(read_frame(path), str(path), n=n, d=d, c=c, loss=loss, counting=counting,
@@ -188,63 +209,80 @@ def from_frame(
 ) -> RunsTable:
     """What `read` does, for a table that is in memory already; `source` names it in messages."""
     columns, convention, notes = _choose(frame, source, n, d, c, counting, needs)
-    columns["loss"] = _known(frame, source, loss or "loss", "--loss")
+    columns["loss"] = cells.known(frame, source, loss or "loss", "--loss")
+    _check_apart(columns, source)
     beside = {v: _other(frame, source, v, column) for v, column in (others or {}).items()}
     convention |= {v: f"column {column}" for v, column in beside.items()}
     if frame.empty:
         raise UserError(f"{source}: has a header and no rows; runs are expected")
 
-    names = [str(v) for v in frame["run_id"]] if "run_id" in frame else [
-        f"row {place}" for place in range(1, len(frame) + 1)
-    ]
-    most, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{source}: run_id {most} stands on {times} rows; every run has a name of "
-                        "its own")
-    roles = _labels(frame, source, "role", _ROLES, names)
-    statuses = _labels(frame, source, "status", _STATUSES, names)
-    chosen = _chosen(frame, source, where)
+    names = cells.run_ids(frame, source)
+    roles = cells.labels(frame, source, "role", _ROLES, names, {})
+    statuses = cells.labels(frame, source, "status", _STATUSES, names, _SYNONYMS)
+    chosen = np.ones(len(frame), dtype=bool) if where is None else condition(frame, where, source)
 
-    grid = [r == "grid" and chosen[place] for place, r in enumerate(roles)]
-    fitted = [place for place, s in enumerate(statuses) if grid[place] and s == "done"]
-    held = [place for place, r in enumerate(roles) if r == "heldout"]
-    excluded = {s: sum(g and t == s for g, t in zip(grid, statuses, strict=True))
-                for s in _STATUSES if s != "done"}
+    grid = (roles == "grid") & chosen
+    fitted, held = np.flatnonzero(grid & (statuses == "done")), np.flatnonzero(roles == "heldout")
+    excluded = {s: int((grid & (statuses == s)).sum()) for s in _STATUSES if s != "done"}
     excluded["heldout"] = len(held)
     if where is not None:
-        excluded["where"] = sum(r == "grid" and not ok for r, ok in zip(roles, chosen, strict=True))
+        excluded["where"] = int(((roles == "grid") & ~chosen).sum())
 
-    def numbers(variable: str, places: list[int]) -> Array:
-        return _numbers(frame, source, columns[variable], places, names)
+    def numbers(variable: str, places: cells.Places) -> Array:
+        return cells.numbers(frame, source, columns[variable], places, names)
 
-    def more(places: list[int]) -> dict[str, Array]:
-        return {v: _numbers(frame, source, column, places, names, VARIABLES[v].may_be_zero)
+    def more(places: cells.Places) -> dict[str, Array]:
+        return {v: cells.numbers(frame, source, column, places, names, VARIABLES[v].may_be_zero)
                 for v, column in beside.items()}
 
-    def sizes(places: list[int]) -> dict[str, Array]:
-        known: dict[str, Array] = {}
-        for variable in ("n", "d", "c"):
-            if variable in columns:
-                known[variable] = numbers(variable, places)
+    def sizes(places: cells.Places) -> dict[str, Array]:
+        known: dict[str, Array] = {v: numbers(v, places) for v in ("n", "d", "c") if v in columns}
         return _fill(known, len(places))
 
     x, y, z = sizes(fitted), numbers("loss", fitted), more(fitted)
     # The order of the rows, and so the draws of the bootstrap, is the data's own.
     order = np.lexsort((y, x["c"], x["d"], x["n"]))
-    done = [place for place in held if statuses[place] == "done"]
-    measured = dict(zip(done, numbers("loss", done), strict=True))
-    at, rest = sizes(held), more(held)
-    heldout = tuple(
-        HeldOutRun(names[p], float(at["n"][i]), float(at["d"][i]), float(at["c"][i]),
-                   float(measured[p]) if p in measured else None,
-                   {v: float(column[i]) for v, column in rest.items()})
-        for i, p in enumerate(held)
-    )
-    return RunsTable(
-        x["n"][order], x["d"][order], x["c"][order], y[order],
-        tuple(names[fitted[i]] for i in order), heldout, excluded, convention, notes,
+    rows = fitted[order]
+    table = RunsTable(
+        x["n"][order], x["d"][order], x["c"][order], y[order], _named(rows, names),
+        _heldout(held, statuses, names, sizes, numbers, more), excluded, convention, notes,
         {v: column[order] for v, column in z.items()},
+        source=source, columns=columns | beside, rows=rows,
     )
+    return checks.checked(table, frame)
+
+
+def _heldout(
+    held: cells.Places, statuses: NDArray[np.str_], names: list[str] | None,
+    sizes: Callable[[cells.Places], dict[str, Array]],
+    numbers: Callable[[str, cells.Places], Array],
+    more: Callable[[cells.Places], dict[str, Array]],
+) -> tuple[HeldOutRun, ...]:
+    """The runs at the held-out rows, with the losses of those that are done."""
+    done = held[statuses[held] == "done"]
+    measured = dict(zip(done.tolist(), numbers("loss", done).tolist(), strict=True))
+    at, rest = sizes(held), more(held)
+    return tuple(
+        HeldOutRun(name, float(at["n"][i]), float(at["d"][i]), float(at["c"][i]),
+                   measured.get(int(held[i])), {v: float(column[i]) for v, column in rest.items()})
+        for i, name in enumerate(_named(held, names))
+    )
+
+
+def _named(places: cells.Places, names: list[str] | None) -> tuple[str, ...]:
+    if names is None:
+        return tuple(cells.row(place, None) for place in places.tolist())
+    return tuple(names[place] for place in places.tolist())
+
+
+def _check_apart(columns: Mapping[str, str], source: str) -> None:
+    """One column is not two quantities."""
+    first: dict[str, str] = {}
+    for variable, column in columns.items():
+        if column in first:
+            raise UserError(f"{source}: column {column} is named as --{first[column]} and as "
+                            f"--{variable}; a column of its own is expected for each")
+        first[column] = variable
 
 
 def _choose(
@@ -254,16 +292,16 @@ def _choose(
     """Columns of n, d and c, the convention that they make, and what is filled in."""
     named = {v: name for v, name in (("n", n), ("d", d), ("c", c)) if name is not None}
     for variable, name in named.items():
-        _known(frame, source, name, f"--{variable}")
+        cells.known(frame, source, name, f"--{variable}")
     columns = dict(named)
     if len(named) < 2:
         # Less than two are named: our own columns stand in for n and d.
         filled = {*needs, *(("n", "d") if "c" in needs and "c" not in named else ())}
         if "n" not in columns and "n" in filled:
             hint = "--n, or the other --n-convention"
-            columns["n"] = _known(frame, source, N_COLUMNS[counting or "total"], hint)
+            columns["n"] = cells.known(frame, source, N_COLUMNS[counting or "total"], hint)
         if "d" not in columns and "d" in filled:
-            columns["d"] = _known(frame, source, "tokens", "--d")
+            columns["d"] = cells.known(frame, source, "tokens", "--d")
     convention = {v: f"column {name}" for v, name in columns.items()}
     if "n" in columns and ("n" not in named or counting is not None):
         convention["n"] = counting or "total"
@@ -283,79 +321,17 @@ def _choose(
     return columns, {v: convention[v] for v in ("n", "d", "c")}, notes
 
 
-def _known(frame: pd.DataFrame, source: str, column: str, option: str) -> str:
-    """The column's name, if the table has it."""
-    if column in frame.columns:
-        return column
-    there = [str(name) for name in frame.columns]
-    lower = {name.lower(): name for name in there}
-    near = difflib.get_close_matches(column.lower(), lower, n=1, cutoff=0.4)
-    hint = f"did you mean {lower[near[0]]}? " if near else ""
-    raise UserError(f"{source}: has no column {column}; {hint}It has {', '.join(there)}. Name "
-                    f"another with {option}")
-
-
 def _other(frame: pd.DataFrame, source: str, variable: str, column: str | None) -> str:
     """The column of a variable that is not N, D or C."""
     own = VARIABLES[variable].column
     if column is None and own is not None and variable not in frame.columns:
         column = own
-    return _known(frame, source, column or variable, f"--column {variable}=COLUMN")
+    return cells.known(frame, source, column or variable, f"--column {variable}=COLUMN")
 
 
-def _chosen(frame: pd.DataFrame, source: str, where: str | None) -> list[bool]:
-    """Which rows `where` is true for; all, where there is none."""
-    if where is None:
-        return [True] * len(frame)
-    try:
-        found = frame.eval(where, engine="python", local_dict={}, global_dict={})
-        mask = np.asarray(found)
-        if mask.shape != (len(frame),) or mask.dtype != np.bool_:
-            raise ValueError("it is not true or false for every row")
-    except Exception as error:  # pandas raises whatever the expression led it to
-        there = ", ".join(map(str, frame.columns))
-        raise UserError(f"--where {where!r}: not a condition on the columns of {source} ({error}); "
-                        f"such as \"params_total > 1e5\"; columns are {there} (names with spaces "
-                        "stand in backticks)") from None
-    if not mask.any():
-        raise UserError(f"--where {where!r}: no row of {source} is left")
-    return [bool(value) for value in mask]
-
-
-def _labels(
-    frame: pd.DataFrame, source: str, column: str, allowed: tuple[str, ...], names: list[str]
-) -> list[str]:
-    """A column of words; the first allowed word where the table has no such column."""
-    if column not in frame:
-        return [allowed[0]] * len(frame)
-    found = [str(value) for value in frame[column]]
-    for place, value in enumerate(found):
-        if value not in allowed:
-            raise UserError(f"{source}: {_row(place, names)}, column {column}: {value!r}; "
-                            f"expected is one of {', '.join(allowed)}")
-    return found
-
-
-def _numbers(
-    frame: pd.DataFrame, source: str, column: str, places: list[int], names: list[str],
-    zero: bool = False,
-) -> Array:
-    """Positive numbers of one column at some rows, or also zeros."""
-    raw = frame[column].iloc[places]
-    values = pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64)
-    fine = np.isfinite(values) & ((values >= 0) if zero else (values > 0))
-    if not fine.all():
-        i = int(np.argmin(fine))
-        found = "nothing" if pd.isna(raw.iloc[i]) else repr(str(raw.iloc[i]))
-        raise UserError(f"{source}: {_row(places[i], names)}, column {column}: {found}, where a "
-                        f"{'number from zero on' if zero else 'positive number'} is expected; mend "
-                        "it, drop the row, or set its status to diverged or failed")
-    return values
-
-
-def _row(place: int, names: list[str]) -> str:
-    name = names[place]
-    return f"row {place + 1}" + ("" if name == f"row {place + 1}" else f" (run_id {name})")
+def six_nd(n: Array, d: Array) -> Array:
+    """Training FLOPs of N parameters on D tokens."""
+    return FLOPS_PER_PARAMETER_TOKEN * n * d
 
 
 def _fill(known: dict[str, Array], size: int) -> dict[str, Array]:
@@ -364,13 +340,9 @@ def _fill(known: dict[str, Array], size: int) -> dict[str, Array]:
     if len(known) < 2:  # nothing follows from one of them, and no law asked for more
         return dict.fromkeys(("n", "d", "c"), np.full(size, np.nan)) | known
     if "c" not in known:
-        return known | {"c": six * known["n"] * known["d"]}
+        return known | {"c": six_nd(known["n"], known["d"])}
     if "d" not in known:
         return known | {"d": known["c"] / (six * known["n"])}
     if "n" not in known:
         return known | {"n": known["c"] / (six * known["d"])}
     return known
-
-
-def _plain(values: Array) -> list[float]:
-    return [float(value) for value in values]

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scaling.laws import FORMS, fit, read, save
+from scaling.laws import fit, form_named, read, save
+from scaling.laws.forms.catalogue import DEFAULT
 from scaling.report import write_report
 
 SIZES = (12_288, 49_152, 110_592, 262_144, 450_560)
@@ -49,7 +50,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves[-1]["loss"] = np.nan
     pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
     save([fit(read(folder, counting=form.counting), form, resamples=30)
-          for form in FORMS.values()], folder / "laws.json")
+          for form in map(form_named, DEFAULT)], folder / "laws.json")
     return folder
 
 

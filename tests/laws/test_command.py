@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -103,6 +104,87 @@ def test_laws_that_cannot_be_fitted_do_not_hide_the_others(grid, tmp_path: Path)
         _run("fit", tmp_path, "--law", "chinchilla")
 
 
+def test_without_a_choice_the_five_laws_are_fitted(results: Path) -> None:
+    _run("fit", results, "--bootstrap", 0, "--json", results / "laws.json")
+    names = [law["law"] for law in json.loads((results / "laws.json").read_text())["laws"]]
+    assert names == ["kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla"]
+
+
+def test_every_law_is_listed() -> None:
+    from scaling.laws import FORMS
+
+    shown = _run("fit", "--list")
+    for name, form in FORMS.items():
+        assert re.search(rf"^{name} ", shown, re.MULTILINE)
+        assert form.source[:12] in shown
+    assert "--column experts=COLUMN" in shown
+
+
+def test_parameters_are_held_and_tied(results: Path) -> None:
+    path = results / "laws.json"
+    _run("fit", results, "--law", "chinchilla", "--fix", "E=1.25", "--tie", "alpha=beta",
+         "--bootstrap", 30, "--json", path)
+    law = json.loads(path.read_text())["laws"][0]
+    assert law["params"]["E"] == pytest.approx(1.25)
+    assert law["params"]["alpha"] == law["params"]["beta"]
+    assert law["exponents"]["a"] == 0.5
+
+
+def test_other_variables_have_columns(grid, tmp_path: Path) -> None:
+    n, d = 1e8, np.geomspace(1e9, 1e11, 8)
+    areas, drops = np.geomspace(1e2, 1e4, 8), np.linspace(0, 30, 8)
+    frame = pd.DataFrame({"P": n, "T": d, "area": areas, "drop": drops,
+                          "loss": 2.2 + 3 / areas**0.4 - 0.004 * drops})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    path = tmp_path / "laws.json"
+    _run("fit", tmp_path / "x.csv", "--law", "tissue", "--column", "lr_area=area", "--column",
+         "drop_area=drop", "--bootstrap", 0, "--json", path)
+    law = json.loads(path.read_text())["laws"][0]
+    assert law["params"]["C"] == pytest.approx(0.004, rel=1e-3)
+    assert law["convention"]["lr_area"] == "column area"
+    assert law["convention"]["n"] == "not given"
+
+
+def test_evidence_is_shown_and_written(results: Path) -> None:
+    path = results / "evidence.json"
+    shown = _run("fit", results, "--law", "chinchilla", "--law", "kaplan-nd", "--n-convention",
+                 "total", "--bootstrap", 0, "--profile", "alpha", "--compare", "--rolling", "n",
+                 "--checklist", "--evidence", path)
+    content = json.loads(path.read_text())
+    assert [row["name"] for row in content["profiles"]] == ["alpha"]
+    assert {row["form"] for row in content["comparison"]["entries"]} == {"chinchilla", "kaplan-nd"}
+    assert len(content["rolling"]) == 2
+    assert "profile of alpha" in shown
+    answers = [row["answer"] for row in content["checklists"]["chinchilla"]]
+    assert any("E + A/N^alpha + B/D^beta" in answer for answer in answers)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--fix", "E=1.7"], "say which one, such as --law chinchilla"),
+    (["--law", "chinchilla", "--fix", "E"], "--fix E: two names or a name and a value"),
+    (["--law", "chinchilla", "--fix", "E=x"], "x is no number"),
+    (["--law", "chinchilla", "--fix", "E=inf"], "inf is no number"),
+    (["--law", "chinchilla", "--fix", "E=1", "--fix", "E=2"], "E is given twice"),
+    (["--law", "chinchilla", "--fix", "F=1"], "has no parameter F; it has E, A"),
+    (["--law", "chinchilla", "--tie", "alpha=gamma"], "has no parameter gamma"),
+    (["--law", "chinchilla", "--tie", "alpha"], "such as --tie alpha=beta"),
+    (["--column", "n=params_total"], "write --n params_total"),
+    (["--column", "expert=x"], "no law has a variable expert; expected is one of u, s"),
+    (["--column", "experts=x"], "no law that is fitted has the variable experts"),
+    (["--law", "clark", "--column", "experts=x"], "has no column x"),
+    (["--law", "clark"], "has no column experts; .*--column experts=COLUMN"),
+    (["--where", "tokens.max() > 1"], "columns, numbers, strings, arithmetic and comparisons"),
+    (["--where", "tokens < 0"], "no row of .* is left"),
+    (["--compare"], "two laws or more are expected"),
+    (["--law", "chinchilla", "--law", "kaplan-nd", "--compare"], "give --n-convention"),
+    (["--law", "chinchilla", "--profile", "F"], "one of E, A, B, alpha, beta, or a or b"),
+    (["--evidence", "x.json"], "ask for --profile, --compare, --rolling or --checklist"),
+])
+def test_wrong_options(results: Path, words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        _run("fit", results, "--bootstrap", 0, *words)
+
+
 def test_allocate_shows_the_published_ones_beside(results: Path) -> None:
     _run("fit", results, "--law", "chinchilla", "--bootstrap", 40, "--json",
          results / "laws.json")
@@ -146,3 +228,10 @@ def test_wrong_budgets_and_names(words: list[str], said: str) -> None:
 @pytest.mark.parametrize("command", ["fit", "allocate", "plot", "report"])
 def test_help_has_an_example(command: str) -> None:
     assert f"scaling {command} " in _run(command, "--help").partition("Example")[2]
+
+
+def test_help_of_fit_has_an_example_of_each_group() -> None:
+    examples = _run("fit", "--help").partition("Only finished")[0]
+    for option in ("--where", "--fix", "--tie", "--column", "--list", "--profile", "--compare",
+                   "--rolling", "--checklist", "--n", "--json"):
+        assert f"{option} " in examples.replace("\n", " ") or f"{option}," in examples

@@ -9,6 +9,9 @@ from scaling.laws import FORMS, Form, PowerSum, Term, fit, from_frame
 from scaling.laws.minimise import minimise
 from scaling.laws.robust import Robust
 
+FIRST = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")
+"""Laws of N, D and C whose fits centre their logarithms; the others have files of their own."""
+
 
 def _points(form: Form, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Centred logs of 12 runs, and two parameter vectors near the form's starts."""
@@ -20,7 +23,7 @@ def _points(form: Form, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, starts[[0, -1]] + 0.05 * rng.standard_normal((2, starts.shape[1]))
 
 
-@pytest.mark.parametrize("name", list(FORMS))
+@pytest.mark.parametrize("name", FIRST)
 def test_gradient_is_the_derivative_of_the_log_loss(name: str) -> None:
     form = FORMS[name]
     x, theta = _points(form)
@@ -33,7 +36,7 @@ def test_gradient_is_the_derivative_of_the_log_loss(name: str) -> None:
         np.testing.assert_allclose(gradient[:, :, place], difference, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", list(FORMS))
+@pytest.mark.parametrize("name", FIRST)
 def test_curvature_is_the_derivative_of_the_gradient(name: str) -> None:
     form = FORMS[name]
     x, theta = _points(form)
@@ -49,7 +52,7 @@ def test_curvature_is_the_derivative_of_the_gradient(name: str) -> None:
     np.testing.assert_allclose(curvature, curvature.swapaxes(1, 2), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", list(FORMS))
+@pytest.mark.parametrize("name", FIRST)
 @pytest.mark.parametrize("kind", ["huber", "l1", "squared"])
 def test_gradient_of_the_objective_vanishes_at_the_minimum(name: str, kind: str) -> None:
     """By differences of the objective itself, which know nothing of the analytic derivatives."""
@@ -80,7 +83,7 @@ def test_gradient_of_the_objective_vanishes_at_the_minimum(name: str, kind: str)
 
 def test_printed_parameters_give_the_loss_that_was_fitted() -> None:
     """report and internal undo each other, whatever the centre."""
-    for form in FORMS.values():
+    for form in (FORMS[name] for name in FIRST):
         x, theta = _points(form, seed=5)
         centre = np.linspace(3, 8, len(form.variables))
         printed = form.report(theta, centre)

@@ -145,3 +145,21 @@ def test_hash_is_of_the_numbers_alone(grid) -> None:
     assert from_frame(frame.assign(lr=1.0).sample(frac=1, random_state=0), "x").sha256 == first
     frame.loc[5, "loss"] += 1e-12
     assert from_frame(frame, "runs").sha256 != first
+
+
+def test_runs_keep_the_places_that_they_have_in_the_file(grid) -> None:
+    frame = grid(noise=0.01).sample(frac=1, random_state=2).reset_index(drop=True)
+    table = from_frame(frame, "runs.csv").take(np.array([4, 0]))
+    for run in range(2):
+        row = frame.iloc[table.rows[run]]
+        assert (row["run_id"], row["loss"]) == (table.run_id[run], table.loss[run])
+        assert table.called(run) == f"row {table.rows[run] + 1} (run_id {table.run_id[run]})"
+    nameless = from_frame(frame.drop(columns="run_id"), "runs.csv")
+    assert nameless.called(0) == f"row {nameless.rows[0] + 1}" == nameless.run_id[0]
+
+
+def test_a_column_that_stands_twice_is_not_guessed(grid) -> None:
+    frame = grid()
+    frame.insert(0, "loss", 1.0, allow_duplicates=True)
+    with pytest.raises(UserError, match=r"runs\.csv: has 2 columns loss, where one is expected"):
+        from_frame(frame, "runs.csv")

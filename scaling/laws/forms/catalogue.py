@@ -1,8 +1,22 @@
-"""The laws that can be fitted. To add one, add an entry here: a `PowerSum` where the law is a sum
-of power laws, a small class beside `kaplan.py` where it is not."""
+"""The laws that can be fitted: Kaplan's and Hoffmann's here, the others by what they are about.
+
+To add one, add an entry here or to the `FORMS` of a file beside this one: a `PowerSum` where the
+law is a sum of power laws, a `Formula` where it is not.
+"""
 
 from __future__ import annotations
 
+from scaling.laws.forms import (
+    annealing,
+    batch,
+    curves,
+    data,
+    experts,
+    farseer,
+    hyperparameters,
+    powerlaws,
+    precision,
+)
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.kaplan import KaplanJoint
 from scaling.laws.forms.powers import Chinchilla, Power, Term
@@ -40,7 +54,19 @@ _ALL: tuple[Form, ...] = (
         parameters=("E", "A", "B", "alpha", "beta"), counting="total", distinct=3,
         terms=(Term("E"), Term("A", (("n", "alpha"),)), Term("B", (("d", "beta"),))),
     ),
+    *batch.FORMS,
+    *powerlaws.FORMS,
+    *data.FORMS,
+    *farseer.FORMS,
+    *experts.FORMS,
+    *precision.FORMS,
+    *annealing.FORMS,
+    *curves.FORMS,
+    *hyperparameters.FORMS,
 )
 
 FORMS: dict[str, Form] = {form.name: form for form in _ALL}
 """Every form that can be fitted, by name."""
+
+DEFAULT = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")
+"""Laws of the loss that any sweep over N and D can be fitted with."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.powers import PowerSum
 
 Array = NDArray[np.float64]
 
@@ -28,6 +29,12 @@ class Constrained(Form):
     spread: tuple[tuple[float, ...], ...]
     """theta = offset + free coordinates times this matrix [free, P]."""
     free: tuple[str, ...]
+    fixed: Mapping[str, float]
+    tied: tuple[tuple[str, str], ...]
+
+    @property
+    def constraints(self) -> dict[str, Any]:
+        return {"fixed": dict(self.fixed), "tied": [list(pair) for pair in self.tied]}
 
     @property
     def exponents(self) -> tuple[str, ...]:
@@ -51,6 +58,8 @@ class Constrained(Form):
         return prediction, j_BRP @ np.array(self.spread).T
 
     def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
+        if not isinstance(self.of, PowerSum):  # differences of the free ones alone are quicker
+            return super().curvature(theta_BP, x_RV, w_BR, j_BRP)
         whole = self._whole(theta_BP)
         h_BPP = self.of.curvature(whole, x_RV, w_BR, self.of.gradient(whole, x_RV)[1])
         return np.asarray(np.array(self.spread) @ h_BPP @ np.array(self.spread).T)
@@ -124,7 +133,8 @@ def constrain(
     return Constrained(**common | {"centred": False, "formula":
                        f"{form.formula} with {', '.join(held)}"},
                        of=replace(form, centred=False), offset=tuple(offset),
-                       spread=tuple(map(tuple, spread)), free=free)
+                       spread=tuple(map(tuple, spread)), free=free,
+                       fixed=fixed, tied=tuple(tied))
 
 
 def _check_separate(form: Form) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,11 @@ class Form(ABC):
     @abstractmethod
     def exponents(self) -> tuple[str, ...]:
         """Parameters that are exponents: pure numbers, and positive in any law that makes sense."""
+
+    @property
+    def constraints(self) -> dict[str, Any]:
+        """What holds parameters, as arguments of `constrain`; empty where nothing does."""
+        return {}
 
     @property
     def of_variables(self) -> frozenset[str]:
@@ -144,13 +149,13 @@ class Form(ABC):
 def _by_size(table: RunsTable) -> NDArray[np.intp]:
     """One run for each size: on the most tokens that all sizes were trained on, so that sizes are
     compared and not trainings; where there is no such count, each size's lowest loss."""
-    sizes = np.unique(table.n)
-    shared = [d for d in np.unique(table.d)
-              if len(np.unique(table.n[table.d == d])) == len(sizes)]
-    among = table.d == shared[-1] if shared else np.ones(len(table.d), dtype=bool)
-    lowest = [min(np.flatnonzero(among & (table.n == n)), key=lambda i: table.loss[i])
-              for n in sizes]
-    return np.sort(np.array(lowest, dtype=np.intp))
+    sizes, size = np.unique(table.n, return_inverse=True)
+    count = np.unique(table.d, return_inverse=True)[1]
+    of_count = np.unique(np.stack([count, size]), axis=1)[0]
+    shared = np.flatnonzero(np.bincount(of_count) == len(sizes))
+    among = np.flatnonzero(count == shared[-1]) if len(shared) else np.arange(len(size))
+    order = among[np.lexsort((table.loss[among], size[among]))]
+    return np.sort(order[np.unique(size[order], return_index=True)[1]])
 
 
 def project(bare_RK: Array, target_R: Array) -> Array:

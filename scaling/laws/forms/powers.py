@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,17 @@ class PowerSum(Form):
     """
 
     terms: tuple[Term, ...]
+    signed: tuple[str, ...] = ()
+    """Exponents that may be negative."""
+    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values of an exponent to start from, where they are not `EXPONENT_STARTS`."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
+        return tuple(p for p in self._powers if p not in self.signed)
+
+    @property
+    def _powers(self) -> tuple[str, ...]:
         coefficients = {term.coefficient for term in self.terms}
         return tuple(p for p in self.parameters if p not in coefficients)
 
@@ -96,9 +105,10 @@ class PowerSum(Form):
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """A grid of exponents, with the coefficients projected."""
         coefficients = [self.parameters.index(term.coefficient) for term in self.terms]
-        free = [self.parameters.index(p) for p in self.exponents]
+        free = [self.parameters.index(p) for p in self._powers]
         starts = []
-        for exponents in itertools.product(EXPONENT_STARTS, repeat=len(free)):
+        for exponents in itertools.product(*(self.grid.get(p, EXPONENT_STARTS)
+                                             for p in self._powers)):
             theta = np.zeros(len(self.parameters))
             theta[free] = exponents
             bare_RK = np.exp(self._log_terms(theta[None], self._design(x_RV))[0].T)
@@ -143,16 +153,26 @@ class Chinchilla(PowerSum):
 
 @dataclass(frozen=True, kw_only=True)
 class Power(PowerSum):
-    """One power law, printed as (X_c/X)^alpha: Kaplan's laws of one variable."""
+    """Power laws of one variable each, printed as (X_c/X)^alpha: Kaplan's and Henighan's."""
+
+    @property
+    def _scales(self) -> list[tuple[int, int, int]]:
+        """Places of the scale and the exponent in theta, and of the variable in x."""
+        return [(self.parameters.index(term.coefficient), self.parameters.index(exponent),
+                 self.variables.index(variable))
+                for term in self.terms for variable, exponent in term.powers]
 
     def report(self, theta_BP: Array, centre_V: Array) -> Array:
         params = super().report(theta_BP, centre_V)
-        log_coefficient = theta_BP[:, 0] + theta_BP[:, 1] * centre_V[0]
-        with np.errstate(over="ignore", divide="ignore"):  # a flat law has its X_c at infinity
-            params[:, 0] = np.exp(log_coefficient / theta_BP[:, 1])
+        for scale, power, variable in self._scales:
+            alpha = theta_BP[:, power]
+            log_coefficient = theta_BP[:, scale] + alpha * centre_V[variable]
+            with np.errstate(over="ignore", divide="ignore"):  # a flat law's is at infinity
+                params[:, scale] = np.exp(log_coefficient / alpha)
         return params
 
     def internal(self, params_BP: Array) -> Array:
-        theta = np.array(params_BP, dtype=float)
-        theta[:, 0] = theta[:, 1] * np.log(theta[:, 0])
+        theta = super().internal(params_BP)
+        for scale, power, _ in self._scales:
+            theta[:, scale] *= theta[:, power]
         return theta

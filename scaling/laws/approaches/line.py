@@ -1,0 +1,97 @@
+"""A power law of compute by least squares in log-log, with exact small-sample intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from scaling.laws.law import LEVEL, Interval
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """y = coefficient * C^exponent, held as ln y = level + exponent (ln C - centre).
+
+    `covariance` is that of level and exponent, as (variance, covariance, variance); intervals are
+    Student's t with `dof` degrees of freedom, and do not exist where that is zero.
+    """
+
+    centre: float
+    level: float
+    exponent: float
+    covariance: tuple[float, float, float]
+    dof: float
+
+    @property
+    def coefficient(self) -> float:
+        """y at C = 1 FLOP."""
+        return math.exp(self.level - self.exponent * self.centre)
+
+    @property
+    def determined(self) -> bool:
+        """Whether there are intervals."""
+        return self.dof > 0 and all(map(math.isfinite, self.covariance))
+
+    def at(self, c: float) -> float:
+        """y at C FLOP."""
+        return math.exp(self.level + self.exponent * (math.log(c) - self.centre))
+
+    def se(self, c: float) -> float | None:
+        """Standard error of ln y at C FLOP."""
+        if not self.determined:
+            return None
+        x = math.log(c) - self.centre
+        vv, vs, ss = self.covariance
+        return math.sqrt(max(0.0, vv + 2 * x * vs + x * x * ss))
+
+    def interval(self, c: float) -> Interval | None:
+        """Where the line at C FLOP lies with 90% confidence."""
+        error = self.se(c)
+        if error is None:
+            return None
+        reach = self._quantile() * error
+        return self.at(c) * math.exp(-reach), self.at(c) * math.exp(reach)
+
+    @property
+    def exponent_se(self) -> float | None:
+        """Standard error of the exponent."""
+        return math.sqrt(self.covariance[2]) if self.determined else None
+
+    @property
+    def exponent_interval(self) -> Interval | None:
+        """Where the exponent lies with 90% confidence."""
+        error = self.exponent_se
+        if error is None:
+            return None
+        reach = self._quantile() * error
+        return self.exponent - reach, self.exponent + reach
+
+    def _quantile(self) -> float:
+        return float(stats.t.ppf((1 + LEVEL) / 2, self.dof))
+
+
+def log_line(c: Array, y: Array, weights: Array | None = None) -> Line:
+    """Least squares of ln y against ln C.
+
+    Args:
+        c: FLOP, [R], at least two distinct.
+        y: positive, [R].
+        weights: relative inverse variances of ln y, [R]; all alike by default. Only their ratios
+            count: the scatter about the line says how large the variances are.
+    """
+    w = np.ones(len(c)) if weights is None else weights / weights.mean()
+    x, z = np.log(c), np.log(y)
+    centre = float(np.average(x, weights=w))
+    level = float(np.average(z, weights=w))
+    x = x - centre
+    spread = float(w @ x**2)
+    slope = float(w @ (x * z)) / spread
+    dof = len(c) - 2
+    scatter = float(w @ (z - level - slope * x) ** 2) / dof if dof > 0 else math.nan
+    return Line(centre, level, slope, (scatter / float(w.sum()), 0.0, scatter / spread), dof)

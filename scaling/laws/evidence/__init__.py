@@ -1,0 +1,28 @@
+"""Evidence beyond the point fit: profiles, sensitivities, validation by extrapolation, comparison
+of forms, residuals, and the checklist of what to report.
+
+Not imported by `scaling.laws` itself, so that a fit pays for none of it.
+"""
+
+from scaling.laws.evidence.checklist import as_markdown, as_text, checklist
+from scaling.laws.evidence.comparison import (
+    Comparison,
+    LikelihoodRatio,
+    compare_forms,
+    likelihood_ratio,
+)
+from scaling.laws.evidence.profile import Profile, profile
+from scaling.laws.evidence.residuals import Residuals, residuals
+from scaling.laws.evidence.rolling import Rolling, rolling_origin
+from scaling.laws.evidence.sensitivity import (
+    Sensitivity,
+    leave_one_size_out,
+    to_objective,
+    to_outliers,
+)
+
+__all__ = [
+    "Comparison", "LikelihoodRatio", "Profile", "Residuals", "Rolling", "Sensitivity",
+    "as_markdown", "as_text", "checklist", "compare_forms", "leave_one_size_out",
+    "likelihood_ratio", "profile", "residuals", "rolling_origin", "to_objective", "to_outliers",
+]

@@ -1,0 +1,300 @@
+"""What a reader of a scaling law has to be told, after the checklist of Li, Kudugunta and
+Zettlemoyer 2025, "(Mis)Fitting: A Survey of Scaling Laws" (arXiv:2502.18969): the form, the
+training, the collection of data points and the fit. The survey finds that most papers leave out
+some of it, so what is not known here is said to be so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scaling.errors import UserError
+from scaling.laws import show
+from scaling.laws.law import LEVEL, Law
+from scaling.laws.table import RunsTable
+from scaling.laws.variables import VARIABLES
+
+Row = tuple[str, str, str]
+"""Section, question, answer."""
+
+NOT_RECORDED = "not recorded"
+FORM, TRAINING = "Form and units", "Training setup"
+COLLECTION, FITTING = "Data collection", "Fitting algorithm"
+
+_LISTED = 6  # distinct values of a column that are named one by one
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What answers are drawn from."""
+
+    law: Law
+    table: RunsTable | None
+    frame: pd.DataFrame | None
+
+    def column(self, name: str, unit: str = "") -> str | None:
+        """The distinct values of a column of the table, or their range."""
+        if self.frame is None or name not in self.frame:
+            return None
+        found = self.frame[name]
+        if "status" in self.frame:
+            found = found[self.frame["status"] == "done"]
+        values = found.dropna().unique()
+        if not len(values):
+            return None
+        if len(values) <= _LISTED:
+            shown = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value)
+                              for value in sorted(values, key=lambda v: (str(type(v)), v)))
+        elif pd.api.types.is_numeric_dtype(found):
+            shown = f"{values.min():.4g} to {values.max():.4g}, {len(values)} distinct"
+        else:
+            shown = f"{len(values)} distinct"
+        return f"{shown} {unit}".rstrip()
+
+    def span(self, variable: str) -> str | None:
+        """The fitted range of a variable."""
+        ends = self.law.convention.get("range", {}).get(variable)
+        if ends is None:
+            return None
+        return f"{show.short(ends[0])} to {show.short(ends[1])} {VARIABLES[variable].unit}"
+
+    @property
+    def fitted(self) -> RunsTable | None:
+        """The runs that the form is fitted to."""
+        return None if self.table is None else self.table.take(self.law.form.rows(self.table))
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line of the checklist; `answer` is None where nothing is known."""
+
+    key: str
+    section: str
+    text: str
+    answer: Callable[[_Known], str | None]
+
+
+def checklist(
+    law: Law,
+    table: RunsTable | None = None,
+    frame: pd.DataFrame | None = None,
+    answers: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Every question with its answer, in order.
+
+    Args:
+        law: fitted or published.
+        table: the runs that it was fitted to.
+        frame: the same table as it was read, whose columns of our own names (family, corpus, lr
+            and so on) answer what a fit does not know.
+        answers: to what neither knows, or better ones, by key; `QUESTIONS` has the keys.
+
+    Raises:
+        UserError: an answer is to no question.
+    """
+    answers = answers or {}
+    keys = [question.key for question in QUESTIONS]
+    for key in answers:
+        if key not in keys:
+            raise UserError(f"checklist: no question has the key {key}; keys are "
+                            f"{', '.join(keys)}")
+    known = _Known(law, table, frame)
+    return [(q.section, q.text, answers.get(q.key) or q.answer(known) or NOT_RECORDED)
+            for q in QUESTIONS]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """For the terminal: sections, and under them a question and an answer on each line."""
+    lines = []
+    for section, group in _by_section(rows):
+        lines += ["", section, *(f"  {question} {answer}" for question, answer in group)]
+    return "\n".join(lines[1:])
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """A table for each section."""
+    lines = []
+    for section, group in _by_section(rows):
+        lines += ["", f"### {section}", "", "| Question | Answer |", "| --- | --- |"]
+        lines += [f"| {_escaped(question)} | {_escaped(answer)} |" for question, answer in group]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _by_section(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
+    sections = dict.fromkeys(section for section, _, _ in rows)
+    return [(section, [(q, a) for s, q, a in rows if s == section]) for section in sections]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("*", "\\*")
+
+
+def _variables(k: _Known) -> str:
+    return ", ".join(f"{VARIABLES[v].symbol} ({VARIABLES[v].unit})" for v in k.law.form.variables)
+
+
+def _parameters(k: _Known) -> str:
+    form = k.law.form
+    return ", ".join(f"{p} ({form.units[p]})" if p in form.units else p for p in form.parameters)
+
+
+def _counting(k: _Known) -> str | None:
+    said = [f"{v.upper()}: {k.law.convention[v]}" for v in ("n", "d", "c")
+            if k.law.convention.get(v)]
+    return "; ".join(said) or None
+
+
+def _sizes(k: _Known) -> str | None:
+    span = k.span("n")
+    runs = k.fitted
+    if runs is None or np.isnan(runs.n).any():
+        return span
+    return f"{len(np.unique(runs.n))} distinct N, {span or 'of unknown range'}"
+
+
+def _ratio(k: _Known) -> str | None:
+    runs = k.fitted
+    if runs is None or np.isnan(runs.n).any() or np.isnan(runs.d).any():
+        return None
+    ratio: NDArray[np.float64] = runs.d / runs.n
+    return f"{ratio.min():.3g} to {ratio.max():.3g}, median {np.median(ratio):.3g}"
+
+
+def _repeated(k: _Known) -> str | None:
+    return k.column("epochs", "epochs") or (
+        None if k.table is None or "u" not in k.table.others else
+        f"{float((k.table.d / k.table.others['u']).max()):.3g} epochs at most")
+
+
+def _left_out(k: _Known) -> str | None:
+    if k.law.n_runs is None:
+        return None
+    out = ", ".join(f"{count} {why.replace('_', ' ')}"
+                    for why, count in k.law.excluded.items() if count)
+    return f"left out: {out}" if out else "all finished runs are fitted"
+
+
+def _points(k: _Known) -> str:
+    envelope = k.law.form.envelope
+    if envelope is None:
+        return "none by the fit: every run is one point, with the loss that the table gives"
+    return f"only the lower envelope along {VARIABLES[envelope].symbol} is fitted"
+
+
+def _objective(k: _Known) -> str | None:
+    kind = k.law.convention.get("objective")
+    if kind is None:
+        return None
+    delta = k.law.convention.get("delta")
+    of = "the logarithm of the outcome" if k.law.form.link == "log" else "the outcome"
+    least = "" if k.law.objective is None else f"; its minimum is {k.law.objective:.6g}"
+    return (f"{kind} loss{'' if delta is None else f', delta {delta:g},'} of residuals of {of}, "
+            f"summed over runs{least}")
+
+
+def _algorithm(k: _Known) -> str | None:
+    if "converged" not in k.law.convergence:
+        return None
+    c = k.law.convergence
+    verdict = "converged" if c["converged"] else "NOT converged"
+    return (f"damped Newton's method with exact derivatives; {verdict}, gradient "
+            f"{show.number(c.get('grad_norm'), 2)}, condition of the Hessian "
+            f"{show.number(c.get('condition'), 2)}")
+
+
+def _starts(k: _Known) -> str | None:
+    agreement = k.law.convergence.get("start_agreement")
+    if agreement is None:
+        return None
+    runs = k.fitted
+    count = ""
+    if runs is not None:
+        x = k.law.form.coordinates(runs.values)
+        count = f"{len(k.law.form.starts(x, runs.loss))} points of "
+    return (f"{count}a fixed grid of exponents, with coefficients by linear projection; "
+            f"{float(agreement):.0%} of the starts end at the best optimum")
+
+
+def _values(k: _Known) -> str:
+    return "; ".join(f"{name} {value}" + (f" ({span})" if span != "-" else "")
+                     for name, value, _, span, _ in show.parameters(k.law))
+
+
+def _intervals(k: _Known) -> str | None:
+    boot = k.law.bootstrap
+    if boot is None:
+        return None
+    return (f"{LEVEL:.0%} {boot.method} intervals of a {boot.by} bootstrap: {boot.converged} of "
+            f"{boot.resamples} resamples converged, seed {boot.seed}")
+
+
+def _heldout(k: _Known) -> str | None:
+    errors = [row["relative_error"] for row in k.law.heldout.values()
+              if row.get("relative_error") is not None]
+    if not errors:
+        return None
+    worst = max(errors, key=abs)
+    return (f"predictions of {len(errors)} held-out runs: mean relative error "
+            f"{100 * float(np.mean(np.abs(errors))):.2f}%, worst {show.percent(worst)}")
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question("form", FORM, "What is the form of the law?",
+             lambda k: f"{show.left_side(k.law.form)} = {k.law.form.formula}"),
+    Question("source", FORM, "Where does the form come from?", lambda k: k.law.form.source),
+    Question("variables", FORM, "Which variables does it relate, in which units?", _variables),
+    Question("outcome", FORM, "What does it predict, in which unit?",
+             lambda k: k.law.form.outcome),
+    Question("parameters", FORM, "Which parameters are fitted or held, in which units?",
+             _parameters),
+    Question("counting", FORM, "How are N, D and C counted?", _counting),
+    Question("models", TRAINING, "How many models, of which sizes?", _sizes),
+    Question("tokens", TRAINING, "On how many tokens is each trained?", lambda k: k.span("d")),
+    Question("ratio", TRAINING, "Which range of tokens a parameter, D/N, is covered?", _ratio),
+    Question("compute", TRAINING, "Which range of compute is covered?", lambda k: k.span("c")),
+    Question("corpus", TRAINING, "On which data?", lambda k: k.column("corpus")),
+    Question("repeated", TRAINING, "Is any of it repeated within a run?", _repeated),
+    Question("architecture", TRAINING, "Which architecture?",
+             lambda k: ", ".join(filter(None, (k.column("mode"), k.column("family")))) or None),
+    Question("task", TRAINING, "Which objective are models trained with?",
+             lambda k: k.column("objective")),
+    Question("shape", TRAINING, "How are width and depth chosen at each size?", lambda k: None),
+    Question("lr", TRAINING, "Which learning rates?", lambda k: k.column("lr")),
+    Question("schedule", TRAINING, "Which learning-rate schedule, and does its length match D?",
+             lambda k: None),
+    Question("batch", TRAINING, "Which batch sizes?",
+             lambda k: k.column("batch_tokens", "tokens")),
+    Question("optimizer", TRAINING, "Which optimizer, with which other hyperparameters, tuned how?",
+             lambda k: None),
+    Question("seeds", TRAINING, "Which seeds?", lambda k: k.column("seed")),
+    Question("code", TRAINING, "Is the training code open?", lambda k: None),
+    Question("runs", COLLECTION, "How many data points is the law fitted to?",
+             lambda k: None if k.law.n_runs is None else f"{k.law.n_runs} runs"),
+    Question("excluded", COLLECTION, "Which points were collected and not fitted, and why?",
+             _left_out),
+    Question("metric", COLLECTION, "Which loss is measured, and on what?",
+             lambda k: k.law.convention.get("loss")),
+    Question("noise", COLLECTION, "How large is the error of one measurement?",
+             lambda k: k.column("loss_se", "nats per token, standard error")),
+    Question("points", COLLECTION, "Were points selected or altered after the measurement?",
+             _points),
+    Question("checkpoints", COLLECTION,
+             "Are points ends of their schedules, or checkpoints on the way?", lambda k: None),
+    Question("data", COLLECTION, "Which numbers exactly were fitted?",
+             lambda k: None if k.law.data_sha256 is None else f"SHA-256 {k.law.data_sha256}"),
+    Question("open", COLLECTION, "Are checkpoints or points open to others?", lambda k: None),
+    Question("objective", FITTING, "Which objective does the fit minimise?", _objective),
+    Question("algorithm", FITTING, "With which algorithm, and did it converge?", _algorithm),
+    Question("starts", FITTING, "From which starts, and do they agree?", _starts),
+    Question("values", FITTING, "Which values does it find?", _values),
+    Question("intervals", FITTING, "How are intervals made?", _intervals),
+    Question("heldout", FITTING, "How well does it predict runs that it has not seen?", _heldout),
+    Question("warnings", FITTING, "What does the fit warn of?",
+             lambda k: "; ".join(k.law.warnings) if k.law.warnings else
+             (None if k.law.n_runs is None else "nothing")),
+)

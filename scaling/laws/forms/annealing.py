@@ -1,0 +1,75 @@
+"""The law of a whole loss curve under any schedule of the learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.signal import lfilter
+
+from scaling.errors import UserError
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.formula import Formula
+
+Array = NDArray[np.float64]
+
+DECAY = 0.999
+"""lambda: what is left, a step later, of the effect of a drop of the learning rate."""
+
+
+def annealing_areas(
+    rates: ArrayLike, decay: float = DECAY, warmup: int = 0
+) -> tuple[Array, Array]:
+    """S1 and S2 after every step of a schedule, [steps] each: the variables of `tissue`.
+
+    S1(s) = sum_{i<=s} eta_i. S2(s) = sum_{i<=s} sum_{k<=i} (eta_{k-1} - eta_k) decay^(i-k): every
+    drop of the learning rate keeps adding to it, less and less (Tissue et al. 2024, section 3).
+
+    A rise counts as a negative drop. The steps of a warm-up count as steps at the rate that it
+    leads to, as in the authors' fits.
+
+    Args:
+        rates: the learning rate of every step, [steps].
+        decay: lambda, from 0 to 1.
+        warmup: how many of the steps are a warm-up.
+
+    Raises:
+        UserError: a rate is negative or no number, or lambda or the warm-up is out of range.
+    """
+    eta = np.array(rates, dtype=float)
+    if eta.ndim != 1 or not (np.isfinite(eta) & (eta >= 0)).all():
+        raise UserError("learning rates: one number from zero on is expected for every step")
+    if not 0 <= decay <= 1:
+        raise UserError(f"decay {decay:g}: a number from 0 to 1 is expected, such as {DECAY:g}")
+    if not 0 <= warmup < max(1, len(eta)):
+        raise UserError(f"warmup {warmup}: fewer steps than the {len(eta)} of the schedule are "
+                        "expected")
+    eta[:warmup] = eta[warmup:warmup + 1]
+    drops = -np.diff(eta, prepend=eta[:1])
+    return np.cumsum(eta), np.cumsum(lfilter([1.0], [1.0, -decay], drops))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annealing(Formula):
+    """L_0 + A S1^-alpha - C S2: any step of any schedule, at one model size."""
+
+    @property
+    def of_variables(self) -> frozenset[str]:
+        return frozenset(self.parameters) - {"L_0"}
+
+    def outcome_of(self, p: Any, v: Any) -> Any:
+        return p.L_0 + p.A * v.lr_area**-p.alpha - p.C * v.drop_area
+
+
+FORMS: tuple[Form, ...] = (
+    Annealing(
+        name="tissue", formula="L_0 + A S1^-alpha - C S2",
+        source="Tissue et al. 2024, eq. 1; annealing_areas gives S1 and S2",
+        variables=("lr_area", "drop_area"), parameters=("L_0", "A", "C", "alpha"),
+        signed=("C",), linear=("L_0", "A", "C"),
+        grid={"alpha": (0.15, 0.3, 0.5, 0.8, 1.2)},
+    ),
+)
+"""Laws of the learning rate's schedule."""

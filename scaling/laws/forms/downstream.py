@@ -1,0 +1,79 @@
+"""What a model can do, from its loss: errors and accuracies of downstream tasks.
+
+`scaling.laws.chain` puts one of these laws behind a law of the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.formula import Formula
+from scaling.laws.robust import Robust
+
+Array = NDArray[np.float64]
+
+_ALONG = (0.1, 0.35, 0.6, 0.85)  # of the runs' losses, in which a sigmoid may have its middle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Error(Formula):
+    """epsilon - k exp(-gamma L): from chance at high loss, exponentially down."""
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        return ("gamma",)
+
+    @property
+    def of_variables(self) -> frozenset[str]:
+        return frozenset({"k", "gamma"})
+
+    def outcome_of(self, p: Any, v: Any) -> Any:
+        return p.epsilon - p.k * np.exp(-p.gamma * v.l)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy(Formula):
+    """best - span / (1 + exp(-k (L - L_0))): from `best` at low loss down to best - span.
+
+    The paper's a is minus `span`, and its b is `best`.
+    """
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        return ("k",)
+
+    @property
+    def of_variables(self) -> frozenset[str]:
+        return frozenset(self.parameters)
+
+    def outcome_of(self, p: Any, v: Any) -> Any:
+        return p.best - p.span / (1 + np.exp(-p.k * (v.l - p.L_0)))
+
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        middles = tuple(map(float, np.quantile(x_RV[:, 0], _ALONG)))
+        return Formula.starts(replace(self, grid={**self.grid, "L_0": middles}), x_RV, outcome_R)
+
+
+FORMS: tuple[Form, ...] = (
+    Error(
+        name="gadre-error", formula="epsilon - k exp(-gamma L)",
+        source="Gadre et al. 2024, arXiv:2403.08540, eq. 5", variables=("l",),
+        parameters=("epsilon", "k", "gamma"), units={"gamma": "tokens per nat"}, distinct=3,
+        outcome="error", link="identity", robust=Robust("squared"),
+        linear=("epsilon", "k"), signed=("k",), grid={"gamma": (0.2, 0.5, 1.0, 2.0)},
+    ),
+    Accuracy(
+        name="olmo-accuracy", formula="best - span/(1 + exp(-k (L - L_0)))",
+        source="Bhagia et al. 2024 (OLMo ladder), arXiv:2412.04403, eq. 3", variables=("l",),
+        parameters=("best", "span", "k", "L_0"),
+        units={"k": "tokens per nat", "L_0": "nats per token"}, distinct=4,
+        outcome="accuracy", link="identity", robust=Robust("squared"),
+        linear=("best", "span"), signed=("span", "L_0"), grid={"k": (1.0, 3.0, 10.0)},
+    ),
+)
+"""Errors and accuracies as shares of one, from the loss on a validation text or on the task."""

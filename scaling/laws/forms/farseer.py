@@ -1,0 +1,91 @@
+"""Farseer: a power law of data whose constants depend on the size of the model."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.laws.forms.form import Form, project
+from scaling.laws.forms.formula import Formula
+
+Array = NDArray[np.float64]
+
+_SMALL, _LARGE = 1e7, 1e9  # parameters: where theta holds the values of the three functions
+_RISE = -0.05  # a1 at a start; at zero its power would have no effect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Farseer(Formula):
+    """e^(a3 N^gamma + b3) + e^(a2 N^beta + b2) D^(-e^(a1 N^alpha + b1)).
+
+    At every N it is a power law of D with a floor; the logarithms of its exponent, coefficient
+    and floor are a N^power + b. In a and b, which all but cancel, fits crawl along a curved
+    valley; so theta holds (value at a small N, value at a large N, power) of each of the three.
+    """
+
+    slopes: tuple[float, ...] = (0.2, 0.4)
+    """Exponents of D at a start."""
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        return ()  # the powers stand in an exponent themselves, and may have either sign
+
+    @property
+    def of_variables(self) -> frozenset[str]:
+        return frozenset(self.parameters)
+
+    def outcome_of(self, p: Any, v: Any) -> Any:
+        floor = np.exp(p.a3 * v.n**p.gamma + p.b3)
+        slope = np.exp(p.a1 * v.n**p.alpha + p.b1)
+        return floor + np.exp(p.a2 * v.n**p.beta + p.b2 - slope * np.log(v.d))
+
+    def internal(self, params_BP: Array) -> Array:
+        a, b, power = (params_BP[:, place::3] for place in range(3))
+        return np.asarray(_interleave(a * _SMALL**power + b, a * _LARGE**power + b, power))
+
+    def _natural(self, theta_BP: Any) -> Any:
+        low, high, power = (theta_BP[:, place::3] for place in range(3))
+        a = (high - low) / (_LARGE**power - _SMALL**power)
+        return _interleave(a, low - a * _SMALL**power, power)
+
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        """As the paper's first stage: a floor and a coefficient for each N at one exponent of D,
+        and a straight line through the logarithms of each against the power of N."""
+        n, d = x_RV.T
+        groups = [n == size for size in np.unique(n) if len(np.unique(d[n == size])) > 1]
+        if len(groups) < 2:  # no two sizes have two token counts: one power law for all of them
+            groups = [np.ones(len(n), dtype=bool)] * 2
+            sizes = np.array([n.min(), n.max()])
+        else:
+            sizes = np.array([n[group][0] for group in groups])
+        starts = []
+        for *powers, slope in itertools.product(*self.grid.values(), self.slopes):
+            logs = np.array([project(np.stack([d[group]**-slope, np.ones(group.sum())], axis=-1),
+                                     outcome_R[group]) for group in groups])
+            lines = [np.polyfit(sizes**power, log, 1)
+                     for power, log in zip(powers[1:], logs.T, strict=True)]
+            b1 = np.log(slope) - _RISE * np.mean(sizes**powers[0])
+            starts.append([_RISE, b1, powers[0], *lines[0], powers[1], *lines[1], powers[2]])
+        return self.internal(np.array(starts))
+
+
+def _interleave(*columns: Any) -> Any:
+    """Three arrays [B, 3], perhaps complex, as [B, 9] in turns."""
+    return np.stack(columns, axis=-1).reshape(len(columns[0]), -1)
+
+
+FORMS: tuple[Form, ...] = (
+    Farseer(
+        name="farseer",
+        formula="exp(a3 N^gamma + b3) + exp(a2 N^beta + b2) D^-exp(a1 N^alpha + b1)",
+        source="Li et al. 2025, Farseer, section 3", variables=("n", "d"),
+        parameters=("a1", "b1", "alpha", "a2", "b2", "beta", "a3", "b3", "gamma"),
+        signed=("a1", "b1", "alpha", "a2", "b2", "beta", "a3", "b3", "gamma"), distinct=4,
+        grid={"alpha": (0.1,), "beta": (-0.1, 0.1), "gamma": (0.1, 0.25)},
+    ),
+)
+"""The law with constants that depend on N."""

@@ -1,0 +1,187 @@
+"""Kaplan against Chinchilla: counts of parameters, the published exponents, and refits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling.errors import UserError
+from scaling.laws import Bootstrap, Law, allocate, published
+from scaling.laws.counting import Relation, curve, published_relation, recount, relation_between
+from scaling.laws.reconcile import CONVENTIONS, frontier, kaplans_study, reconcile, refit
+
+OMEGA = 47491
+
+
+def _law(name: str) -> Law:
+    law = published()[name].law
+    assert law is not None
+    return law
+
+
+def _exact(law: Law, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """C at which N without embeddings is the best, and d log N / d log C there, from the
+    condition alpha A N_T^(-alpha-1) dN_T/dN = beta B D^-beta / N solved by hand."""
+    _, a, b, alpha, beta = law.point[0]
+    total, slope = n + OMEGA * np.cbrt(n), 1 + OMEGA / 3 * n ** (-2 / 3)
+    d = (beta * b * total ** (alpha + 1) / (alpha * a * n * slope)) ** (1 / beta)
+    c = 6 * n * d
+    # Pearce and Song 2024, the local exponent 1/g.
+    x = n ** (2 / 3)
+    g = (1 - (x + OMEGA / 9) / (x + OMEGA / 3) / beta
+         + (alpha + 1) / beta * (x + OMEGA / 3) / (x + OMEGA))
+    return c, 1 / g
+
+
+@pytest.mark.parametrize(("name", "exponent"), [("besiroglu2024", 0.7805),
+                                                ("hoffmann2022-3", 0.7388)])
+def test_kaplans_method_finds_kaplans_exponent(name: str, exponent: float) -> None:
+    assert kaplans_study(_law(name)).exponent == pytest.approx(exponent, abs=5e-5)
+
+
+@pytest.mark.parametrize("name", ["besiroglu2024", "hoffmann2022-3"])
+def test_the_frontier_without_embeddings_is_exact(name: str) -> None:
+    law = _law(name)
+    n = np.array([1e3, 1e5, 1e7, 1.5e9, 1e12])
+    c, local = _exact(law, n)
+    found = frontier(law, "non-embedding", list(c))
+    np.testing.assert_allclose([row.n for row in found.allocations], n, rtol=1e-6)
+    np.testing.assert_allclose([row.a for row in found.allocations], local, rtol=1e-4)
+    for row, budget in zip(found.allocations, c, strict=True):
+        assert 6 * row.n * row.d == pytest.approx(budget)
+        assert row.counting == "non-embedding"
+    # Kaplan's range stands between: neither Chinchilla's exponent nor that of embeddings alone.
+    assert local[-1] == pytest.approx(law.exponents["a"], abs=1e-3)
+    _, _, _, alpha, beta = law.point[0]
+    assert _exact(law, np.array([1e-3]))[1] == pytest.approx(beta / (alpha / 3 + beta), rel=1e-3)
+
+
+def test_what_moves_between_the_counts() -> None:
+    law = _law("besiroglu2024")
+    found = reconcile(law, [1e17, 1e19, 1e21])
+    assert found.total.power.exponent == pytest.approx(law.exponents["a"])
+    assert found.total.power.at(1e19) == pytest.approx(allocate(law, 1e19).n)
+    assert found.non_embedding.power.exponent > found.total.power.exponent + 0.02
+    for with_, without in zip(found.total.allocations, found.non_embedding.allocations,
+                              strict=True):
+        assert without.n < with_.n  # embeddings are not among them,
+        assert without.d > with_.d  # nor is their compute, which leaves more for tokens
+        assert without.loss < with_.loss
+    content = found.to_json()
+    assert content["kaplans_study"]["exponent"] == found.study.exponent
+    assert "47491" in content["relation"]
+
+
+def test_counts_undo_each_other() -> None:
+    n = np.geomspace(1, 1e13, 60)
+    for relation in (published_relation(), published_relation(1e6)):
+        np.testing.assert_allclose(relation.non_embedding(relation.total(n)), n, rtol=1e-12)
+    assert published_relation().total(np.array([1e6]))[0] == pytest.approx(1e6 + 4_749_100)
+    bare = np.array([1e5, 1e6, 1e8])
+    own = relation_between(bare + 1000 * np.sqrt(bare), bare, "models.csv")
+    np.testing.assert_allclose(own.non_embedding(own.total(n[10:])), n[10:], rtol=1e-9)
+    np.testing.assert_allclose(own.total(bare), bare + 1000 * np.sqrt(bare), rtol=1e-12)
+
+
+def test_a_law_recounted_is_the_same_law() -> None:
+    """The same models have the same losses, and a count with nothing between changes nothing."""
+    law = _law("besiroglu2024")
+    bare = recount(law, "non-embedding")
+    n, d = np.array([1e5, 1e9]), np.array([1e10, 1e11])
+    total = n + OMEGA * np.cbrt(n)
+    np.testing.assert_allclose(bare.loss({"n": n, "d": d}), law.loss({"n": total, "d": d}),
+                               rtol=1e-12)
+    assert recount(law, "total") is law
+    same = Relation(lambda n: n, lambda n: n, "no embeddings")
+    assert allocate(recount(law, "non-embedding", same), 1e20).n == pytest.approx(
+        allocate(law, 1e20).n, rel=1e-7)
+    # Gadre's law has C in it, which is 6 N D of its own N.
+    gadre = _law("gadre2024-c4")
+    at = {"n": n, "d": d, "c": 6 * n * d}
+    own = {"n": total, "d": d, "c": 6 * total * d}
+    np.testing.assert_allclose(recount(gadre, "non-embedding").loss(at), gadre.loss(own))
+
+
+def test_intervals_come_along() -> None:
+    law = _law("besiroglu2024")
+    samples = law.point * np.exp(0.02 * np.random.default_rng(0).standard_normal((50, 5)))
+    law = replace(law, bootstrap=Bootstrap(50, 50, 0, samples, np.zeros(5)), n_runs=100)
+    bare = allocate(recount(law, "non-embedding"), 1e19)
+    assert bare.a_interval[0] < bare.a < bare.a_interval[1]
+    assert any("vocabulary of 32,000" in warning for warning in bare.warnings)
+    one = kaplans_study(replace(law, bootstrap=None, params=dict(
+        zip(law.form.parameters, samples[0], strict=True))))
+    study = kaplans_study(law)
+    assert study.interval[0] < study.exponent < study.interval[1]
+    spread = study.interval[1] - study.interval[0]
+    assert abs(one.exponent - study.exponent) < 3 * spread
+
+
+def test_counts_that_cannot_be_changed() -> None:
+    law = _law("besiroglu2024")
+    foreign = replace(law, convention={**law.convention, "n": "column Model Size"})
+    with pytest.raises(UserError, match="--n-convention"):
+        recount(foreign, "total")
+    with pytest.raises(UserError, match="not one of N"):
+        recount(_law("kaplan2020-c"), "total")
+    with pytest.raises(UserError, match="omega -1"):
+        published_relation(-1)
+    with pytest.raises(UserError, match="at least two are needed"):
+        relation_between(np.array([1e6]), np.array([1e5]), "models.csv")
+    with pytest.raises(UserError, match="one of total parameters is expected"):
+        kaplans_study(_law("kaplan2020-nd"))
+    with pytest.raises(UserError, match="frontier"):
+        frontier(law, "total", [1e20])
+
+
+def test_a_curve_is_a_power_law_beyond_its_points() -> None:
+    x = np.geomspace(1e3, 1e6, 7)
+    line = curve(x, 5 * x**0.8, "models", "count")
+    far = np.array([1.0, 1e12])
+    np.testing.assert_allclose(line(far), 5 * far**0.8, rtol=1e-9)
+
+
+@pytest.fixture
+def counted() -> pd.DataFrame:
+    """Runs of models with embeddings, whose losses follow Besiroglu's law of total N."""
+    n = np.repeat(np.geomspace(1e5, 1e9, 6), 6)
+    total = n + OMEGA * np.cbrt(n)
+    d = np.tile(np.geomspace(1e9, 1e12, 6), 6)
+    law = _law("besiroglu2024")
+    return pd.DataFrame({
+        "params_total": total, "params_non_embedding": n, "tokens": d, "flops_6nd": 6 * total * d,
+        "flops_counted": 6 * (total + 3e5 * np.cbrt(n)) * d,
+        "loss": law.loss({"n": total, "d": d}),
+    })
+
+
+def test_refits_under_every_count(counted: pd.DataFrame) -> None:
+    found = refit(counted, "runs", [1e18, 1e20], resamples=0)
+    assert [entry.convention.name for entry in found] == [way.name for way in CONVENTIONS]
+    rows = {entry.convention.name: entry for entry in found}
+    plain = rows["N total, C 6 N D"]
+    assert plain.allocations[0].n == pytest.approx(
+        allocate(_law("besiroglu2024"), 1e18).n, rel=1e-3)
+    assert plain.law.params["alpha"] == pytest.approx(0.3478, rel=1e-3)
+    # Without embeddings the same runs give another law, with a steeper N*.
+    bare = rows["N non-embedding, C 6 N D"]
+    assert bare.law.exponents["a"] > plain.law.exponents["a"] + 0.02
+    # FLOPs that count more for a token make the models of a budget smaller, and the small ones
+    # most: N* grows faster.
+    more = rows["N total, C flops_counted"]
+    for dear, cheap in zip(more.allocations, plain.allocations, strict=True):
+        assert dear.n * dear.d < cheap.n * cheap.d
+        price = dear.n + 3e5 * np.cbrt(published_relation().non_embedding(np.array([dear.n]))[0])
+        assert 6 * price * dear.d == pytest.approx(dear.c, rel=0.02)
+    assert more.allocations[0].a > plain.allocations[0].a
+
+
+def test_refits_of_a_table_that_counts_one_way(counted: pd.DataFrame) -> None:
+    found = refit(counted[["params_total", "tokens", "loss"]], "runs", [1e20], resamples=0)
+    assert [entry.convention.name for entry in found] == ["N total, C 6 N D"]
+    assert found[0].to_json()["params"]["beta"] == pytest.approx(0.3658, rel=1e-3)
+    with pytest.raises(UserError, match="none of the columns params_non_embedding, params_total"):
+        refit(counted[["tokens", "loss"]], "runs", [1e20], resamples=0)

@@ -1,0 +1,137 @@
+"""Resamples, intervals and standard errors, against theory and against each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from scaling.laws import FORMS, Robust, bootstrap, fit, from_frame
+from scaling.laws.intervals import adjusted
+from scaling.laws.minimise import minimise
+
+
+def line(runs: int = 40, noise: float = 0.05, seed: int = 0, **options: object):
+    """A power law of one variable by least squares: a straight line, of which all is known."""
+    rng = np.random.default_rng(seed)
+    n = np.exp(rng.uniform(10, 20, runs))
+    loss = (1e9 / n) ** 0.1 * np.exp(noise * rng.standard_normal(runs))
+    table = from_frame(pd.DataFrame({"N": n, "loss": loss}), "line", n="N", needs=("n",))
+    form = replace(FORMS["kaplan-n"], envelope=None)
+    return table, fit(table, form, resamples=2000, **options)  # type: ignore[arg-type]
+
+
+def textbook(table) -> tuple[float, float]:
+    """The slope and its standard error, by scipy."""
+    found = stats.linregress(np.log(table.n), np.log(table.loss))
+    return -found.slope, found.stderr
+
+
+def test_standard_errors_are_those_of_a_straight_line() -> None:
+    table, law = line(runs=200)
+    slope, error = textbook(table)
+    assert law.params["alpha_N"] == pytest.approx(slope, rel=1e-9)
+    for found in (law.se["alpha_N"], law.se_delta["alpha_N"],
+                  line(runs=200, by="residual")[1].se["alpha_N"]):
+        assert found == pytest.approx(error, rel=0.12)
+
+
+def test_runs_of_a_size_that_err_together_want_to_be_drawn_together() -> None:
+    """Each size has an error of its own, shared by its eight runs: as good as one run each."""
+    rng = np.random.default_rng(1)
+    sizes = np.repeat(np.geomspace(1e6, 1e9, 20), 8)
+    shared = np.repeat(0.05 * rng.standard_normal(20), 8)
+    table = from_frame(pd.DataFrame({"N": sizes * np.exp(1e-9 * np.arange(160)), "S": sizes,
+                                     "loss": (1e9 / sizes) ** 0.1 * np.exp(shared)}),
+                       "sizes", n="S", needs=("n",))
+    form = replace(FORMS["kaplan-n"], envelope=None)
+    by_case = fit(table, form, resamples=1000).se["alpha_N"]
+    by_size = fit(table, form, resamples=1000, by="size").se["alpha_N"]
+    honest = stats.linregress(np.log(np.unique(sizes)), shared[::8]).stderr
+    assert by_size == pytest.approx(honest, rel=0.25)
+    assert by_case < 0.6 * by_size
+
+
+def test_bca_of_a_mean_is_efrons() -> None:
+    """The bias and acceleration of a mean have closed forms (Efron 1987, section 4)."""
+    rng = np.random.default_rng(2)
+    data = rng.exponential(size=60)
+    samples = rng.choice(data, (20_000, 60)).mean(axis=1)
+    left_out = (data.sum() - data) / 59
+    low, high = adjusted(samples[:, None], np.array([data.mean()]), left_out[:, None], 0.9)
+    acceleration = ((data - data.mean()) ** 3).sum() / (
+        6 * ((data - data.mean()) ** 2).sum() ** 1.5)
+    bias = stats.norm.ppf((samples < data.mean()).mean())
+    for end, z in ((low, stats.norm.ppf(0.05)), (high, stats.norm.ppf(0.95))):
+        at = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+        assert end[0] == pytest.approx(np.quantile(samples, at), rel=1e-3)
+    other = stats.bootstrap((data,), np.mean, confidence_level=0.9, n_resamples=20_000,
+                            random_state=rng)
+    assert (low[0], high[0]) == pytest.approx(other.confidence_interval, rel=0.01)
+
+
+def test_intervals_without_a_jackknife_are_percentiles() -> None:
+    samples = np.random.default_rng(3).lognormal(size=(500, 2))
+    low, high = adjusted(samples, np.array([1.0, 1.0]), None, 0.9)
+    np.testing.assert_allclose([low, high], np.quantile(samples, [0.05, 0.95], axis=0))
+    # All resamples on one side of the estimate: nothing to correct by.
+    edge = adjusted(samples, np.zeros(2), samples[:50], 0.9)
+    np.testing.assert_allclose(edge, (low, high))
+
+
+def test_with_many_runs_a_newton_step_is_a_refit(grid, monkeypatch) -> None:
+    """Both ways on the same 3,000 runs: the step's error is small beside the spread."""
+    rng = np.random.default_rng(4)
+    n, d = np.exp(rng.uniform(np.log([1e7, 1e9]), np.log([1e9, 1e11]), (3000, 2))).T
+    loss = (1.7 + 400 / n**0.34 + 900 / d**0.33) * np.exp(0.004 * rng.standard_normal(3000))
+    table = from_frame(pd.DataFrame({"N": n, "D": d, "loss": loss}), "many", n="N", d="D")
+    for by in ("case", "residual"):
+        refitted = fit(table, "chinchilla", resamples=60, by=by)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            patch.setattr(bootstrap, "_MANY", 1000)
+            stepped = fit(table, "chinchilla", resamples=60, by=by)  # type: ignore[arg-type]
+        spread = refitted.samples.std(axis=0)
+        off = np.abs(stepped.samples - refitted.samples).mean(axis=0)
+        assert (off < 0.1 * spread).all(), by
+        left_out = stepped.bootstrap.left_out - refitted.bootstrap.left_out
+        assert (np.abs(left_out).max(axis=0) < 0.1 * spread).all()
+
+
+def test_resamples_that_end_lower_from_afar_are_all_fitted_again(grid) -> None:
+    """From a wrong optimum far away, the check finds the right one for every resample."""
+    table = from_frame(grid(noise=0.003), "runs")
+    form = FORMS["chinchilla"]
+    x = form.coordinates(table.values)
+    x, y = x - x.mean(axis=0), np.log(table.loss)
+    starts = form.starts(x, table.loss)
+    found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, Robust("huber"))
+    right = found.theta[found.value.argmin()]
+    problem = bootstrap.Problem(form, x, y, table.n, right, starts, Robust("huber"))
+    good = bootstrap.refit(problem, "case", 80, 0)
+
+    def stuck(problem, y_BR, w_BR, begin_BP):
+        """A minimiser that cannot leave a wrong optimum, but works from the starts."""
+        ends = minimise(form, problem.x, y_BR, w_BR, begin_BP, problem.robust)
+        wrong = (begin_BP == problem.optimum).all(axis=1)
+        ends.value[wrong] *= 2
+        ends.theta[wrong] = 7.0
+        return ends
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "_solve", stuck)
+        again = bootstrap.refit(problem, "case", 80, 0)
+    np.testing.assert_allclose(again, good, rtol=1e-3)
+
+
+def test_a_short_study_of_coverage() -> None:
+    """experiments/interval_coverage.py in little: 54 sweeps, each asked for four quantities."""
+    from experiments.interval_coverage import study
+
+    rows = study(54, resamples=200)
+    held = rows[rows["method"] == "bca"].groupby("quantity")["held"].mean()
+    # Three standard errors of 54 trials at 90%.
+    assert held.between(0.90 - 0.122, 1.0).all(), held
+    assert 0.82 <= held.mean() <= 0.97
