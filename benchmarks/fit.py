@@ -23,8 +23,8 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from scaling.laws import FORMS, RunsTable, fit, from_frame, published, read
-from scaling.laws.bootstrap import refit
-from scaling.laws.robust import DELTA, HUBER
+from scaling.laws.fitting.bootstrap import refit
+from scaling.laws.fitting.robust import DELTA, HUBER
 
 RESAMPLES = 4000
 SAMPLE = 40  # of the loop's starts and resamples in a round

@@ -46,11 +46,11 @@ from scaling.cli.terminal import out, print_table, progress
 from scaling.errors import UserError
 from scaling.files import write_atomically
 from scaling.laws import Law, RunsTable, fit, from_frame
-from scaling.laws.design import Design, by_ratio, isoflop
-from scaling.laws.fisher import WIDE, Noise, target
+from scaling.laws.planning.design import Design, by_ratio, isoflop
+from scaling.laws.planning.fisher import WIDE, Noise, target
+from scaling.laws.planning.simulate import simulate, simulate_study
+from scaling.laws.planning.suggest import suggest
 from scaling.laws.published import published_named
-from scaling.laws.simulate import simulate, simulate_study
-from scaling.laws.suggest import suggest
 
 RESULTS = Path("results/next_runs")
 PILOT_SIZES = (2e7, 4.3e7, 9.3e7, 2e8)

@@ -14,8 +14,8 @@ from scaling.errors import UserError
 
 if TYPE_CHECKING:
     from scaling.laws import Allocation, Law, Published
-    from scaling.laws.allocate import Sizes
-    from scaling.laws.budgets import Budget
+    from scaling.laws.planning.allocate import Sizes
+    from scaling.laws.planning.budgets import Budget
 
 _SECONDS_PER_HOUR = 3600
 
@@ -66,9 +66,9 @@ def allocate(
     answer to what is asked.
     """
     from scaling.files import write_atomically
-    from scaling.laws.allocate import allocate as allocate_law
-    from scaling.laws.allocate import answers, side_by_side
-    from scaling.laws.budgets import Budget
+    from scaling.laws.planning.allocate import allocate as allocate_law
+    from scaling.laws.planning.allocate import answers, side_by_side
+    from scaling.laws.planning.budgets import Budget
 
     targets = None if loss is None else [Budget(loss=value) for value in numbers(loss, "--loss")]
     given = pairs(at or [], "--at")
@@ -169,8 +169,8 @@ def laws_called(name: str, question: Budget) -> list[tuple[str, Law | Published 
         UserError: there is no such law or file, or none in the file divides compute.
     """
     from scaling.laws import Law, load
-    from scaling.laws.allocate import answers
-    from scaling.laws.budgets import divides
+    from scaling.laws.planning.allocate import answers
+    from scaling.laws.planning.budgets import divides
     from scaling.laws.published import published_named
 
     path = Path(name)

@@ -51,7 +51,7 @@ def fit_all(
 def _curves(path: Path, frame: pd.DataFrame, columns: dict[str, str | None]) -> Curves:
     """Training curves: a results folder's, or a table with a row for every point of every run."""
     from scaling.laws import curves_from_frame
-    from scaling.laws.table import N_COLUMNS, read_frame
+    from scaling.laws.runs.table import N_COLUMNS, read_frame
 
     size = N_COLUMNS["total"]
     beside = path.parent / "curves.csv"

@@ -14,8 +14,8 @@ from scaling.cli.terminal import err, finite, out, print_table
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws.compare import Agreement, Entry
-    from scaling.laws.counting import Relation
+    from scaling.laws.planning.compare import Agreement, Entry
+    from scaling.laws.planning.counting import Relation
 
 _BUDGETS = "1e18,1e20,1e22,1e24"
 _NAMES = {"a": "a", "n": "N*", "d": "D*", "loss": "loss"}
@@ -55,9 +55,9 @@ def compare(
     model and its tokens, and only what is called N and C changes.
     """
     from scaling.files import write_atomically
-    from scaling.laws.budgets import Budget
-    from scaling.laws.compare import agreements
-    from scaling.laws.compare import compare as compare_laws
+    from scaling.laws.planning.budgets import Budget
+    from scaling.laws.planning.compare import agreements
+    from scaling.laws.planning.compare import compare as compare_laws
 
     budgets = numbers(compute or [_BUDGETS], "--compute")
     given = pairs(at or [], "--at")
@@ -81,8 +81,8 @@ def compare(
 
 
 def _relation(models: Path | None, omega: float | None) -> Relation:
-    from scaling.laws.counting import published_relation, relation_between
-    from scaling.laws.table import N_COLUMNS, file_of, read_frame
+    from scaling.laws.planning.counting import published_relation, relation_between
+    from scaling.laws.runs.table import N_COLUMNS, file_of, read_frame
 
     if models is None:
         return published_relation(omega)

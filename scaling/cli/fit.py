@@ -156,7 +156,7 @@ def fit(
     from scaling.files import write_atomically
     from scaling.laws import fit as fit_law
     from scaling.laws import from_frame, save
-    from scaling.laws.table import file_of, read_frame
+    from scaling.laws.runs.table import file_of, read_frame
 
     if bootstrap < 0 or seed < 0:
         raise UserError("--bootstrap and --seed are whole numbers from zero on")
@@ -281,7 +281,7 @@ def _columns(column: Sequence[str] | None, forms: Sequence[Form]) -> dict[str, s
 
 def _needs(form: Form, frame: pd.DataFrame) -> tuple[str, ...]:
     """Which of N, D and C to read: the form's own, and others that one of our tables has."""
-    from scaling.laws.table import N_COLUMNS
+    from scaling.laws.runs.table import N_COLUMNS
     from scaling.laws.variables import VARIABLES
 
     ours = {"n": N_COLUMNS[form.counting], "d": VARIABLES["d"].column}

@@ -12,9 +12,9 @@ from scaling.errors import UserError
 
 if TYPE_CHECKING:
     from scaling.laws import Law
-    from scaling.laws.design import Design
-    from scaling.laws.fisher import Noise
-    from scaling.laws.simulate import Faults, Study
+    from scaling.laws.planning.design import Design
+    from scaling.laws.planning.fisher import Noise
+    from scaling.laws.planning.simulate import Faults, Study
 
 _SHOWN_TARGETS = ("n-star", "loss", "a")
 _MOST_NUMBERS = 10_000
@@ -74,8 +74,8 @@ def simulate(
     the table's parameter counts are that N.
     """
     from scaling.files import write_atomically
-    from scaling.laws import simulate as simulations
-    from scaling.laws.fisher import Noise
+    from scaling.laws.planning import simulate as simulations
+    from scaling.laws.planning.fisher import Noise
 
     chosen = law_called(law, form)
     if not chosen.converged:
@@ -159,8 +159,8 @@ def _design(
     law: Law, sizes: str | None, tokens: str | None, ratios: str | None, budgets: str | None,
     like: Path | None,
 ) -> Design:
-    from scaling.laws import design
-    from scaling.laws.table import file_of, read_frame
+    from scaling.laws.planning import design
+    from scaling.laws.runs.table import file_of, read_frame
 
     given = [name for name, value in (("--tokens", tokens), ("--ratios", ratios),
                                       ("--budgets", budgets), ("--like", like)) if value]
@@ -183,7 +183,7 @@ def _design(
 
 def _check_replaceable(path: Path) -> None:
     """Runs that somebody trained are not overwritten with runs that nobody did."""
-    from scaling.laws.table import read_frame
+    from scaling.laws.runs.table import read_frame
 
     if path.suffix != ".csv":
         raise UserError(f"--out {path}: a file that ends in .csv is expected")
@@ -198,8 +198,8 @@ def _study(
     law: Law, design: Design, noise: Noise, repeats: int, named: list[str] | None,
     at: float | None, draw: int, faults: Faults,
 ) -> Study:
-    from scaling.laws.fisher import target
-    from scaling.laws.simulate import simulate_study
+    from scaling.laws.planning.fisher import target
+    from scaling.laws.planning.simulate import simulate_study
 
     wanted = named or [name for name in _SHOWN_TARGETS if at is not None or name == "a"]
     targets = [target(law.form, name, at) for name in wanted]

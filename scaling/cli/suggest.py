@@ -12,7 +12,7 @@ from scaling.cli.terminal import err, out, print_json, print_table
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws.suggest import Suggestion
+    from scaling.laws.planning.suggest import Suggestion
 
 
 def suggest(
@@ -68,10 +68,10 @@ def suggest(
     theory of the fit expects, if the law holds: fit again after the first few runs, and ask again.
     """
     from scaling.laws import fit, form_named, read
-    from scaling.laws.fisher import Noise
-    from scaling.laws.fisher import target as target_of
-    from scaling.laws.suggest import limit
-    from scaling.laws.suggest import suggest as suggest_runs
+    from scaling.laws.planning.fisher import Noise
+    from scaling.laws.planning.fisher import target as target_of
+    from scaling.laws.planning.suggest import limit
+    from scaling.laws.planning.suggest import suggest as suggest_runs
 
     if bootstrap < 0:
         raise UserError("--bootstrap is a whole number from zero on")

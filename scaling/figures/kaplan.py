@@ -23,7 +23,7 @@ from scaling.figures.style import (
     size_colours,
 )
 from scaling.laws import LEVEL, Law, RunsTable
-from scaling.laws.table import Array
+from scaling.laws.runs.table import Array
 
 _PANELS = (
     ("c", "compute C (FLOP)", "Compute"),

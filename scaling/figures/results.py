@@ -15,7 +15,7 @@ from scaling.figures.style import Drawing, write
 from scaling.figures.surface import loss_surface
 from scaling.figures.tokens import loss_against_tokens
 from scaling.laws import Law, RunsTable, laws_of_loss, read
-from scaling.laws.table import N_COLUMNS, read_frame
+from scaling.laws.runs.table import N_COLUMNS, read_frame
 
 FIGURES = {
     "loss_against_tokens": "Learning curves, final held-out losses, and the fitted law.",

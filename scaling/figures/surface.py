@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from scaling.figures.style import ACCENT, INK, Drawing, canvas, count_axis, in_style, nice_ticks
 from scaling.laws import LEVEL, Law, RunsTable
 from scaling.laws.law import interval
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN, Array
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN, Array
 
 _GRID = 120
 

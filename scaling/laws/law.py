@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.bootstrap import Unit
+from scaling.laws.fitting.bootstrap import Unit
+from scaling.laws.fitting.intervals import adjusted
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.form import Form
-from scaling.laws.intervals import adjusted
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]

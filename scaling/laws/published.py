@@ -15,7 +15,7 @@ import numpy as np
 from scaling.errors import UserError
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.law import Interval, Law
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from scaling.errors import UserError
 from scaling.figures import open_results, plot
 from scaling.files import write_atomically
 from scaling.laws import with_heldout
-from scaling.laws.table import read_frame
+from scaling.laws.runs.table import read_frame
 from scaling.report import sections
 from scaling.report.page import page, text
 

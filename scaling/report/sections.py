@@ -12,7 +12,7 @@ import pandas as pd
 
 from scaling.figures.results import FIGURES, Results
 from scaling.laws import Law, allocate
-from scaling.laws.allocate import side_by_side
+from scaling.laws.planning.allocate import side_by_side
 from scaling.laws.show import (
     NOT_DETERMINED,
     convention,

@@ -10,9 +10,9 @@ import pytest
 
 from scaling.errors import UserError
 from scaling.laws import FORMS, Bootstrap, Law, allocate, fit, from_frame, published
-from scaling.laws.allocate import answers
-from scaling.laws.budgets import Budget
-from scaling.laws.optimise import solve
+from scaling.laws.planning.allocate import answers
+from scaling.laws.planning.budgets import Budget
+from scaling.laws.planning.optimise import solve
 
 CHINCHILLA = FORMS["chinchilla"]
 

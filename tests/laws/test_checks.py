@@ -14,8 +14,8 @@ import pytest
 from scaling.cli import main, terminal
 from scaling.errors import UserError
 from scaling.laws import FORMS, fit, from_frame
-from scaling.laws.checks import outcome
-from scaling.laws.where import condition
+from scaling.laws.runs.checks import outcome
+from scaling.laws.runs.where import condition
 
 Change = Callable[[pd.DataFrame], object]
 

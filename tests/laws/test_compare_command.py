@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from scaling.cli.main import app
 from scaling.errors import UserError
 from scaling.laws import Allocation, Bootstrap, allocate, published, save
-from scaling.laws.budgets import Budget
-from scaling.laws.compare import agreements, compare, verdict
-from scaling.laws.counting import Relation
+from scaling.laws.planning.budgets import Budget
+from scaling.laws.planning.compare import agreements, compare, verdict
+from scaling.laws.planning.counting import Relation
 
 
 def _run(*words: object) -> str:

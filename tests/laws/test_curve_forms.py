@@ -16,10 +16,10 @@ from scipy.optimize import brentq
 
 from scaling.errors import UserError
 from scaling.laws import FORMS, Bootstrap, Form, Law, allocate, fit, from_frame, published
-from scaling.laws.chain import chain
 from scaling.laws.forms import curves, hyperparameters
 from scaling.laws.forms.broken import broken
 from scaling.laws.forms.formula import Formula
+from scaling.laws.planning.chain import chain
 from scaling.laws.published import marks
 
 ROOT = Path(__file__).resolve().parents[2]

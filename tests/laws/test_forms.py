@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scaling.laws import FORMS, Form, PowerSum, Term, fit, from_frame
-from scaling.laws.minimise import minimise
-from scaling.laws.robust import Robust
+from scaling.laws.fitting.minimise import minimise
+from scaling.laws.fitting.robust import Robust
 
 FIRST = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")
 """Laws of N, D and C whose fits centre their logarithms; the others have files of their own."""

@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from scaling.errors import UserError
 from scaling.laws import FORMS, Bootstrap, Law, allocate, fit, from_frame, load, published, save
-from scaling.laws.allocate import side_by_side
+from scaling.laws.planning.allocate import side_by_side
 from scaling.laws.published import marks, published_named
 
 KEYS = ["law", "convention", "n_runs", "excluded", "params", "objective", "se", "se_delta",

@@ -17,11 +17,11 @@ from scipy.optimize import minimize_scalar
 
 from scaling.errors import UserError
 from scaling.laws import FORMS, Form, Robust, fit, from_frame, published
+from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms import annealing, batch, data, experts, farseer, powerlaws, precision
 from scaling.laws.forms.annealing import annealing_areas
 from scaling.laws.forms.batch import critical_batch, minimum_compute, minimum_steps
 from scaling.laws.forms.constrained import constrain
-from scaling.laws.minimise import minimise
 
 _SIZES, _TOKENS = np.geomspace(1e7, 1e10, 9), np.geomspace(1e8, 3e11, 8)
 _N, _D = np.repeat(_SIZES, 8), np.tile(_TOKENS, 9)

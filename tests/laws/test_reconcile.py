@@ -10,8 +10,14 @@ import pytest
 
 from scaling.errors import UserError
 from scaling.laws import Bootstrap, Law, allocate, published
-from scaling.laws.counting import Relation, curve, published_relation, recount, relation_between
-from scaling.laws.reconcile import CONVENTIONS, frontier, kaplans_study, reconcile, refit
+from scaling.laws.planning.counting import (
+    Relation,
+    curve,
+    published_relation,
+    recount,
+    relation_between,
+)
+from scaling.laws.planning.reconcile import CONVENTIONS, frontier, kaplans_study, reconcile, refit
 
 OMEGA = 47491
 

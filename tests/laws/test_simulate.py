@@ -17,10 +17,10 @@ from scaling.cli.simulate import numbers
 from scaling.cli.simulate import simulate as command
 from scaling.errors import UserError
 from scaling.laws import FORMS, Law, PowerSum, Robust, Term, from_frame, read, save
-from scaling.laws.design import by_ratio, isoflop, like, rectangle
-from scaling.laws.fisher import Noise, expected_sd, moments, target
+from scaling.laws.planning.design import by_ratio, isoflop, like, rectangle
+from scaling.laws.planning.fisher import Noise, expected_sd, moments, target
+from scaling.laws.planning.simulate import Faults, simulate, simulate_study
 from scaling.laws.published import published_named
-from scaling.laws.simulate import Faults, simulate, simulate_study
 
 PLAIN = {"n": "total", "d": "tokens", "c": "6 N D"}
 POWER = PowerSum(

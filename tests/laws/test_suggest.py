@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from scaling.cli.suggest import suggest as command
 from scaling.errors import UserError
 from scaling.laws import Law, PowerSum, Robust, RunsTable, Term, fit, from_frame
-from scaling.laws.choose import Choice
-from scaling.laws.design import Design, by_ratio, rectangle
-from scaling.laws.fisher import (
+from scaling.laws.planning.choose import Choice
+from scaling.laws.planning.design import Design, by_ratio, rectangle
+from scaling.laws.planning.fisher import (
     Noise,
     information,
     measured_noise,
@@ -30,9 +30,9 @@ from scaling.laws.fisher import (
     slope,
     target,
 )
+from scaling.laws.planning.simulate import Faults, simulate, simulate_study
+from scaling.laws.planning.suggest import candidates, limit, suggest
 from scaling.laws.published import published_named
-from scaling.laws.simulate import Faults, simulate, simulate_study
-from scaling.laws.suggest import candidates, limit, suggest
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scaling.laws import FORMS, Robust, bootstrap, fit, from_frame
-from scaling.laws.intervals import adjusted
-from scaling.laws.minimise import minimise
+from scaling.laws import FORMS, Robust, fit, from_frame
+from scaling.laws.fitting import bootstrap
+from scaling.laws.fitting.intervals import adjusted
+from scaling.laws.fitting.minimise import minimise
 
 
 def line(runs: int = 40, noise: float = 0.05, seed: int = 0, **options: object):

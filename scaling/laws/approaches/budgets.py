@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.approaches.line import Line, log_line
 from scaling.laws.approaches.optima import Optima
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from scaling.laws.approaches.envelope import POINTS, Curves, envelope
 from scaling.laws.approaches.frontier import APPROACHES, Frontier
 from scaling.laws.approaches.line import Line, log_line
 from scaling.laws.approaches.optima import Minimum, Noise, Optima, Screen, noise_of_seeds, screened
-from scaling.laws.table import SIX_ND, RunsTable
+from scaling.laws.runs.table import SIX_ND, RunsTable
 
 _SHOWN = 3  # budgets that an error names
 

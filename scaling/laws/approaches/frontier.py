@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
-from scaling.laws.allocate import FAR, Allocation
 from scaling.laws.approaches.line import Line
 from scaling.laws.approaches.optima import Optima
 from scaling.laws.law import LEVEL, Interval
+from scaling.laws.planning.allocate import FAR, Allocation
 
 APPROACHES: dict[str, str] = {
     "approach-1": "Hoffmann et al. 2022, section 3.1",

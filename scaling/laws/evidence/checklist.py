@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws import show
 from scaling.laws.law import LEVEL, Law
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 from scaling.laws.variables import VARIABLES
 
 Row = tuple[str, str, str]

@@ -13,10 +13,10 @@ from scaling.errors import UserError
 from scaling.laws.evidence.problem import Problem, label, prepare
 from scaling.laws.evidence.rows import Plain, aligned
 from scaling.laws.evidence.sensitivity import enough, without_each_size
+from scaling.laws.fitting.minimise import minimise
+from scaling.laws.fitting.robust import HUBER, Robust
 from scaling.laws.forms.form import Form
-from scaling.laws.minimise import minimise
-from scaling.laws.robust import HUBER, Robust
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.fit import fit, form_named
+from scaling.laws.fitting.fit import fit, form_named
+from scaling.laws.fitting.minimise import Minimum, minimise
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
 from scaling.laws.law import Law
-from scaling.laws.minimise import Minimum, minimise
-from scaling.laws.robust import Robust
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 

@@ -18,13 +18,13 @@ from scaling.laws.evidence.pinned import Quantity, pin, slope_of
 from scaling.laws.evidence.problem import Problem, label, prepare
 from scaling.laws.evidence.rows import Plain, aligned
 from scaling.laws.evidence.scale import Scale, scale_of
+from scaling.laws.fitting.minimise import minimise
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.formula import Formula
 from scaling.laws.law import LEVEL
-from scaling.laws.minimise import minimise
-from scaling.laws.robust import Robust
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from scaling.errors import UserError
 from scaling.laws.evidence.problem import label
 from scaling.laws.evidence.rows import Plain, aligned
 from scaling.laws.law import Law
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.evidence.problem import label
 from scaling.laws.evidence.rows import Plain, aligned
-from scaling.laws.fit import fit, form_named
+from scaling.laws.fitting.fit import fit, form_named
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
-from scaling.laws.robust import Robust
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

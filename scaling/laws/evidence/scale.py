@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from scaling.laws.robust import Robust
+from scaling.laws.fitting.robust import Robust
 
 Array = NDArray[np.float64]
 

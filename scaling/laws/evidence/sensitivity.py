@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.evidence.problem import Problem, label, prepare, sizes_of
 from scaling.laws.evidence.rows import Plain, aligned
+from scaling.laws.fitting.minimise import Minimum
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
-from scaling.laws.minimise import Minimum
-from scaling.laws.robust import Robust
-from scaling.laws.table import RunsTable
+from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import Power, PowerSum, Term
-from scaling.laws.robust import Robust
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.curve import Curve
-from scaling.laws.robust import Robust
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

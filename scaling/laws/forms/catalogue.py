@@ -6,6 +6,7 @@ law is a sum of power laws, a `Formula` where it is not.
 
 from __future__ import annotations
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms import (
     annealing,
     batch,
@@ -20,7 +21,6 @@ from scaling.laws.forms import (
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.kaplan import KaplanJoint
 from scaling.laws.forms.powers import Chinchilla, Power, Term
-from scaling.laws.robust import Robust
 from scaling.laws.variables import VARIABLES
 
 

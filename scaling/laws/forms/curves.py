@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms import downstream
 from scaling.laws.forms.broken import broken
 from scaling.laws.forms.curve import Curve
@@ -19,7 +20,6 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import PowerSum, Term
 from scaling.laws.forms.products import Product
 from scaling.laws.forms.sigmoidal import Sigmoidal
-from scaling.laws.robust import Robust
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form, project
 from scaling.laws.forms.formula import Formula
-from scaling.laws.robust import Robust
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """What a model can do, from its loss: errors and accuracies of downstream tasks.
 
-`scaling.laws.chain` puts one of these laws behind a law of the loss.
+`scaling.laws.planning.chain` puts one of these laws behind a law of the loss.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.formula import Formula
-from scaling.laws.robust import Robust
 
 Array = NDArray[np.float64]
 

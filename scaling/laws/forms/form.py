@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from scaling.laws.robust import HUBER, Robust
-from scaling.laws.table import Counting, RunsTable
+from scaling.laws.fitting.robust import HUBER, Robust
+from scaling.laws.runs.table import Counting, RunsTable
 
 Array = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ the outcome's logarithm, as straight lines in log-log are.
 
 from __future__ import annotations
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import Term
 from scaling.laws.forms.products import Product
-from scaling.laws.robust import Robust
 
 LEARNING_RATE = "learning rate"
 BATCH = "tokens in a batch"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.forms.form import EXPONENT_STARTS, Form, project
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
 

@@ -11,13 +11,13 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scaling.errors import UserError
-from scaling.laws.allocate import Allocation, Sizes, allocate
-from scaling.laws.budgets import Budget
-from scaling.laws.counting import Relation, published_relation, recount
 from scaling.laws.law import Interval, Law
+from scaling.laws.planning.allocate import Allocation, Sizes, allocate
+from scaling.laws.planning.budgets import Budget
+from scaling.laws.planning.counting import Relation, published_relation, recount
+from scaling.laws.planning.reconcile import PowerLaw, kaplans_study
 from scaling.laws.published import Published
-from scaling.laws.reconcile import PowerLaw, kaplans_study
-from scaling.laws.table import N_COLUMNS, SIX_ND, Counting
+from scaling.laws.runs.table import N_COLUMNS, SIX_ND, Counting
 
 Verdict = Literal["overlap", "apart", "inside", "outside"]
 QUANTITIES = ("a", "n", "d", "loss")

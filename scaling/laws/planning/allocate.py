@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.budgets import Budget, divides
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.law import Interval, Law
-from scaling.laws.optimise import Solution, solve
+from scaling.laws.planning.budgets import Budget, divides
+from scaling.laws.planning.optimise import Solution, solve
 from scaling.laws.published import Published, published
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
 

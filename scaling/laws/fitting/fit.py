@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws import checks
-from scaling.laws.bootstrap import Problem, Unit, leave_out, refit
-from scaling.laws.diagnose import Evidence, diagnose
+from scaling.laws.fitting.bootstrap import Problem, Unit, leave_out, refit
+from scaling.laws.fitting.diagnose import Evidence, diagnose
+from scaling.laws.fitting.intervals import delta_errors
+from scaling.laws.fitting.minimise import Minimum, minimise
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
-from scaling.laws.intervals import delta_errors
 from scaling.laws.law import Bootstrap, Interval, Law, Method
-from scaling.laws.minimise import Minimum, minimise
-from scaling.laws.robust import Robust
-from scaling.laws.table import RunsTable
+from scaling.laws.runs import checks
+from scaling.laws.runs.table import RunsTable
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

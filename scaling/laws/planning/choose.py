@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.fisher import Information
+from scaling.laws.planning.fisher import Information
 
 Array = NDArray[np.float64]
 

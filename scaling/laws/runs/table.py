@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws import cells, checks
+from scaling.laws.runs import cells, checks
+from scaling.laws.runs.where import condition
 from scaling.laws.variables import VARIABLES
-from scaling.laws.where import condition
 
 Array = NDArray[np.float64]
 Counting = Literal["total", "non-embedding"]

@@ -17,14 +17,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.allocate import Allocation, allocate
-from scaling.laws.budgets import Budget
-from scaling.laws.counting import Relation, curve, published_relation, recount
-from scaling.laws.fit import fit
+from scaling.laws.fitting.fit import fit
 from scaling.laws.forms.form import Form
 from scaling.laws.law import Interval, Law
+from scaling.laws.planning.allocate import Allocation, allocate
+from scaling.laws.planning.budgets import Budget
+from scaling.laws.planning.counting import Relation, curve, published_relation, recount
 from scaling.laws.published import counting as published_counting
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN, N_COLUMNS, SIX_ND, Counting, from_frame
+from scaling.laws.runs.table import (
+    FLOPS_PER_PARAMETER_TOKEN,
+    N_COLUMNS,
+    SIX_ND,
+    Counting,
+    from_frame,
+)
 
 Array = NDArray[np.float64]
 

@@ -11,12 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.design import Design
-from scaling.laws.fisher import Noise, Target, expected_sd, robust_of
+from scaling.laws.fitting.minimise import minimise
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.law import Interval, Law, interval
-from scaling.laws.minimise import minimise
-from scaling.laws.robust import Robust
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.planning.design import Design
+from scaling.laws.planning.fisher import Noise, Target, expected_sd, robust_of
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

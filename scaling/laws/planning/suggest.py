@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.choose import Choice
-from scaling.laws.design import Design
-from scaling.laws.fisher import (
+from scaling.laws.law import Interval, Law, interval
+from scaling.laws.planning.choose import Choice
+from scaling.laws.planning.design import Design
+from scaling.laws.planning.fisher import (
     Noise,
     Target,
     information,
@@ -27,8 +28,7 @@ from scaling.laws.fisher import (
     robust_of,
     slope,
 )
-from scaling.laws.law import Interval, Law, interval
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN, RunsTable
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN, RunsTable
 
 Array = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.minimise import Minimum, minimise
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
-from scaling.laws.minimise import Minimum, minimise
-from scaling.laws.robust import Robust
 
 Array = NDArray[np.float64]
 Unit = Literal["case", "residual", "size"]

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.budgets import Budget
 from scaling.laws.forms.form import Form
+from scaling.laws.planning.budgets import Budget
 
 Array = NDArray[np.float64]
 

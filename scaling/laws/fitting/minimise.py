@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.robust import Robust, Smooth
 from scaling.laws.forms.form import Form
-from scaling.laws.robust import Robust, Smooth
 
 Array = NDArray[np.float64]
 

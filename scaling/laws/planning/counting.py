@@ -20,7 +20,7 @@ from scaling.errors import UserError
 from scaling.laws.forms.form import Form
 from scaling.laws.law import Law
 from scaling.laws.published import counting as published_counting
-from scaling.laws.table import N_COLUMNS, SIX_ND, Counting
+from scaling.laws.runs.table import N_COLUMNS, SIX_ND, Counting
 
 Array = NDArray[np.float64]
 Curve = Callable[[Array], Array]

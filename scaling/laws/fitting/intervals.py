@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
-from scaling.laws.robust import Robust
 
 Array = NDArray[np.float64]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws import checks
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import PowerSum
 from scaling.laws.law import Bootstrap, Interval
-from scaling.laws.table import RunsTable
+from scaling.laws.runs import checks
+from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 Finding = tuple[str, set[str]]

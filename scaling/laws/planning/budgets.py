@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.laws.forms.form import Form
-from scaling.laws.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
 from scaling.laws.variables import VARIABLES
 
 Array = NDArray[np.float64]

@@ -19,7 +19,7 @@ from scaling.errors import UserError
 
 if TYPE_CHECKING:
     from scaling.laws.forms.form import Form
-    from scaling.laws.table import RunsTable
+    from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -189,7 +189,7 @@ def _swapped(table: RunsTable) -> Iterator[str]:
 
 def _compute(table: RunsTable) -> Iterator[tuple[bool, str]]:
     """Where N, D and C are all given: C against 6 N D. Pairs of (serious, text)."""
-    from scaling.laws.table import SIX_ND, six_nd
+    from scaling.laws.runs.table import SIX_ND, six_nd
 
     ratio = table.c / six_nd(table.n, table.d)
     middle, spread = float(np.median(ratio)), float(ratio.max() / ratio.min())

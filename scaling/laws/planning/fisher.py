@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from scaling.errors import UserError
-from scaling.laws.budgets import Budget, divides
+from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
 from scaling.laws.law import LEVEL, Interval, Law
-from scaling.laws.optimise import solve
-from scaling.laws.robust import Robust
-from scaling.laws.table import RunsTable
+from scaling.laws.planning.budgets import Budget, divides
+from scaling.laws.planning.optimise import solve
+from scaling.laws.runs.table import RunsTable
 
 Array = NDArray[np.float64]
 

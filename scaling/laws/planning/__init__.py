@@ -1,0 +1,1 @@
+"""What laws are for: budgets divided, counts reconciled, sweeps simulated and suggested."""
