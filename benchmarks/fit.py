@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from scaling.laws import FORMS, RunsTable, fit, from_frame, published, read
-from scaling.laws.fitting.bootstrap import refit
+from scaling.laws.fitting.bootstrap import Problem, refit
 from scaling.laws.fitting.robust import DELTA, HUBER
 
 RESAMPLES = 4000
@@ -88,8 +88,8 @@ def main() -> None:
         inner[1] -= theta[3] * centre[0]
         inner[2] -= theta[4] * centre[1]
         began = time.perf_counter()
-        again = refit(form, x - centre, y, inner, form.starts(x - centre, table.loss), HUBER,
-                      RESAMPLES, 0)
+        again = refit(Problem(form, x - centre, y, table.n, inner,
+                              form.starts(x - centre, table.loss), HUBER), "case", RESAMPLES, 0)
         clock("bootstrap", began)
         began = time.perf_counter()
         for place in rng.choice(len(starts), SAMPLE, replace=False):

@@ -12,7 +12,6 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from scaling.figures.style import ACCENT, INK, Drawing, canvas, count_axis, in_style, nice_ticks
 from scaling.laws import LEVEL, Law, RunsTable
-from scaling.laws.law import interval
 from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN, Array
 
 _GRID = 120
@@ -94,10 +93,10 @@ def _frontier(axes: Axes, law: Law, c: Array) -> pd.DataFrame:
     rows["n"] = [_optimum(law, law.point, value)[0] for value in c]
     rows["loss"] = law.loss({"n": rows["n"].to_numpy(),
                              "d": c / (FLOPS_PER_PARAMETER_TOKEN * rows["n"].to_numpy())})
-    if len(law.samples):
-        bands = np.array([interval(_optimum(law, law.samples, value)) for value in c])
-        rows["n_low"], rows["n_high"] = bands.T
-        axes.fill_between(c, bands[:, 0], bands[:, 1], color=INK, alpha=0.25, lw=0, zorder=2)
+    band = law.band(lambda params: np.column_stack([_optimum(law, params, v) for v in c]))
+    if band is not None:
+        rows["n_low"], rows["n_high"] = band
+        axes.fill_between(c, *band, color=INK, alpha=0.25, lw=0, zorder=2)
     axes.plot(c, rows["n"], color=INK, lw=1.8, zorder=3)
     return rows
 

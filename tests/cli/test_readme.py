@@ -71,8 +71,9 @@ def test_every_make_target_exists():
 
 def test_every_help_has_an_example(scaling):
     for command in (
-        "train", "fit", "allocate", "plot", "report", "schema", "data prepare", "data show",
+        "train", "fit", "allocate", "compare", "simulate", "plot", "report", "schema", "data prepare", "data show",
         "sweep plan", "sweep run", "sweep status", "sweep retry", "sweep export",
+        "sweep suggest",
     ):
         shown = scaling(*command.split(), "--help")
         assert shown.returncode == 0

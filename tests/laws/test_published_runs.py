@@ -74,13 +74,13 @@ def test_delta_moves_the_coefficient_as_known(reference) -> None:
 
 
 def test_bootstrap_spread_of_the_240_runs(reference) -> None:
-    law = fit(_epoch(reference(_EPOCH), drop=5), "chinchilla", resamples=1000)
-    # Two draws of 1000 differ by about 3% in a standard deviation, more where the tail is long.
-    known = {"A": (123.2, 0.06), "B": (1281, 0.15), "E": (0.0255, 0.08), "alpha": (0.0152, 0.06),
-             "beta": (0.0205, 0.06)}
-    for name, (sd, tolerance) in known.items():
-        assert law.se[name] == pytest.approx(sd, rel=tolerance), name
+    """Standard deviations to 5%. A thousand resamples, as those that the figures come from, know
+    B's to 10% only, the others to 2 or 3%; hence twenty times as many here."""
+    law = fit(_epoch(reference(_EPOCH), drop=5), "chinchilla", resamples=20_000, seed=7)
+    known = {"A": 123.2, "B": 1281, "E": 0.0255, "alpha": 0.0152, "beta": 0.0205}
+    for name, sd in known.items():
+        assert law.se[name] == pytest.approx(sd, rel=0.05), name
     samples = law.form.allocation_exponent(law.samples)
     assert np.quantile(samples, [0.1, 0.9]) == pytest.approx([0.491, 0.542], abs=2e-3)
     assert law.bootstrap is not None
-    assert law.bootstrap.converged >= 990
+    assert law.bootstrap.converged == 20_000
