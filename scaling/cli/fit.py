@@ -321,7 +321,7 @@ def _print_law(law: Law, said: set[str]) -> None:
               style="bold", markup=False)
     for line in (show.counted(law), show.convention(law), show.evidence(law)):
         out.print(line, markup=False)
-    print_table("", ("parameter", "value", "se", "90% interval", "unit"), show.parameters(law))
+    print_table("", show.PARAMETER_COLUMNS, show.parameters(law))
     if law.heldout:
         print_table("", ("held out", "N", "D", "predicted", "90% interval", "measured", "error"), [
             (run, show.count(row["n"]), show.count(row["d"]), show.number(row["predicted"]),

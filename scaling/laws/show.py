@@ -70,14 +70,19 @@ def unknown(law: Law, name: str) -> bool:
     return name in law.se and law.se[name] is None
 
 
-def parameters(law: Law) -> list[tuple[str, str, str, str, str]]:
-    """Rows of (name, value, standard error, 90% interval, unit), with the exponents a and b."""
+PARAMETER_COLUMNS = ("parameter", "value", "se", "se by delta", "90% interval", "unit")
+
+
+def parameters(law: Law) -> list[tuple[str, str, str, str, str, str]]:
+    """Rows of name, value, standard errors by the bootstrap and by the delta method, 90% interval
+    and unit, with the exponents a and b."""
     exponents = {name: law.exponents[name] for name in ("a", "b") if name in law.exponents
                  and (law.exponents[name] is not None or name in law.se)}
     rows = []
     for name, value in {**law.params, **exponents}.items():
         shown = NOT_DETERMINED if value is None or unknown(law, name) else number(value)
-        rows.append((_long(name), shown, number(law.se.get(name), 3), span(law.intervals.get(name)),
+        rows.append((_long(name), shown, number(law.se.get(name), 3),
+                     number(law.se_delta.get(name), 3), span(law.intervals.get(name)),
                      law.form.units.get(name, "")))
     return rows
 

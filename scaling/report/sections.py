@@ -15,6 +15,7 @@ from scaling.laws import Law, allocate
 from scaling.laws.planning.allocate import side_by_side
 from scaling.laws.show import (
     NOT_DETERMINED,
+    PARAMETER_COLUMNS,
     convention,
     count,
     counted,
@@ -83,8 +84,7 @@ def law_tables(laws: Sequence[Law]) -> str:
                       f"{text(law.form.formula)}</code></h3>")
         blocks.append(f'<p class="muted">{text(law.form.source)}. {text(counted(law))}. '
                       f"{text(convention(law))}. {text(evidence(law))}.</p>")
-        blocks.append(table(("parameter", "value", "standard error", "90% interval", "unit"),
-                            parameters(law)))
+        blocks.append(table(PARAMETER_COLUMNS, parameters(law)))
         if law.heldout:
             rows = [(run, count(r["n"]), count(r["d"]), number(r["predicted"]),
                      span(r["interval"]), number(r["measured"]), percent(r["relative_error"]))

@@ -222,7 +222,7 @@ def _starts(k: _Known) -> str | None:
 
 def _values(k: _Known) -> str:
     return "; ".join(f"{name} {value}" + (f" ({span})" if span != "-" else "")
-                     for name, value, _, span, _ in show.parameters(k.law))
+                     for name, value, *_, span, _ in show.parameters(k.law))
 
 
 def _intervals(k: _Known) -> str | None:

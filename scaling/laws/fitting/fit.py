@@ -181,7 +181,8 @@ def _check_enough(form: Form, table: RunsTable, fitted: RunsTable) -> None:
         there = len(np.unique(fitted.values[variable]))
         needed = form.distinct if variable in ("n", "d", "c") else 1
         if there < needed:
-            what = {"n": "sizes N", "d": "token counts D", "c": "budgets C"}[variable]
+            what = {"n": "sizes N", "d": "token counts D", "c": "budgets C"}.get(
+                variable, f"values of {VARIABLES[variable].symbol}")
             raise UserError(f"{form.name}: {there} distinct {what} "
                             f"({table.convention[variable]}) among {fitted.loss.size} finished "
                             f"runs, where at least {needed} are needed{left_out}")

@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 
 EXPONENT_STARTS = (0.05, 0.15, 0.3, 0.45, 0.7, 1.1)
 """Exponents from which fits start; their products, where a law has several."""
+STEP = 1e-6
+"""Of theta, between gradients whose difference is a second derivative."""
 _SMALLEST_SHARE = 0.02  # of the loss that a term has at a start
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +83,15 @@ class Form(ABC):
     def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
         """sum over runs of w times the second derivative of the prediction: [B, P, P].
 
-        Here by central differences of the gradient, which serves any form; one that knows better
-        overrides it, and may use the gradient j.
+        Here by differences of the gradient, of which j is given; that serves any form, and one
+        that knows better overrides it.
         """
-        step = 1e-5
         columns = []
         for place in range(theta_BP.shape[-1]):
             shift = np.zeros(theta_BP.shape[-1])
-            shift[place] = step
+            shift[place] = STEP
             _, ahead = self.gradient(theta_BP + shift, x_RV)
-            _, behind = self.gradient(theta_BP - shift, x_RV)
-            columns.append(np.einsum("br,brp->bp", w_BR, ahead - behind) / (2 * step))
+            columns.append(np.einsum("br,brp->bp", w_BR, ahead - j_BRP) / STEP)
         h_BPP = np.stack(columns, axis=-1)
         return np.asarray((h_BPP + h_BPP.swapaxes(-1, -2)) / 2)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import Form, project
+from scaling.laws.forms.form import STEP, Form, project
 
 Array = NDArray[np.float64]
 
@@ -57,13 +57,29 @@ class Formula(Form):
         return np.asarray(self._predict(self._natural(theta_BP), x_RV).real)
 
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
-        columns = []
-        for place in range(theta_BP.shape[-1]):
-            aside = theta_BP.astype(complex)
-            aside[:, place] += 1j * _TINY
-            moved = self._predict(self._natural(aside), x_RV)
-            columns.append(moved.imag / _TINY)
-        return np.asarray(moved.real), np.stack(columns, axis=-1)
+        columns = [self._moved(theta_BP, place, x_RV) for place in range(theta_BP.shape[-1])]
+        return (np.asarray(columns[0].real),
+                np.stack([column.imag / _TINY for column in columns], axis=-1))
+
+    def _moved(self, theta_BP: Array, place: int, x_RV: Array) -> Any:
+        """The prediction a complex step aside."""
+        aside = theta_BP.astype(complex)
+        aside[:, place] += 1j * _TINY
+        return self._predict(self._natural(aside), x_RV)
+
+    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
+        if type(self).gradient is not Formula.gradient:  # a gradient by hand is quicker
+            return super().curvature(theta_BP, x_RV, w_BR, j_BRP)
+        parameters = theta_BP.shape[-1]
+        h_BPP = np.empty((len(theta_BP), parameters, parameters))
+        for place in range(parameters):
+            ahead = theta_BP.copy()
+            ahead[:, place] += STEP
+            for other in range(place + 1):  # the matrix is symmetric: half of it is enough
+                slope_BR = self._moved(ahead, other, x_RV).imag / _TINY
+                second = np.einsum("br,br->b", w_BR, slope_BR - j_BRP[..., other]) / STEP
+                h_BPP[:, place, other] = h_BPP[:, other, place] = second
+        return h_BPP
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """Every point of the grid, with the linear parameters projected."""
