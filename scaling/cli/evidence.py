@@ -1,8 +1,8 @@
-"""What stands behind laws: profiles, comparisons, forecasts and checklists, for `scaling fit`."""
+"""What stands behind laws, for `scaling fit`: profiles, comparisons, forecasts, checklists."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from scaling.cli import terminal
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from scaling.laws import Law, Robust, RunsTable
 
 Variable = Literal["n", "d", "c"]
+_SPARE = 0.2  # of the runs, at most, are dropped to see what hangs on them
 
 
 class Fitted(NamedTuple):
@@ -30,6 +31,7 @@ class Wanted(NamedTuple):
     profiles: Sequence[str]
     compare: bool
     rolling: Variable | None
+    sensitivity: bool
     checklist: bool
 
 
@@ -55,6 +57,8 @@ def show(fitted: Sequence[Fitted], frame: pd.DataFrame, wanted: Wanted) -> dict[
             _shown(rolling_origin(one.table, [one.law.form], wanted.rolling, robust=one.robust))
             for one in fitted
         ]
+    if wanted.sensitivity:
+        content["sensitivity"] = {one.law.name: _sensitivity(one) for one in fitted}
     if wanted.checklist:
         from scaling.laws.evidence.checklist import as_text, checklist
 
@@ -66,6 +70,33 @@ def show(fitted: Sequence[Fitted], frame: pd.DataFrame, wanted: Wanted) -> dict[
                 {"section": section, "question": question, "answer": answer}
                 for section, question, answer in rows
             ]
+    return content
+
+
+def _sensitivity(one: Fitted) -> dict[str, Any]:
+    """How the law moves with the objective, the largest losses and each size; its residuals."""
+    from scaling.laws.evidence.residuals import residuals
+    from scaling.laws.evidence.sensitivity import (
+        DROPS,
+        leave_one_size_out,
+        to_objective,
+        to_outliers,
+    )
+
+    form, runs = one.law.form, one.law.n_runs or 0
+    drops = [drop for drop in DROPS if drop <= _SPARE * runs]
+    asked: dict[str, Callable[[], Any]] = {
+        "objective": lambda: to_objective(one.table, form, robust=one.robust),
+        "outliers": lambda: to_outliers(one.table, form, drops, robust=one.robust),
+        "sizes": lambda: leave_one_size_out(one.table, form, robust=one.robust),
+        "residuals": lambda: residuals(one.law, one.table),
+    }
+    content: dict[str, Any] = {}
+    for name, ask in asked.items():
+        try:
+            content[name] = _shown(ask())
+        except UserError as reason:  # a law of a few runs has none to spare
+            terminal.err.print(f"{name}: not shown, {reason}", markup=False)
     return content
 
 

@@ -122,6 +122,10 @@ def fit(
     rolling: Annotated[Literal["n", "d", "c"] | None, typer.Option(
         rich_help_panel=_EVIDENCE, show_default=False,
         help="Fit the runs that are small in this variable, and predict the large ones.")] = None,
+    sensitivity: Annotated[bool, typer.Option(
+        "--sensitivity", rich_help_panel=_EVIDENCE,
+        help="Fit with other objectives, without the largest losses and without each size, and "
+             "look at the residuals.")] = False,
     checklist: Annotated[bool, typer.Option(
         "--checklist", rich_help_panel=_EVIDENCE,
         help="Answer what a reader of a scaling law has to be told.")] = False,
@@ -148,7 +152,7 @@ def fit(
     `scaling fit --list`
 
     Example: `scaling fit runs.csv --law chinchilla --law kaplan-nd --n-convention total
-    --profile alpha --compare --rolling c --checklist`
+    --profile alpha --compare --rolling c --sensitivity --checklist`
 
     Only finished runs of the grid are fitted; diverged, failed, planned and held-out ones are
     counted. Of N, D and C any two are enough: C = 6 N D gives the third.
@@ -160,10 +164,10 @@ def fit(
 
     if bootstrap < 0 or seed < 0:
         raise UserError("--bootstrap and --seed are whole numbers from zero on")
-    wanted = evidence.Wanted(profile or (), compare, rolling, checklist)
+    wanted = evidence.Wanted(profile or (), compare, rolling, sensitivity, checklist)
     if evidence_file is not None and not any(wanted):
         raise UserError(f"--evidence {evidence_file}: nothing to write; ask for --profile, "
-                        "--compare, --rolling or --checklist")
+                        "--compare, --rolling, --sensitivity or --checklist")
     if compare and len(law or ()) < 2:
         raise UserError("--compare: two laws or more are expected, such as --law chinchilla "
                         "--law kaplan-nd")

@@ -149,12 +149,16 @@ def test_evidence_is_shown_and_written(results: Path) -> None:
     path = results / "evidence.json"
     shown = _run("fit", results, "--law", "chinchilla", "--law", "kaplan-nd", "--n-convention",
                  "total", "--bootstrap", 0, "--profile", "alpha", "--compare", "--rolling", "n",
-                 "--checklist", "--evidence", path)
+                 "--sensitivity", "--checklist", "--evidence", path)
     content = json.loads(path.read_text())
     assert [row["name"] for row in content["profiles"]] == ["alpha"]
     assert {row["form"] for row in content["comparison"]["entries"]} == {"chinchilla", "kaplan-nd"}
     assert len(content["rolling"]) == 2
     assert "profile of alpha" in shown
+    sensitive = content["sensitivity"]["chinchilla"]
+    assert sensitive["objective"]["refits"][0]["choice"] == "l1"
+    assert len(sensitive["sizes"]["refits"]) == 5
+    assert len(sensitive["residuals"]["rows"]) == 24  # one of the 25 diverged
     answers = [row["answer"] for row in content["checklists"]["chinchilla"]]
     assert any("E + A/N^alpha + B/D^beta" in answer for answer in answers)
 
@@ -178,7 +182,8 @@ def test_evidence_is_shown_and_written(results: Path) -> None:
     (["--compare"], "two laws or more are expected"),
     (["--law", "chinchilla", "--law", "kaplan-nd", "--compare"], "give --n-convention"),
     (["--law", "chinchilla", "--profile", "F"], "one of E, A, B, alpha, beta, or a or b"),
-    (["--evidence", "x.json"], "ask for --profile, --compare, --rolling or --checklist"),
+    (["--evidence", "x.json"],
+     "ask for --profile, --compare, --rolling, --sensitivity or --checklist"),
 ])
 def test_wrong_options(results: Path, words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
