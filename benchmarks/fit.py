@@ -23,8 +23,9 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from scaling.laws import FORMS, RunsTable, fit, from_frame, published, read
+from scaling.laws.evidence.problem import prepare
 from scaling.laws.fitting.bootstrap import Problem, refit
-from scaling.laws.fitting.robust import DELTA, HUBER
+from scaling.laws.fitting.robust import DELTA
 
 RESAMPLES = 4000
 SAMPLE = 40  # of the loop's starts and resamples in a round
@@ -83,13 +84,10 @@ def main() -> None:
         law = fit(table, form, resamples=0)
         clock("fit", began)
         theta = form.internal(law.point)[0]
-        centre = x.mean(axis=0)
-        inner = theta.copy()
-        inner[1] -= theta[3] * centre[0]
-        inner[2] -= theta[4] * centre[1]
+        laid = prepare(table, form)
+        problem = Problem(form, laid.x, laid.y, laid.runs.n, laid.theta, laid.starts, laid.robust)
         began = time.perf_counter()
-        again = refit(Problem(form, x - centre, y, table.n, inner,
-                              form.starts(x - centre, table.loss), HUBER), "case", RESAMPLES, 0)
+        again = refit(problem, "case", RESAMPLES, 0)
         clock("bootstrap", began)
         began = time.perf_counter()
         for place in rng.choice(len(starts), SAMPLE, replace=False):

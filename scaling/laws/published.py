@@ -16,6 +16,7 @@ from scaling.errors import UserError
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.law import Interval, Law
 from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.variables import UNIT_FACTORS
 
 
 @dataclass(frozen=True)
@@ -141,4 +142,4 @@ def _scale(unit: str | list[str] | None, given: Mapping[str, float]) -> float:
 
 
 def _factor(unit: str | None) -> float:
-    return 1.0 if unit is None else float(_content()["unit_factors"][unit])
+    return 1.0 if unit is None else UNIT_FACTORS[unit]

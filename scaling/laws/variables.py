@@ -19,6 +19,10 @@ class Variable:
     may_be_zero: bool = False
 
 
+UNIT_FACTORS = {"PF-days": 1e15 * 24 * 3600, "GMACs": 2e9}
+"""FLOP in other units of compute: a day at a petaFLOP/s (Kaplan et al. 2020), and a billion
+multiplications with their additions."""
+
 VARIABLES: dict[str, Variable] = {
     "n": Variable("N", "parameters"),
     "d": Variable("D", "tokens", "tokens"),

@@ -165,6 +165,22 @@ def test_gradients_are_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(TRUTH))
+def test_curvatures_are_differences_of_gradients(name: str) -> None:
+    form, values, _ = _outcomes(name)
+    x = form.coordinates(values)
+    theta = form.internal(np.array([[TRUTH[name][p] for p in form.parameters]]))
+    weights = np.random.default_rng(0).standard_normal((1, len(x)))
+    curvature = form.curvature(theta, x, weights, form.gradient(theta, x)[1])
+    for place in range(theta.shape[1]):
+        step = np.zeros(theta.shape[1])
+        step[place] = 1e-5
+        ahead, behind = (form.gradient(theta + s * step, x)[1] for s in (1, -1))
+        difference = np.einsum("br,brp->bp", weights, ahead - behind) / 2e-5
+        np.testing.assert_allclose(curvature[:, place], difference, rtol=1e-4,
+                                   atol=1e-9 + 1e-5 * np.abs(curvature).max())
+
+
+@pytest.mark.parametrize("name", list(TRUTH))
 def test_runs_without_noise_give_the_constants_back(name: str) -> None:
     """And all starts find them."""
     form, values, outcome = _outcomes(name)

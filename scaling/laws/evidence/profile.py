@@ -17,12 +17,10 @@ from scaling.errors import UserError
 from scaling.laws.evidence.pinned import Quantity, pin, slope_of
 from scaling.laws.evidence.problem import Problem, label, prepare
 from scaling.laws.evidence.rows import Plain, aligned
-from scaling.laws.evidence.scale import Scale, scale_of
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.fitting.robust import Robust
-from scaling.laws.forms.constrained import Constrained
+from scaling.laws.fitting.scale import Scale, scale_of
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.formula import Formula
 from scaling.laws.law import LEVEL
 from scaling.laws.runs.table import RunsTable
 
@@ -173,9 +171,7 @@ def quantity_named(problem: Problem, name: str) -> tuple[Quantity, bool]:
         raise UserError(f"{form.name}: has no parameter {name}; a profile can be of "
                         f"{', '.join(form.parameters)}, or of a or b where the law has an optimum")
     place = form.parameters.index(name)
-    inner = form.of if isinstance(form, Constrained) else form
-    signed = inner.signed if isinstance(inner, Formula) else ()
-    logged = name not in form.exponents and name not in signed and problem.law.params[name] > 0
+    logged = name not in (*form.exponents, *form.signed) and problem.law.params[name] > 0
 
     def parameter(theta_BP: Array) -> Array:
         with np.errstate(all="ignore"):

@@ -155,10 +155,9 @@ def _lost_resamples(e: Evidence) -> Iterator[Finding]:
 
 
 def _wide(e: Evidence) -> Iterator[Finding]:
-    signed = getattr(e.form, "signed", ())
     for name in e.form.parameters:
         found = e.intervals.get(name)
-        if found is None or name in signed:
+        if found is None or name in e.form.signed:
             continue
         low, high = found
         exponent = name in e.form.exponents

@@ -7,9 +7,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from scaling.laws.fitting.robust import Robust
+from scaling.laws.fitting.scale import scale_of
 from scaling.laws.forms.form import Form
 
 Array = NDArray[np.float64]
+
+_STEP = 1e-5  # of theta, in differences of the parameters
 
 
 def adjusted(
@@ -59,35 +62,21 @@ def _moved(ends: Array, samples: Array, point: float, left_out: Array) -> Array:
 def delta_errors(
     form: Form, x_RV: Array, y_R: Array, theta_P: Array, centre_V: Array, robust: Robust
 ) -> dict[str, float | None]:
-    """Standard errors of the printed parameters by the delta method.
-
-    The covariance of theta is the sandwich H^-1 S H^-1 of an M-estimate (Huber 1967), which does
-    not take the errors to be alike in all runs, times R/(R - P); the derivatives of the parameters,
-    and of the exponents of allocation a and b, carry it over. None where H cannot be told, as when
-    fewer residuals than parameters lie within Huber's delta.
-    """
-    predicted, j_BRP = form.gradient(theta_P[None], x_RV)
-    r_R, j_RP = y_R - predicted[0], j_BRP[0]
-    runs, parameters = j_RP.shape
-    smooth = robust.stages()[-1]
-    bend = smooth.bend(r_R) / smooth.scale
-    slope = smooth.slope(r_R) / smooth.scale
-    steps = 1e-5 * np.eye(parameters)
-
+    """Standard errors of the printed parameters, and of the exponents of allocation a and b, by
+    the delta method: the sandwich variance of `scaling.laws.fitting.scale`, which does not take
+    the errors to be alike in all runs. None for a parameter that is held, and where the residuals
+    leave nothing to tell it by."""
     def quantities(theta_BP: Array) -> Array:
         params = form.report(theta_BP, centre_V)
         a = form.allocation_exponent(params)
         return params if a is None else np.column_stack([params, a, 1 - a])
 
+    predicted, j_BRP = form.gradient(theta_P[None], x_RV)
+    steps = _STEP * np.eye(len(theta_P))
     with np.errstate(all="ignore"):
-        by_theta = (quantities(theta_P + steps) - quantities(theta_P - steps)) / 2e-5
-        bread = (bend[:, None] * j_RP).T @ j_RP
-        if np.linalg.matrix_rank(bread, hermitian=True) < parameters or runs <= parameters:
-            bread = np.full_like(bread, np.nan)
-        else:
-            bread = np.linalg.inv(bread)
-        meat = (slope[:, None] ** 2 * j_RP).T @ j_RP * runs / max(1, runs - parameters)
-        errors = np.sqrt(np.einsum("pq,ps,sq->q", by_theta, bread @ meat @ bread, by_theta))
+        by_theta = (quantities(theta_P + steps) - quantities(theta_P - steps)) / (2 * _STEP)
+        errors = [scale_of(y_R - predicted[0], j_BRP[0], slope_P, robust).se
+                  for slope_P in by_theta.T]
     names = [*form.parameters, "a", "b"][:len(errors)]
-    return {name: float(error) if np.isfinite(error) else None
+    return {name: error if np.isfinite(error) else None
             for name, error in zip(names, errors, strict=True)}

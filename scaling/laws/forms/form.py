@@ -48,6 +48,8 @@ class Form(ABC):
     """What is predicted."""
     link: Literal["log", "identity"] = "log"
     """Residuals are of the outcome's logarithm, or of the outcome itself."""
+    signed: tuple[str, ...] = ()
+    """Parameters that may be negative or zero."""
     centred: bool = True
     """Whether fits may shift x to its mean, which `report` then undoes."""
     robust: Robust = HUBER

@@ -29,8 +29,6 @@ class Formula(Form):
     """
 
     centred: bool = False
-    signed: tuple[str, ...] = ()
-    """Parameters that may be negative or zero."""
     linear: tuple[str, ...] = ()
     """Parameters in which the outcome is linear: fits start with those that serve best."""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

@@ -32,8 +32,6 @@ class PowerSum(Form):
     """
 
     terms: tuple[Term, ...]
-    signed: tuple[str, ...] = ()
-    """Exponents that may be negative."""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Values of an exponent to start from, where they are not `EXPONENT_STARTS`."""
 

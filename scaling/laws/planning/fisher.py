@@ -102,7 +102,7 @@ def target(form: Form, name: str, at: float | None = None) -> Target:
     """
     if name in form.parameters:
         place = form.parameters.index(name)
-        linear = (*form.exponents, *getattr(form, "signed", ()))
+        linear = (*form.exponents, *form.signed)
         return Target(name, lambda params_BP: params_BP[:, place], name not in linear)
     if name not in _AT_A_BUDGET:
         raise UserError(f"target {name}: expected is {', '.join(_AT_A_BUDGET)}, or a parameter of "

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.law import Interval, Law, interval
+from scaling.laws.law import Interval, Law
 from scaling.laws.planning.choose import Choice
 from scaling.laws.planning.design import Design
 from scaling.laws.planning.fisher import (
@@ -244,12 +244,10 @@ def _rounded(values: Array) -> Array:
 
 
 def _bootstrap(law: Law, aim: Target) -> Interval | None:
-    if not len(law.samples):
+    ends = law.band(lambda params_BP: aim.of(params_BP)[:, None])
+    if ends is None or not np.isfinite(ends).all():
         return None
-    with np.errstate(all="ignore"):
-        values = aim.of(law.samples)
-    fine = np.isfinite(aim.linear(values))
-    return interval(values[fine]) if fine.sum() > 1 else None
+    return float(ends[0][0]), float(ends[1][0])
 
 
 def _risky(rows: Sequence[NextRun]) -> Iterable[str]:

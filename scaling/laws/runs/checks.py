@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws.variables import UNIT_FACTORS
 
 if TYPE_CHECKING:
     from scaling.laws.forms.form import Form
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-PF_DAY = 1e15 * 24 * 3600
-"""FLOP in a day at a petaFLOP/s, in which Kaplan et al. 2020 count compute."""
 
 _MOST = {"n": 1e15, "d": 1e17}       # beyond any model and any corpus
 _FEW = 1e3                           # parameters or tokens, below which units are in doubt
@@ -144,7 +142,8 @@ def _below_one_flop(table: RunsTable) -> None:
                 f"{_at(table)}{_first(table, under)}, {_column(table, v)}: "
                 f"{table.values[v][under].min():.3g}, which is less than one, so "
                 f"{_column(table, 'c')} is not in FLOP; multiply it so that it is (a PF-day is "
-                f"{PF_DAY:.3g}), or exchange --c with --n or --d if they are swapped")
+                f"{UNIT_FACTORS['PF-days']:.3g}), or exchange --c with --n or --d if they are "
+                "swapped")
 
 
 def _mixed_units(table: RunsTable) -> Iterator[str]:
@@ -213,7 +212,7 @@ def _compute(table: RunsTable) -> Iterator[tuple[bool, str]]:
 
 def _check_units(table: RunsTable, ratio: Array, middle: float, named: str) -> None:
     """Refuse C in another unit than FLOP, in all runs or in some."""
-    units = [("PF-days", PF_DAY), *((f"units of {10.0**p:.0e} FLOP", 10.0**p)
+    units = [("PF-days", UNIT_FACTORS["PF-days"]), *((f"units of {10.0**p:.0e} FLOP", 10.0**p)
                                     for p in range(9, 25, 3))]
     off = [abs(np.log(middle * factor)) for _, factor in units]
     best = int(np.argmin(off))
