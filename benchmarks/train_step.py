@@ -7,7 +7,8 @@ noisy for all. Printed are medians over rounds: tokens and GFLOP (matrix product
 ratio to the plain decoder, and for scale the rate of a large matrix product in the same run.
 
     ours              scaling's step in a process set up as `scaling train` sets it up
-    ours, at once     the same with the whole batch at once (scaling/training/microbatch.py)
+    ours, one device  the same with all cores as one device (scaling/training/cores.py)
+    ours, at once     the same as one device and with the whole batch at once (microbatch.py)
     ours, no malloc   the same without scaling.parallel.process.keep_freed_memory
     plain             benchmarks/plain.py in a process that is left as it is
 
@@ -34,7 +35,7 @@ SHAPES = {
     "0.94M": (128, 4, 4, 1024, 128, 32),
     "5.8M": (256, 6, 8, 4096, 256, 16),
 }
-CONTENDERS = ("plain", "ours, no malloc", "ours, at once", "ours")
+CONTENDERS = ("plain", "ours, no malloc", "ours, at once", "ours, one device", "ours")
 PARTS = ("feed-forward", "feed-forward, einsum", "attention", "attention, plain")
 CALLS = 3
 
@@ -68,8 +69,9 @@ def build(contender: str, shape: str) -> Any:
 
         return run
     from scaling.config import RunConfig, validate
-    from scaling.parallel import make_mesh
+    from scaling.parallel import batch_sharding, make_mesh
     from scaling.parallel.process import keep_freed_memory
+    from scaling.training.cores import divide_cores
     from scaling.training.microbatch import sequences_at_once
     from scaling.training.step import init_state, make_train_step
 
@@ -80,13 +82,17 @@ def build(contender: str, shape: str) -> Any:
                   "vocab_size": vocab},
         "data": {"store": "none"}, "tokens": 10**9, "batch_sequences": batch,
     }, "benchmark")
-    jax.set_mesh(make_mesh(run_config.execution.mesh))
+    if contender in ("ours", "ours, no malloc"):
+        divide_cores([run_config])
+    mesh = make_mesh(run_config.execution.mesh)
+    jax.set_mesh(mesh)
+    batch_of_tokens = jax.device_put(tokens, batch_sharding(mesh))
     states = [init_state(run_config)]
     at_once = None if contender == "ours, at once" else sequences_at_once(run_config)
     step = make_train_step(run_config.optimizer, at_once)
 
     def run() -> None:
-        states[0], metrics = step(states[0], tokens, np.float32(1e-3))
+        states[0], metrics = step(states[0], batch_of_tokens, np.float32(1e-3))
         float(metrics.loss)
 
     return run

@@ -65,11 +65,13 @@ def train(
 
 def _train(run: Any, store: Any, run_folder: Any) -> dict[str, Any]:
     from scaling.parallel.process import start_process
+    from scaling.training.cores import divide_cores
     from scaling.training.loop import Report, Stopped
     from scaling.training.loop import train as train_loop
     from scaling.training.signals import stop_requests
 
     start_process()
+    divide_cores([run])
     with (
         run_folder.lock() as mine,
         stop_requests() as requested,

@@ -52,13 +52,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def spec(shape: Sequence[int], names: Sequence[str | None]) -> PartitionSpec:
-    """Where an array lies on the mesh in force (`jax.set_mesh`).
+    """Where an array lies on the mesh in force (`jax.set_mesh`), along the axes that are not
+    already divided by hand (`jax.shard_map`).
 
     Args:
         shape: the array's shape.
         names: for each axis a key of RULES, or None for one that is never divided.
     """
-    sizes = jax.sharding.get_abstract_mesh().shape
+    mesh = jax.sharding.get_abstract_mesh()
+    sizes = {axis: size for axis, size in mesh.shape.items() if axis not in mesh.manual_axes}
     parts: list[tuple[str, ...] | str | None] = []
     for length, name in zip(shape, names, strict=True):
         axes = tuple(a for a in RULES.get(name or "", ()) if sizes.get(a, 1) > 1)

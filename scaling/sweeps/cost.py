@@ -136,9 +136,11 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
     from scaling.parallel.process import start_process
+    from scaling.training.cores import divide_cores
 
-    start_process()
     runs = [validate(RunConfig, r, "run") for r in json.loads(arguments.runs.read_text())]
+    start_process()
+    divide_cores(runs)
     print(json.dumps([time_step(run) for run in runs]))
 
 

@@ -32,8 +32,7 @@ def main() -> None:
 
 
 def keep_to(cores: list[int], gpu: str | None) -> None:
-    """Bind this process to its cores and its GPU. With one core, XLA gets one thread: two
-    single-threaded workers train more than one worker with two threads (benchmarks/workers.py)."""
+    """Bind this process to its cores and its GPU. With one core, XLA gets one thread."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     if gpu is not None:
@@ -51,11 +50,14 @@ def work(plan_path: Path, parent: int) -> bool:
 
     A worker whose parent is gone stops as if asked: nobody would see what it does.
     """
+    from scaling.config import RunConfig, validate
     from scaling.parallel.process import start_process
+    from scaling.training.cores import divide_cores
     from scaling.training.signals import stop_requests
 
-    start_process()
     plan = json.loads(plan_path.read_text(encoding="utf-8"))
+    start_process()
+    divide_cores([validate(RunConfig, run["config"], run["folder"]) for run in plan["runs"]])
     with stop_requests() as requested:
         def asked_to_stop() -> bool:
             return requested() is not None or os.getppid() != parent

@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int
 from scaling.config import AdamW, ExecutionConfig, ModelConfig, RunConfig
 from scaling.models import Transformer
 from scaling.objectives import causal_losses
-from scaling.parallel import batch_shares
-from scaling.training.microbatch import split
+from scaling.training.microbatch import value_and_grad
 
 
 class TrainState(NamedTuple):
@@ -102,7 +101,7 @@ def _train_step(config: AdamW, microbatch: int | None) -> Step:
     def train_step(
         state: TrainState, tokens_BT: Int[Array, "B T_plus_1"], rate: float
     ) -> tuple[TrainState, StepMetrics]:
-        loss, gradient = _loss_and_gradient(state.model, tokens_BT, microbatch)
+        loss, gradient = value_and_grad(mean_loss, state.model, tokens_BT, microbatch)
         direction, optimizer_state = optimizer.update(gradient, state.optimizer, state.model)
         model = jax.tree.map(lambda p, d: p - rate * d, state.model, direction)
         metrics = StepMetrics(loss, optax.global_norm(gradient))
@@ -111,24 +110,9 @@ def _train_step(config: AdamW, microbatch: int | None) -> Step:
     return jax.jit(train_step, donate_argnums=0)
 
 
-def _loss_and_gradient(
-    model: Transformer, tokens_BT: Int[Array, "B T_plus_1"], microbatch: int | None
-) -> tuple[Float[Array, ""], Transformer]:
-    """Mean loss of a batch and its gradient, one microbatch after another."""
-    def of_part(part_BT: Int[Array, "B T_plus_1"]) -> tuple[Float[Array, ""], Transformer]:
-        return jax.value_and_grad(lambda m: causal_losses(m, part_BT).mean())(model)
-
-    share = len(tokens_BT) // batch_shares()
-    parts = share // (microbatch or share)
-    if parts == 1:
-        return of_part(tokens_BT)
-
-    def add(total: Any, part_BT: Int[Array, "B T_plus_1"]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, of_part(part_BT)), None
-
-    nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, model))
-    total, _ = jax.lax.scan(add, nothing, split(tokens_BT, parts))
-    return jax.tree.map(lambda x: x / parts, total)
+def mean_loss(model: Transformer, tokens_BT: Int[Array, "B T_plus_1"]) -> Float[Array, ""]:
+    """Mean loss of a batch, nats per token."""
+    return causal_losses(model, tokens_BT).mean()
 
 
 @jax.jit

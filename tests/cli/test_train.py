@@ -45,7 +45,7 @@ def test_train_and_ask_again(scaling, run_file, tmp_path):
         (["model.context=100000", "tokens=1e8"], ["a sequence longer than the split holds"]),
         (["tokens=1e9"], ["needs 1,000,000,000 tokens", "set data.epochs to"]),
         (["data.store=nowhere"], ["nowhere: no such store", "scaling data prepare"]),
-        (["execution.mesh.fsdp=2"], ["execution.mesh", "makes 2 devices, and there are 1"]),
+        (["execution.mesh.fsdp=999"], ["execution.mesh", "makes 999 devices, and there are"]),
         (["batch_sequences"], ["not an override", "key=value"]),
     ],
 )

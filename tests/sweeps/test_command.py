@@ -52,12 +52,12 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
 def test_a_failing_run_is_failed_until_retried_and_the_others_go_on(
     scaling, sweep_file, sweep_content
 ):
-    """The mesh asks for three devices, and there is one."""
-    sweep_content["run"]["execution"] = {"mesh": {"data": 3}}
+    """The mesh asks for more devices than any machine has."""
+    sweep_content["run"]["execution"] = {"mesh": {"data": 999}}
     sweep_file.write_text(yaml.safe_dump(sweep_content))
     ran = scaling("sweep", "run", sweep_file)
     assert ran.returncode == 1
-    assert "makes 3 devices, and there are 1" in ran.stderr
+    assert "makes 999 devices, and there are 1" in ran.stderr
     assert "Traceback" not in ran.stderr
     table = pd.read_csv(sweep_file.parent / "results/tiny/runs.csv")
     assert table["status"].tolist() == ["failed"] * 4 + ["planned"]

@@ -4,13 +4,12 @@ meshes, in tests/parallel."""
 from __future__ import annotations
 
 import jax
-import numpy as np
 import pytest
 
 from scaling.config import MeshConfig
 from scaling.errors import UserError
 from scaling.parallel import make_mesh
-from scaling.training.microbatch import sequences_at_once, split
+from scaling.training.microbatch import sequences_at_once
 
 LONG = ("tokens=100000000", "data.epochs=2000")  # enough for a few steps of any batch below
 
@@ -43,10 +42,3 @@ def test_on_a_cpu_a_part_fits_into_cache(make_run, batch, width, context, expect
 def test_an_accelerator_takes_its_whole_share(make_run, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert at_once(make_run("batch_sequences=64", *LONG)) == 64
-
-
-def test_parts_hold_every_sequence_once():
-    tokens = np.arange(24).reshape(8, 3)
-    parts = split(jax.numpy.asarray(tokens), 4)
-    assert parts.shape == (4, 2, 3)
-    assert sorted(np.asarray(parts).reshape(8, 3).tolist()) == tokens.tolist()
