@@ -10,8 +10,12 @@ SWEEP ?= configs/sweeps/quickstart.yaml
 RESULTS ?= results/quickstart
 RUNS ?= runs
 
+# What the parity tests compare with.
+TORCH := torch==2.13.0 transformers==5.23.0
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart laws smoke test test-slow lint benchmark lock clean
+.PHONY: help install quickstart laws smoke test test-slow test-parity test-weights lint benchmark \
+	lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +49,12 @@ test: .venv/dev  ## every test but those of test-slow, in under ten minutes
 test-slow: .venv/dev  ## what takes minutes: a sweep killed again and again, every README command
 	$(BIN)/pytest -m slow
 
+test-parity: .venv-parity/done  ## models against Hugging Face's in torch, each with the same weights
+	.venv-parity/bin/pytest tests/parity
+
+test-weights: .venv/dev  ## published weights (a download of 180 MB): BERT's embeddings, a Llama
+	$(BIN)/pytest -m weights
+
 lint: .venv/dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -60,7 +70,7 @@ lock:  ## resolve the requirements anew (needs uv)
 			--output-file requirements/$$part.txt pyproject.toml - || exit 1; done
 
 clean:  ## remove the environment and what tests leave; runs, stores and results stay
-	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-parity build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python"; exit 2; }
@@ -73,4 +83,12 @@ clean:  ## remove the environment and what tests leave; runs, stores and results
 
 .venv/dev: requirements/dev.txt .venv/core
 	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# torch's wheel differs from machine to machine, so it has no place in the hashed requirements.
+.venv-parity/done: requirements/dev.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/core.txt -r requirements/dev.txt
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check $(TORCH)
 	@touch $@

@@ -43,7 +43,7 @@ def measure(case: tuple[int, ...], precision: str, scan: bool) -> dict[str, Any]
                   "context": context, "vocab_size": 32_768},
         "data": {"store": "none"}, "tokens": 10**9, "batch_sequences": batch,
         "precision": precision,
-        "execution": {"scan_layers": scan, "remat": d_model >= 1024},
+        "execution": {"scan_layers": scan, "remat": "full" if d_model >= 1024 else "none"},
     }, "benchmark")
     mesh = make_mesh(run.execution.mesh)
     random = np.random.default_rng(0).integers(0, 32_768, (batch, context + 1)).astype(np.int32)

@@ -105,8 +105,11 @@ def build_part(part: str, shape: str, random: Any) -> Any:
 
     from benchmarks import plain
     from scaling.config import ModelConfig
-    from scaling.models.attention import Attention, causal_mask, rotary_angles
+    from scaling.models import Tokens
+    from scaling.models.attention import Attention, View
     from scaling.models.feed_forward import FeedForward
+    from scaling.models.positions import rotary_angles
+    from scaling.models.tokens import self_mask
     from scaling.parallel.process import keep_freed_memory
 
     keep_freed_memory()
@@ -117,7 +120,7 @@ def build_part(part: str, shape: str, random: Any) -> Any:
     x = jnp.asarray(random.standard_normal((batch, context, d)), jnp.float32)
     key, dtype = jax.random.key(0), jnp.dtype("float32")
     block = plain.init(d, 1, heads, vocab, key)["blocks"][0]
-    mask = causal_mask(context)
+    mask = self_mask(Tokens(jnp.zeros((batch, context), int)), "causal", None)
     rotation = rotary_angles(context, config.head_width, config.rotary_base)
     weights: Any
     if part == "feed-forward":
@@ -128,7 +131,7 @@ def build_part(part: str, shape: str, random: Any) -> Any:
         forward = lambda w, x: jax.nn.gelu(x @ w[0]) @ w[1]  # noqa: E731
     elif part == "attention":
         weights = Attention(config, dtype, key)
-        forward = lambda w, x: w(x, x, mask, rotation)  # noqa: E731
+        forward = lambda w, x: w(x, x, View(mask, rotation))  # noqa: E731
     else:
         weights = {name: block[name] for name in "qkvo"}
 

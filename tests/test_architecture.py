@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "data": {"config"},
     "parallel": {"config"},
     "models": {"config", "parallel"},
+    "interop": {"config", "models"},
     "objectives": {"config", "data", "models"},
     "training": {"config", "accounting", "data", "models", "objectives", "parallel"},
     "sweeps": {"config", "accounting", "data", "parallel", "training"},

@@ -1,6 +1,22 @@
-"""Parameters and FLOPs, by part and by convention, and the peaks of hardware."""
+"""Parameters, FLOPs and memory, by part and by convention, and the peaks of hardware."""
 
-from scaling.accounting.flops import flops_6nd, training_flops_per_token
+from scaling.accounting.conventions import flops_by_convention
+from scaling.accounting.flops import (
+    flops_6nd,
+    forward_flops_per_sequence,
+    forward_flops_per_token,
+    training_flops_per_token,
+)
+from scaling.accounting.memory import training_memory
 from scaling.accounting.params import Parameters, count_parameters
 
-__all__ = ["Parameters", "count_parameters", "flops_6nd", "training_flops_per_token"]
+__all__ = [
+    "Parameters",
+    "count_parameters",
+    "flops_6nd",
+    "flops_by_convention",
+    "forward_flops_per_sequence",
+    "forward_flops_per_token",
+    "training_flops_per_token",
+    "training_memory",
+]

@@ -11,7 +11,18 @@ import sys
 
 import typer
 
-from scaling.cli import allocate, compare, data, fit, results, schema, simulate, sweep, train
+from scaling.cli import (
+    allocate,
+    compare,
+    data,
+    fit,
+    models,
+    results,
+    schema,
+    simulate,
+    sweep,
+    train,
+)
 from scaling.cli.terminal import err
 from scaling.errors import UserError
 
@@ -25,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.command()(models.models)
 app.command()(train.train)
 app.add_typer(sweep.app, name="sweep")
 app.command()(fit.fit)

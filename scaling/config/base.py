@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 def _no_boolean(value: Any) -> Any:
@@ -24,6 +25,16 @@ Positive = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, allow_inf_
 NonNegative = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, allow_inf_nan=False)]
 Real = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Fraction = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
+
+
+FIELD_ERROR = "field_error"
+
+
+def field_error(field: str, message: str) -> PydanticCustomError:
+    """What a validator of a whole class raises about one of its fields, or a field's field
+    (`experts.top_k`), so that messages name the path to it."""
+    said = "{field}: {message}"
+    return PydanticCustomError(FIELD_ERROR, said, {"field": field, "message": message})
 
 
 class Config(BaseModel):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from scaling.config.base import Config
+from scaling.config.base import FIELD_ERROR, Config
 from scaling.errors import UserError
 
 C = TypeVar("C", bound=Config)
@@ -176,6 +176,9 @@ def _explain(cls: type[BaseModel], problem: Any) -> str:
         return f"{where}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{where}: missing, and it has no default"
+    if problem["type"] == FIELD_ERROR:
+        said = problem["ctx"]
+        return f"{'.'.join([*path, said['field']])}: {said['message']}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if problem["type"] == "value_error" or isinstance(problem["input"], dict | list):
@@ -195,7 +198,7 @@ def _walk(
     holders: list[type[BaseModel]] = [cls]
     inner = holders
     for part in location:
-        tagged = [c for c in inner if any(f.default == part for f in c.model_fields.values())]
+        tagged = [c for c in inner if part in _tags(c)]
         fields = [c.model_fields[part] for c in inner if part in c.model_fields]
         if tagged and not fields:
             inner = tagged
@@ -205,6 +208,12 @@ def _walk(
             holders = inner
             inner = [c for field in fields for c in _classes(field.annotation)]
     return path, holders
+
+
+def _tags(cls: type[BaseModel]) -> list[Any]:
+    """What a class may be called in a union: the values of its `kind` or `rule`."""
+    fields = [cls.model_fields[name] for name in ("kind", "rule") if name in cls.model_fields]
+    return [value for field in fields for value in get_args(field.annotation)]
 
 
 def _classes(annotation: Any) -> list[type[BaseModel]]:

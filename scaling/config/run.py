@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from scaling.config.base import Config, Count, Index
+from scaling.config.base import Config, Count, Index, field_error
 from scaling.config.model import ModelConfig
 from scaling.config.training import (
     AdamW,
@@ -60,6 +60,15 @@ class RunConfig(Config):
         return self.steps * self.batch_tokens
 
     @model_validator(mode="after")
+    def _objective_fits(self) -> RunConfig:
+        if self.model.mode != "decoder-only":
+            raise field_error("model.mode", f"the causal objective predicts what follows, which a "
+                              f"{self.model.mode} model is not trained by; choose decoder-only")
+        if "lm" not in {head.kind for head in self.model.outputs}:
+            raise field_error("model.heads", "the causal objective needs the head lm")
+        return self
+
+    @model_validator(mode="after")
     def _schedule_fits(self) -> RunConfig:
         if self.steps == 0:
             raise ValueError(
@@ -75,8 +84,9 @@ class RunConfig(Config):
         return self
 
 
-LAYOUT = 1
-"""Raised when the same configuration would no longer train the same model."""
+LAYOUT = 2
+"""Raised when the same configuration would no longer train the same model, as when a default of
+the model changes."""
 
 _NOT_SEMANTIC = {
     "data": True,  # a path and a permission; what is read is in the hash
@@ -97,14 +107,30 @@ def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
     content = run.model_dump(mode="json", exclude=_NOT_SEMANTIC)  # type: ignore[arg-type]
     content["data"] = data_hash
     content["tokens"] = run.trained_tokens
-    # Defaults that depend on other fields are spelt out, so that saying them changes nothing.
-    content["model"] |= {
-        "d_head": run.model.head_width,
-        "d_ff": run.model.ff_width,
-        "vocab_size": run.model.vocabulary,
-    }
+    content["model"] = _semantic_model(run.model)
     content["layout"] = LAYOUT
     return content
+
+
+def _semantic_model(model: ModelConfig) -> dict[str, Any]:
+    """The model's values that are not the default ones: what it may be configured with can grow,
+    and runs keep their names. Defaults that depend on other fields are spelt out, so that saying
+    them changes nothing; a preset is the values that it stands for."""
+    spelt_out = {
+        "preset": None, "d_head": model.head_width, "d_ff": model.ff_width,
+        "vocab_size": model.vocabulary, "n_kv_heads": model.kv_heads,
+        "d_embedding": model.embedding_width, "n_encoder_layers": model.encoder_layers,
+        "source_context": model.source_length, "attention": model.sees,
+        "final_norm": model.has_final_norm,
+        "attention_dropout": model.attention_dropout_rate,
+        "heads": [head.model_dump(mode="json") for head in model.outputs],
+    }
+    defaults = {name: field.default for name, field in ModelConfig.model_fields.items()}
+    plain = {name: value.model_dump(mode="json") if isinstance(value, Config) else value
+             for name, value in defaults.items()}
+    content = model.model_dump(mode="json") | spelt_out
+    return {name: value for name, value in content.items()
+            if name not in plain or value != plain[name]}
 
 
 def canonical_json(content: Any) -> str:

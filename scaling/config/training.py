@@ -109,8 +109,9 @@ class ExecutionConfig(Config):
     scan_layers: bool = False
     """Compile one block and loop over the layers (fast compilation of deep models), or unroll
     them (fast steps)."""
-    remat: bool = False
-    """Recompute each block's activations in the backward pass instead of keeping them."""
+    remat: Literal["none", "full", "dots"] = "none"
+    """What of a block's activations is computed again in the backward pass instead of being kept:
+    nothing, all, or all but matrix products."""
     microbatch_sequences: Count | None = None
     """Sequences that a device works on at once; a divisor of its share of the batch, whose parts'
     gradients are added up. By default the whole share on an accelerator, and on a CPU about as

@@ -8,10 +8,15 @@ The letters that end the names of arrays, one for each axis:
 | T      | position (of the query)           | K      | width within a head              |
 | S      | position (of the key)             | F      | hidden width of the feed-forward |
 | D      | width of the residual stream      | V      | entry of the vocabulary          |
+| P      | width of the embeddings           | E      | expert                           |
+| J      | distance between two positions    | C      | slot of an expert                |
+| M      | masked token of a sequence        | N      | class                            |
 
-Read transformer.py first, then block.py, attention.py and feed_forward.py.
+Read transformer.py first, then tower.py, block.py, attention.py and feed_forward.py.
 """
 
-from scaling.models.transformer import Transformer
+from scaling.models.experts import Routing
+from scaling.models.tokens import Tokens
+from scaling.models.transformer import States, Transformer
 
-__all__ = ["Transformer"]
+__all__ = ["Routing", "States", "Tokens", "Transformer"]

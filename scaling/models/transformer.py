@@ -1,6 +1,8 @@
-"""A Transformer from tokens to logits."""
+"""A Transformer from tokens to what its heads say."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +10,32 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from scaling.config import ExecutionConfig, ModelConfig
-from scaling.models.attention import causal_mask, rotary_angles
-from scaling.models.block import Stack
-from scaling.models.layers import Norm, matrix, product, weight_std
+from scaling.models.experts import Routing
+from scaling.models.heads import MODULES, ClassesHead
+from scaling.models.layers import Linear, embedding, keys_for
+from scaling.models.tokens import Tokens, as_tokens
+from scaling.models.tower import Tower
 from scaling.parallel import out_sharding, shard
 
-EMBEDDING = ("vocab", "embed")
+Ids = Int[Array, "B T"]
+
+
+class States(NamedTuple):
+    """What a model makes of its tokens, before its heads."""
+
+    x_BTD: Float[Array, "B T D"]
+    """Hidden states of the last stack."""
+    tokens: Tokens
+    """What was read there."""
+    routing: Routing | None
+    """What the routers say, a mean over the layers that have one."""
 
 
 class Transformer(nnx.Module):
-    """Embedding, a stack of blocks, a final norm, and a head.
+    """An embedding, an encoder or a decoder or both, and heads.
 
-    The decoder-only mode: each position sees itself and those before it, and its logits are for
-    the token that follows.
+    Called with tokens it gives logits over the vocabulary. `states` and `head` are the two halves
+    of that, for other heads than the first.
     """
 
     def __init__(
@@ -39,45 +54,96 @@ class Transformer(nnx.Module):
             precision: type that matrix products read, "float32" or "bfloat16".
             execution: scanned or unrolled, with or without rematerialisation.
         """
-        V, D = config.vocabulary, config.d_model
-        self.dtype = jnp.dtype(precision)
-        self.rotary = (config.head_width, config.rotary_base)
+        self.config, dtype = config, jnp.dtype(precision)
+        execution = execution or ExecutionConfig()
         embed_key, position_key, stack_key, head_key = jax.random.split(key, 4)
-        # Tied or not, the embedding is drawn as the head's transpose would be: its logits are of
-        # order one at the start. `scale` then brings its rows to order one as an input.
-        std = weight_std(config, D)
-        self.scale = 1.0 if config.init_std else D**0.5
-        self.embedding = matrix(embed_key, (V, D), EMBEDDING, std)
-        learned = config.positions == "learned"
-        position_shape = (config.context, D)
-        self.positions = (
-            matrix(position_key, position_shape, (None, "embed"), std) if learned else None
+        self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
+        self.embedding = embedding(
+            embed_key, config.init, config.vocabulary, config.embedding_width
         )
-        self.stack = Stack(config, self.dtype, execution or ExecutionConfig(), stack_key)
-        self.norm = Norm(config)
-        self.head = None if config.tied_head else matrix(head_key, (V, D), EMBEDDING, std)
+        # A model with both sides draws its encoder from keys that the decoder alone does not use.
+        encoder_keys = [jax.random.fold_in(key, 17) for key in (position_key, stack_key)]
+        decoder_keys = [position_key, stack_key]
+        self.encoder = (
+            Tower(config, dtype, execution, *encoder_keys, side="encoder")
+            if config.encoder_layers else None
+        )
+        self.decoder = (
+            Tower(config, dtype, execution, *decoder_keys, side="decoder")
+            if config.decoder_layers else None
+        )
+        head_keys = [head_key] + [
+            jax.random.fold_in(head_key, place) for place in range(1, len(config.outputs))
+        ]
+        self.heads = nnx.Dict({
+            head.kind: MODULES.get(head.kind, ClassesHead)(config, dtype, key, head)
+            for head, key in zip(config.outputs, head_keys, strict=True)
+        })
+        D = config.d_model
+        self.pooler = (
+            Linear(config, jax.random.fold_in(head_key, 99), (D,), (D,), ("embed", None), dtype)
+            if config.has_pooler else None
+        )
 
-    def __call__(self, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
-        """Logits (float32) of the token after each position."""
-        return self.logits(self.hidden(self.embed(tokens_BT)))
+    def __call__(
+        self,
+        tokens: Tokens | Ids,
+        source: Tokens | Int[Array, "B S"] | None = None,
+        keys_B: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B T V"]:
+        """Logits over the vocabulary (float32), of the first head.
 
-    def embed(self, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """What enters the first block."""
-        B, T = tokens_BT.shape
-        table_VD = shard(self.embedding[...], None, None)
-        layout = out_sharding((B, T, table_VD.shape[1]), "batch", None, None)
-        x_BTD = table_VD.at[tokens_BT].get(out_sharding=layout)
-        if self.positions is not None:
-            x_BTD = x_BTD + shard(self.positions[...], None, None)[:T]
-        return x_BTD * self.scale
+        Args:
+            tokens: what the decoder reads, or an encoder alone.
+            source: what an encoder-decoder's encoder reads.
+            keys_B: a key for each sequence, in training; without, nothing is dropped.
+        """
+        return self.head(self.config.outputs[0].kind, self.states(tokens, source, keys_B))
 
-    def hidden(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """What leaves the last block, normed."""
-        length = x_BTD.shape[1]
-        rotation = None if self.positions is not None else rotary_angles(length, *self.rotary)
-        return self.norm(self.stack(x_BTD, causal_mask(length), rotation))
+    def states(
+        self,
+        tokens: Tokens | Ids,
+        source: Tokens | Int[Array, "B S"] | None = None,
+        keys_B: PRNGKeyArray | None = None,
+    ) -> States:
+        """Hidden states; the arguments are those of a call."""
+        tokens, memory_BSD, said = as_tokens(tokens), None, []
+        if self.encoder is not None and self.decoder is not None:
+            assert source is not None, "an encoder-decoder reads a source too"
+            source = as_tokens(source)
+            memory_BSD, routing = self.encoder(
+                self.embed(source.ids_BT), source, keys_B=keys_for(keys_B, 2))
+            said.append(routing)
+        last = self.decoder or self.encoder
+        x_BTD, routing = last(self.embed(tokens.ids_BT), tokens, memory_BSD, source, keys_B)
+        return States(x_BTD, tokens, self._mean([*said, routing]))
 
-    def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """The head: products with the embedding, or with a matrix of its own."""
-        weight = self.embedding if self.head is None else self.head
-        return product(x_BTD, weight[...].T, EMBEDDING[::-1], 1, self.dtype)
+    def head(self, kind: str, states: States, spans_BM3: Array | None = None) -> Array:
+        """What a head says of hidden states (see scaling.models.heads).
+
+        Args:
+            kind: which of the configured heads.
+            states: hidden states.
+            spans_BM3: for `span_boundary`, the spans.
+        """
+        module, x_BTD = self.heads[kind], states.x_BTD
+        if isinstance(module, ClassesHead) and module.pool == "first":
+            x_BTD = jnp.tanh(self.pooler(x_BTD[:, :1]))
+        return module(x_BTD, self.embedding[...],
+                      states.tokens if spans_BM3 is None else spans_BM3)
+
+    def embed(self, ids_BT: Ids) -> Float[Array, "B T P"]:
+        """The tokens' vectors."""
+        table_VP = shard(self.embedding[...], None, None)
+        layout = out_sharding((*ids_BT.shape, table_VP.shape[1]), "batch", None, None)
+        x_BTP = table_VP.at[ids_BT].get(out_sharding=layout)
+        return x_BTP * self.scale if self.scale != 1 else x_BTP
+
+    def _mean(self, said: list[Routing | None]) -> Routing | None:
+        """The mean over layers of what was summed over them."""
+        sums = [routing for routing in said if routing is not None]
+        if not sums:
+            return None
+        every = self.config.experts.every
+        layers = (self.config.encoder_layers + self.config.decoder_layers) // every
+        return jax.tree.map(lambda *parts: sum(parts) / layers, *sums)

@@ -1,5 +1,5 @@
-"""What a model is trained to do: tokens in, losses out."""
+"""What a model learns to do: from tokens to losses."""
 
-from scaling.objectives.causal import causal_losses
+from scaling.objectives.causal import Said, causal_losses, causal_objective
 
-__all__ = ["causal_losses"]
+__all__ = ["Said", "causal_losses", "causal_objective"]

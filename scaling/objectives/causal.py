@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from scaling.models import Transformer
+from scaling.models import Routing, Transformer
+
+
+class Said(NamedTuple):
+    """What a batch's objective says beside its value: means over the batch."""
+
+    loss: Float[Array, ""]
+    """Nats per token, without what training adds to it."""
+    routing: Routing | None
+    """How experts were shared out, where there are some."""
+
+
+def causal_objective(
+    model: Transformer, tokens_BT: Int[Array, "B T_plus_1"], keys_B: PRNGKeyArray | None = None
+) -> tuple[Float[Array, ""], Said]:
+    """What training makes small: the mean loss, and with experts the weighted losses of their
+    routers (ExpertsConfig.balance_weight, z_weight).
+
+    Args:
+        model: a decoder.
+        tokens_BT: sequences with the token that follows each.
+        keys_B: a key for each sequence, where dropout is wanted.
+    """
+    states = model.states(tokens_BT[:, :-1], keys_B=keys_B)
+    loss = cross_entropy(model.head("lm", states), tokens_BT[:, 1:]).mean()
+    if states.routing is None:
+        return loss, Said(loss, None)
+    experts = model.config.experts
+    routers = experts.balance_weight * states.routing.balance + experts.z_weight * states.routing.z
+    return loss + routers, Said(loss, states.routing)
 
 
 def causal_losses(

@@ -32,6 +32,7 @@ from scaling.training.step import (
     eval_step,
     init_state,
     make_train_step,
+    step_seeds,
 )
 
 EXPLODED = 2.0
@@ -141,7 +142,8 @@ class _Loop:
         clock = (self.progress.step, time.perf_counter())
         for step in range(self.progress.step, steps):
             rate = self._rate(step)
-            self.state, metrics = self.step_function(self.state, self._batch(step), rate)
+            seeds = step_seeds(self.run, step)
+            self.state, metrics = self.step_function(self.state, self._batch(step), rate, seeds)
             self.window.append(metrics)
             done = step + 1
             self.progress = self.progress._replace(step=done)
@@ -188,6 +190,7 @@ class _Loop:
             "loss": loss,
             "learning_rate": float(rate),
             "grad_norm": float(self.window[-1].grad_norm),
+            **_routing(self.window[-1]),
             "seconds": round(self._seconds(), 3),
         })
         self.progress = self.progress._replace(pending=[])
@@ -216,6 +219,14 @@ class _Loop:
         return Outcome(
             status, loss, error, self.progress.step, self._seconds(), len(self.heldout)
         )
+
+
+def _routing(metrics: StepMetrics) -> dict[str, float]:
+    """What a line of metrics says of a step's experts; nothing where there are none."""
+    if metrics.routing is None:
+        return {}
+    return {"balance_loss": float(metrics.routing.balance),
+            "dropped_fraction": float(metrics.routing.dropped)}
 
 
 def evaluate(

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped, UInt32
 
 from scaling.config import RunConfig
 from scaling.errors import UserError
 from scaling.models import Transformer
+from scaling.objectives import Said
 from scaling.parallel import batch_shares, out_sharding
 
 _CPU_ACTIVATIONS = 2**16  # numbers in the residual stream of one part, and
@@ -46,54 +47,62 @@ def sequences_at_once(run: RunConfig) -> int:
     return min(divisors, key=lambda n: abs(math.log(n / wanted)))
 
 
+Batch = tuple[Int[Array, "B T"], UInt32[Array, "B 2"] | None]
+"""Tokens, and what seeds each sequence's dropout where there is dropout."""
+
+
 def value_and_grad(
-    loss: Callable[[Transformer, Int[Array, "B T"]], Float[Array, ""]],
+    objective: Callable[[Transformer, Batch], tuple[Float[Array, ""], Said]],
     model: Transformer,
-    tokens_BT: Int[Array, "B T"],
+    batch: Batch,
     at_once: int | None,
-) -> tuple[Float[Array, ""], Transformer]:
-    """Loss of a batch and its gradient, each device working on so many sequences at once.
+) -> tuple[Said, Transformer]:
+    """What a batch's objective says, and its gradient, each device working on so many sequences at
+    once.
 
     The devices of the mesh axis `data` hold the same parameters. That axis is divided by hand:
     each of its devices adds up the gradients of its own parts, and the sums meet once a batch.
 
     Args:
-        loss: a mean over sequences.
+        objective: a mean over sequences, and what it says beside: further means.
         model: what the gradient is by.
-        tokens_BT: the batch.
+        batch: what the objective is of.
         at_once: a divisor of a device's share of the batch; None for all of it.
     """
-    share = len(tokens_BT) // batch_shares()
+    share = len(batch[0]) // batch_shares()
     parts = share // (at_once or share)
-    if parts == 1:
-        return jax.value_and_grad(loss)(model, tokens_BT)
+    of_part = jax.value_and_grad(objective, has_aux=True)
 
-    def mean_over_parts(model: Transformer, tokens_BT: Int[Array, "B T"]) -> Any:
-        def add(total: Transformer, part_BT: Int[Array, "B_over_K T"]) -> tuple[Transformer, Array]:
-            value, gradient = jax.value_and_grad(loss)(model, part_BT)
-            return jax.tree.map(jnp.add, total, gradient), value
+    def mean_over_parts(model: Transformer, batch: Batch) -> tuple[Said, Transformer]:
+        def add(total: Transformer, part: Batch) -> tuple[Transformer, Said]:
+            (_, said), gradient = of_part(model, part)
+            return jax.tree.map(jnp.add, total, gradient), said
 
         nothing = jax.tree.map(jnp.zeros_like, model)
-        total, values_K = jax.lax.scan(add, nothing, _split(tokens_BT, parts))
-        return values_K.mean(), jax.tree.map(lambda x: x / parts, total)
+        total, said_K = jax.lax.scan(add, nothing, jax.tree.map(partial(_split, parts), batch))
+        mean = jax.tree.map(lambda x_K: x_K.mean(), said_K)
+        return mean, jax.tree.map(lambda x: x / parts, total)
 
+    if parts == 1:
+        (_, said), gradient = of_part(model, batch)
+        return said, gradient
     if jax.sharding.get_abstract_mesh().shape.get("data", 1) == 1:
-        return mean_over_parts(model, tokens_BT)
+        return mean_over_parts(model, batch)
 
-    def mean_over_devices(model: Transformer, tokens_BT: Int[Array, "B T"]) -> Any:
+    def mean_over_devices(model: Transformer, batch: Batch) -> tuple[Said, Transformer]:
         # Called varying, the parameters have a gradient for each device, not yet summed.
         model = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), model)
-        return jax.lax.pmean(mean_over_parts(model, tokens_BT), "data")
+        return jax.lax.pmean(mean_over_parts(model, batch), "data")
 
     return jax.shard_map(
         mean_over_devices, in_specs=(PartitionSpec(), PartitionSpec("data")),
         out_specs=PartitionSpec(), axis_names={"data"},
-    )(model, tokens_BT)
+    )(model, batch)
 
 
-def _split(tokens_BT: Int[Array, "B T"], parts: int) -> Int[Array, "K B_over_K T"]:
+def _split(parts: int, x_BX: Shaped[Array, "B X"]) -> Shaped[Array, "K B_over_K X"]:
     """The batch in equal parts, each of them spread over the devices as the batch is."""
-    B, T = tokens_BT.shape
-    shape = (B // parts, parts, T)
+    B, X = x_BX.shape
+    shape = (B // parts, parts, X)
     layout = out_sharding(shape, "batch", None, None)
-    return jax.lax.reshape(tokens_BT, shape, out_sharding=layout).swapaxes(0, 1)
+    return jax.lax.reshape(x_BX, shape, out_sharding=layout).swapaxes(0, 1)

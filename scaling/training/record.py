@@ -38,7 +38,7 @@ def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
     return {
         "run_id": run_identity(run, store.hash),
         "mode": run.model.mode,
-        "family": "custom",
+        "family": (run.model.preset or "custom").split("/")[0],
         "objective": run.objective.kind,
         "corpus": store.corpus,
         "params_total": parameters.total,

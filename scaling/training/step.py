@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
+from numpy.typing import NDArray
 
 from scaling.config import AdamW, ExecutionConfig, ModelConfig, RunConfig
-from scaling.models import Transformer
-from scaling.objectives import causal_losses
-from scaling.training.microbatch import value_and_grad
+from scaling.models import Routing, Transformer
+from scaling.objectives import Said, causal_losses, causal_objective
+from scaling.parallel import shard
+from scaling.training.microbatch import Batch, value_and_grad
 
 
 class TrainState(NamedTuple):
@@ -32,9 +35,19 @@ class StepMetrics(NamedTuple):
     """Mean over the batch, nats per token, before the update."""
     grad_norm: Float[Array, ""]
     """Global norm of the gradient, before clipping."""
+    routing: Routing | None = None
+    """How experts were shared out, where there are some."""
 
 
-Step = Callable[[TrainState, Int[Array, "B T_plus_1"], float], tuple[TrainState, StepMetrics]]
+Step = Callable[..., tuple[TrainState, StepMetrics]]
+"""From a state, a batch, the learning rate, and `step_seeds` where there is dropout."""
+
+_UNSEEDED = np.zeros(2, np.uint32)
+
+
+def step_seeds(run: RunConfig, step: int) -> NDArray[np.uint32]:
+    """What seeds a step's dropout: the run's seed and the number of the step, from 0."""
+    return (np.array([run.seed, step]) % 2**32).astype(np.uint32)
 
 
 def make_optimizer(config: AdamW) -> optax.GradientTransformation:
@@ -50,7 +63,8 @@ def _is_matrix(model: Any) -> Any:
     """True for what is decayed: everything but gains and biases. By name, since the parameters of
     stacked layers have an axis more than they seem to."""
     def decayed(path: tuple[Any, ...], _: Any) -> bool:
-        return not {"gain", "bias"} & {getattr(key, "name", None) for key in path}
+        names = [str(getattr(key, "name", "")) for key in path]
+        return not any(name == "gain" or name.endswith("bias") for name in names)
 
     return jax.tree_util.tree_map_with_path(decayed, model)
 
@@ -99,20 +113,44 @@ def _train_step(config: AdamW, microbatch: int | None) -> Step:
     optimizer = make_optimizer(config)
 
     def train_step(
-        state: TrainState, tokens_BT: Int[Array, "B T_plus_1"], rate: float
+        state: TrainState, tokens_BT: Int[Array, "B T_plus_1"], rate: float,
+        seeds: UInt32[Array, "2"] = _UNSEEDED,
     ) -> tuple[TrainState, StepMetrics]:
-        loss, gradient = value_and_grad(mean_loss, state.model, tokens_BT, microbatch)
-        direction, optimizer_state = optimizer.update(gradient, state.optimizer, state.model)
-        model = jax.tree.map(lambda p, d: p - rate * d, state.model, direction)
-        metrics = StepMetrics(loss, optax.global_norm(gradient))
+        model = state.model
+        batch = (tokens_BT, dropout_seeds(model.config, seeds, len(tokens_BT)))
+        said, gradient = value_and_grad(_objective, model, batch, microbatch)
+        direction, optimizer_state = optimizer.update(gradient, state.optimizer, model)
+        model = jax.tree.map(lambda p, d: p - rate * d, model, direction)
+        metrics = StepMetrics(said.loss, optax.global_norm(gradient), said.routing)
         return TrainState(model, optimizer_state), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def mean_loss(model: Transformer, tokens_BT: Int[Array, "B T_plus_1"]) -> Float[Array, ""]:
-    """Mean loss of a batch, nats per token."""
-    return causal_losses(model, tokens_BT).mean()
+def _objective(model: Transformer, batch: Batch) -> tuple[Float[Array, ""], Said]:
+    tokens_BT, seeds_B2 = batch
+    keys_B = None if seeds_B2 is None else jax.random.wrap_key_data(seeds_B2)
+    return causal_objective(model, tokens_BT, keys_B)
+
+
+def dropout_seeds(
+    model: ModelConfig, seeds: UInt32[Array, "2"], sequences: int
+) -> UInt32[Array, "B 2"] | None:
+    """What seeds the dropout of each sequence of a batch; None for a model without dropout.
+
+    It depends on the run's seed, the step and the sequence's place in the batch alone, and so on
+    neither mesh nor microbatches.
+
+    Args:
+        model: says whether there is dropout.
+        seeds: those of the step.
+        sequences: how many a batch has.
+    """
+    if not (model.dropout or model.attention_dropout_rate):
+        return None
+    key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
+    seeds_B2 = jax.random.key_data(jax.random.split(key, sequences))
+    return shard(seeds_B2, "batch", None)
 
 
 @jax.jit

@@ -32,7 +32,7 @@ def identity(*overrides: str, data: str = "hash") -> str:
         "logging.every_steps=1",
         "evaluation.every_steps=10",
         "execution.scan_layers=true",
-        "execution.remat=true",
+        "execution.remat=full",
         "execution.mesh={fsdp: 2, tensor: 2}",
         "model.d_head=16",  # its default, said aloud
         "model.d_ff=256",
@@ -50,7 +50,7 @@ def test_what_changes_no_loss_changes_no_identity(irrelevant):
         "model.d_model=128", "model.n_layers=3", "model.n_heads=2", "model.context=64",
         "model.vocab_size=300", "model.d_ff=128", "model.positions=learned", "model.norm=layer",
         "model.activation=swiglu", "model.biases=true", "model.tied_head=false",
-        "model.init_std=0.02", "model.rotary_base=500", "model.norm_epsilon=1e-5",
+        "model.init.std=0.02", "model.rotary_base=500", "model.norm_epsilon=1e-5",
         "tokens=2_000_000", "batch_sequences=8", "seed=1", "precision=bfloat16",
         "optimizer.learning_rate=1e-3", "optimizer.b1=0.8", "optimizer.b2=0.9",
         "optimizer.epsilon=1e-6", "optimizer.weight_decay=0", "optimizer.clip_norm=2",
@@ -89,4 +89,4 @@ def test_it_survives_json():
 def test_it_is_the_same_as_ever():
     """The identity names folders that exist: a change here means that runs must be trained again,
     and wants a new scaling.config.run.LAYOUT."""
-    assert identity() == "0439491580780e34"
+    assert identity() == "feb636968ad0ef51"

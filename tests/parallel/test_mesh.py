@@ -14,8 +14,11 @@ from scaling.config import MeshConfig
 from scaling.errors import UserError
 from scaling.parallel import check_batch, make_mesh
 
-SHAPES = ["1x1x1/16", "1x1x1/4", "8x1x1/2", "8x1x1/1", "4x2x1/2", "2x4x1/1", "2x1x4/8", "2x2x2/2"]
-"""Axes of the mesh, and of the 16 sequences of a batch those that a device works on at once."""
+SHAPES = [
+    f"dense/{shape}" for shape in (
+        "1x1x1/16", "1x1x1/4", "8x1x1/2", "8x1x1/1", "4x2x1/2", "2x4x1/1", "2x1x4/8", "2x2x2/2")
+] + [f"routed/{shape}" for shape in ("1x1x1/16", "4x2x1/1", "2x2x2/2")]
+"""The model, the mesh's axes, and of a batch's 16 sequences those that a device has at once."""
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +30,9 @@ def outcomes():
     return dict(zip(SHAPES, json.loads(result.stdout), strict=True))
 
 
-@pytest.mark.parametrize("shape", SHAPES[1:])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_losses_are_those_of_one_device(outcomes, shape):
-    one, many = outcomes[SHAPES[0]], outcomes[shape]
+    one, many = outcomes[shape.split("/")[0] + "/1x1x1/16"], outcomes[shape]
     assert len(set(one["losses"])) == 3
     assert many["losses"] == pytest.approx(one["losses"], rel=2e-6)
     assert many["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
@@ -38,7 +41,7 @@ def test_losses_are_those_of_one_device(outcomes, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parameters_moments_and_batch_are_really_divided(outcomes, shape):
-    data, fsdp, tensor = map(int, shape.split("/")[0].split("x"))
+    data, fsdp, tensor = map(int, shape.split("/")[1].split("x"))
     assert outcomes[shape]["share"] == 1 / (fsdp * tensor)
     assert outcomes[shape]["moment_share"] == 1 / (fsdp * tensor)
     assert outcomes[shape]["batch_share"] == 1 / (data * fsdp)

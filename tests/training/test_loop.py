@@ -94,6 +94,20 @@ def test_stopping_and_resuming_changes_no_bit(undisturbed, store, tmp_path, stop
     assert numbers(tmp_path / "stopped") == lines
 
 
+def test_dropout_and_experts_resume_too_and_say_what_was_dropped(make_run, store, tmp_path):
+    run = make_run("model.dropout=0.2", "model.experts={count: 3, every: 1, capacity_factor: 0.5}")
+    record = train(run, store, tmp_path / "whole")
+    steps = iter([False] * 6 + [True])
+    path = tmp_path / "parts"
+    assert isinstance(train(run, store, path, asked_to_stop=lambda: next(steps)), Stopped)
+    assert train(run, store, path)["loss"] == record["loss"]
+    assert numbers(path) == numbers(tmp_path / "whole")
+    lines = [line for line in numbers(path) if "loss" in line]
+    # Three experts with room for half of their share leave at least half of the tokens out.
+    assert all(0.45 < line["dropped_fraction"] < 0.9 for line in lines)
+    assert all(line["balance_loss"] > 0.9 for line in lines)
+
+
 def test_a_finished_run_is_not_trained_again(undisturbed, store, tmp_path, monkeypatch):
     run, record, _ = undisturbed
     monkeypatch.setattr(loop, "init_state", None)

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 
 from scaling.config import AdamW, Cosine, WarmupStableDecay
-from scaling.objectives import causal_losses
+from scaling.objectives import causal_losses, causal_objective
 from scaling.training.schedule import learning_rate
-from scaling.training.step import TrainState, init_state, make_optimizer, make_train_step
+from scaling.training.step import (
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    step_seeds,
+)
 
 
 def rates(schedule, steps=100, peak=2.0):
@@ -84,6 +90,60 @@ def test_loss_falls_and_every_parameter_moves(make_run):
     assert losses[-1] < 0.6 * losses[0]
     for old, new in zip(start, jax.tree.leaves(state.model), strict=True):
         assert not np.array_equal(old, new)
+
+
+def test_dropout_is_drawn_by_seed_and_step(make_run):
+    run = make_run("model.dropout=0.5")
+    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+    step = make_train_step(run.optimizer)
+
+    def loss(run, number):
+        return float(step(init_state(run), tokens, np.float32(0), step_seeds(run, number))[1].loss)
+
+    first = loss(run, 0)
+    assert loss(run, 0) == first
+    assert loss(run, 1) != first
+    other = run.model_copy(update={"seed": 1})
+    assert (step_seeds(other, 0) != step_seeds(run, 0)).any()
+    whole = make_run()
+    assert loss(whole, 0) == loss(whole, 1)
+
+
+def test_routers_learn_from_balance_too(make_run):
+    """The gradient by a router is that of the loss and of what ExpertsConfig weighs in; the loss
+    that is told is the loss alone."""
+    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+
+    def gradient(*overrides):
+        model = init_state(make_run("model.experts={count: 4}", *overrides)).model
+        (_, said), g = jax.value_and_grad(causal_objective, has_aux=True)(model, tokens)
+        return float(said.loss), np.array(g.decoder.stack.kinds[1].feed_forward.router.weight[...])
+
+    def parts(of):
+        model = init_state(make_run("model.experts={count: 4}")).model
+        g = jax.grad(lambda m: of(m.states(tokens[:, :-1]).routing))(model)
+        return np.array(g.decoder.stack.kinds[1].feed_forward.router.weight[...])
+
+    loss, plain = gradient("model.experts.balance_weight=0")
+    same, mixed = gradient("model.experts.balance_weight=0.3", "model.experts.z_weight=0.2")
+    assert same == loss
+    added = 0.3 * parts(lambda r: r.balance) + 0.2 * parts(lambda r: r.z)
+    assert abs(added).max() > 0.001
+    np.testing.assert_allclose(mixed - plain, added, atol=1e-6)
+
+
+def test_gains_and_biases_are_not_decayed(make_run):
+    run = make_run("model.biases=true", "model.norm=layer", "model.positions=transformer_xl",
+                   "model.experts={count: 2}")
+    model = jax.tree.map(np.ones_like, init_state(run).model)
+    nothing = jax.tree.map(np.zeros_like, model)
+    optimizer = make_optimizer(AdamW(weight_decay=0.5))
+    step, _ = optimizer.update(nothing, optimizer.init(model), model)
+    by_path = {jax.tree_util.keystr(path): float(leaf.max())
+               for path, leaf in jax.tree_util.tree_leaves_with_path(step)}
+    still = {path for path, size in by_path.items() if size == 0}
+    assert {path for path in by_path if "bias" in path or "gain" in path} == still
+    assert any("distance_bias" in path for path in still)
 
 
 def test_the_state_is_donated(make_run):

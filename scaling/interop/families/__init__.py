@@ -1,0 +1,10 @@
+"""The classes of Hugging Face's `transformers` that can be converted, by name."""
+
+from scaling.interop.convert import Family
+from scaling.interop.families import decoders, encoder_decoders, encoders
+
+FAMILIES: dict[str, Family] = {
+    family.architecture: family for family in (
+        *encoders.FAMILIES, *decoders.FAMILIES, *encoder_decoders.FAMILIES)
+}
+"""Where `to_hf` is not told which, the first that fits is taken."""

@@ -1,0 +1,102 @@
+"""Every convention of counting, against its paper's numbers and against each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from scaling.accounting import count_parameters, flops_by_convention, training_flops_per_token
+from scaling.accounting.conventions import CONVENTIONS
+from scaling.config import ModelConfig
+
+TABLE_A4 = [
+    # Hoffmann et al. 2022: layers, width, hidden width, heads, width of a head; FLOPs of appendix F
+    # over 6 N D.
+    (10, 640, 2560, 10, 64, 1.025),
+    (20, 1024, 4096, 16, 64, 1.101),
+    (24, 1280, 5120, 10, 128, 1.083),
+    (26, 1792, 7168, 14, 128, 1.044),
+    (28, 2048, 8192, 16, 128, 1.033),
+    (40, 3584, 14336, 28, 128, 0.994),
+]
+
+
+@pytest.mark.parametrize(("layers", "d", "ff", "heads", "head", "ratio"), TABLE_A4)
+def test_chinchillas_ratios(layers, d, ff, heads, head, ratio):
+    flops = flops_by_convention(ModelConfig(
+        d_model=d, n_layers=layers, d_ff=ff, n_heads=heads, d_head=head, context=2048,
+        vocab_size=32_000, positions="transformer_xl", norm="layer", biases=True,
+    ))
+    assert round(flops["chinchilla"] / flops["6nd_total"], 3) == ratio
+
+
+STANDARD = {"d_model": 64, "n_layers": 3, "n_heads": 4, "context": 16, "vocab_size": 100,
+            "positions": "none"}
+
+
+def test_formulas_of_a_standard_decoder():
+    """Width d, L layers, s tokens, V entries: each formula as its paper prints it."""
+    d, L, s, V, h = 64, 3, 16, 100, 4
+    model = ModelConfig(**STANDARD)
+    N, total = 12 * L * d**2, count_parameters(model).total
+    appendix_f = 3 * L * (8 * d**2 + 4 * s * d + 3 * h * s + 16 * d**2)
+    assert flops_by_convention(model) == {
+        "counted": 6 * N + 12 * L * s * d + 6 * V * d,
+        "6nd_total": 6 * total,
+        "6nd_non_embedding": 6 * (total - V * d),
+        "6nd_active": 6 * total,
+        "kaplan": 6 * N,
+        "kaplan_context": 6 * N + 6 * L * s * d,
+        "chinchilla": appendix_f,
+        "chinchilla_with_embeddings": appendix_f + 3 * (2 * V * d + 2 * V * d),
+        "porian_without_head": 6 * N,
+        "porian": 6 * (N + V * d),
+        "porian_attention": 6 * (N + V * d) + 6 * s * d * L,
+        "pearce_song": 6 * (N + V * d) + 12 * s * d * L,
+        "palm_mfu": 6 * total + 12 * L * s * d,
+        "deepseek": 72 * L * d**2 + 12 * L * d * s,
+    }
+
+
+def test_an_encoder_decoder_is_counted_on_the_tokens_of_each_side():
+    """Per token of the decoder, twice as many tokens of the encoder: an encoder's token passes
+    through its own 12 L d^2 and through keys and values of cross-attention, 2 L d^2."""
+    d, L, s = 64, 3, 16
+    flops = flops_by_convention(ModelConfig(
+        **STANDARD | {"mode": "encoder-decoder", "source_context": 2 * s}
+    ))
+    N = L * d**2 * (2 * (12 + 2) + 12 + 2)
+    scores = L * d * (2 * 2 * s + s + 2 * s)
+    assert flops["kaplan"] == 6 * N
+    assert flops["kaplan_context"] == 6 * N + 6 * scores
+    assert flops["deepseek"] == pytest.approx(6 * N + 12 * scores)
+    assert flops["counted"] == 6 * N + 12 * scores + 6 * 100 * d
+
+
+def test_experts_count_by_those_that_a_token_meets():
+    dense = flops_by_convention(ModelConfig(**STANDARD))
+    routed = flops_by_convention(
+        ModelConfig(**STANDARD | {"experts": {"count": 8, "every": 1, "capacity_factor": 1.0}})
+    )
+    assert routed["kaplan"] == dense["kaplan"]
+    assert routed["6nd_total"] > 2 * dense["6nd_total"]
+    router = 3 * 64 * 8
+    assert routed["6nd_active"] == dense["6nd_active"] + 6 * router
+    assert routed["palm_mfu"] == dense["palm_mfu"] + 6 * router
+    assert routed["counted"] == dense["counted"] + 6 * router
+
+
+def test_shared_layers_count_at_every_application():
+    own, shared = (
+        flops_by_convention(ModelConfig(**STANDARD | {"share_layers": share}))
+        for share in ("none", "all")
+    )
+    assert shared["kaplan"] == own["kaplan"]
+    assert shared["counted"] == own["counted"]
+    assert shared["6nd_total"] < own["6nd_total"]
+
+
+def test_our_own_count_is_among_them():
+    model = ModelConfig(**STANDARD)
+    assert flops_by_convention(model)["counted"] == training_flops_per_token(model)
+    assert list(flops_by_convention(model)) == list(CONVENTIONS)
+    assert all(convention.description for convention in CONVENTIONS.values())

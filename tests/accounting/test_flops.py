@@ -1,0 +1,141 @@
+"""Arithmetic against XLA's own count of it.
+
+XLA counts element-wise work too. It is small at this width: under 0.7% of the whole. What is
+computed once a batch (Transformer-XL's map of distances, T5's biases) is spread over a large one:
+nothing is run, so a batch costs nothing.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from scaling.accounting import flops_6nd, training_flops_per_token
+from scaling.accounting.flops import forward_flops_per_sequence, forward_flops_per_token
+from scaling.accounting.hardware import peak_flops, peak_flops_of_kind
+from scaling.config import ModelConfig
+from scaling.errors import UserError
+from scaling.models import Transformer
+
+WIDE = {"d_model": 512, "n_layers": 2, "n_heads": 4, "context": 128, "vocab_size": 1024}
+BERT = {"mode": "encoder-only", "norm_place": "post", "norm": "layer", "biases": True,
+        "positions": "learned"}
+SEQUENCES = 64
+
+FORWARD = {
+    "gated": {"activation": "swiglu", "n_kv_heads": 2, "parallel": "one_norm", "tied_head": False},
+    "transformer xl": {"positions": "transformer_xl", "norm": "layer", "biases": True},
+    "banded": {"banded": "alternate", "window": 16, "positions": "learned"},
+    "bert": BERT | {"heads": [
+        {"kind": "masked_lm"}, {"kind": "next_sentence"}, {"kind": "replaced_token"},
+        {"kind": "token", "classes": 8}]},
+    "albert": BERT | {"share_layers": "all", "d_embedding": 128, "n_layers": 3},
+    "t5": {"mode": "encoder-decoder", "n_encoder_layers": 1, "source_context": 256,
+           "positions": "relative"},
+    "grouped encoder-decoder": {"mode": "encoder-decoder", "n_layers": 1, "n_kv_heads": 1,
+                                "source_context": 64, "d_embedding": 256},
+    "experts": {"experts": {"count": 4, "top_k": 2}},
+    "switch": {"mode": "encoder-decoder", "experts": {"count": 4}, "source_context": 256},
+}
+TRAINING = {
+    "decoder": {},
+    "bert": BERT,
+    "t5": FORWARD["t5"] | {"n_layers": 1},
+    "experts": FORWARD["experts"] | {"experts": {"count": 4, "every": 1}, "n_layers": 1},
+}
+
+
+def xla_flops(config: ModelConfig, *, training: bool) -> float:
+    """What XLA counts in a compiled program of one batch, for one sequence."""
+    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    tokens = jax.ShapeDtypeStruct((SEQUENCES, config.context), "int32")
+    source = None
+    if config.mode == "encoder-decoder":
+        source = jax.ShapeDtypeStruct((SEQUENCES, config.source_length), "int32")
+
+    def forward(model, tokens, source):
+        states = model.states(tokens, source)
+        return [model.head(head.kind, states) for head in config.outputs]
+
+    def loss(model, tokens, source):
+        return sum(jnp.square(logits).sum() for logits in forward(model, tokens, source))
+
+    program = jax.jit(jax.grad(loss) if training else forward)
+    return program.lower(model, tokens, source).compile().cost_analysis()["flops"] / SEQUENCES
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward_flops_are_what_xla_counts(name):
+    config = ModelConfig(**WIDE | FORWARD[name])
+    ours = sum(forward_flops_per_sequence(config).values())
+    # XLA counts more, never less.
+    assert 0 < xla_flops(config, training=False) / ours - 1 < 0.01
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_flops_are_what_xla_counts(name):
+    config = ModelConfig(**WIDE | TRAINING[name])
+    ours = config.context * training_flops_per_token(config)
+    assert 0 < xla_flops(config, training=True) / ours - 1 < 0.01
+
+
+SMALL = {"d_model": 8, "n_layers": 2, "n_heads": 2, "context": 5, "vocab_size": 7}
+
+
+def test_parts_by_hand():
+    """Two matrix products of [5, 8] and [8, 8] take 2 * 5 * 8 * 8 FLOPs each."""
+    config = ModelConfig(**SMALL | {
+        "mode": "encoder-decoder", "n_encoder_layers": 1, "source_context": 3, "d_ff": 10,
+    })
+    assert forward_flops_per_sequence(config) == {
+        "encoder_attention_projections": 4 * 2 * 3 * 8 * 8,
+        "encoder_attention_products": 2 * 2 * 3 * 3 * 8,
+        "feed_forward": (3 + 2 * 5) * 2 * 2 * 8 * 10,
+        "decoder_attention_projections": 2 * 4 * 2 * 5 * 8 * 8,
+        "decoder_attention_products": 2 * 2 * 2 * 5 * 5 * 8,
+        "cross_attention_projections": 2 * 2 * 2 * (5 + 3) * 8 * 8,
+        "cross_attention_products": 2 * 2 * 2 * 5 * 3 * 8,
+        "lm_head": 2 * 5 * 8 * 7,
+    }
+    assert forward_flops_per_token(config)["lm_head"] == 2 * 8 * 7
+
+
+def test_slots_of_experts_are_computed_whether_full_or_not():
+    """Five tokens over three experts: an even share is 5/3, with room for a quarter more 3 slots;
+    nine slots in each layer."""
+    config = ModelConfig(**SMALL | {"d_ff": 10, "experts": {"count": 3, "every": 1}})
+    counted = forward_flops_per_sequence(config)
+    assert counted["experts"] == 2 * 9 * 2 * 2 * 8 * 10
+    assert counted["router"] == 2 * 2 * 5 * 8 * 3
+
+
+def test_pooled_heads_work_once_a_sequence():
+    heads = [{"kind": "next_sentence"}, {"kind": "span"}]
+    config = ModelConfig(**SMALL | {"mode": "encoder-only", "heads": heads})
+    counted = forward_flops_per_sequence(config)
+    assert counted["pooler"] == 2 * 8 * 8
+    assert counted["next_sentence_head"] == 2 * 8 * 2
+    assert counted["span_head"] == 5 * 2 * 8 * 2
+
+
+def test_shared_layers_work_at_every_application():
+    own, shared = (
+        forward_flops_per_sequence(ModelConfig(**SMALL | {"share_layers": share}))
+        for share in ("none", "all")
+    )
+    assert own == shared
+
+
+def test_six_n_d():
+    assert flops_6nd(70_000_000_000, 1_400_000_000_000) == pytest.approx(5.88e23)
+
+
+def test_hardware():
+    assert peak_flops("a100") == peak_flops_of_kind("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_flops_of_kind("NVIDIA H200") == 989e12
+    assert peak_flops_of_kind("TPU v5 lite") == 197e12
+    assert peak_flops_of_kind("TPU v5") == 459e12
+    assert peak_flops_of_kind("cpu") is None
+    with pytest.raises(UserError, match="did you mean A100"):
+        peak_flops("A10O")

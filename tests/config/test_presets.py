@@ -1,0 +1,273 @@
+"""Published shapes: that they count what the papers report, and how they are laid under a run."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from scaling.accounting.params import count_parameters
+from scaling.config import ModelConfig, validate
+from scaling.config.presets import _content, expand_preset, family_named, preset_config, presets
+from scaling.config.presets.sweep import (
+    DEPTH_EXPONENT,
+    DEPTH_FACTOR,
+    FARTHEST,
+    FEWEST_LAYERS,
+    from_words,
+    in_words,
+    sweep_shape,
+)
+from scaling.errors import UserError
+
+NAMES = [name for family in presets().values() for name in family.presets]
+REPORTED = [(f"{family.name}/{size}", said.params) for family in presets().values()
+            for size, said in family.sizes.items() if said.params]
+
+# Reported sizes that are farther than 2% from what is counted, and how far.
+ROUNDED = {
+    "albert/xxlarge": 0.051, "electra/small": 0.033, "opt/350M": 0.054, "switch/base": 0.06,
+    "t5/large": 0.042, "t5/3B": 0.05, "t5/11B": 0.028, "t5-v1.1/large": 0.022,
+    "t5-v1.1/xl": 0.051, "transformer/base": 0.03,
+}
+
+# Parameters of the released models, counted in another library; Llama's are of released weights.
+COUNTED = {
+    "bert/base": 110_106_428, "bert/large": 336_226_108, "distilbert/base": 66_985_530,
+    "electra/small": 13_549_057,
+    "electra/base": 109_483_009, "electra/large": 335_142_913, "bart/base": 139_420_416,
+    "bart/large": 406_291_456, "gpt/117M": 116_534_784, "gpt2/124M": 124_439_808,
+    "gpt2/355M": 354_823_168, "gpt2/774M": 774_030_080, "gpt2/1.5B": 1_557_611_200,
+    "opt/125M": 125_239_296, "opt/350M": 331_196_416, "opt/1.3B": 1_315_758_080,
+    "opt/2.7B": 2_651_596_800, "opt/6.7B": 6_658_473_984, "opt/13B": 12_853_473_280,
+    "opt/30B": 29_974_540_288, "opt/66B": 65_719_701_504, "opt/175B": 174_604_468_224,
+    "pythia/14M": 14_067_712, "pythia/31M": 30_494_720, "pythia/70M": 70_426_624,
+    "pythia/160M": 162_322_944, "pythia/410M": 405_334_016, "pythia/1B": 1_011_781_632,
+    "pythia/1.4B": 1_414_647_808, "pythia/2.8B": 2_775_208_960, "pythia/6.9B": 6_857_302_016,
+    "pythia/12B": 11_846_072_320, "t5/small": 60_506_624, "t5/base": 222_903_552,
+    "t5/large": 737_668_096, "t5/3B": 2_851_598_336, "t5/11B": 11_307_321_344,
+    "t5-v1.1/small": 76_961_152, "t5-v1.1/base": 247_577_856, "t5-v1.1/large": 783_150_080,
+    "t5-v1.1/xl": 2_849_757_184, "t5-v1.1/xxl": 11_135_332_352, "switch/base": 7_415_217_408,
+    "llama/7B": 6_738_415_616, "llama/13B": 13_015_864_320, "llama/33B": 32_528_943_616,
+    "llama/65B": 65_285_660_672, "llama/2-70B": 68_976_648_192,
+    "llama/SmolLM2-135M": 134_515_008,
+}
+
+# Encoders without their heads, but with BERT's pooler.
+POOLED = {
+    "bert/base": 109_482_240, "bert/large": 335_141_888, "albert/base": 11_683_584,
+    "albert/large": 17_683_968, "albert/xlarge": 58_724_864, "albert/xxlarge": 222_595_584,
+}
+
+# What makes a system that system, as the papers say it.
+IDENTITY = {
+    "transformer": {"mode": "encoder-decoder", "norm_place": "post", "positions": "sinusoidal",
+                    "activation": "relu", "scale_embedding": True, "tied_head": True},
+    "bert": {"mode": "encoder-only", "norm_place": "post", "positions": "learned", "n_types": 2,
+             "embedding_norm": True, "context": 512, "norm_epsilon": 1e-12},
+    "roberta": {"mode": "encoder-only", "n_types": 0, "position_offset": 2},
+    "albert": {"share_layers": "all", "d_embedding": 128},
+    "gpt": {"norm_place": "post", "final_norm": None, "positions": "learned", "context": 512},
+    "gpt2": {"norm_place": "pre", "tied_head": True, "biases": True, "context": 1024},
+    "gpt3": {"banded": "alternate", "norm_place": "pre", "context": 2048},
+    "opt": {"activation": "relu", "position_offset": 2},
+    "gopher": {"norm": "rms", "positions": "transformer_xl", "vocab_size": 32000},
+    "chinchilla": {"norm": "rms", "positions": "transformer_xl", "vocab_size": 32000},
+    "palm": {"parallel": "one_norm", "activation": "swiglu", "n_kv_heads": 1, "biases": False,
+             "positions": "rotary", "tied_head": True},
+    "t5": {"positions": "relative", "norm": "rms", "norm_place": "pre", "biases": False,
+           "scale_attention": False, "tied_head": True, "scale_output": True},
+    "t5-v1.1": {"activation": "geglu", "tied_head": False, "scale_output": False},
+    "bart": {"mode": "encoder-decoder", "norm_place": "post", "position_offset": 2},
+    "pythia": {"parallel": "two_norms", "rotary_fraction": 0.25, "tied_head": False},
+    "llama": {"norm": "rms", "activation": "swiglu", "biases": False},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_a_model_and_expanding_it_again_changes_nothing(name):
+    model = preset_config(name)
+    assert model.preset == name
+    assert ModelConfig.model_validate(model.model_dump()) == model
+    assert ModelConfig.model_validate_json(model.model_dump_json()) == model
+    content = {"preset": name, "context": 64}
+    assert expand_preset(expand_preset(content)) == expand_preset(content)
+
+
+@pytest.mark.parametrize(("name", "params"), REPORTED)
+def test_parameters_are_those_that_are_reported(name, params):
+    found = count_parameters(preset_config(name)).total
+    assert found == pytest.approx(params, rel=ROUNDED.get(name, 0.02))
+
+
+def test_every_exception_is_needed():
+    reported = dict(REPORTED)
+    for name, tolerance in ROUNDED.items():
+        error = abs(count_parameters(preset_config(name)).total / reported[name] - 1)
+        assert 0.02 < error < tolerance
+
+
+def test_all_fifty_models_of_table_a9():
+    family = family_named("chinchilla")
+    rows = {size: said.params for size, said in family.sizes.items() if size != "70B"}
+    assert len(rows) == 50
+    for size, params in rows.items():
+        assert from_words(size) == params
+        found = count_parameters(preset_config(f"chinchilla/{size}")).total
+        error = round(100 * abs(found / params - 1), 2)
+        assert error <= (0.25 if params >= 74e6 else 0.7), size
+
+
+@pytest.mark.parametrize(("name", "params"), COUNTED.items())
+def test_parameters_are_those_of_the_released_model(name, params):
+    assert count_parameters(preset_config(name)).total == params
+
+
+@pytest.mark.parametrize(("name", "params"), POOLED.items())
+def test_parameters_without_heads_are_those_of_the_released_encoder(name, params):
+    model = preset_config(name, heads=[{"kind": "next_sentence"}])
+    classifier = 2 * (model.d_model + 1)
+    assert count_parameters(model).total - classifier == params
+
+
+@pytest.mark.parametrize(
+    ("experts", "params"),
+    [(8, 619_339_008), (16, 1_072_397_568), (32, 1_978_514_688), (64, 3_790_748_928)])
+def test_switch_base_of_fewer_experts(experts, params):
+    model = preset_config("switch/base", experts={"count": experts})
+    assert model.experts.balance_weight == 0.01  # the preset's other values of experts stand
+    assert count_parameters(model).total == params
+
+
+@pytest.mark.parametrize("family", IDENTITY)
+def test_a_family_is_what_its_paper_says(family):
+    for name in family_named(family).presets:
+        if name == "opt/350M":  # the exception among OPT's: norms after
+            continue
+        model = preset_config(name)
+        assert {key: getattr(model, key) for key in IDENTITY[family]} == IDENTITY[family], name
+
+
+def test_only_the_first_transformer_scales_its_embeddings():
+    scaled = {name.split("/")[0] for name in NAMES if preset_config(name).scale_embedding}
+    assert scaled == {"transformer", "sweep"}
+
+
+def test_minerva_is_palm_on_other_data():
+    for size in family_named("palm").sizes:
+        palm, minerva = (preset_config(f"{name}/{size}", context=8) for name in ("palm", "minerva"))
+        assert palm.model_copy(update={"preset": minerva.preset}) == minerva
+
+
+def test_given_values_lie_over_the_presets():
+    model = preset_config("gpt2/124M", context=512, n_layers=2)
+    assert (model.context, model.n_layers, model.d_model) == (512, 2, 768)
+    assert model.preset == "gpt2/124M"
+
+
+def test_mappings_merge_key_by_key_and_null_wins():
+    published = preset_config("palm/8B")
+    model = preset_config("palm/8B", init={"gain": 2.0}, n_kv_heads=None, d_ff=None)
+    assert model.init.gain == 2
+    assert model.init.embedding_std == published.init.embedding_std == 1
+    assert model.init.residual == "plain"
+    assert (model.n_kv_heads, model.d_ff) == (None, None)
+    assert preset_config("switch/base", experts=None).experts is None
+    again = ModelConfig.model_validate(model.model_dump())
+    assert again.n_kv_heads is None
+
+
+def test_lists_are_replaced():
+    model = preset_config("bert/base", heads=[{"kind": "span"}])
+    assert [head.kind for head in model.outputs] == ["span"]
+
+
+def test_content_without_a_preset_is_left_alone():
+    content = {"d_model": 8, "n_layers": 1, "n_heads": 1, "context": 4}
+    assert expand_preset(content) is content
+    assert expand_preset({**content, "preset": None}) == {**content, "preset": None}
+    with pytest.raises(ValidationError):
+        ModelConfig.model_validate({**content, "preset": 3})
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("gpt33/6.7B", ("gpt3", "scaling models")),
+    ("gpt3/7B", ("no size 7B", "gpt3/6.7B", "scaling models gpt3")),
+    ("chinchilla/50M", ("chinchilla/44M", "chinchilla/57M")),
+    ("bert/larg", ("bert/large",)),
+    ("gpt3", ("size is missing", "gpt3/125M")),
+    ("sweep/many", ("sweep/124M",)),
+    ("sweep/5K", ("from 100K to 100T",)),
+    ("sweep/101T", ("from 100K to 100T",)),
+    ("../gpt3", ("no family",)),
+])
+def test_a_wrong_name_is_explained_at_its_field(name, words):
+    with pytest.raises(UserError) as caught:
+        validate(ModelConfig, {"preset": name}, "run.yaml")
+    assert str(caught.value).startswith(f"run.yaml: preset: {name.split('/')[0]}")
+    for word in words:
+        assert word in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        preset_config(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_key_beside_a_preset_is_explained():
+    with pytest.raises(UserError, match=r"d_modl: unknown key; did you mean d_model"):
+        preset_config("gpt2/124M", d_modl=3)
+
+
+def test_files_hold_what_the_docstring_says():
+    keys = {"title", "source", "certainty", "base", "sizes", "published", "like"}
+    for name, family in presets().items():
+        assert set(_content(name)) <= keys
+        assert family.title
+        assert family.source
+        assert len(family.certainty.split()) > 5
+        assert family.sizes
+    modes = {preset_config(name).mode for name in NAMES}
+    assert modes == set(get_args(ModelConfig.model_fields["mode"].annotation))
+
+
+# The sweep family
+
+
+def _outside_embeddings(shape: dict[str, int]) -> int:
+    model = ModelConfig(**shape, context=8, vocab_size=32)
+    return count_parameters(model).non_embedding
+
+
+def test_the_rule_of_depth_is_the_regression_that_it_claims_to_be():
+    rows = [preset_config(name) for name in family_named("chinchilla").presets[:50]]
+    params = [count_parameters(model).kaplan for model in rows]
+    layers = [model.n_layers for model in rows]
+    exponent, factor = np.polyfit(np.log(params), np.log(layers), 1)
+    assert exponent == pytest.approx(DEPTH_EXPONENT, abs=5e-4)
+    assert math.exp(factor) == pytest.approx(DEPTH_FACTOR, abs=5e-4)
+
+
+def test_sweep_sizes_are_met_at_the_fitted_depth():
+    for params in np.geomspace(1e5, 1e12, 150):
+        shape = sweep_shape(params)
+        tolerance = 0.05 if params >= 2e6 else 0.1
+        assert _outside_embeddings(shape) == pytest.approx(params, rel=tolerance)
+        depth = max(FEWEST_LAYERS, DEPTH_FACTOR * params**DEPTH_EXPONENT)
+        assert 1 / FARTHEST < shape["n_layers"] / depth < FARTHEST
+        assert shape["d_model"] % shape["n_heads"] == 0
+        assert shape["d_model"] // shape["n_heads"] % 8 == 0
+
+
+def test_a_sweep_preset_is_named_by_its_parameters_outside_embeddings():
+    model = preset_config("sweep/2.5B", vocab_size=1000, context=64)
+    assert count_parameters(model).non_embedding == pytest.approx(2.5e9, rel=0.02)
+    assert model.preset == "sweep/2.5B"
+    assert preset_config("sweep/124M").vocab_size is None
+
+
+@pytest.mark.parametrize(("text", "number"), [("124M", 124e6), ("2.5B", 2.5e9), ("100K", 1e5)])
+def test_numbers_in_words(text, number):
+    assert from_words(text) == number
+    assert in_words(number) == text

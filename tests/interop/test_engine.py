@@ -1,0 +1,256 @@
+"""The engine: layouts undo each other, nothing is left over, and a folder is read with care."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.config import ModelConfig
+from scaling.errors import UserError
+from scaling.interop import from_hf, layouts, save_hf, to_hf
+from scaling.interop.convert import leaves
+from scaling.interop.hf import from_tensors
+from scaling.models import Transformer
+
+D, H, K, F, E = 6, 2, 3, 5, 4
+DRAW = np.random.default_rng(0)
+QKV = [(D, H, K)] * 3
+LAYOUTS = {
+    "table": (layouts.TABLE, [(F, D)], [(F, D)]),
+    "vector": (layouts.VECTOR, [(H, K)], [(H * K,)]),
+    "linear": (layouts.LINEAR, [(D, F)], [(F, D)]),
+    "linear to heads": (layouts.LINEAR, [(D, H, K)], [(H * K, D)]),
+    "linear from heads": (layouts.LINEAR_FROM_HEADS, [(H, K, F)], [(F, H * K)]),
+    "conv1d": (layouts.CONV1D, [(D, H, K)], [(D, H * K)]),
+    "conv1d from heads": (layouts.CONV1D_FROM_HEADS, [(H, K, F)], [(H * K, F)]),
+    "fused": (layouts.fused(layouts.CONV1D), QKV, [(D, 3 * H * K)]),
+    "fused vector": (layouts.fused(layouts.VECTOR), [(H, K)] * 3, [(3 * H * K,)]),
+    "interleaved": (layouts.INTERLEAVED, QKV, [(3 * H * K, D)]),
+    "interleaved vector": (layouts.INTERLEAVED, [(H, K)] * 3, [(3 * H * K,)]),
+    "experts": (layouts.per_expert(layouts.LINEAR), [(E, D, F)], [(F, D)] * E),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_undo_each_other(name):
+    layout, our_shapes, their_shapes = LAYOUTS[name]
+    theirs = [DRAW.standard_normal(shape) for shape in their_shapes]
+    ours = layout.to_ours(theirs, our_shapes)
+    assert [one.shape for one in ours] == our_shapes
+    for one, other in zip(layout.to_theirs(ours), theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["linear to heads", "conv1d", "fused", "interleaved"])
+def test_layouts_are_the_same_map(name):
+    """What torch computes from its tensor is what we compute from ours, number by number."""
+    layout, our_shapes, their_shapes = LAYOUTS[name]
+    x, theirs = DRAW.standard_normal(D), DRAW.standard_normal(their_shapes[0])
+    y = x @ theirs if "conv1d" in name or name == "fused" else theirs @ x
+    ours = [np.einsum("d,dhk->hk", x, w) for w in layout.to_ours([theirs], our_shapes)]
+    if name == "interleaved":  # GPT-NeoX: queries, keys and values of a head, then the next head's
+        expected = y.reshape(H, 3, K).swapaxes(0, 1)
+    else:
+        expected = y.reshape(len(ours), H, K)
+    np.testing.assert_allclose(ours, expected)
+
+
+@pytest.fixture(scope="module")
+def bert():
+    """A BERT of ours with its configuration, and the same as tensors with settings."""
+    config = ModelConfig(
+        mode="encoder-only", d_model=D, n_layers=2, n_heads=H, d_ff=F, context=7, vocab_size=11,
+        n_types=2, positions="learned", norm="layer", norm_place="post", norm_epsilon=1e-12,
+        embedding_norm=True, biases=True, scale_embedding=False, activation="gelu_exact",
+        dropout=0.1, attention_dropout=0.2,
+        heads=[{"kind": "masked_lm"}, {"kind": "next_sentence"}])
+    drawn = jax.jit(lambda: Transformer(config, jax.random.key(0)))()
+    model = jax.tree.map(lambda leaf: DRAW.standard_normal(leaf.shape).astype(np.float32), drawn)
+    return model, config, *to_hf(model, config)
+
+
+def test_a_layer_goes_to_its_place(bert):
+    model, _, tensors, settings = bert
+    assert settings["architectures"] == ["BertForPreTraining"]
+    ours = leaves(model)["encoder.stack.kinds.0.attention.query.weight"]
+    theirs = tensors["bert.encoder.layer.1.attention.self.query.weight"]
+    np.testing.assert_array_equal(theirs, ours[1].reshape(D, H * K).T)
+
+
+def test_a_folder_and_its_parts(bert, tmp_path):
+    from safetensors.numpy import save_file
+
+    model, config, tensors, settings = bert
+    save_hf(model, config, tmp_path / "whole")
+    parts = {"a.safetensors": {}, "b.safetensors": {}}
+    for place, (name, tensor) in enumerate(tensors.items()):
+        parts[sorted(parts)[place % 2]][name] = tensor
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(settings))
+    for name, part in parts.items():
+        save_file(part, folder / name)
+    index = {"weight_map": {tensor: name for name, part in parts.items() for tensor in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for path in (tmp_path / "whole", folder):
+        again, same = from_hf(path)
+        assert same == config
+        jax.tree.map(np.testing.assert_array_equal, again, model)
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(UserError, match=r"names the part b\.safetensors"):
+        from_hf(folder)
+    index["weight_map"]["x"] = "../whole/model.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="not in the folder"):
+        from_hf(folder)
+
+
+def test_narrow_numbers_become_float32(bert, tmp_path):
+    """bfloat16 is the head of a float32, so every number comes out as it was."""
+    import ml_dtypes
+    from safetensors.numpy import save_file
+
+    model, config, tensors, _ = bert
+    save_hf(model, config, tmp_path)
+    narrow = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
+    save_file(narrow, tmp_path / "model.safetensors")
+    again, _ = from_hf(tmp_path)
+    value = leaves(again)["embedding"]
+    assert value.dtype == np.float32
+    np.testing.assert_array_equal(
+        value, narrow["bert.embeddings.word_embeddings.weight"].astype(np.float32))
+
+
+def test_pickles_and_damaged_files_are_refused(bert, tmp_path):
+    model, config, _, settings = bert
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor"):
+        from_hf(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(UserError, match=r"pickled .*save_pretrained"):
+        from_hf(tmp_path)
+    save_hf(model, config, tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        from_hf(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable as JSON"):
+        from_hf(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        from_hf(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"hidden_act": "mish"}, "hidden_act is 'mish'"),
+    ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
+    ({"hidden_size": None}, "lacks hidden_size"),
+    ({"num_attention_heads": 4}, "BertForPreTraining: n_heads: 4 does not divide"),
+    ({"num_hidden_layers": 3}, r"lack bert\.encoder\.layer\.2\."),
+    ({"num_hidden_layers": 1}, r"also hold bert\.encoder\.layer\.1\."),
+    ({"vocab_size": 12}, r"word_embeddings\.weight has the shape \[11, 6\].*\[12, 6\]"),
+])
+def test_settings_that_do_not_fit_are_named(bert, changes, message):
+    _, _, tensors, settings = bert
+    with pytest.raises(UserError, match=message):
+        from_tensors("BertForPreTraining", settings | changes, tensors)
+
+
+def test_tensors_that_do_not_fit_are_named(bert):
+    _, _, tensors, settings = bert
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    for wrong, message in [(tensors[name].T, "has the shape"),
+                           (tensors[name].astype(np.int8), "holds int8")]:
+        with pytest.raises(UserError, match=f"{re.escape(name)} {message}"):
+            from_tensors("BertForPreTraining", settings, tensors | {name: wrong})
+
+
+def test_names_and_parts_of_published_weights(bert):
+    """bert-base's file has TensorFlow's names of norms, and heads that its class leaves aside."""
+    model, _, tensors, settings = bert
+    older = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias",
+                                                                    "LayerNorm.beta"): tensor
+        for name, tensor in tensors.items()}
+    assert older.keys() != tensors.keys()
+    got, config = from_tensors("BertForMaskedLM", settings, older)
+    assert [head.kind for head in config.outputs] == ["masked_lm"]
+    ours = leaves(model)
+    for path, value in leaves(got).items():
+        np.testing.assert_array_equal(value, ours[path], err_msg=path)
+    with pytest.raises(UserError, match="does not name the model's class"):
+        from_tensors(None, settings, tensors)
+
+
+def test_copies_agree_or_stand_in(bert):
+    _, _, tensors, settings = bert
+    copy, original = "cls.predictions.decoder.bias", "cls.predictions.bias"
+    with pytest.raises(UserError, match=f"{copy} is tied"):
+        from_tensors("BertForPreTraining", settings, tensors | {copy: tensors[copy] + 1})
+    fewer = {name: tensor for name, tensor in tensors.items() if name != original}
+    model, _ = from_tensors("BertForPreTraining", settings, fewer)
+    np.testing.assert_array_equal(
+        leaves(model)["heads.masked_lm.vocabulary.bias"], tensors[original])
+
+
+def test_an_untied_output_is_read(bert):
+    _, _, tensors, settings = bert
+    own = tensors["cls.predictions.decoder.weight"] + 1
+    model, config = from_tensors(
+        "BertForPreTraining", settings | {"tie_word_embeddings": False},
+        tensors | {"cls.predictions.decoder.weight": own})
+    assert not config.tied_head
+    np.testing.assert_array_equal(leaves(model)["heads.masked_lm.vocabulary.own"], own)
+
+
+def test_a_trunk_has_its_heads_drawn(bert):
+    model, config, tensors, settings = bert
+    trunk = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()
+             if name.startswith("bert.")}
+    got, same = from_tensors("BertModel", settings | {"architectures": ["BertModel"]}, trunk)
+    assert same.outputs == config.outputs
+    ours, theirs = leaves(model), leaves(got)
+    assert ours.keys() == theirs.keys()
+    for path, value in theirs.items():
+        alike = np.array_equal(value, ours[path])
+        assert alike != path.startswith("heads."), path
+    back, _ = to_hf(got, same, "BertModel")
+    assert back.keys() == trunk.keys()
+    without = {name: tensor for name, tensor in trunk.items() if not name.startswith("pooler")}
+    assert leaves(from_tensors("BertModel", settings, without)[0]).keys() == ours.keys()
+
+
+def test_a_missing_library_is_named(bert, tmp_path, monkeypatch):
+    import sys
+
+    model, config, _, _ = bert
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(UserError, match=r"pip install 'scaling\[interop\]'"):
+        save_hf(model, config, tmp_path)
+
+
+def test_dropout_is_no_obstacle(bert):
+    """It is no part of what a trained model computes."""
+    model, config, _, _ = bert
+    for rate in (0.0, 0.3):
+        changed = ModelConfig(**config.model_dump() | {"dropout": rate})
+        assert to_hf(model, changed)[1]["hidden_dropout_prob"] == rate
+
+
+def test_a_model_of_none_of_their_kinds_is_refused(bert):
+    _, config, _, _ = bert
+    model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
+    for changes, message in [({"norm": "rms"}, "norm: rms"), ({"biases": False}, "biases: False")]:
+        with pytest.raises(UserError, match=f"BertForPreTraining cannot be .* {message}"):
+            to_hf(model, ModelConfig(**config.model_dump() | changes), "BertForPreTraining")
+    odd = ModelConfig(**config.model_dump() | {"share_layers": "attention"})
+    with pytest.raises(UserError, match="none of their classes"):
+        to_hf(model, odd)
+    with pytest.raises(UserError, match="those are BertForPreTraining"):
+        to_hf(model, config, "BertForNothing")
+    with pytest.raises(UserError, match="neither a model of transformers nor"):
+        from_hf(3)

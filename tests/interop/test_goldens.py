@@ -1,0 +1,84 @@
+"""Weights and logits that transformers wrote (tests/goldens/make.py), through our models."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.interop.families import FAMILIES
+from scaling.interop.hf import from_tensors, to_hf
+from tests.parity.harness import LOGITS, Batch, our_outputs_jit, real
+
+GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("*.npz"))
+
+
+class Golden(NamedTuple):
+    architecture: str
+    settings: dict[str, Any]
+    weights: dict[str, Any]
+    logits: dict[str, Any]
+    batch: Batch
+
+
+@cache
+def golden(path: Path) -> Golden:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+
+    def under(part: str) -> dict[str, Any]:
+        return {name.removeprefix(f"{part}/"): value for name, value in arrays.items()
+                if name.startswith(f"{part}/")}
+
+    return Golden(str(arrays["architecture"]), json.loads(str(arrays["settings"])),
+                  under("weights"), under("logits"), Batch(**under("batch")))
+
+
+def test_every_class_has_one():
+    trunks = {name for name, family in FAMILIES.items() if family.drawn}
+    assert {path.stem for path in GOLDENS} == FAMILIES.keys() - trunks
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_same_logits(path):
+    it = golden(path)
+    model, _ = from_tensors(it.architecture, it.settings, it.weights)
+    got = our_outputs_jit(model, it.batch, tuple(it.logits))
+    for kind, expected in it.logits.items():
+        assert got[kind].shape == expected.shape
+        assert (np.abs(got[kind] - expected) * real(expected, it.batch)).max() < LOGITS
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_way_back_is_exact(path):
+    it = golden(path)
+    model, config = from_tensors(it.architecture, it.settings, it.weights)
+    tensors, settings = to_hf(model, config, it.architecture)
+    assert tensors.keys() == it.weights.keys()
+    for name, tensor in it.weights.items():
+        np.testing.assert_array_equal(tensors[name], tensor, err_msg=name)
+    again, same = from_tensors(it.architecture, settings, tensors)
+    assert same == config
+    jax.tree.map(np.testing.assert_array_equal, again, model)
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_every_tensor_matters(path):
+    """A tensor more, or one less that has no second name, is an error; none is passed over."""
+    from scaling.errors import UserError
+
+    it = golden(path)
+    with pytest.raises(UserError, match="stray"):
+        from_tensors(it.architecture, it.settings, it.weights | {"stray.weight": np.ones(3)})
+    family = FAMILIES[it.architecture]
+    twice = {*family.copies, *family.copies.values(), *family.noughts}
+    single = sorted(it.weights.keys() - twice)
+    for name in (single[0], single[-1]):
+        fewer = {key: value for key, value in it.weights.items() if key != name}
+        with pytest.raises(UserError, match="lack"):
+            from_tensors(it.architecture, it.settings, fewer)

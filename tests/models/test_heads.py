@@ -1,0 +1,107 @@
+"""Heads: the shapes of what they say, and which hidden states they read."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scaling.config import ModelConfig
+from scaling.models import States, Tokens
+from tests.models.variants import SMALL, filled, random_ids
+
+B, T, D, V = 3, 12, SMALL["d_model"], SMALL["vocab_size"]
+LENGTHS = (12, 7, 1)
+SPANS = np.array([[[0, 3, 0], [4, 8, 2]], [[1, 4, 1], [2, 6, 2]], [[0, 2, 0], [3, 5, 0]]])
+ENCODER = [
+    {"kind": "masked_lm"}, {"kind": "next_sentence"}, {"kind": "sentence_order"},
+    {"kind": "replaced_token"}, {"kind": "span_boundary", "longest": 4, "d_place": 6},
+    {"kind": "token", "classes": 5}, {"kind": "sequence", "classes": 7}, {"kind": "span"},
+    {"kind": "choice"},
+]
+DECODER = [
+    {"kind": "lm"}, {"kind": "token", "classes": 5}, {"kind": "sequence", "classes": 7},
+    {"kind": "choice"},
+]
+SHAPES = {
+    "masked_lm": (B, T, V), "lm": (B, T, V), "next_sentence": (B, 2), "sentence_order": (B, 2),
+    "replaced_token": (B, T), "span_boundary": (B, 2, V), "token": (B, T, 5), "sequence": (B, 7),
+    "span": (B, T, 2), "choice": (B,),
+}
+
+
+@pytest.fixture(scope="module", params=["encoder-only", "decoder-only"])
+def read(request):
+    """What each head says, and the size of the gradient of the sum of all that it says of row 1 (of
+    a token head, of its position 4) by each hidden state."""
+    encoder = request.param == "encoder-only"
+    heads = ENCODER if encoder else DECODER
+    model = filled(ModelConfig(**SMALL, mode=request.param, heads=heads, biases=True))
+    documents = np.array([[1] * n + [0] * (T - n) for n in LENGTHS])
+    tokens = Tokens(random_ids(B, T), documents)
+    x = np.random.default_rng(0).standard_normal((B, T, D)).astype(np.float32)
+
+    @jax.jit
+    def run(model, x):
+        def say(kind, x):
+            spans = SPANS if kind == "span_boundary" else None
+            y = model.head(kind, States(x, tokens, None), spans)
+            of_tokens = y.shape[:2] == (B, T)
+            return (y[1, 4] if of_tokens else y[1]).sum() + jnp.square(y[1]).sum() * (
+                not of_tokens), y
+
+        pull = jax.value_and_grad(say, argnums=1, has_aux=True)
+        said = {head["kind"]: pull(head["kind"], x) for head in heads}
+        return {kind: (y, jnp.abs(gradient).sum(-1)) for kind, ((_, y), gradient) in said.items()}
+
+    return encoder, model, run(model, x)
+
+
+def test_what_heads_say_has_the_shapes_that_they_promise(read):
+    for kind, (y, _) in read[2].items():
+        assert y.shape == SHAPES[kind], kind
+        assert y.dtype == jnp.float32
+        assert np.isfinite(y).all()
+
+
+def test_heads_read_the_states_that_they_should_and_no_others(read):
+    encoder, _, said = read
+    whole = 0 if encoder else LENGTHS[1] - 1  # the pooled first token, or the last real one
+    places = {
+        "masked_lm": [4], "lm": [4], "replaced_token": [4], "token": [4], "span": [4],
+        "next_sentence": [0], "sentence_order": [0], "choice": [whole], "sequence": [whole],
+        "span_boundary": [1, 2, 4, 6],
+    }
+    for kind, (_, reach) in said.items():
+        expected = np.zeros((B, T), bool)
+        expected[1, places[kind]] = True
+        np.testing.assert_array_equal(np.asarray(reach) > 0, expected, err_msg=kind)
+
+
+def test_pooled_heads_share_one_pooler(read):
+    encoder, model, _ = read
+    assert (model.pooler is not None) == encoder
+
+
+def test_a_span_s_token_depends_on_its_place_in_the_span(read):
+    encoder, model, _ = read
+    if not encoder:
+        return
+    x = np.ones((B, T, D), np.float32)
+    say = jax.jit(lambda model, x: model.head("span_boundary", States(x, None, None), SPANS))
+    logits = say(model, x)
+    assert np.abs(logits[1, 0] - logits[1, 1]).max() > 1e-3  # places 1 and 2, equal neighbours
+    np.testing.assert_allclose(logits[0, 1], logits[1, 1], atol=1e-5)  # places 2 and 2
+
+
+@pytest.mark.parametrize(("mode", "pool", "place"), [
+    ("encoder-only", "last", 6), ("encoder-only", "first", 0), ("encoder-decoder", None, 6),
+])
+def test_a_sequence_is_read_at_its_first_or_its_last_token(mode, pool, place):
+    head = {"kind": "sequence", "classes": 1, "pool": pool}
+    model = filled(ModelConfig(**SMALL, mode=mode, heads=[head]))
+    tokens = Tokens(random_ids(1, T), np.array([[1] * 7 + [0] * 5]))
+    x = np.random.default_rng(0).standard_normal((1, T, D)).astype(np.float32)
+    reach = jax.grad(lambda x: model.head("sequence", States(x, tokens, None)).sum())(jnp.array(x))
+    assert np.flatnonzero(np.abs(reach[0]).sum(-1)).tolist() == [place]

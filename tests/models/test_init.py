@@ -1,0 +1,78 @@
+"""How weights are spread at the start, as InitConfig says."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scaling.config import ExecutionConfig, ModelConfig
+from scaling.models import Transformer
+from scaling.models.attention import Attention
+from scaling.models.feed_forward import FeedForward
+from scaling.models.layers import embedding
+from tests.models.variants import SMALL, random_ids
+
+SIZES = {"d_model": 64, "n_layers": 8, "n_heads": 4, "context": 8, "vocab_size": 300,
+         "d_ff": 192}
+RESIDUAL = (2 * 8) ** -0.5
+SCAN = ExecutionConfig(scan_layers=True)
+
+
+def spread(part):
+    return float(np.std(part[...]))
+
+
+@pytest.mark.parametrize(("init", "up", "down"), [
+    # By default 1 / sqrt(in), and into the stream that by the root of its 16 writers.
+    ({}, 64**-0.5, 192**-0.5 * RESIDUAL),
+    ({"gain": 2.0, "residual": "plain"}, 2 * 64**-0.5, 2 * 192**-0.5),
+    ({"fan": "average", "residual": "plain"}, 128**-0.5, 128**-0.5),
+    ({"fan": "average", "distribution": "uniform", "residual": "plain"}, 128**-0.5, 128**-0.5),
+    ({"distribution": "truncated", "residual": "plain"}, 64**-0.5, 192**-0.5),
+    ({"std": 0.02}, 0.02, 0.02 * RESIDUAL),
+    # A std is that of the normal distribution before it is cut (BERT's 0.02).
+    ({"std": 0.02, "distribution": "truncated", "residual": "plain"}, 0.0176, 0.0176),
+])
+def test_matrices_are_spread_as_configured(init, up, down):
+    config = ModelConfig(**SIZES, init=init, biases=True)
+    layer = FeedForward(config, jnp.dtype("float32"), jax.random.key(0))
+    assert spread(layer.up.weight) == pytest.approx(up, rel=0.03)
+    assert spread(layer.down.weight) == pytest.approx(down, rel=0.03)
+    assert not np.asarray(layer.up.bias[...]).any()
+    largest = np.abs(layer.up.weight[...]).max() / spread(layer.up.weight)
+    if init.get("distribution") == "uniform":  # Glorot & Bengio 2010, eq. 16: sqrt(6 / (in + out))
+        assert np.abs(layer.up.weight[...]).max() == pytest.approx((6 / 256) ** 0.5, rel=0.01)
+    elif init.get("distribution") == "truncated":
+        assert 2.2 < largest < 2 / 0.8796 + 1e-3
+    else:
+        assert largest > 3.3
+
+
+def test_attention_starts_so_that_its_logits_are_of_order_one():
+    """Where queries are not divided by sqrt(d_head) = 4, their weights are (T5)."""
+    for scaled, query in ((True, 64**-0.5), (False, 64**-0.5 / 4)):
+        config = ModelConfig(**SIZES, scale_attention=scaled)
+        layer = Attention(config, jnp.dtype("float32"), jax.random.key(0))
+        assert spread(layer.query.weight) == pytest.approx(query, rel=0.04)
+        assert spread(layer.key.weight) == pytest.approx(64**-0.5, rel=0.04)
+        assert spread(layer.out.weight) == pytest.approx(64**-0.5 * RESIDUAL, rel=0.04)
+
+
+@pytest.mark.parametrize(("init", "std"), [
+    ({}, 64**-0.5), ({"std": 0.02}, 0.02), ({"embedding_std": 1.0}, 1.0),
+    ({"std": 0.02, "embedding_std": 0.5}, 0.5),
+])
+def test_embeddings_are_spread_as_configured(init, std):
+    table = embedding(jax.random.key(0), ModelConfig(**SIZES, init=init).init, 300, 64)
+    assert spread(table) == pytest.approx(std, rel=0.03)
+
+
+def test_logits_and_the_stream_are_of_order_one_at_every_width_and_depth():
+    for d_model, n_layers in ((16, 1), (128, 4)):
+        config = ModelConfig(**SMALL | {"d_model": d_model, "n_layers": n_layers,
+                                        "vocab_size": 200})
+        spread = jax.jit(lambda key, config=config: Transformer(config, key, execution=SCAN)(
+            random_ids(2, 12)).std())(jax.random.key(0))
+        assert 0.5 < spread < 2.0

@@ -1,0 +1,89 @@
+"""T5, Switch and BART against transformers, with padded sources and targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.parity.harness import Case, check
+
+
+def own_head(model: Any) -> None:
+    """T5 v1.1's output matrix is its own, and hidden states are not scaled before it;
+    transformers 5 ties it when it makes a model, whatever its settings say."""
+    import torch
+
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
+    model.config.tie_word_embeddings = False
+    # Theirs decides it when the configuration is made.
+    model.config.scale_decoder_outputs = False
+
+
+T5_SHAPES = {
+    "narrow": {"vocab_size": 29, "d_model": 12, "d_kv": 4, "d_ff": 20, "num_layers": 2,
+               "num_heads": 3, "relative_attention_num_buckets": 8,
+               "relative_attention_max_distance": 5},
+    "uneven": {"vocab_size": 37, "d_model": 8, "d_kv": 6, "d_ff": 24, "num_layers": 2,
+               "num_decoder_layers": 4, "num_heads": 2, "layer_norm_epsilon": 1e-3},
+    "one_head": {"vocab_size": 19, "d_model": 10, "d_kv": 10, "d_ff": 14, "num_layers": 4,
+                 "num_decoder_layers": 2, "num_heads": 1},
+}
+GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+# Rooms of one token drop some, and rooms of 9 none; experts stand in every layer or every other.
+EXPERTS = {
+    "narrow": {"num_experts": 3, "expert_capacity": 2, "num_sparse_encoder_layers": 1,
+               "num_sparse_decoder_layers": 1, "num_decoder_layers": 2},
+    "uneven": {"num_experts": 4, "expert_capacity": 9, "num_sparse_encoder_layers": 2,
+               "num_sparse_decoder_layers": 4, "dense_act_fn": "gelu_new"},
+    "one_head": {"num_experts": 2, "expert_capacity": 1, "num_sparse_encoder_layers": 2,
+                 "num_sparse_decoder_layers": 1},
+}
+BART_SHAPES = {
+    "narrow": {"vocab_size": 29, "d_model": 12, "encoder_layers": 2, "decoder_layers": 1,
+               "encoder_attention_heads": 3, "encoder_ffn_dim": 20},
+    "uneven": {"vocab_size": 37, "d_model": 8, "encoder_layers": 1, "decoder_layers": 3,
+               "encoder_attention_heads": 2, "encoder_ffn_dim": 24, "scale_embedding": True},
+    "one_head": {"vocab_size": 19, "d_model": 10, "encoder_layers": 3, "decoder_layers": 1,
+                 "encoder_attention_heads": 1, "encoder_ffn_dim": 14,
+                 "activation_function": "relu"},
+}
+
+
+def cases() -> dict[str, Case]:
+    found = {}
+    for shape, sizes in T5_SHAPES.items():
+        found[f"T5-{shape}"] = Case("T5ForConditionalGeneration", sizes, source=True)
+    for shape, sizes in T5_SHAPES.items():
+        found[f"T5_v1.1-{shape}"] = Case(
+            "T5ForConditionalGeneration", sizes | GATED, source=True, prepare=own_head)
+    for shape, sizes in T5_SHAPES.items():
+        found[f"Switch-{shape}"] = Case(
+            "SwitchTransformersForConditionalGeneration", sizes | EXPERTS[shape], source=True)
+    for shape, sizes in BART_SHAPES.items():
+        both = {"decoder_attention_heads": sizes["encoder_attention_heads"],
+                "decoder_ffn_dim": sizes["encoder_ffn_dim"], "max_position_embeddings": 9}
+        found[f"BART-{shape}"] = Case("BartForConditionalGeneration", sizes | both, source=True)
+    return found
+
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_same_numbers(name, tmp_path):
+    check(CASES[name], tmp_path, seed=len(name))
+
+
+def test_tokens_beyond_an_experts_room_are_dropped_as_theirs_are():
+    """The comparison above is of models that do drop."""
+    import jax
+
+    from scaling.interop import from_hf
+    from tests.parity.harness import batch_for, made
+
+    case = CASES["Switch-one_head"]
+    model = made(case)
+    ours, _ = from_hf(model)
+    states = jax.jit(lambda ours, batch: ours.states(*batch.tokens()))(ours, batch_for(case, model))
+    assert states.routing.dropped > 0.3
