@@ -71,7 +71,7 @@ def test_every_make_target_exists():
 
 def test_every_help_has_an_example(scaling):
     for command in (
-        "train", "fit", "allocate", "compare", "simulate", "plot", "report", "schema",
+        "models", "train", "fit", "allocate", "compare", "simulate", "plot", "report", "schema",
         "data prepare", "data show",
         "sweep plan", "sweep run", "sweep status", "sweep retry", "sweep export",
         "sweep suggest",

@@ -41,7 +41,7 @@ def test_train_and_ask_again(scaling, run_file, tmp_path):
     [
         (["model.d_modle=4"], ["run.yaml", "model.d_modle: unknown key; did you mean d_model?"]),
         (["model.d_model=wide"], ["model.d_model", "integer", "'wide'"]),
-        (["model.n_heads=3"], ["n_heads = 3 does not divide d_model = 8"]),
+        (["model.n_heads=3"], ["model.n_heads: 3 does not divide d_model = 8"]),
         (["model.context=100000", "tokens=1e8"], ["a sequence longer than the split holds"]),
         (["tokens=1e9"], ["needs 1,000,000,000 tokens", "set data.epochs to"]),
         (["data.store=nowhere"], ["nowhere: no such store", "scaling data prepare"]),

@@ -59,7 +59,7 @@ def test_two_sweeps_share_the_runs_they_have_in_common(plan, sweep_content, tmp_
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["sizes.0.n_heads=3"], ["d_model 8", "n_heads = 3 does not divide d_model = 8"]),
+        (["sizes.0.n_heads=3"], ["d_model 8", "model.n_heads: 3 does not divide d_model = 8"]),
         (["tokens=[1536, 1536]"], ["tokens holds 1536 twice"]),
         (["tokens=[1536, 1540]"], ["two points of the sweep are the same run"]),
         (["tokens=[1e9]"], ["one epoch", "set data.epochs"]),
