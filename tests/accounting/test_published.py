@@ -30,6 +30,10 @@ LANGUAGE_MODELS = {
     "bert/base": 110_106_428, "bert/large": 336_226_108,
     "electra/small": 13_549_057, "electra/base": 109_483_009, "electra/large": 335_142_913,
     "switch/base": 7_415_217_408,
+    "gpt/117M": 116_534_784, "distilbert/base": 66_985_530,
+    "llama/7B": 6_738_415_616, "llama/13B": 13_015_864_320, "llama/33B": 32_528_943_616,
+    "llama/65B": 65_285_660_672, "llama/2-70B": 68_976_648_192,
+    "llama/SmolLM2-135M": 134_515_008,
 }
 # The same without heads, but with the pooler.
 WITHOUT_HEADS = {
