@@ -154,7 +154,7 @@ def _head(model: ModelConfig, head: Head) -> dict[str, int]:
     vocabulary = 0
     if head.kind in WITH_VOCABULARY:
         matrix = 0 if model.tied_head else model.embedding_width
-        vocabulary = model.vocabulary * (matrix + (head.kind != "lm"))
+        vocabulary = model.vocabulary * (matrix + (head.kind != "lm" or head.bias))
     return {f"{head.kind}_head": own, "vocabulary": vocabulary}
 
 

@@ -62,6 +62,8 @@ class LanguageModel(Config):
     """The next token of the vocabulary at every position, by the embedding or a matrix beside."""
 
     kind: Literal["lm"]
+    bias: bool = False
+    """Whether each entry's logit has a bias of its own."""
 
 
 class MaskedLM(Config):

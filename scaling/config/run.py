@@ -123,7 +123,8 @@ def _semantic_model(model: ModelConfig) -> dict[str, Any]:
         "source_context": model.source_length, "attention": model.sees,
         "final_norm": model.has_final_norm,
         "attention_dropout": model.attention_dropout_rate,
-        "heads": [head.model_dump(mode="json") for head in model.outputs],
+        "heads": [{"kind": head.kind} | head.model_dump(mode="json", exclude_defaults=True)
+                  for head in model.outputs],
     }
     defaults = {name: field.default for name, field in ModelConfig.model_fields.items()}
     plain = {name: value.model_dump(mode="json") if isinstance(value, Config) else value

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from scaling.config import ModelConfig
-from scaling.config.parts import SpanBoundary
+from scaling.config.parts import LanguageModel, SpanBoundary
 from scaling.models.feed_forward import ACTIVATIONS
 from scaling.models.layers import (
     EMBEDDING,
@@ -57,7 +57,9 @@ class Vocabulary(nnx.Module):
 class LanguageModelHead(nnx.Module):
     """The vocabulary's logits, straight from the hidden states (`lm`)."""
 
-    def __init__(self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, _: Any) -> None:
+    def __init__(
+        self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, head: LanguageModel
+    ) -> None:
         D, P = config.d_model, config.embedding_width
         self.scale = D**-0.5 if config.scale_output else 1.0
         self.map = (
@@ -65,7 +67,7 @@ class LanguageModelHead(nnx.Module):
                    bias=False)
             if P != D else None
         )
-        self.vocabulary = Vocabulary(config, dtype, key, bias=False)
+        self.vocabulary = Vocabulary(config, dtype, key, bias=head.bias)
 
     def __call__(
         self, x_BTD: Float[Array, "B T D"], table_VP: Float[Array, "V P"], _: Tokens

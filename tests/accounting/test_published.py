@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 
 import jax
 import pytest
@@ -78,20 +77,15 @@ def test_switch_with_other_numbers_of_experts(experts):
 
 @pytest.mark.parametrize("millions", CHINCHILLA)
 def test_chinchillas_table(millions):
-    """Within 0.7%, and from 74M up 0.25%, with layer norms; RMS norms, which the models are said to
-    have, have 2 L + 1 biases of width d fewer, and take the row of 74M from 0.24% to 0.254%."""
-    preset = f"chinchilla/{millions}M"
-    for norm, tolerance in (("layer", 0.0025), ("rms", 0.0026)):
-        counted = count_parameters(ModelConfig(preset=preset, norm=norm)).total
-        assert counted == pytest.approx(1e6 * millions, rel=tolerance if millions >= 74 else 0.007)
+    """Within 0.7%, and from 74M up within 0.25%."""
+    counted = count_parameters(ModelConfig(preset=f"chinchilla/{millions}M")).total
+    assert counted == pytest.approx(1e6 * millions, rel=0.0025 if millions >= 74 else 0.007)
 
 
 def test_a_model_of_530_billion_is_counted_without_being_made():
     model = ModelConfig(preset="mt-nlg/530B")
-    start = time.monotonic()
     counted = count_parameters(model)
     shapes = jax.eval_shape(lambda: Transformer(model, jax.random.key(0)))
     assert counted.total == sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert counted.total == pytest.approx(530e9, rel=0.002)
     assert forward_flops_per_token(model)["feed_forward"] == 2 * counted.kaplan * 2 / 3
-    assert time.monotonic() - start < 60  # a second or two, on a machine with nothing else to do
