@@ -14,8 +14,8 @@ RUNS ?= runs
 TORCH := torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart laws smoke test test-slow test-parity test-weights lint benchmark \
-	lock clean
+.PHONY: help install quickstart laws smoke test test-slow test-parity test-prepare test-weights \
+	lint benchmark lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ test-slow: .venv/dev  ## what takes minutes: a sweep killed again and again, eve
 test-parity: .venv-parity/done  ## models against Hugging Face's in torch, each with the same weights
 	.venv-parity/bin/pytest tests/parity
 
+test-prepare: .venv-prepare/done  ## corpora through TensorFlow Datasets and seqio, and T5's examples
+	.venv-prepare/bin/pytest tests/prepare
+
 test-weights: .venv/dev  ## published weights (a download of 180 MB): BERT's embeddings, a Llama
 	$(BIN)/pytest -m weights
 
@@ -63,14 +66,15 @@ benchmark: .venv/core  ## speed of a training step on this machine, against a pl
 	$(BIN)/python benchmarks/train_step.py
 
 lock:  ## resolve the requirements anew (needs uv)
-	for part in core dev; do \
+	for part in core dev prepare; do \
 		printf 'setuptools>=77\nwheel\n' | uv pip compile --quiet --universal --python-version 3.11 \
-			--generate-hashes --no-header --no-annotate $$([ $$part = dev ] && echo --extra dev) \
-			$$([ $$part = dev ] && echo --constraint requirements/core.txt) \
+			--generate-hashes --no-header --no-annotate $$([ $$part = core ] || echo --extra dev) \
+			$$([ $$part = prepare ] && echo --extra prepare --constraint requirements/dev.txt) \
+			$$([ $$part = core ] || echo --constraint requirements/core.txt) \
 			--output-file requirements/$$part.txt pyproject.toml - || exit 1; done
 
 clean:  ## remove the environment and what tests leave; runs, stores and results stay
-	rm -rf .venv .venv-parity build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-parity .venv-prepare build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python"; exit 2; }
@@ -91,4 +95,11 @@ clean:  ## remove the environment and what tests leave; runs, stores and results
 	.venv-parity/bin/pip install --quiet --disable-pip-version-check --require-hashes \
 		-r requirements/core.txt -r requirements/dev.txt
 	.venv-parity/bin/pip install --quiet --disable-pip-version-check $(TORCH)
+	@touch $@
+
+# TensorFlow is 2 GB that nothing but corpora needs.
+.venv-prepare/done: requirements/prepare.txt
+	$(PYTHON) -m venv .venv-prepare
+	.venv-prepare/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/prepare.txt
 	@touch $@

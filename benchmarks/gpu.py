@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scaling.accounting import count_parameters, training_flops_per_token
+from scaling.accounting import count_parameters, run_flops_per_token
 from scaling.accounting.hardware import peak_flops_of_kind
 from scaling.config import RunConfig, validate
 from scaling.parallel import batch_sharding, make_mesh
@@ -49,18 +49,19 @@ def measure(case: tuple[int, ...], precision: str, scan: bool) -> dict[str, Any]
     random = np.random.default_rng(0).integers(0, 32_768, (batch, context + 1)).astype(np.int32)
     seconds = []
     with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.optimizer, sequences_at_once(run))
-        tokens = jax.device_put(random, batch_sharding(mesh))
+        state = init_state(run)
+        step = make_train_step(run.optimizer, run.objective, sequences_at_once(run))
+        batch_of_ids = jax.device_put({"ids": random}, batch_sharding(mesh))
         for _ in range(STEPS + 2):
             start = time.perf_counter()
-            state, metrics = step(state, tokens, np.float32(1e-4))
+            state, metrics = step(state, batch_of_ids, np.float32(1e-4))
             loss = float(metrics.loss)
             seconds.append(time.perf_counter() - start)
     second = median(seconds[2:])
     device = jax.devices()[0]
     peak = peak_flops_of_kind(device.device_kind)
     speed = run.batch_tokens / second
-    flops = speed * training_flops_per_token(run.model)
+    flops = speed * run_flops_per_token(run)
     return {
         "device": device.device_kind, "devices": len(jax.devices()),
         "params": count_parameters(run.model).total, "shape": case, "precision": precision,

@@ -86,13 +86,13 @@ def build(contender: str, shape: str) -> Any:
         divide_cores([run_config])
     mesh = make_mesh(run_config.execution.mesh)
     jax.set_mesh(mesh)
-    batch_of_tokens = jax.device_put(tokens, batch_sharding(mesh))
+    batch_of_ids = jax.device_put({"ids": tokens}, batch_sharding(mesh))
     states = [init_state(run_config)]
     at_once = None if contender == "ours, at once" else sequences_at_once(run_config)
-    step = make_train_step(run_config.optimizer, at_once)
+    step = make_train_step(run_config.optimizer, run_config.objective, at_once)
 
     def run() -> None:
-        states[0], metrics = step(states[0], batch_of_tokens, np.float32(1e-3))
+        states[0], metrics = step(states[0], batch_of_ids, np.float32(1e-3))
         float(metrics.loss)
 
     return run

@@ -9,6 +9,7 @@ from scaling.accounting.flops import (
 )
 from scaling.accounting.memory import training_memory
 from scaling.accounting.params import Parameters, count_parameters
+from scaling.accounting.runs import run_flops_per_sequence, run_flops_per_token
 
 __all__ = [
     "Parameters",
@@ -17,6 +18,8 @@ __all__ = [
     "flops_by_convention",
     "forward_flops_per_sequence",
     "forward_flops_per_token",
+    "run_flops_per_sequence",
+    "run_flops_per_token",
     "training_flops_per_token",
     "training_memory",
 ]

@@ -36,18 +36,24 @@ from scaling.config.parts import Head
 FORWARD_AND_BACKWARD = 3
 
 
-def forward_flops_per_sequence(model: ModelConfig) -> dict[str, int]:
+def forward_flops_per_sequence(
+    model: ModelConfig, predictions: int | None = None
+) -> dict[str, int]:
     """FLOPs of the forward pass for one full sequence, by part.
 
     In an encoder-decoder a sequence is `source_context` tokens of the encoder and `context` of the
     decoder, each stack counted on its own; keys and values of cross-attention are computed of the
     encoder's tokens.
+
+    Args:
+        model: a model whose vocabulary is known.
+        predictions: positions at which heads over the vocabulary are computed; by default all.
     """
     flops: Counter[str] = Counter()
     for side in sides(model):
         flops.update(_stack(model, side))
     for head in model.outputs:
-        flops[f"{head.kind}_head"] += _head(model, head)
+        flops[f"{head.kind}_head"] += _head(model, head, predictions or model.context)
     if model.has_pooler:
         flops["pooler"] += 2 * model.d_model**2
     return {part: count for part, count in flops.items() if count}
@@ -99,9 +105,8 @@ def _stack(model: ModelConfig, side: Side) -> dict[str, int]:
     }
 
 
-def _head(model: ModelConfig, head: Head) -> int:
-    rows = model.context if model.pooling(head) is None else 1
+def _head(model: ModelConfig, head: Head, predictions: int) -> int:
     numbers = sum(inside * outside for inside, outside in head_matrices(model, head))
     if head.kind in WITH_VOCABULARY:
-        numbers += model.embedding_width * model.vocabulary
-    return 2 * rows * numbers
+        return 2 * predictions * (numbers + model.embedding_width * model.vocabulary)
+    return 2 * (model.context if model.pooling(head) is None else 1) * numbers

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from scaling.config.base import Config, Count, Index, field_error
+from scaling.config.base import Config, Count, Index
 from scaling.config.model import ModelConfig
+from scaling.config.objectives import Causal, Objective, check_objective, text_tokens
 from scaling.config.training import (
     AdamW,
-    CausalObjective,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -29,14 +29,15 @@ class RunConfig(Config):
     model: ModelConfig
     data: DataConfig
     tokens: Count
-    """Training tokens; rounded down to whole batches."""
+    """Training tokens of text, as often as they are read; rounded down to whole batches."""
     batch_sequences: Count = 16
     """Sequences in a batch, over all devices."""
     seed: Index = 0
-    """Seeds the parameters and the order of the data, each with a stream of its own."""
+    """Seeds the parameters, the order of the data and what is done to it, each with a stream of
+    its own."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What matrix products read. Parameters, sums, norms and the loss are float32 either way."""
-    objective: CausalObjective = CausalObjective()
+    objective: Objective = Causal()
     optimizer: AdamW = AdamW()
     schedule: Schedule = WarmupStableDecay()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -45,9 +46,14 @@ class RunConfig(Config):
     execution: ExecutionConfig = ExecutionConfig()
 
     @property
+    def sequence_tokens(self) -> int:
+        """Tokens of text in a sequence (`text_tokens` of its objective)."""
+        return text_tokens(self.objective, self.model)
+
+    @property
     def batch_tokens(self) -> int:
-        """Tokens in a batch."""
-        return self.batch_sequences * self.model.context
+        """Tokens of text in a batch."""
+        return self.batch_sequences * self.sequence_tokens
 
     @property
     def steps(self) -> int:
@@ -61,11 +67,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _objective_fits(self) -> RunConfig:
-        if self.model.mode != "decoder-only":
-            raise field_error("model.mode", f"the causal objective predicts what follows, which a "
-                              f"{self.model.mode} model is not trained by; choose decoder-only")
-        if "lm" not in {head.kind for head in self.model.outputs}:
-            raise field_error("model.heads", "the causal objective needs the head lm")
+        check_objective(self.objective, self.model)
         return self
 
     @model_validator(mode="after")
@@ -73,7 +75,7 @@ class RunConfig(Config):
         if self.steps == 0:
             raise ValueError(
                 f"tokens = {self.tokens:,} is less than one batch of {self.batch_tokens:,} "
-                f"(batch_sequences {self.batch_sequences} x context {self.model.context})"
+                f"(batch_sequences {self.batch_sequences} x {self.sequence_tokens} tokens)"
             )
         if self.schedule.warmup_steps >= self.steps:
             raise ValueError(
@@ -108,8 +110,15 @@ def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
     content["data"] = data_hash
     content["tokens"] = run.trained_tokens
     content["model"] = _semantic_model(run.model)
+    content["objective"] = _said(run.objective, exclude={"teacher", "teacher_model"})
     content["layout"] = LAYOUT
     return content
+
+
+def _said(choice: Any, exclude: set[str] | None = None) -> dict[str, Any]:
+    """A kind, and what of it is not as it is by default."""
+    said: dict[str, Any] = choice.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
+    return {"kind": choice.kind} | said
 
 
 def _semantic_model(model: ModelConfig) -> dict[str, Any]:
@@ -123,8 +132,7 @@ def _semantic_model(model: ModelConfig) -> dict[str, Any]:
         "source_context": model.source_length, "attention": model.sees,
         "final_norm": model.has_final_norm,
         "attention_dropout": model.attention_dropout_rate,
-        "heads": [{"kind": head.kind} | head.model_dump(mode="json", exclude_defaults=True)
-                  for head in model.outputs],
+        "heads": [_said(head) for head in model.outputs],
     }
     defaults = {name: field.default for name, field in ModelConfig.model_fields.items()}
     plain = {name: value.model_dump(mode="json") if isinstance(value, Config) else value

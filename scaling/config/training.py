@@ -1,4 +1,4 @@
-"""How a model is trained: objective, data, optimizer, schedule, evaluation, execution."""
+"""How a model is trained: data, optimizer, schedule, evaluation, execution."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scaling.config.base import Config, Count, Fraction, Index, NonNegative, Positive
-
-
-class CausalObjective(Config):
-    """Predict each token from those before it; the loss is nats per token."""
-
-    kind: Literal["causal"] = "causal"
 
 
 class DataConfig(Config):

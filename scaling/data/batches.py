@@ -1,5 +1,4 @@
-"""Training batches as a pure function of (store, seed, step, global batch), and what is
-evaluated.
+"""Which sequences a batch holds, as a pure function of (store, seed, step, global batch).
 
 Nothing here has a state: a run that resumes at step s asks for step s, and a run on other hosts
 asks for other slices of the same batch.
@@ -9,64 +8,140 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.data.permutation import permute
-from scaling.data.store import TokenStore
+from scaling.data.random import below
+from scaling.data.splits import Tokens, TokenSplit
 from scaling.errors import UserError
 
-Tokens = NDArray[Any]
-"""Token ids of one split, shape [tokens], uint16 or uint32."""
+
+class Drawn(NamedTuple):
+    """Sequences of a split, and which ones they are."""
+
+    ids_BL: Tokens
+    """Token ids, in the store's type."""
+    length_B: NDArray[np.int64]
+    """How many of them are of the sequence; behind are some that are not."""
+    sequence_B: NDArray[np.int64]
+    """The sequence's number in its split."""
+    epoch_B: NDArray[np.int64]
+    """How often it was drawn before."""
 
 
-def sequence_count(tokens: int, context: int) -> int:
-    """Whole sequences in a split: windows of context + 1 tokens, `context` apart.
+class Sequences(Protocol):
+    """A split as a list of sequences."""
 
-    A window's last token is the next one's first, so that every token but the split's first is
-    predicted exactly once.
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, index_B: NDArray[np.int64]) -> tuple[Tokens, NDArray[np.int64]]:
+        """Ids [B, L] of some, and the length of each [B]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Sequences of one length that lie evenly over a split, whatever document they are of.
+
+    Sequence i is ids i * stride to i * stride + width: with a width of stride + 1 the last token of
+    each is the first of the next, and every token but the split's first is predicted once.
     """
-    return max(tokens - 1, 0) // context
+
+    split: TokenSplit
+    stride: int
+    width: int
+
+    def __len__(self) -> int:
+        return self.split.count(self.stride, self.width)
+
+    def read(self, index_B: NDArray[np.int64]) -> tuple[Tokens, NDArray[np.int64]]:
+        return self.split.rows(index_B, self.stride, self.width), np.full(len(index_B), self.width)
 
 
-def _windows(tokens: Tokens, context: int) -> Tokens:
-    """All sequences of a split without a copy: shape [sequences, context + 1]."""
-    # The plain array: every view of a memmap would carry the bookkeeping of its class.
-    plain = np.asarray(tokens)
-    return np.lib.stride_tricks.sliding_window_view(plain, context + 1)[::context]
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Sequences within documents: each document in as few pieces of at most `longest` tokens as
+    hold it, of lengths that differ by no more than one. The end of a document is left out, and
+    documents shorter than two tokens are."""
+
+    split: TokenSplit
+    longest: int
+
+    def __len__(self) -> int:
+        return int(self._before[-1])
+
+    def read(self, index_B: NDArray[np.int64]) -> tuple[Tokens, NDArray[np.int64]]:
+        start_B, length_B = self._bounds(index_B)
+        # A window that would reach over the end of the split begins earlier, and is moved back.
+        first_B = np.maximum(np.minimum(start_B, self.split.tokens - self.longest), 0)
+        ids_BL = self.split.rows(first_B, 1, min(self.longest, self.split.tokens))
+        back_B1 = (start_B - first_B)[:, None]
+        place_BL = np.minimum(np.arange(ids_BL.shape[1]) + back_B1, ids_BL.shape[1] - 1)
+        return np.take_along_axis(ids_BL, place_BL, axis=1), length_B
+
+    def of_others(
+        self, key_B: NDArray[np.uint64], index_B: NDArray[np.int64]
+    ) -> tuple[Tokens, NDArray[np.int64]]:
+        """For each piece one of another document, drawn by its key, all of them equally likely."""
+        document_B = self._document(index_B)
+        first_B, after_B = self._before[document_B], self._before[document_B + 1]
+        rest_B = len(self) - (after_B - first_B)
+        if (rest_B == 0).any():
+            raise UserError("every document but one is shorter than two tokens, so there is no "
+                            "other to take a segment from; prepare more documents")
+        drawn_B = below(key_B, 1, rest_B[:, None])[:, 0]
+        return self.read(np.where(drawn_B < first_B, drawn_B, drawn_B + after_B - first_B))
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.int64]:
+        return np.asarray(self.split.offsets()).astype(np.int64)
+
+    @cached_property
+    def _before(self) -> NDArray[np.int64]:
+        """Pieces before each document, and all."""
+        lengths = np.diff(self._offsets) - 1
+        pieces = np.where(lengths < 2, 0, -(-lengths // self.longest))
+        return np.concatenate([[0], np.cumsum(pieces)])
+
+    def _document(self, index_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._before, index_B, side="right") - 1
+
+    def _bounds(
+        self, index_B: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        document_B = self._document(index_B)
+        begin_B = self._offsets[document_B]
+        length_B = self._offsets[document_B + 1] - 1 - begin_B
+        pieces_B = self._before[document_B + 1] - self._before[document_B]
+        number_B = index_B - self._before[document_B]
+        start_B, stop_B = (length_B * n // pieces_B for n in (number_B, number_B + 1))
+        return begin_B + start_B, stop_B - start_B
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """The training batches of one run.
+    """The sequences of a run's training batches.
 
-    Sequence i is `tokens[i * context : i * context + context + 1]`: its inputs are all but the
-    last token, its targets all but the first. The sequences of each epoch come in an order of
-    their own, which (seed, epoch) determines, and the epochs follow each other without a gap: a
-    batch may hold the end of one and the start of the next.
+    The sequences of each epoch come in an order of their own, which (seed, epoch) determines, and
+    the epochs follow each other without a gap: a batch may hold the end of one and the start of
+    the next.
     """
 
-    tokens: Tokens
-    """One split's tokens, shape [tokens]."""
-    context: int
-    """Tokens that a sequence predicts."""
+    sequences: Sequences
     batch_sequences: int
     """Sequences in a batch, over all hosts."""
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("context", "batch_sequences"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} is not positive")
-        _at_least_one_sequence("this split", len(self.tokens), self.context)
+        if self.batch_sequences < 1:
+            raise ValueError(f"batch_sequences = {self.batch_sequences} is not positive")
+        if not len(self.sequences):
+            raise ValueError("there is no sequence in this split")
 
-    def sequences(self) -> int:
-        """Sequences in one epoch."""
-        return sequence_count(len(self.tokens), self.context)
-
-    def at(self, step: int, host: int = 0, hosts: int = 1) -> NDArray[np.int32]:
+    def at(self, step: int, host: int = 0, hosts: int = 1) -> Drawn:
         """One host's part of the batch of one step, at the same cost for every step.
 
         The parts of all hosts, one after the other, are the batch of a single host.
@@ -75,9 +150,6 @@ class Batches:
             step: from zero on.
             host: which part.
             hosts: how many parts; it divides `batch_sequences`.
-
-        Returns:
-            Token ids, shape [batch_sequences / hosts, context + 1].
 
         Raises:
             UserError: the batch cannot be divided evenly.
@@ -91,86 +163,36 @@ class Batches:
                 f"batch_sequences = {self.batch_sequences} cannot be divided among {hosts} hosts; "
                 f"choose a multiple of {hosts}"
             )
-        first = step * self.batch_sequences + host * share
-        return self._all_sequences[self._shuffled(first, share)].astype(np.int32)
-
-    def epoch(self, step: int) -> int:
-        """The epoch that the first sequence of a step belongs to, from zero on."""
-        return step * self.batch_sequences // self.sequences()
+        index_B, epoch_B = self._shuffled(step * self.batch_sequences + host * share, share)
+        return Drawn(*self.sequences.read(index_B), index_B, epoch_B)
 
     def epochs_for(self, steps: int) -> float:
         """How often so many steps read the split."""
-        return steps * self.batch_sequences / self.sequences()
+        return steps * self.batch_sequences / len(self.sequences)
 
-    def unique_tokens(self, steps: int) -> int:
-        """Predicted tokens among those of so many steps that are not repeated ones."""
-        return min(steps * self.batch_sequences, self.sequences()) * self.context
+    def unique_sequences(self, steps: int) -> int:
+        """Sequences among those of so many steps that are not repeated ones."""
+        return min(steps * self.batch_sequences, len(self.sequences))
 
-    @cached_property
-    def _all_sequences(self) -> Tokens:
-        return _windows(self.tokens, self.context)
-
-    def _shuffled(self, first: int, count: int) -> NDArray[np.int64]:
-        """Which sequences the places from `first` on of the endless order hold, shape [count]."""
-        n = self.sequences()
-        parts = []
+    def _shuffled(
+        self, first: int, count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which sequences the places from `first` on of the endless order hold, and in which epoch
+        each place is; shape [count] both."""
+        n = len(self.sequences)
+        numbers, epochs = [], []
         while count > 0:  # once for each epoch that the places touch
             epoch, place = divmod(first, n)
             here = min(count, n - place)
-            parts.append(permute(np.arange(place, place + here), n, self.seed, epoch))
+            numbers.append(permute(np.arange(place, place + here), n, self.seed, epoch))
+            epochs.append(np.full(here, epoch))
             first, count = first + here, count - here
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate(numbers), np.concatenate(epochs)
 
 
-def evaluation_sequences(store: TokenStore, context: int, count: int) -> NDArray[np.int32]:
-    """Sequences of the validation split that lie evenly over it: the same on every call.
-
-    Returns:
-        Token ids, shape [min(count, what there is), context + 1].
-
-    Raises:
-        UserError: the split does not hold one sequence.
-    """
-    windows = _windows_of(store, "validation", context)
-    chosen = min(count, len(windows))
-    return windows[np.arange(chosen) * len(windows) // chosen].astype(np.int32)
-
-
-def check_fits(store: TokenStore, context: int, tokens: int, epochs: int = 1) -> None:
-    """Refuse a run that its store cannot feed.
-
-    Args:
-        store: the token store.
-        context: tokens that a sequence predicts.
-        tokens: training tokens of the run.
-        epochs: how often the training split may be read.
-
-    Raises:
-        UserError: a split is shorter than a sequence, or the run needs more tokens than the
-            epochs hold.
-    """
-    for split in ("train", "validation"):
-        held = store.manifest.split(split).tokens
-        _at_least_one_sequence(f"the {split} split of {store.path}", held, context)
-    once = sequence_count(store.manifest.train.tokens, context) * context
-    if tokens > epochs * once:
-        raise UserError(
-            f"{store.path}: the run needs {tokens:,} tokens, and one epoch of context-{context} "
-            f"sequences holds {once:,}; lower `tokens` to {epochs * once:,}, prepare more text, or "
-            f"set data.epochs to {-(-tokens // once)}"
-        )
-
-
-def _windows_of(store: TokenStore, split: str, context: int) -> Tokens:
-    tokens = store.tokens(split)
-    _at_least_one_sequence(f"the {split} split of {store.path}", len(tokens), context)
-    return _windows(tokens, context)
-
-
-def _at_least_one_sequence(what: str, tokens: int, context: int) -> None:
-    if not sequence_count(tokens, context):
-        raise UserError(
-            f"a sequence longer than the split holds: {what} has {tokens:,} tokens, and a "
-            f"sequence of context {context} takes {context + 1:,}; choose a shorter context, or "
-            "prepare more text"
-        )
+def evenly(sequences: Sequences, count: int) -> Drawn:
+    """Sequences that lie evenly over a split, for evaluation: the same on every call; all there
+    are, where they are fewer than `count`."""
+    chosen = min(count, len(sequences))
+    index_B = np.arange(chosen) * len(sequences) // chosen
+    return Drawn(*sequences.read(index_B), index_B, np.zeros(chosen, np.int64))

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
-import re
-import secrets
-import shutil
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` in one move when the body of the `with` ends well.
+def locked(out: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Be the only process of this machine that works on `out` during the body of the `with`.
 
-    It lies beside `out`, and is gone if the body raises. What processes that were killed have
-    left there is removed first. Where another process has put a folder at `out` in the meantime,
-    that one stays, and this one goes.
+    The lock is a file beside `out`, and ends with the process however that ends.
+
+    Args:
+        out: a folder, which need not exist.
+        waiting: called once if another process has the lock, before waiting for it.
 
     Raises:
-        OSError: naming `out`: the folder cannot be made or moved.
+        OSError: naming `out`: the lock cannot be made.
     """
-    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    path = out.parent / f".{out.name}.lock"
     with blame(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out, host)
-        # Not tempfile.mkdtemp: its folders are for their owner's eyes only.
-        folder = out.parent / f".{out.name}.tmp-{host}-{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir()
+        handle = _lock(path, waiting)
     try:
-        yield folder
-        with blame(out):
-            _put_in_place(folder, out)
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(path: Path, waiting: Callable[[], None]) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Its last owner removes the file: then this is the lock of nothing.
+        try:
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)
 
 
 @contextmanager
@@ -50,27 +62,8 @@ def blame(path: Path) -> Iterator[None]:
         raise
 
 
-def _sweep(out: Path, host: str) -> None:
-    """Remove what processes of this host that are no more left when they wrote `out`."""
-    name = re.compile(re.escape(f".{out.name}.tmp-{host}-") + r"(\d+)-[0-9a-f]{8}")
-    for path in out.parent.iterdir():
-        match = name.fullmatch(path.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
-
-
-def _put_in_place(folder: Path, out: Path) -> None:
-    """Move a finished folder to `out`, on disk for certain."""
+def move_in_place(folder: Path, out: Path) -> None:
+    """Move a finished folder to `out`, on disk for certain; a folder that is there stays."""
     for path in (*folder.iterdir(), folder):
         _sync(path)
     try:

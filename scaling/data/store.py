@@ -1,9 +1,10 @@
 """A token store: a folder with a corpus as token ids, and a manifest that says what they are.
 
-    manifest.json                                what follows, with sizes and hashes
-    train.bin, validation.bin                    token ids, raw little-endian uint16 or uint32
-    train.index.npy, validation.index.npy        uint64: where each document starts, and the end
-    tokenizer.json                               for a BPE
+    manifest.json             what follows, with sizes and hashes
+    train-00000.bin ...       token ids, raw little-endian uint16 or uint32
+    train.index.npy           uint64: where each document of the split starts, and the end
+    validation-..., test-...  the same for these
+    tokenizer.json            for a tokenizer that needs a file
 
 Reading one takes numpy alone.
 """
@@ -12,112 +13,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, model_validator
 
-from scaling.config import Config, content_hash, validate
-from scaling.config.base import Count, Fraction, Index
+from scaling.config import validate
 from scaling.data import sources
-from scaling.data.tokenizers import (
-    SMALLEST_VOCABULARY,
-    TOKENIZER_FILE,
-    DType,
-    Kind,
-    Tokenizer,
-    load_tokenizer,
-)
+from scaling.data.manifest import LAYOUT, SPLITS, Learnt, Manifest, Split
+from scaling.data.special import Special
+from scaling.data.splits import LanguageSplit, StoredSplit, TokenSplit
+from scaling.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from scaling.errors import UserError
 
-LAYOUT = 1
-"""Raised when a folder written today could no longer be read by yesterday's code."""
-
 MANIFEST_FILE = "manifest.json"
-SPLITS = ("train", "validation")
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z.]*$")]
-
-
-class Options(Config):
-    """What the user chose; together with the text of the corpus it determines every token."""
-
-    tokenizer: Kind
-    vocab_size: Count | None = None
-    """Ids of a BPE, the end of a document counted in; bytes have 257."""
-    validation_fraction: Annotated[Fraction, Field(gt=0, lt=1)] = 0.05
-    """Share of the documents that is held out."""
-    max_bytes: Count | None = None
-    """UTF-8 bytes of text at most, over both splits; by default the whole corpus."""
-
-    @model_validator(mode="after")
-    def _vocabulary_is_chosen(self) -> Options:
-        if self.tokenizer == "byte" and self.vocab_size is not None:
-            raise ValueError(f"vocab_size = {self.vocab_size}, and bytes have "
-                             f"{SMALLEST_VOCABULARY}; leave it out, or choose the tokenizer bpe")
-        if self.tokenizer == "bpe" and (self.vocab_size or 0) < SMALLEST_VOCABULARY:
-            given = "missing" if self.vocab_size is None else f"{self.vocab_size}"
-            raise ValueError(f"vocab_size is {given}; a BPE needs one of at least "
-                             f"{SMALLEST_VOCABULARY}, for example 4096 (--vocab-size 4096)")
-        return self
-
-
-class Split(Config):
-    """One split: its files and its counts."""
-
-    file: FileName
-    sha256: Sha256
-    index_file: FileName
-    index_sha256: Sha256
-    documents: Count
-    tokens: Count
-    """Ids in the file; one for each document is the end of it."""
-    bytes: Count
-    """UTF-8 bytes of the text."""
-
-
-class Manifest(Config):
-    """What a token store holds, and where it came from."""
-
-    layout: Count = LAYOUT
-    source: str
-    """The source string as the user wrote it."""
-    corpus: str
-    """Short name, for tables."""
-    reading: str
-    """How the files of the corpus become documents."""
-    corpus_sha256: Sha256
-    """Of the file of the corpus, or of the list of the SHA-256 of its files."""
-    options: Options
-    tokenizer: Kind
-    tokenizer_hash: Sha256
-    vocab_size: Count
-    dtype: DType
-    train: Split
-    validation: Split
-    duplicates: Index
-    """Documents dropped because one with the same text had come before."""
-
-    def split(self, name: str) -> Split:
-        """The split "train" or "validation"; another name is a KeyError."""
-        return {"train": self.train, "validation": self.validation}[name]
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of what determines the tokens, and nothing else: no path, source name or time.
-        """
-        return content_hash({
-            "splits": {name: self.split(name).sha256 for name in SPLITS},
-            "tokenizer": self.tokenizer_hash,
-            "dtype": self.dtype,
-        })
-
 
 @dataclass(frozen=True)
 class TokenStore:
@@ -139,11 +52,11 @@ class TokenStore:
         """
         path = Path(path)
         store = cls(path, _read_manifest(path))
-        for name in SPLITS:
-            _check_split(path, store.manifest.split(name), store.dtype, verify)
-        if store.manifest.tokenizer == "bpe" and not (path / TOKENIZER_FILE).is_file():
+        for split in store.manifest.splits().values():
+            _check_split(path, split, store.dtype, verify)
+        if store.manifest.tokenizer not in (None, "byte") and not (path / TOKENIZER_FILE).is_file():
             raise _damaged(path / TOKENIZER_FILE, "missing")
-        if verify:
+        if verify and store.manifest.tokenizer is not None:
             store.tokenizer()
         return store
 
@@ -167,21 +80,41 @@ class TokenStore:
         """Type of the ids on disk: little-endian uint16 or uint32."""
         return np.dtype(self.manifest.dtype).newbyteorder("<")
 
-    def tokens(self, split: str) -> np.memmap[Any, Any]:
-        """The ids of "train" or "validation", read-only, shape [tokens]."""
-        record = self.manifest.split(split)
-        return np.memmap(self.path / record.file, self.dtype, mode="r", shape=(record.tokens,))
+    @property
+    def special(self) -> Special:
+        """Ids of the special tokens, by role."""
+        return self.manifest.special
 
-    def offsets(self, split: str) -> NDArray[np.uint64]:
-        """Where documents lie: document i is `tokens[offsets[i] : offsets[i + 1]]`, its end of
-        document last; shape [documents + 1]."""
-        path = self.path / self.manifest.split(split).index_file
-        index: NDArray[np.uint64] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return index
+    def split(self, name: str) -> TokenSplit:
+        """The ids of "train", "validation" or "test".
+
+        Raises:
+            UserError: the store has no such split.
+        """
+        stored = self.manifest.splits()
+        if name in stored:
+            return StoredSplit(self.path, stored[name], self.dtype)
+        if self.manifest.language is not None and name in SPLITS:
+            return LanguageSplit(self.manifest.language, name, self.dtype)
+        hint = "; prepare it again with a --test-fraction" if name == "test" else ""
+        raise UserError(f"{self.path}: has no {name} split, only "
+                        f"{', '.join(stored or SPLITS)}{hint}")
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that there are."""
+        return tuple(self.manifest.splits()) or SPLITS
 
     def bytes_per_token(self, split: str) -> float:
         """UTF-8 bytes of text for each token (ends of documents are tokens of no bytes): what
-        divides a loss in nats per token to make it nats per byte."""
+        divides a loss in nats per token to make it nats per byte. NaN for a language, which has
+        no bytes.
+
+        Raises:
+            UserError: the store has no such split.
+        """
+        self.split(split)
+        if self.manifest.language is not None:
+            return math.nan
         record = self.manifest.split(split)
         return record.bytes / record.tokens
 
@@ -189,27 +122,37 @@ class TokenStore:
         """The tokenizer that made these tokens.
 
         Raises:
-            UserError: its file is damaged.
+            UserError: its file is damaged, or the store is one of a language.
         """
-        tokenizer = load_tokenizer(self.manifest.tokenizer, self.path)
+        if self.manifest.tokenizer is None:
+            raise UserError(f"{self.path}: holds a synthetic language, which has no text and no "
+                            "tokenizer; choose a store of text")
+        tokenizer = load_tokenizer(self.manifest.tokenizer, self.path, self.special)
         if tokenizer.hash != self.manifest.tokenizer_hash:
             raise _damaged(self.path / TOKENIZER_FILE, "not the tokenizer of the manifest")
         return tokenizer
 
 
 def default_folder(corpus: str, tokenizer: str, vocab_size: int | None) -> Path:
-    """Where a store goes if nobody says where: stores/chitchat-byte, stores/chitchat-bpe-4096."""
-    size = f"-{vocab_size}" if tokenizer == "bpe" else ""
-    return Path("stores", f"{corpus}-{tokenizer}{size}")
+    """Where a store goes if nobody says where: stores/chitchat-byte, stores/chitchat-bpe-4096,
+    stores/chitchat-gpt2 for the file gpt2.tiktoken."""
+    size = f"-{vocab_size}" if tokenizer in Learnt else ""
+    return Path("stores", f"{corpus}-{Path(tokenizer).stem}{size}")
+
+
+def language_folder(source: str) -> Path:
+    """Where the store of a language goes if nobody says where: stores/markov-vocab-512-seed-1."""
+    _, _, language = source.partition(":")
+    return Path("stores", re.sub(r"[^A-Za-z0-9.]+", "-", language).strip("-"))
 
 
 def prepare_command(path: Path) -> str:
     """The command that makes a store at this path, as far as its name tells."""
-    name = re.fullmatch(r"(.+)-(byte|bpe-(\d+))", path.name)
-    corpus, size = (name[1], name[3]) if name else ("", None)
+    name = re.fullmatch(rf"(.+)-(?:byte|({'|'.join(Learnt)})-(\d+))", path.name)
+    corpus, kind, size = name.groups() if name else ("", None, None)
     source = next((known.pattern for known in sources.KNOWN if corpus and known.corpus == corpus),
                   "SOURCE")
-    options = f" --tokenizer bpe --vocab-size {size}" if size else ""
+    options = f" --tokenizer {kind} --vocab-size {size}" if kind else ""
     return f"scaling data prepare {source}{options} --out {shlex.quote(str(path))}"
 
 
@@ -234,28 +177,38 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 def _check_split(folder: Path, split: Split, dtype: np.dtype[Any], verify: bool) -> None:
-    path, index_path = folder / split.file, folder / split.index_file
-    for needed in (path, index_path):
-        if not needed.is_file():
-            raise _damaged(needed, "missing")
-    size, expected = path.stat().st_size, split.tokens * dtype.itemsize
-    if size != expected:
-        raise _damaged(path, f"{size:,} bytes, {'less' if size < expected else 'more'} than the "
-                             f"{expected:,} of the manifest")
+    for shard in split.shards:
+        path, expected = folder / shard.file, shard.tokens * dtype.itemsize
+        if (size := _size(path)) != expected:
+            raise _damaged(path, f"{size:,} bytes, {'less' if size < expected else 'more'} than "
+                                 f"the {expected:,} of the manifest")
+    path = folder / split.index_file
+    _size(path)
     try:
-        index = np.load(index_path, mmap_mode="r", allow_pickle=False)
+        index = np.load(path, mmap_mode="r", allow_pickle=False)
         whole = (index.dtype == np.uint64 and index.shape == (split.documents + 1,)
                  and index[0] == 0 and index[-1] == split.tokens)
     except (ValueError, EOFError):
         whole = False
     if not whole:
-        raise _damaged(index_path, f"not the index of {split.documents:,} documents")
+        raise _damaged(path, f"not the index of {split.documents:,} documents")
     if verify:
-        for wanted, file in ((split.sha256, path), (split.index_sha256, index_path)):
-            with file.open("rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
-            if found != wanted:
-                raise _damaged(file, f"its content has changed: SHA-256 {found}, expected {wanted}")
+        _check_sha256(path, split.index_sha256)
+        for shard in split.shards:
+            _check_sha256(folder / shard.file, shard.sha256)
+
+
+def _size(path: Path) -> int:
+    if not path.is_file():
+        raise _damaged(path, "missing")
+    return path.stat().st_size
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    with path.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != expected:
+        raise _damaged(path, f"its content has changed: SHA-256 {found}, expected {expected}")
 
 
 def _damaged(file: Path, problem: str) -> UserError:

@@ -1,32 +1,11 @@
-"""Parameters between another library's named tensors and our modules: one table read both ways.
-
-A family of the other library is data (`Family`): the name of its class, its settings against ours
-(`scaling.interop.fields`), and rules. A rule maps tensors to parameters:
-
-    Rule("model.embed.weight", "embedding", TABLE)
-    Rule("model.layers.{layer}.attn.q.weight", "decoder.stack.{layer}.attention.query.weight")
-    Rule("h.{layer}.attn.c_attn.weight", ("decoder.stack.{layer}.attention.query.weight",
-         "decoder.stack.{layer}.attention.key.weight", ...), fused(CONV1D))
-    Rule("block.{layer}.mlp.experts.expert_{expert}.wi.weight",
-         "decoder.stack.{layer}.feed_forward.up", per_expert(LINEAR))
-    *linear("model.layers.{layer}.attn.q", "decoder.stack.{layer}.attention.query")  # weight + bias
-    *norm("model.norm", "decoder.norm")                                              # gain + bias
-
-`{layer}` runs over the layers of that side; ours are stacked by kind, and the engine finds the
-place. What all layers share is written `encoder.stack.shared.attention...`. `{expert}` stands in
-their names only.
-
-**A rule holds where our model has its parameters** and is passed over elsewhere: one table serves
-models with and without biases, ties, experts in every other layer, or heads. It is safe because
-nothing may be left over: a tensor that no rule reads (and is not named in `copies`, `noughts` or
-`ignored`) is an error, and so is a parameter that no rule fills (and is not in `drawn`).
+"""Parameters between another library's named tensors and our modules: the tables of
+`scaling.interop.family`, read both ways.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -34,71 +13,8 @@ import numpy as np
 
 from scaling.config import ModelConfig
 from scaling.errors import UserError
-from scaling.interop.fields import Fields
-from scaling.interop.layouts import LINEAR, TABLE, VECTOR, Layout, Shape, Tensor
-
-Tensors = dict[str, Tensor]
-
-
-class Rule(NamedTuple):
-    """Tensors of theirs, and the parameters of ours that they are."""
-
-    theirs: str | tuple[str, ...]
-    ours: str | tuple[str, ...]
-    layout: Layout = LINEAR
-    unless: str | None = None
-    """A parameter of ours; where the model has it this rule does not hold."""
-
-
-def linear(theirs: str, ours: str, layout: Layout = LINEAR) -> tuple[Rule, Rule]:
-    """A linear map: its weight in the layout, and its bias."""
-    return (Rule(f"{theirs}.weight", f"{ours}.weight", layout),
-            Rule(f"{theirs}.bias", f"{ours}.bias", VECTOR))
-
-
-def norm(theirs: str, ours: str) -> tuple[Rule, Rule]:
-    """A norm: what they call its weight is our gain."""
-    return (Rule(f"{theirs}.weight", f"{ours}.gain", TABLE),
-            Rule(f"{theirs}.bias", f"{ours}.bias", TABLE))
-
-
-@dataclass(frozen=True)
-class Family:
-    """One class of the other library."""
-
-    architecture: str
-    """Its name, as in `architectures` of config.json."""
-    fields: Fields
-    """Its settings, and ours."""
-    rules: tuple[Rule, ...]
-    copies: Mapping[str, str] = field(default_factory=dict)
-    """Tensors that are another one under a second name: where both are there they must agree, and
-    either may be missing."""
-    noughts: Mapping[str, Any] = field(default_factory=dict)
-    """Tensors that must be nought, with a function of our configuration that gives their shape."""
-    ignored: tuple[str, ...] = ()
-    """Patterns of names (re.fullmatch) that hold no parameters: buffers of older versions."""
-    older: Mapping[str, str] = field(default_factory=dict)
-    """Names in older files: patterns (re.sub), and what stands in their place now."""
-    drawn: tuple[str, ...] = ()
-    """Beginnings of our paths that the class need not have: where the tensors lack them they are
-    drawn at random."""
-
-    def trunk(self, architecture: str, prefix: str, drawn: tuple[str, ...]) -> Family:
-        """The class without heads: the tensors whose names have the prefix, under the rest of the
-        name."""
-        def bare(name: str) -> str:
-            return name.removeprefix(prefix)
-
-        rules = tuple(
-            rule._replace(theirs=bare(rule.theirs) if isinstance(rule.theirs, str)
-                          else tuple(map(bare, rule.theirs)))
-            for rule in self.rules
-            if all(name.startswith(prefix) for name in _names(rule.theirs))
-        )
-        ignored = tuple(pattern.removeprefix(re.escape(prefix)) for pattern in self.ignored)
-        return replace(self, architecture=architecture, rules=rules, copies={}, noughts={},
-                       ignored=ignored, drawn=drawn)
+from scaling.interop.family import Family, Tensors, names_of
+from scaling.interop.layouts import Layout, Shape, Tensor
 
 
 class _Place(NamedTuple):
@@ -147,7 +63,7 @@ def read(
     tensors = {_now(family, name): tensor for name, tensor in tensors.items()}
     matches = list(_matches(family, config, shapes))
     used = {name for match in matches for name in match.theirs}
-    for copy, original in family.copies.items():
+    for copy, original in family.second_names.items():
         if copy in tensors and copy not in used:
             tensors.setdefault(original, tensors[copy])
     values: Tensors = {}
@@ -163,8 +79,9 @@ def read(
         _check_shapes(family, match, theirs)
         ours = match.layout.to_ours(theirs, [place.shape for place in match.ours])
         for place, value in zip(match.ours, ours, strict=True):
-            whole = values.setdefault(place.path, np.empty(shapes[place.path], value.dtype))
-            whole[... if place.layer is None else place.layer] = value
+            if place.path not in values:
+                values[place.path] = np.empty(shapes[place.path], value.dtype)
+            values[place.path][... if place.layer is None else place.layer] = value
             done.setdefault(place.path, set()).add(place.layer)
     if missing:
         raise UserError(f"{family.architecture}: the weights lack {_some(missing)}; take a "
@@ -201,7 +118,7 @@ def write(
     lost = [path for path in ours.keys() - written if not _may_be_drawn(family, path)]
     assert not lost, f"{family.architecture}: no rule writes {_some(lost)}"
     if copies:
-        for copy, original in family.copies.items():
+        for copy, original in family.second_names.items():
             if original in tensors:
                 tensors.setdefault(copy, tensors[original])
         for name, shape in family.noughts.items():
@@ -215,7 +132,7 @@ def _matches(
     """The rules that hold for a model, one for each layer."""
     experts = range(config.experts.count if config.experts else 0)
     for rule in family.rules:
-        ours, theirs = _names(rule.ours), _names(rule.theirs)
+        ours, theirs = names_of(rule.ours), names_of(rule.theirs)
         by_side = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
         count = by_side[ours[0].partition(".")[0]] if "{layer}" in ours[0] else 1
         for layer in range(count):
@@ -265,18 +182,28 @@ def _check_rest(
         if name in family.copies:
             original = tensors[family.copies[name]]
             if not np.array_equal(tensors[name], original):
-                raise UserError(f"{family.architecture}: {name} is tied to {family.copies[name]} "
-                                "and has other values; untie them in its configuration")
+                raise UserError(f"{family.architecture}: {name} and {family.copies[name]} are one "
+                                f"tensor in a model of this configuration, and here they differ; "
+                                f"{_parted(family, name)}")
         elif name in family.noughts:
             if np.any(tensors[name]):
                 raise UserError(f"{family.architecture}: {name} is not nought, and our model has "
                                 "nothing like it; add it to the logits yourself, or set it to 0")
-        elif not any(re.fullmatch(pattern, name) for pattern in family.ignored):
+        elif name not in family.spares and not any(
+                re.fullmatch(pattern, name) for pattern in family.ignored):
             left.append(name)
     if left:
         raise UserError(f"{family.architecture}: the weights also hold {_some(sorted(left))}, for "
                         "which a model of this configuration has no place; check that the "
                         "configuration belongs to them")
+
+
+def _parted(family: Family, copy: str) -> str:
+    """What to do about a copy with other values than the original."""
+    if any(copy in names_of(rule.theirs) for rule in family.rules):
+        return "say tie_word_embeddings: false in the configuration if it has both"
+    return ("ours has a place for one alone: set it to the other, if only that was trained, or "
+            "choose another model")
 
 
 def _may_be_drawn(family: Family, path: str) -> bool:
@@ -297,10 +224,6 @@ def _now(family: Family, name: str) -> str:
     for pattern, replacement in family.older.items():
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
 
 
 def _dotted(path: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
-from scaling.interop.convert import Tensors
+from scaling.interop.family import Tensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

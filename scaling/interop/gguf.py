@@ -205,7 +205,10 @@ def _tokenizer(path: str | Path, fields: dict[str, Any]) -> tokenizers.Tokenizer
     if kind != "gpt2" or cuts not in PIECES:
         raise UserError(f"{path}: its tokenizer is {kind} with the cuts of {cuts}; byte-level BPE "
                         f"(gpt2) with those of {', '.join(PIECES)} can be read")
-    tokens, merges = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.merges"]
+    tokens, merges = (fields.get(f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
+    if tokens is None or merges is None:
+        raise UserError(f"{path}: its tokenizer lacks tokens or merges; convert the model anew "
+                        "with llama.cpp")
     tokenizer = Tokenizer(models.BPE(
         {token: number for number, token in enumerate(tokens)},
         [tuple(merge.split(" ", 1)) for merge in merges],

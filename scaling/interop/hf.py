@@ -12,8 +12,8 @@ import numpy as np
 from scaling.config import ExecutionConfig, ModelConfig
 from scaling.errors import UserError
 from scaling.interop import convert, fields
-from scaling.interop.convert import Family, Tensors
 from scaling.interop.families import FAMILIES
+from scaling.interop.family import Family, Tensors
 from scaling.interop.files import as_float32, load_folder, save_folder
 from scaling.models import Transformer
 
@@ -30,6 +30,15 @@ def from_hf(
         source: a torch module of transformers, or a folder with config.json and safetensors.
         precision: type that matrix products read, "float32" or "bfloat16"; parameters are float32.
         execution: scanned or unrolled, with or without rematerialisation.
+
+    Of dropout ours has two rates, one for the embedded input and what branches add, and one for
+    weights of attention; those are read. Where theirs has others beside them, they are left aside,
+    since a trained model's numbers do not depend on them: the input's own (embd_pdrop of GPT and
+    GPT-2; OPT drops nothing there), that inside the feed-forward layer (activation_dropout of BART;
+    T5 and Switch have it, and one after the last norm, at their one rate), that of whole layers
+    (layerdrop), the noise of Switch's routers (router_jitter_noise), and those of heads for
+    fine-tuning. Before training goes on, set
+    `dropout` and `attention_dropout` as that training wants them.
 
     Raises:
         UserError: the class, or one of its settings, has no counterpart here, or weights and
@@ -54,6 +63,7 @@ def from_tensors(
 ) -> tuple[Transformer, ModelConfig]:
     """The same from settings and named arrays; `architecture` is the name of their class."""
     family = _family(architecture)
+    settings = family.amended(settings, tensors)
     config = fields.to_ours(family.fields, family.architecture, settings)
 
     def build() -> Transformer:
@@ -62,8 +72,11 @@ def from_tensors(
 
     shapes = jax.eval_shape(build)
     values = convert.read(family, config, shapes, tensors)
-    if len(values) < len(convert.leaves(shapes)):
-        values = convert.leaves(jax.jit(build)()) | values
+    drawn = convert.leaves(shapes).keys() - values.keys()
+    if drawn:
+        # Compiled as a whole, no more is drawn than what is asked for.
+        values |= jax.jit(lambda: {
+            path: leaf for path, leaf in convert.leaves(build()).items() if path in drawn})()
     model = convert.filled(shapes, {path: jnp.asarray(value) for path, value in values.items()})
     return model, config
 
@@ -90,9 +103,12 @@ def save_hf(
 ) -> None:
     """Write a folder that `from_pretrained` opens; the arguments are those of `to_hf`.
 
-    Tensors with two names are written once, as transformers does."""
+    Tensors with two names are written once, as transformers does. Where the head is not tied they
+    are written under both: to transformers 5 they are then two, and one that is not there is drawn
+    at random."""
     family, settings = _theirs(config, architecture)
-    save_folder(Path(folder), settings, convert.write(family, config, model, copies=False))
+    tensors = convert.write(family, config, model, copies=not config.tied_head)
+    save_folder(Path(folder), settings, tensors)
 
 
 def _theirs(config: ModelConfig, architecture: str | None) -> tuple[Family, dict[str, Any]]:

@@ -15,8 +15,9 @@ The letters that end the names of arrays, one for each axis:
 Read transformer.py first, then tower.py, block.py, attention.py and feed_forward.py.
 """
 
+from scaling.models.electra import Electra
 from scaling.models.experts import Routing
 from scaling.models.tokens import Tokens
 from scaling.models.transformer import States, Transformer
 
-__all__ = ["Routing", "States", "Tokens", "Transformer"]
+__all__ = ["Electra", "Routing", "States", "Tokens", "Transformer"]

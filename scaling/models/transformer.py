@@ -45,6 +45,7 @@ class Transformer(nnx.Module):
         *,
         precision: str = "float32",
         execution: ExecutionConfig | None = None,
+        own_embedding: bool = True,
     ) -> None:
         """Draw the parameters.
 
@@ -53,13 +54,16 @@ class Transformer(nnx.Module):
             key: seeds the parameters, which are the same on every mesh.
             precision: type that matrix products read, "float32" or "bfloat16".
             execution: scanned or unrolled, with or without rematerialisation.
+            own_embedding: whether it has a table of embeddings; without, it is given one with
+                every call.
         """
         self.config, dtype = config, jnp.dtype(precision)
         execution = execution or ExecutionConfig()
         embed_key, position_key, stack_key, head_key = jax.random.split(key, 4)
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
-        self.embedding = embedding(
-            embed_key, config.init, config.vocabulary, config.embedding_width
+        self.embedding = (
+            embedding(embed_key, config.init, config.vocabulary, config.embedding_width)
+            if own_embedding else None
         )
         # A model with both sides draws its encoder from keys that the decoder alone does not use.
         encoder_keys = [jax.random.fold_in(key, 17) for key in (position_key, stack_key)]
@@ -105,36 +109,44 @@ class Transformer(nnx.Module):
         tokens: Tokens | Ids,
         source: Tokens | Int[Array, "B S"] | None = None,
         keys_B: PRNGKeyArray | None = None,
+        table_VP: Float[Array, "V P"] | None = None,
     ) -> States:
-        """Hidden states; the arguments are those of a call."""
+        """Hidden states; the arguments are those of a call, and embeddings in place of its own."""
         tokens, memory_BSD, said = as_tokens(tokens), None, []
         if self.encoder is not None and self.decoder is not None:
             assert source is not None, "an encoder-decoder reads a source too"
             source = as_tokens(source)
             memory_BSD, routing = self.encoder(
-                self.embed(source.ids_BT), source, keys_B=keys_for(keys_B, 2))
+                self.embed(source.ids_BT, table_VP), source, keys_B=keys_for(keys_B, 2))
             said.append(routing)
         last = self.decoder or self.encoder
-        x_BTD, routing = last(self.embed(tokens.ids_BT), tokens, memory_BSD, source, keys_B)
+        x_BTD, routing = last(
+            self.embed(tokens.ids_BT, table_VP), tokens, memory_BSD, source, keys_B)
         return States(x_BTD, tokens, self._mean([*said, routing]))
 
-    def head(self, kind: str, states: States, spans_BM3: Array | None = None) -> Array:
+    def head(
+        self, kind: str, states: States, spans_BM3: Array | None = None,
+        table_VP: Float[Array, "V P"] | None = None,
+    ) -> Array:
         """What a head says of hidden states (see scaling.models.heads).
 
         Args:
             kind: which of the configured heads.
             states: hidden states.
             spans_BM3: for `span_boundary`, the spans.
+            table_VP: embeddings in place of its own.
         """
         module, x_BTD = self.heads[kind], states.x_BTD
         if isinstance(module, ClassesHead) and module.pool == "first":
             x_BTD = jnp.tanh(self.pooler(x_BTD[:, :1]))
-        return module(x_BTD, self.embedding[...],
+        return module(x_BTD, self.embedding[...] if table_VP is None else table_VP,
                       states.tokens if spans_BM3 is None else spans_BM3)
 
-    def embed(self, ids_BT: Ids) -> Float[Array, "B T P"]:
-        """The tokens' vectors."""
-        table_VP = shard(self.embedding[...], None, None)
+    def embed(
+        self, ids_BT: Ids, table_VP: Float[Array, "V P"] | None = None
+    ) -> Float[Array, "B T P"]:
+        """The tokens' vectors, from its own table or from another."""
+        table_VP = shard(self.embedding[...] if table_VP is None else table_VP, None, None)
         layout = out_sharding((*ids_BT.shape, table_VP.shape[1]), "batch", None, None)
         x_BTP = table_VP.at[ids_BT].get(out_sharding=layout)
         return x_BTP * self.scale if self.scale != 1 else x_BTP

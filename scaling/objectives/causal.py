@@ -1,60 +1,53 @@
-"""Predict the next token (Radford et al. 2018, eq. 1)."""
+"""Predict the next token (Radford et al. 2018, eq. 1), of all of a text or of what follows a
+prefix."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from scaling.models import Routing, Transformer
+from scaling.config.objectives import Causal, Prefix
+from scaling.data.batches import Drawn, Sequences
+from scaling.models import Tokens, Transformer
+from scaling.objectives.base import Arrays, Kind, Setting, Terms, cross_entropy, weighted
+from scaling.objectives.noise.prefix import prefix_lengths, prefix_mask
 
 
-class Said(NamedTuple):
-    """What a batch's objective says beside its value: means over the batch."""
+def _causal_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+    ids_BT = drawn.ids_BL.astype(np.int32)
+    if not setting.objective.separate_documents:
+        return {"ids": ids_BT}
+    ends_BT = ids_BT[:, :-1] == setting.special.eos
+    document_BT = 1 + np.cumsum(ends_BT, axis=1, dtype=np.int32) - ends_BT
+    return {"ids": ids_BT, "documents": document_BT}
 
-    loss: Float[Array, ""]
-    """Nats per token, without what training adds to it."""
-    routing: Routing | None
-    """How experts were shared out, where there are some."""
+
+def _prefix_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+    length = setting.model.context
+    prefix_B = prefix_lengths(setting.keys(drawn), length)
+    prefix_BT, weights_BT = prefix_mask(prefix_B, length)
+    return {"ids": drawn.ids_BL.astype(np.int32), "prefix": prefix_BT,
+            "weights": {"prefix": weights_BT}}
 
 
-def causal_objective(
-    model: Transformer, tokens_BT: Int[Array, "B T_plus_1"], keys_B: PRNGKeyArray | None = None
-) -> tuple[Float[Array, ""], Said]:
-    """What training makes small: the mean loss, and with experts the weighted losses of their
-    routers (ExpertsConfig.balance_weight, z_weight).
-
-    Args:
-        model: a decoder.
-        tokens_BT: sequences with the token that follows each.
-        keys_B: a key for each sequence, where dropout is wanted.
-    """
-    states = model.states(tokens_BT[:, :-1], keys_B=keys_B)
-    loss = cross_entropy(model.head("lm", states), tokens_BT[:, 1:]).mean()
-    if states.routing is None:
-        return loss, Said(loss, None)
-    experts = model.config.experts
-    routers = experts.balance_weight * states.routing.balance + experts.z_weight * states.routing.z
-    return loss + routers, Said(loss, states.routing)
+def _terms(
+    objective: Causal | Prefix, model: Transformer, batch: Arrays, keys_B: PRNGKeyArray | None
+) -> Terms:
+    ids_BT = batch["ids"]
+    tokens = Tokens(ids_BT[:, :-1], batch.get("documents"), prefix_BT=batch.get("prefix"))
+    states = model.states(tokens, keys_B=keys_B)
+    losses_BT = cross_entropy(model.head("lm", states), ids_BT[:, 1:])
+    weights_BT = batch.get("weights", {}).get(objective.kind)
+    return Terms({objective.kind: weighted(losses_BT, weights_BT)}, states.routing)
 
 
 def causal_losses(
-    model: Transformer, tokens_BT: Int[Array, "B T_plus_1"]
+    model: Transformer, ids_BT: Int[Array, "B T_plus_1"]
 ) -> Float[Array, "B T"]:
     """Loss of every prediction, in nats: -log p(token t+1 | tokens up to t)."""
-    return cross_entropy(model(tokens_BT[:, :-1]), tokens_BT[:, 1:])
+    return cross_entropy(model(jnp.asarray(ids_BT)[:, :-1]), ids_BT[:, 1:])
 
 
-def cross_entropy(
-    logits_BTV: Float[Array, "B T V"], targets_BT: Int[Array, "B T"]
-) -> Float[Array, "B T"]:
-    """-log softmax(logits)[target], in nats.
-
-    The target's logit is found by a masked sum, not by indexing: its gradient is then arithmetic
-    instead of a scatter, and it works where the vocabulary lies divided over devices.
-    """
-    hit_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
-    target_BT = jnp.where(hit_BTV, logits_BTV, 0.0).sum(axis=-1)
-    return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
+CAUSAL = Kind(lambda objective: {"causal": 1.0}, _causal_examples, _terms)
+PREFIX = Kind(lambda objective: {"prefix": 1.0}, _prefix_examples, _terms)

@@ -85,9 +85,9 @@ def out_sharding(shape: Sequence[int], *names: str | None) -> PartitionSpec | No
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a [sequence, token] batch."""
+    """The sharding of an array whose first axis is the sequence."""
     with jax.set_mesh(mesh):
-        axes = spec((math.prod(mesh.devices.shape), 1), ("batch", None))
+        axes = spec((math.prod(mesh.devices.shape),), ("batch",))
     return NamedSharding(mesh, axes)
 
 

@@ -14,12 +14,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling.accounting import training_flops_per_token
+from scaling.accounting import run_flops_per_token
 from scaling.config import RunConfig, content_hash, validate
 from scaling.errors import UserError
 from scaling.files import cache_folder, write_atomically
@@ -27,9 +26,6 @@ from scaling.sweeps.ledger import Standing
 from scaling.sweeps.local import Share
 from scaling.sweeps.plan import PlannedRun
 from scaling.sweeps.worker import keep_to
-
-STEPS = 5
-"""Steps that are timed, after one that compiles and one that warms up; the median counts."""
 
 START_SECONDS = 3.0
 """What a run takes besides its steps: set-up, evaluation, checkpoint; a round figure."""
@@ -50,10 +46,10 @@ class Pace:
         Raises:
             UserError: a step cannot be taken.
         """
-        ends = sorted(runs, key=lambda p: training_flops_per_token(p.run.model))
+        ends = sorted(runs, key=lambda p: run_flops_per_token(p.run))
         pair = [ends[0], ends[-1]]
         times = _measured([p.run for p in pair], share)
-        flops = [training_flops_per_token(p.run.model) for p in pair]
+        flops = [run_flops_per_token(p.run) for p in pair]
         if flops[0] == flops[1]:
             return cls(0.0, times[0] / flops[0])
         slope = max(0.0, (times[1] - times[0]) / (flops[1] - flops[0]))
@@ -64,7 +60,7 @@ class Pace:
         if now.over:
             return 0.0
         tokens = planned.run.trained_tokens - now.step * planned.run.batch_tokens
-        flops = training_flops_per_token(planned.run.model)
+        flops = run_flops_per_token(planned.run)
         return START_SECONDS + tokens * (self.seconds + self.seconds_per_flop * flops)
 
 
@@ -84,7 +80,7 @@ def _measured(runs: list[RunConfig], share: Share) -> list[float]:
 
 def _shape(run: RunConfig) -> dict[str, Any]:
     """What the time of a step depends on."""
-    kept = {"model", "batch_sequences", "precision", "execution"}
+    kept = {"model", "objective", "batch_sequences", "precision", "execution"}
     return run.model_dump(mode="json", include=kept)
 
 
@@ -103,30 +99,6 @@ def _measure(runs: list[RunConfig], share: Share) -> list[float]:
     return times
 
 
-def time_step(run: RunConfig) -> float:
-    """Seconds per token of the run's step on random tokens, in this process."""
-    import jax
-    import numpy as np
-
-    from scaling.parallel import batch_sharding, make_mesh
-    from scaling.training.microbatch import sequences_at_once
-    from scaling.training.step import init_state, make_train_step
-
-    mesh = make_mesh(run.execution.mesh)
-    shape = (run.batch_sequences, run.model.context + 1)
-    random = np.random.default_rng(0).integers(0, run.model.vocabulary, shape, np.int32)
-    times = []
-    with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.optimizer, sequences_at_once(run))
-        tokens = jax.device_put(random, batch_sharding(mesh))
-        for _ in range(STEPS + 2):
-            start = time.perf_counter()
-            state, metrics = step(state, tokens, 0.0)
-            float(metrics.loss)  # waits for the step
-            times.append(time.perf_counter() - start)
-    return float(np.median(times[2:])) / run.batch_tokens
-
-
 def main() -> None:
     """Time the runs of a file; see the head of this module."""
     parser = argparse.ArgumentParser()
@@ -137,6 +109,7 @@ def main() -> None:
     keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
     from scaling.parallel.process import start_process
     from scaling.training.cores import divide_cores
+    from scaling.training.pace import time_step
 
     runs = [validate(RunConfig, r, "run") for r in json.loads(arguments.runs.read_text())]
     start_process()

@@ -28,8 +28,8 @@ class Progress(NamedTuple):
 
     step: int
     """Steps done."""
-    pending: list[float]
-    """Losses of the steps since the last line of metrics.jsonl."""
+    pending: list[dict[str, float]]
+    """Losses of the steps since the last line of metrics.jsonl, by part."""
     seconds: float
     """Time spent training so far, over all processes."""
 

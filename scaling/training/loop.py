@@ -7,33 +7,30 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from numpy.typing import NDArray
 
 from scaling.config import RunConfig
-from scaling.data.batches import Batches, evaluation_sequences
 from scaling.data.store import TokenStore
 from scaling.files import write_atomically
+from scaling.objectives import Arrays, Examples, heldout, target_entropy
 from scaling.parallel import batch_sharding, batch_shares, check_batch, make_mesh
+from scaling.training.ahead import ahead
 from scaling.training.checkpoint import Checkpoints, Progress
 from scaling.training.environment import describe_environment
+from scaling.training.evaluation import evaluate
 from scaling.training.microbatch import sequences_at_once
 from scaling.training.record import Outcome, make_record
 from scaling.training.run_folder import RunFolder
 from scaling.training.schedule import learning_rate
-from scaling.training.step import (
-    StepMetrics,
-    TrainState,
-    eval_step,
-    init_state,
-    make_train_step,
-    step_seeds,
-)
+from scaling.training.scores import Heldout
+from scaling.training.step import StepMetrics, TrainState, init_state, make_train_step, step_seeds
+from scaling.training.teacher import load_teacher
 
 EXPLODED = 2.0
 """A run has diverged when its training loss exceeds this many times ln(vocabulary), the loss of a
@@ -120,14 +117,14 @@ class _Loop:
         report: Callable[[Report], None],
     ) -> None:
         self.run, self.checkpoints, self.metrics, self.report = run, checkpoints, metrics, report
-        self.batches = Batches(
-            store.tokens("train"), run.model.context, run.batch_sequences, run.seed
-        )
-        self.heldout = evaluation_sequences(store, run.model.context, run.evaluation.sequences)
+        self.examples = Examples.of(run, store)
+        self.heldout = heldout(run, store)
+        self.parts = list(self.examples.kind.parts(run.objective))
         self.sharding = batch_sharding(mesh)
         at_once = sequences_at_once(run)
-        self.step_function = make_train_step(run.optimizer, at_once)
+        self.step_function = make_train_step(run.optimizer, run.objective, at_once)
         self.evaluation_batch = at_once * batch_shares()
+        self.teacher = load_teacher(run)
         self.state: TrainState = init_state(run)
         self.progress = Progress(0, [], 0.0)
         if (restored := checkpoints.restore(self.state)) is not None:
@@ -140,12 +137,12 @@ class _Loop:
         """Train, evaluate, and say how it ended; None if it was stopped on the way."""
         steps = self.run.steps
         clock = (self.progress.step, time.perf_counter())
-        for step in range(self.progress.step, steps):
-            rate = self._rate(step)
-            seeds = step_seeds(self.run, step)
-            self.state, metrics = self.step_function(self.state, self._batch(step), rate, seeds)
+        batches = ahead(self._batch, self.progress.step, steps)
+        for done, batch in enumerate(batches, self.progress.step + 1):
+            step = done - 1
+            rate, seeds = self._rate(step), step_seeds(self.run, step)
+            self.state, metrics = self.step_function(self.state, batch, rate, seeds, self.teacher)
             self.window.append(metrics)
-            done = step + 1
             self.progress = self.progress._replace(step=done)
             if done % self.run.logging.every_steps == 0 or done == steps:
                 loss = self._log(done, rate)
@@ -154,40 +151,46 @@ class _Loop:
                 clock = (done, now)
                 self.report(Report(done, steps, loss, speed))
                 if not loss <= EXPLODED * math.log(self.run.model.vocabulary):
-                    return self._outcome("diverged", math.nan, math.nan)
+                    return self._outcome("diverged", {})
             every = self.run.evaluation.every_steps
             if every and done % every == 0 and done != steps:
-                loss, error = self._evaluate()
-                self._write({"step": done, "eval_loss": loss, "eval_loss_se": error})
+                self._evaluate()
             if asked_to_stop():
                 self._save()
                 return None
             if time.monotonic() - self.saved >= self.run.checkpoint.every_seconds:
                 self._save()
         self._save()
-        loss, error = self._evaluate()
-        self._write({"step": steps, "eval_loss": loss, "eval_loss_se": error})
-        return self._outcome("done" if math.isfinite(loss) else "diverged", loss, error)
+        scores = self._evaluate()
+        finite = all(math.isfinite(score.loss) for score in scores.values())
+        return self._outcome("done" if finite else "diverged", scores)
 
     def _rate(self, step: int) -> np.float32:
         peak = self.run.optimizer.learning_rate
         return np.float32(learning_rate(self.run.schedule, peak, step, self.run.steps))
 
-    def _batch(self, step: int) -> jax.Array:
-        mine = self.batches.at(step, jax.process_index(), jax.process_count())
-        return jax.make_array_from_process_local_data(self.sharding, mine)
+    def _batch(self, step: int) -> Arrays:
+        mine = self.examples.at(step, jax.process_index(), jax.process_count())
+        put = partial(jax.make_array_from_process_local_data, self.sharding)
+        arrays: Arrays = jax.tree.map(put, mine)
+        return arrays
 
-    def _pending(self) -> list[float]:
+    def _pending(self) -> list[dict[str, float]]:
         """Losses since the last line, those of this process fetched from the devices."""
-        return self.progress.pending + [float(m.loss) for m in jax.device_get(self.window)]
+        fetched = [m.losses for m in jax.device_get(self.window)]
+        return self.progress.pending + [
+            {part: float(losses[part]) for part in self.parts} for losses in fetched]
 
     def _log(self, done: int, rate: np.float32) -> float:
-        losses = self._pending()
-        loss = math.fsum(losses) / len(losses)
+        pending = self._pending()
+        losses = {part: math.fsum(each[part] for each in pending) / len(pending)
+                  for part in self.parts}
+        loss = losses[self.parts[0]]
         self._write({
             "step": done,
             "tokens": done * self.run.batch_tokens,
             "loss": loss,
+            **_beside("loss", losses),
             "learning_rate": float(rate),
             "grad_norm": float(self.window[-1].grad_norm),
             **_routing(self.window[-1]),
@@ -210,15 +213,28 @@ class _Loop:
         self.checkpoints.save(self.state, self.progress)
         self.saved = time.monotonic()
 
-    def _evaluate(self) -> tuple[float, float]:
-        """Mean held-out loss and its standard error over sequences, nats per token."""
-        losses = evaluate(self.state, self.heldout, self.evaluation_batch, self.sharding)
-        return float(losses.mean()), float(losses.std(ddof=1) / math.sqrt(len(losses)))
+    def _evaluate(self) -> dict[str, Heldout]:
+        """The held-out loss of each part, also written down."""
+        found = evaluate(self.state.model, self.run.objective, self.heldout,
+                         self.evaluation_batch, self.sharding, self.teacher)
+        scores = {part: found[part] for part in self.parts}
+        first = scores[self.parts[0]]
+        self._write({
+            "step": self.progress.step, "eval_loss": first.loss, "eval_loss_se": first.error,
+            **_beside("eval_loss", {part: score.loss for part, score in scores.items()}),
+        })
+        return scores
 
-    def _outcome(self, status: str, loss: float, error: float) -> Outcome:
+    def _outcome(self, status: str, scores: dict[str, Heldout]) -> Outcome:
         return Outcome(
-            status, loss, error, self.progress.step, self._seconds(), len(self.heldout)
+            status, scores, target_entropy(self.heldout), self.progress.step, self._seconds(),
+            len(self.heldout["ids"]),
         )
+
+
+def _beside(name: str, losses: dict[str, float]) -> dict[str, float]:
+    """The parts of a loss by names of their own; nothing where there is one alone."""
+    return {f"{name}_{part}": loss for part, loss in losses.items()} if len(losses) > 1 else {}
 
 
 def _routing(metrics: StepMetrics) -> dict[str, float]:
@@ -227,22 +243,3 @@ def _routing(metrics: StepMetrics) -> dict[str, float]:
         return {}
     return {"balance_loss": float(metrics.routing.balance),
             "dropped_fraction": float(metrics.routing.dropped)}
-
-
-def evaluate(
-    state: TrainState, sequences: NDArray[np.int32], batch: int, sharding: jax.sharding.Sharding
-) -> NDArray[np.float64]:
-    """Loss of each sequence, nats per token, taken a batch at a time.
-
-    Args:
-        state: its model is scored.
-        sequences: token ids [sequences, context + 1].
-        batch: sequences in a batch; the last one is filled up, and the filling left out.
-        sharding: how a batch lies over the devices.
-    """
-    filled = np.resize(sequences, (-(-len(sequences) // batch) * batch, sequences.shape[1]))
-    parts = [
-        eval_step(state.model, jax.device_put(filled[start : start + batch], sharding))
-        for start in range(0, len(filled), batch)
-    ]
-    return np.concatenate(jax.device_get(parts))[: len(sequences)].astype(np.float64)

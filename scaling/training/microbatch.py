@@ -6,16 +6,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, Shaped, UInt32
+from jaxtyping import Array, Float, Shaped
 
 from scaling.config import RunConfig
 from scaling.errors import UserError
-from scaling.models import Transformer
-from scaling.objectives import Said
 from scaling.parallel import batch_shares, out_sharding
 
 _CPU_ACTIVATIONS = 2**16  # numbers in the residual stream of one part, and
@@ -42,21 +41,30 @@ def sequences_at_once(run: RunConfig) -> int:
     if jax.default_backend() != "cpu":
         return share
     least, most = _CPU_TOKENS
-    wanted = min(max(_CPU_ACTIVATIONS / run.model.d_model, least), most) / run.model.context
+    wanted = min(max(_CPU_ACTIVATIONS / run.model.d_model, least), most) / _positions(run)
     divisors = [n for n in range(1, share + 1) if share % n == 0]
     return min(divisors, key=lambda n: abs(math.log(n / wanted)))
 
 
-Batch = tuple[Int[Array, "B T"], UInt32[Array, "B 2"] | None]
-"""Tokens, and what seeds each sequence's dropout where there is dropout."""
+def _positions(run: RunConfig) -> int:
+    """Positions of a sequence whose activations are held."""
+    encoder = run.model.source_length if run.model.mode == "encoder-decoder" else 0
+    return run.model.context + encoder
+
+
+Batch = Any
+"""A tree of arrays whose first axis is the sequence."""
+Model = Any
+Said = Any
+"""A tree of means over sequences."""
 
 
 def value_and_grad(
-    objective: Callable[[Transformer, Batch], tuple[Float[Array, ""], Said]],
-    model: Transformer,
+    objective: Callable[[Model, Batch], tuple[Float[Array, ""], Said]],
+    model: Model,
     batch: Batch,
     at_once: int | None,
-) -> tuple[Said, Transformer]:
+) -> tuple[Said, Model]:
     """What a batch's objective says, and its gradient, each device working on so many sequences at
     once.
 
@@ -69,12 +77,12 @@ def value_and_grad(
         batch: what the objective is of.
         at_once: a divisor of a device's share of the batch; None for all of it.
     """
-    share = len(batch[0]) // batch_shares()
+    share = len(jax.tree.leaves(batch)[0]) // batch_shares()
     parts = share // (at_once or share)
     of_part = jax.value_and_grad(objective, has_aux=True)
 
-    def mean_over_parts(model: Transformer, batch: Batch) -> tuple[Said, Transformer]:
-        def add(total: Transformer, part: Batch) -> tuple[Transformer, Said]:
+    def mean_over_parts(model: Model, batch: Batch) -> tuple[Said, Model]:
+        def add(total: Model, part: Batch) -> tuple[Model, Said]:
             (_, said), gradient = of_part(model, part)
             return jax.tree.map(jnp.add, total, gradient), said
 
@@ -89,7 +97,7 @@ def value_and_grad(
     if jax.sharding.get_abstract_mesh().shape.get("data", 1) == 1:
         return mean_over_parts(model, batch)
 
-    def mean_over_devices(model: Transformer, batch: Batch) -> tuple[Said, Transformer]:
+    def mean_over_devices(model: Model, batch: Batch) -> tuple[Said, Model]:
         # Called varying, the parameters have a gradient for each device, not yet summed.
         model = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), model)
         return jax.lax.pmean(mean_over_parts(model, batch), "data")
@@ -100,9 +108,9 @@ def value_and_grad(
     )(model, batch)
 
 
-def _split(parts: int, x_BX: Shaped[Array, "B X"]) -> Shaped[Array, "K B_over_K X"]:
+def _split(parts: int, x_BX: Shaped[Array, "B ..."]) -> Shaped[Array, "K B_over_K ..."]:
     """The batch in equal parts, each of them spread over the devices as the batch is."""
-    B, X = x_BX.shape
-    shape = (B // parts, parts, X)
-    layout = out_sharding(shape, "batch", None, None)
+    B, *rest = x_BX.shape
+    shape = (B // parts, parts, *rest)
+    layout = out_sharding(shape, "batch", *[None] * (1 + len(rest)))
     return jax.lax.reshape(x_BX, shape, out_sharding=layout).swapaxes(0, 1)

@@ -6,11 +6,12 @@ import math
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from scaling.accounting import count_parameters, flops_6nd, training_flops_per_token
+from scaling.accounting import count_parameters, flops_6nd, run_flops_per_token
 from scaling.accounting.hardware import peak_flops_of_kind
 from scaling.config import RunConfig, run_identity
-from scaling.data.batches import Batches
+from scaling.data.reading import training_batches
 from scaling.data.store import TokenStore
+from scaling.training.scores import Heldout
 
 
 class Outcome(NamedTuple):
@@ -18,10 +19,12 @@ class Outcome(NamedTuple):
 
     status: str
     """"done" or "diverged"."""
-    loss: float
-    """Held-out loss, nats per token; NaN if the run diverged."""
-    loss_se: float
-    """Its standard error over sequences."""
+    scores: dict[str, Heldout]
+    """Held-out losses of the parts of the objective, the first of them nats per predicted token;
+    empty if the run diverged."""
+    target_entropy: float
+    """Entropy of the held-out targets' distribution, nats: what knowing their frequencies alone
+    would lose."""
     steps: int
     seconds: float
     """Spent training, compiling and evaluating, over all processes that worked on the run."""
@@ -30,11 +33,12 @@ class Outcome(NamedTuple):
 
 def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
     """What is known of a run before it is trained: the columns of the runs table that its
-    configuration determines. N is counted twice, with and without embeddings; flops_6nd is 6 N D
-    with all parameters; flops_counted counts the matrix products."""
+    configuration determines. N is the model's (ELECTRA's is its discriminator), counted twice, with
+    and without embeddings; D are tokens of text; flops_6nd is 6 N D with all parameters;
+    flops_counted counts the matrix products, those of a generator or teacher too."""
     parameters = count_parameters(run.model)
     tokens = run.trained_tokens
-    batches = Batches(store.tokens("train"), run.model.context, run.batch_sequences, run.seed)
+    batches = training_batches(run, store)
     return {
         "run_id": run_identity(run, store.hash),
         "mode": run.model.mode,
@@ -44,13 +48,13 @@ def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
         "params_total": parameters.total,
         "params_non_embedding": parameters.non_embedding,
         "tokens": tokens,
-        "unique_tokens": batches.unique_tokens(run.steps),
+        "unique_tokens": batches.unique_sequences(run.steps) * run.sequence_tokens,
         "epochs": batches.epochs_for(run.steps),
         "batch_tokens": run.batch_tokens,
         "lr": run.optimizer.learning_rate,
         "seed": run.seed,
         "flops_6nd": flops_6nd(parameters.total, tokens),
-        "flops_counted": training_flops_per_token(run.model) * tokens,
+        "flops_counted": run_flops_per_token(run) * tokens,
     }
 
 
@@ -61,12 +65,15 @@ def make_record(
     done = outcome.status == "done"
     speed = outcome.steps * run.batch_tokens / outcome.seconds
     peak = peak_flops_of_kind(environment["device_kind"])
-    rate = speed * training_flops_per_token(run.model)
-    bits_per_byte = outcome.loss / (store.bytes_per_token("validation") * math.log(2))
+    rate = speed * run_flops_per_token(run)
+    first = next(iter(outcome.scores.values())) if done else None
     return describe_run(run, store) | {
-        "loss": outcome.loss if done else None,
-        "loss_se": outcome.loss_se if done else None,
-        "bits_per_byte": bits_per_byte if done else None,
+        "loss": first.loss if first else None,
+        "loss_se": first.error if first else None,
+        "bits_per_byte": _bits_per_byte(run, store, first.loss) if first else None,
+        **{f"loss_{part}": score.loss for part, score in outcome.scores.items()
+           if len(outcome.scores) > 1},
+        "target_entropy": outcome.target_entropy,
         "status": outcome.status,
         "eval_sequences": outcome.eval_sequences,
         "steps": outcome.steps,
@@ -78,3 +85,11 @@ def make_record(
         "commit": environment["commit"],
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _bits_per_byte(run: RunConfig, store: TokenStore, loss: float) -> float | None:
+    """The loss for a byte of text, where every token of the text is predicted."""
+    if run.objective.kind != "causal":
+        return None
+    per_token = store.bytes_per_token("validation")  # no number for a language without text
+    return loss / (per_token * math.log(2)) if per_token > 0 else None

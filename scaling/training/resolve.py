@@ -3,31 +3,34 @@ and status stay quick."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from scaling.config import RunConfig
-from scaling.data.batches import check_fits, sequence_count
+from scaling.config.objectives import Distillation
+from scaling.data.reading import check_fits
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
+from scaling.training.teacher import described
 
 
 def resolve(run: RunConfig, store: TokenStore) -> RunConfig:
-    """The run with what it takes from the data filled in, and checked against the data.
+    """The run with what it takes from the data, and from the run of its teacher, filled in, and
+    checked against them.
 
     Raises:
-        UserError: the vocabulary is too small for the store, or the store too small for the run.
+        UserError: the vocabulary is too small for the store, the store too small for the run, or
+            the teacher is none for it.
     """
-    check_fits(store, run.model.context, run.trained_tokens, run.data.epochs)
-    heldout = sequence_count(store.manifest.validation.tokens, run.model.context)
-    if min(heldout, run.evaluation.sequences) < 2:
-        raise UserError(
-            f"{store.path}: {heldout} held-out sequence(s) of context {run.model.context}, and "
-            f"evaluation.sequences = {run.evaluation.sequences}; a standard error needs at least 2"
-        )
+    check_fits(run, store)
+    filled: dict[str, Any] = {}
     if run.model.vocab_size is None:
-        model = run.model.model_copy(update={"vocab_size": store.vocab_size})
-        return run.model_copy(update={"model": model})
-    if run.model.vocab_size < store.vocab_size:
+        filled["model"] = run.model.model_copy(update={"vocab_size": store.vocab_size})
+    elif run.model.vocab_size < store.vocab_size:
         raise UserError(
             f"model.vocab_size = {run.model.vocab_size} is smaller than the {store.vocab_size} "
             f"token ids of {store.path}; leave it out to take the store's"
         )
-    return run
+    if isinstance(run.objective, Distillation):
+        model = filled.get("model", run.model)
+        filled["objective"] = described(run.objective, model)
+    return run.model_copy(update=filled)

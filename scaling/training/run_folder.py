@@ -39,6 +39,11 @@ class RunFolder:
     path: Path
 
     @property
+    def config_path(self) -> Path:
+        """What the run is."""
+        return self.path / "config.json"
+
+    @property
     def record_path(self) -> Path:
         """There exactly if the run is over."""
         return self.path / "record.json"
@@ -64,7 +69,7 @@ class RunFolder:
             "semantic": semantic(run, store.hash),
             "config": run.model_dump(mode="json"),
         }
-        path = self.path / "config.json"
+        path = self.config_path
         if not path.exists():
             write_atomically(path, json.dumps(content, indent=2) + "\n")
             return

@@ -7,24 +7,26 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, UInt32
 from numpy.typing import NDArray
 
 from scaling.config import AdamW, ExecutionConfig, ModelConfig, RunConfig
-from scaling.models import Routing, Transformer
-from scaling.objectives import Said, causal_losses, causal_objective
+from scaling.config.objectives import Causal, Objective, ReplacedTokens, generator_of
+from scaling.models import Electra, Routing, Transformer
+from scaling.objectives import KINDS, Arrays, normalised, taught, weight_sums
 from scaling.parallel import shard
-from scaling.training.microbatch import Batch, value_and_grad
+from scaling.training.microbatch import value_and_grad
+
+Model = Transformer | Electra
 
 
 class TrainState(NamedTuple):
     """All that a step changes. The optimizer's moments are shaped, named and laid out over the
     mesh as the model's parameters are."""
 
-    model: Transformer
+    model: Model
     optimizer: optax.OptState
 
 
@@ -32,7 +34,9 @@ class StepMetrics(NamedTuple):
     """What a step says about itself."""
 
     loss: Float[Array, ""]
-    """Mean over the batch, nats per token, before the update."""
+    """The first part of the objective's loss, before the update: nats per predicted token."""
+    losses: dict[str, Float[Array, ""]]
+    """All parts, each a mean over the batch's predictions."""
     grad_norm: Float[Array, ""]
     """Global norm of the gradient, before clipping."""
     routing: Routing | None = None
@@ -40,7 +44,8 @@ class StepMetrics(NamedTuple):
 
 
 Step = Callable[..., tuple[TrainState, StepMetrics]]
-"""From a state, a batch, the learning rate, and `step_seeds` where there is dropout."""
+"""From a state, a batch, the learning rate, `step_seeds` where there is dropout, and the teacher
+where there is one."""
 
 _UNSEEDED = np.zeros(2, np.uint32)
 
@@ -79,58 +84,96 @@ def init_state(run: RunConfig) -> TrainState:
 
     The parameters depend on seed and model alone, not on the mesh. Call it with the mesh in force.
     """
-    make = _initializer(run.model, without_rate(run.optimizer), run.precision, run.execution)
+    generator = (
+        generator_of(run.objective, run.model) if isinstance(run.objective, ReplacedTokens)
+        else None
+    )
+    make = _initializer(
+        run.model, generator, without_rate(run.optimizer), run.precision, run.execution)
     return make(jax.random.key(run.seed))
 
 
 @cache
 def _initializer(
-    model: ModelConfig, optimizer: AdamW, precision: str, execution: ExecutionConfig
+    model: ModelConfig, generator: ModelConfig | None, optimizer: AdamW, precision: str,
+    execution: ExecutionConfig,
 ) -> Callable[[Array], TrainState]:
+    how: dict[str, Any] = {"precision": precision, "execution": execution}
+
     def init(key: Array) -> TrainState:
-        drawn = Transformer(model, key, precision=precision, execution=execution)
+        drawn = (
+            Transformer(model, key, **how) if generator is None
+            else Electra(model, generator, key, **how)
+        )
         return TrainState(drawn, make_optimizer(optimizer).init(drawn))
 
     return jax.jit(init)
 
 
-def make_train_step(config: AdamW, microbatch: int | None = None) -> Step:
+def make_train_step(
+    config: AdamW, objective: Objective | None = None, microbatch: int | None = None
+) -> Step:
     """The compiled step; the state that goes in is donated, and must not be used again.
 
-    One function for each optimizer, whatever its rate, which comes with every call: a process that
-    trains several runs compiles each shape once.
+    One function for each optimizer and objective, whatever the rate, which comes with every call: a
+    process that trains several runs compiles each shape once.
 
     Args:
         config: the optimizer.
+        objective: what the model learns to do; by default the next token.
         microbatch: sequences that a device works on at once, such as `sequences_at_once` finds;
             None for all that it has.
     """
-    return _train_step(without_rate(config), microbatch)
+    return _train_step(without_rate(config), objective or Causal(), microbatch)
 
 
 @cache
-def _train_step(config: AdamW, microbatch: int | None) -> Step:
+def _train_step(config: AdamW, objective: Objective, microbatch: int | None) -> Step:
     optimizer = make_optimizer(config)
+    value, first = _value(objective), next(iter(KINDS[objective.kind].parts(objective)))
 
     def train_step(
-        state: TrainState, tokens_BT: Int[Array, "B T_plus_1"], rate: float,
-        seeds: UInt32[Array, "2"] = _UNSEEDED,
+        state: TrainState, batch: Arrays, rate: float,
+        seeds: UInt32[Array, "2"] = _UNSEEDED, teacher: Transformer | None = None,
     ) -> tuple[TrainState, StepMetrics]:
         model = state.model
-        batch = (tokens_BT, dropout_seeds(model.config, seeds, len(tokens_BT)))
-        said, gradient = value_and_grad(_objective, model, batch, microbatch)
+        batch = normalised(batch if teacher is None else taught(teacher, batch))
+        batch = (batch, dropout_seeds(model.config, seeds, len(batch["ids"])))
+        (losses, routing), gradient = value_and_grad(value, model, batch, microbatch)
         direction, optimizer_state = optimizer.update(gradient, state.optimizer, model)
         model = jax.tree.map(lambda p, d: p - rate * d, model, direction)
-        metrics = StepMetrics(said.loss, optax.global_norm(gradient), said.routing)
+        metrics = StepMetrics(losses[first], losses, optax.global_norm(gradient), routing)
         return TrainState(model, optimizer_state), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def _objective(model: Transformer, batch: Batch) -> tuple[Float[Array, ""], Said]:
-    tokens_BT, seeds_B2 = batch
-    keys_B = None if seeds_B2 is None else jax.random.wrap_key_data(seeds_B2)
-    return causal_objective(model, tokens_BT, keys_B)
+Said = tuple[dict[str, Float[Array, ""]], Routing | None]
+"""Parts of the loss and what routers say, each a mean over sequences."""
+
+
+def _value(
+    objective: Objective
+) -> Callable[[Model, tuple[Arrays, Array | None]], tuple[Float[Array, ""], Said]]:
+    """What training makes small: the weighted sum of the objective's parts, and with experts the
+    weighted losses of their routers (ExpertsConfig.balance_weight, z_weight)."""
+    kind = KINDS[objective.kind]
+    parts = kind.parts(objective)
+
+    def value(
+        model: Model, batch: tuple[Arrays, Array | None]
+    ) -> tuple[Float[Array, ""], Said]:
+        arrays, seeds_B2 = batch
+        keys_B = None if seeds_B2 is None else jax.random.wrap_key_data(seeds_B2)
+        terms = kind.terms(objective, model, arrays, keys_B)
+        losses = {part: terms.losses[part].mean() for part in parts}
+        total = sum((weight * losses[part] for part, weight in parts.items()), start=0.0)
+        if (routing := terms.routing) is not None:
+            experts = model.config.experts
+            total += experts.balance_weight * routing.balance + experts.z_weight * routing.z
+        return total, (losses, routing)
+
+    return value
 
 
 def dropout_seeds(
@@ -153,7 +196,26 @@ def dropout_seeds(
     return shard(seeds_B2, "batch", None)
 
 
-@jax.jit
-def eval_step(model: Transformer, tokens_BT: Int[Array, "B T_plus_1"]) -> Float[Array, "B"]:
-    """Mean loss of each sequence, nats per token."""
-    return jnp.mean(causal_losses(model, tokens_BT), axis=-1)
+class Scores(NamedTuple):
+    """What each sequence of a batch adds to the held-out losses, by part."""
+
+    losses: dict[str, Float[Array, "B"]]
+    """Sums over its predictions, nats."""
+    weights: dict[str, Float[Array, "B"]]
+    """Predictions, or 1 where each sequence counts alike."""
+
+
+@cache
+def make_eval_step(objective: Objective) -> Callable[..., Scores]:
+    """The compiled scoring of a batch: from a model, a batch, and the teacher where there is
+    one."""
+    kind = KINDS[objective.kind]
+
+    def eval_step(
+        model: Model, batch: Arrays, teacher: Transformer | None = None
+    ) -> Scores:
+        arrays = batch if teacher is None else taught(teacher, batch)
+        terms = kind.terms(objective, model, arrays, None)
+        return Scores(terms.losses, weight_sums(kind.parts(objective), batch))
+
+    return jax.jit(eval_step)

@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
-import json
-from itertools import islice
+import sys
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.data.batches import Batches, check_fits, evaluation_sequences
+from scaling.data.batches import Batches, Pieces, Windows, evenly
 from scaling.data.permutation import permute
-from scaling.data.prepare import prepare
 from scaling.errors import UserError
+from tests.data.memory import ArraySplit, documents
 
 CONTEXT = 8
+EOS = 999
 
 
-def counting(sequences: int, context: int = CONTEXT, rest: int = 0) -> np.ndarray:
-    """Tokens that say their own place, so that a sequence says which one it is."""
-    return np.arange(sequences * context + 1 + rest, dtype=np.uint32)
+def counting(sequences: int, context: int = CONTEXT, rest: int = 0) -> Windows:
+    """Windows of tokens that say their own place, so that a sequence says which one it is."""
+    ids = np.arange(sequences * context + 1 + rest, dtype=np.uint32)
+    return Windows(ArraySplit(ids), context, context + 1)
 
 
-def numbers(batch: np.ndarray, context: int = CONTEXT) -> list[int]:
+def numbers(drawn, context: int = CONTEXT) -> list[int]:
     """Which sequences a batch of `counting` tokens holds, each checked to be whole."""
-    assert np.array_equal(batch, batch[:, :1] + np.arange(context + 1))
-    assert not (batch[:, 0] % context).any()
-    return (batch[:, 0] // context).tolist()
+    ids = drawn.ids_BL.astype(np.int64)
+    assert np.array_equal(ids, ids[:, :1] + np.arange(context + 1))
+    assert not (ids[:, 0] % context).any()
+    found = (ids[:, 0] // context).tolist()
+    assert found == drawn.sequence_B.tolist()
+    assert (drawn.length_B == context + 1).all()
+    return found
 
 
 def test_one_epoch_visits_every_sequence_once_and_the_next_in_another_order():
-    batches = Batches(counting(60, rest=CONTEXT - 1), CONTEXT, 4, seed=0)
-    assert batches.sequences() == 60
-    order = [i for step in range(30) for i in numbers(batches.at(step))]
+    batches = Batches(counting(60, rest=CONTEXT - 1), 4, seed=0)
+    assert len(batches.sequences) == 60
+    drawn = [batches.at(step) for step in range(30)]
+    order = [i for each in drawn for i in numbers(each)]
     first, second = order[:60], order[60:]
     assert sorted(first) == sorted(second) == list(range(60))
     assert first != second
     assert first != sorted(first)
-    assert [batches.epoch(step) for step in (0, 14, 15, 29, 30)] == [0, 0, 1, 1, 2]
+    assert [each.epoch_B.tolist() for each in drawn] == [[0] * 4] * 15 + [[1] * 4] * 15
 
 
 def test_every_token_but_the_first_is_a_target_once():
-    tokens = counting(10)
-    batches = Batches(tokens, CONTEXT, 5, seed=1)
-    targets = np.concatenate([batches.at(step)[:, 1:].ravel() for step in range(2)])
-    assert np.array_equal(np.sort(targets), tokens[1:])
+    sequences = counting(10)
+    batches = Batches(sequences, 5, seed=1)
+    targets = np.concatenate([batches.at(step).ids_BL[:, 1:].ravel() for step in range(2)])
+    assert np.array_equal(np.sort(targets), np.arange(1, 10 * CONTEXT + 1))
 
 
 def one_after_the_other(sequences: int, seed: int):
     """The endless order, drawn epoch by epoch."""
     epoch = 0
     while True:
-        yield from permute(np.arange(sequences), sequences, seed, epoch).tolist()
+        yield from ((i, epoch) for i in permute(np.arange(sequences), sequences, seed, epoch))
         epoch += 1
 
 
@@ -60,92 +68,147 @@ def one_after_the_other(sequences: int, seed: int):
 @settings(max_examples=60, deadline=None)
 def test_a_step_is_what_iterating_to_it_gives_on_any_number_of_hosts(sequences, size, step, seed):
     # Includes batches across the end of an epoch, and batches larger than an epoch.
-    batches = Batches(counting(sequences), CONTEXT, size, seed)
+    batches = Batches(counting(sequences), size, seed)
     expected = list(islice(one_after_the_other(sequences, seed), step * size, (step + 1) * size))
     whole = batches.at(step)
-    assert numbers(whole) == expected
+    assert list(zip(numbers(whole), whole.epoch_B, strict=True)) == expected
     for hosts in (1, 2, 4):
         if size % hosts == 0:
             parts = [batches.at(step, host, hosts) for host in range(hosts)]
-            assert {part.shape for part in parts} == {(size // hosts, CONTEXT + 1)}
-            assert np.array_equal(np.concatenate(parts), whole)
+            assert {part.ids_BL.shape for part in parts} == {(size // hosts, CONTEXT + 1)}
+            for name in whole._fields:
+                joined = np.concatenate([getattr(part, name) for part in parts])
+                assert np.array_equal(joined, getattr(whole, name))
 
 
 def test_a_far_step_is_as_good_as_a_near_one():
-    batches = Batches(counting(1000), CONTEXT, 16, seed=5)
+    batches = Batches(counting(1000), 16, seed=5)
     step = 10**9
     epoch, place = divmod(step * 16, 1000)
-    assert batches.epoch(step) == epoch
+    drawn = batches.at(step)
+    assert set(drawn.epoch_B.tolist()) == {epoch}
     expected = permute(np.arange(1000), 1000, 5, epoch)[place : place + 16]
-    assert numbers(batches.at(step)) == expected.tolist()
+    assert numbers(drawn) == expected.tolist()
 
 
-def test_seeds_order_differently_and_the_type_is_int32():
-    tokens = counting(100)
-    batches = [Batches(tokens, CONTEXT, 50, seed).at(0) for seed in (0, 1)]
-    assert batches[0].dtype == np.int32
-    assert not np.array_equal(*batches)
+@dataclass(frozen=True, eq=False)
+class Watched(ArraySplit):
+    """Notes how much is read of it."""
+
+    read_ids: list[int] = field(default_factory=list)
+
+    def rows(self, index, stride, width):
+        self.read_ids.append(len(index) * width)
+        return super().rows(index, stride, width)
 
 
-def test_epochs_and_unique_tokens():
-    batches = Batches(counting(10), CONTEXT, 4, seed=0)
+def calls(function) -> int:
+    """How many functions a call calls: what it costs, on any machine."""
+    count = 0
+
+    def note(frame, event, _):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("of", [lambda split: Windows(split, 8, 9), lambda split: Pieces(split, 8)])
+def test_a_far_step_costs_no_more_than_a_near_one(of):
+    ids = np.arange(4000, dtype=np.uint32)
+    split = Watched(ids, tuple(range(40, 4001, 40)))
+    batches = Batches(of(split), 16, seed=0)
+    batches.at(0)  # what is found out once
+    split.read_ids.clear()
+    near, far = calls(lambda: batches.at(1)), calls(lambda: batches.at(10**9))
+    assert len(split.read_ids) == 2
+    assert len(set(split.read_ids)) == 1
+    # A number that the permutation throws beyond the last is thrown again, more or less often.
+    assert far < 1.5 * near
+
+
+def test_seeds_order_differently_and_the_type_is_the_stores():
+    sequences = counting(100)
+    drawn = [Batches(sequences, 50, seed).at(0).ids_BL for seed in (0, 1)]
+    assert drawn[0].dtype == np.uint32
+    assert not np.array_equal(*drawn)
+
+
+def test_epochs_and_unique_sequences():
+    batches = Batches(counting(10), 4, seed=0)
     assert batches.epochs_for(5) == 2.0
-    seen = [set(), *[set() for _ in range(5)]]
+    seen: set[int] = set()
     for steps in range(1, 6):
-        seen[steps] = seen[steps - 1] | set(numbers(batches.at(steps - 1)))
-        assert batches.unique_tokens(steps) == len(seen[steps]) * CONTEXT
+        seen |= set(numbers(batches.at(steps - 1)))
+        assert batches.unique_sequences(steps) == len(seen)
 
 
 def test_what_cannot_be_a_batch_is_refused():
-    batches = Batches(counting(10), CONTEXT, 4, seed=0)
+    batches = Batches(counting(10), 4, seed=0)
     with pytest.raises(UserError, match="4 cannot be divided among 3 hosts"):
         batches.at(0, 0, 3)
     for step, host, hosts in ((-1, 0, 1), (0, 2, 2), (0, -1, 2)):
         with pytest.raises(ValueError, match="no step"):
             batches.at(step, host, hosts)
-    with pytest.raises(UserError, match="9 tokens, and a sequence of context 9 takes 10"):
-        Batches(counting(1), 9, 1, seed=0)
+    with pytest.raises(ValueError, match="no sequence"):
+        Batches(Windows(ArraySplit(np.arange(9)), 9, 10), 1, seed=0)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("batches")
-    lines = [json.dumps({"text": f"{i} " * (3 + i % 7)}) for i in range(10_000, 10_300)]
-    (folder / "a.jsonl").write_text("\n".join(lines))
-    return prepare(f"jsonl:{folder}/a.jsonl#text", "byte", None, folder / "store", 0.2)
+@pytest.mark.parametrize("count", [1, 7, 18, 19, 119])
+def test_evaluation_sequences_lie_evenly(count):
+    drawn = evenly(counting(19), count)
+    starts = numbers(drawn)
+    assert len(starts) == min(count, 19)
+    gaps = np.diff([*starts, 19])
+    assert starts[0] == 0
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 1
+    assert not drawn.epoch_B.any()
 
 
-def test_evaluation_sequences_lie_evenly(store):
-    tokens = np.array(store.tokens("validation"))
-    available = (len(tokens) - 1) // 16
-    for count in (1, 7, available - 1, available, available + 100):
-        chosen = evaluation_sequences(store, 16, count)
-        assert chosen.shape == (min(count, available), 17)
-        assert chosen.dtype == np.int32
-        starts = [
-            next(i for i in range(available) if np.array_equal(tokens[16 * i : 16 * i + 17], row))
-            for row in chosen
-        ]
-        gaps = np.diff([*starts, available])
-        assert starts[0] == 0
-        assert gaps.min() >= 1
-        assert gaps.max() - gaps.min() <= 1
+def rows_of(pieces: Pieces) -> list[list[int]]:
+    ids, lengths = pieces.read(np.arange(len(pieces)))
+    return [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
 
 
-def test_a_store_that_is_too_small_is_refused_with_the_way_out(store):
-    once = (store.manifest.train.tokens - 1) // 16 * 16
-    check_fits(store, 16, once)
-    check_fits(store, 16, 3 * once, epochs=3)
-    with pytest.raises(UserError) as error:
-        check_fits(store, 16, 2 * once + 1, epochs=2)
-    for part in (f"needs {2 * once + 1:,} tokens", f"holds {once:,}", f"to {2 * once:,}",
-                 "set data.epochs to 3"):
-        assert part in str(error.value)
-    train, validation = store.manifest.train.tokens, store.manifest.validation.tokens
-    assert train > validation
-    with pytest.raises(UserError, match=f"the train split of .* has {train:,} tokens"):
-        check_fits(store, train, 1)
-    with pytest.raises(UserError, match=f"the validation split of .* has {validation:,} tokens"):
-        check_fits(store, validation, 1)
-    with pytest.raises(UserError, match="longer than the split holds"):
-        evaluation_sequences(store, validation, 1)
+@given(st.lists(st.integers(0, 23), min_size=1, max_size=12), st.integers(2, 9))
+@settings(max_examples=80, deadline=None)
+def test_pieces_are_the_documents_cut_evenly(sizes, longest):
+    first = np.cumsum([0, *sizes]).tolist()
+    texts = [list(range(begin, begin + size)) for begin, size in zip(first, sizes, strict=False)]
+    pieces = Pieces(documents(texts, EOS), longest)
+    kept = [text for text in texts if len(text) >= 2]
+    rows = rows_of(pieces)
+    assert list(chain(*rows)) == list(chain(*kept))
+    for text in kept:
+        sizes_here = [len(row) for row in rows if row[0] in text]
+        assert len(sizes_here) == -(-len(text) // longest)
+        assert max(sizes_here) <= longest
+        assert max(sizes_here) - min(sizes_here) <= 1
+
+
+def test_pieces_of_others_are_of_other_documents_all_equally_likely():
+    texts = [list(range(10 * k, 10 * k + size)) for k, size in enumerate((5, 9, 1, 2, 4))]
+    pieces = Pieces(documents(texts, EOS), 4)
+    rows = rows_of(pieces)
+    draws = 8000
+    keys = np.random.default_rng(0).integers(0, 2**64, draws, np.uint64)
+    for index, row in enumerate(rows):
+        ids, lengths = pieces.of_others(keys, np.full(draws, index))
+        found = [tuple(i[:n].tolist()) for i, n in zip(ids, lengths, strict=True)]
+        others = [tuple(other) for other in rows if other[0] // 10 != row[0] // 10]
+        assert set(found) == set(others)
+        expected = draws / len(others)
+        chi_square = sum((found.count(other) - expected) ** 2 / expected for other in others)
+        assert chi_square < 30  # of at most five degrees of freedom: one in 60,000
+
+
+def test_one_document_alone_has_no_other():
+    pieces = Pieces(documents([[1, 2, 3], [4], [5]], EOS), 8)
+    with pytest.raises(UserError, match=r"no other .* prepare more documents"):
+        pieces.of_others(np.zeros(1, np.uint64), np.zeros(1, np.int64))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from scaling.cli import data
+from scaling.data import sources
 from scaling.errors import UserError
 
 
@@ -58,13 +60,45 @@ def test_prepare_and_show(run, tmp_path):
     assert "line 2" not in run("show", "stores/a-byte", "--samples", "0")
 
 
+def test_show_says_what_tokens_there_are(run, tmp_path):
+    run("prepare", "jsonl:a.jsonl#text", "--test-fraction", "0", "--special", "mask")
+    shown = json.loads(run("show", "stores/a-byte", "--json"))
+    split = np.fromfile(tmp_path / "stores/a-byte/train-00000.bin", "<u2")
+    counts = np.bincount(split)
+    shares = counts[counts > 0] / len(split)
+    unigrams = shown["unigrams"]["train"]
+    assert unigrams["entropy"] == pytest.approx(-(shares * np.log(shares)).sum())
+    assert (unigrams["counted"], unigrams["ids"]) == (len(split), len(shares))
+    assert list(shown["unigrams"]) == ["train", "validation"]
+    # "line N \x1b[2J" has three of its own letters for each document, and one end.
+    frequent = {row["token"]: row["share"] * len(split) for row in shown["frequent"]}
+    assert frequent["<eos>"] == pytest.approx(shown["manifest"]["train"]["documents"])
+    assert frequent["' '"] == pytest.approx(2 * frequent["<eos>"])
+    assert "eos 256, mask 257" in run("show", "stores/a-byte").replace("mask 256, eos 257", "")
+
+
+def test_a_language_is_prepared_and_shown(run):
+    source = "synthetic:markov,vocab=32,seed=3,tokens=1e5"
+    assert run("prepare", source).startswith("stores/markov-vocab-32-seed-3-tokens-1e5: prepared")
+    folder = "stores/markov-vocab-32-seed-3-tokens-1e5"
+    output = run("show", folder, "--samples", "1")
+    assert "nats per token, exact" in output
+    assert "\ntrain row 0\nw" in output
+    shown = json.loads(run("show", folder, "--json"))
+    # What is known of the past can only lower the loss.
+    rate = shown["manifest"]["entropy"][0]
+    assert 0 < rate < shown["unigrams"]["train"]["entropy"]
+    assert shown["bytes_per_token"]["train"] is None
+
+
 def test_list_says_what_works(run, monkeypatch):
     listed = {row["source"]: row for row in json.loads(run("list", "--json"))}
-    assert list(listed) == ["wheel:chitchat-dataset", "stdlib", "text:GLOB", "jsonl:GLOB#FIELD"]
+    assert list(listed) == [*(known.pattern for known in sources.KNOWN),
+                            "synthetic:KIND,OPTION=VALUE,..."]
     assert listed["wheel:chitchat-dataset"]["problem"] is None
     assert listed["stdlib"]["bytes"] > 5e6
     assert "12.7 MB" in run("list")
-    monkeypatch.setattr("scaling.data.sources.CHITCHAT", "chitchat-data-not-there")
+    monkeypatch.setattr("scaling.data.sources.chitchat.DISTRIBUTION", "chitchat-data-not-there")
     assert "is not installed; install it with: pip install" in run("list")
 
 
@@ -80,8 +114,15 @@ MISTAKES = {
     "prepare jsonl:a.jsonl": "which field holds the text?",
     "prepare jsonl:bad.jsonl#text": "bad.jsonl:2: has no field 'text'; did you mean 'txt'?",
     "prepare jsonl:a.jsonl#text --tokenizer bpe": "vocab_size is missing",
-    "prepare jsonl:a.jsonl#text --tokenizer word": "'byte' or 'bpe', not 'word'",
+    "prepare jsonl:a.jsonl#text --tokenizer word": "'byte', 'bpe', 'wordpiece', 'unigram'",
     "prepare jsonl:a.jsonl#text --validation-fraction 2": "validation_fraction: ",
+    "prepare jsonl:a.jsonl#text --validation-fraction 0.6 --test-fraction 0.5":
+        "validation_fraction 0.6 leaves nothing to train on",
+    "prepare jsonl:a.jsonl#text --special cls,maks": "did you mean mask?",
+    "prepare jsonl:a.jsonl#text --deduplicate all": "deduplicate: ",
+    "prepare jsonl:a.jsonl#text --workers 0": "at least one process",
+    "prepare jsonl:a.jsonl#text --tokenizer nowhere.json": "nowhere.json",
+    "prepare synthetic:markov --tokenizer bpe": "takes the tokenizer none",
     "prepare jsonl:a.jsonl#text --out .": "exists and is no token store",
     "prepare jsonl:a.jsonl#text --out a.jsonl": "exists and is no token store",
     "show stores/chitchat-byte": "scaling data prepare wheel:chitchat-dataset",

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from scaling.data import sources
-from scaling.data.prepare import prepare, split_of
-from scaling.data.store import SPLITS, TokenStore
+from scaling.data.manifest import SPLITS
+from scaling.data.prepare import prepare
+from scaling.data.store import TokenStore
 from scaling.errors import UserError
 
 TEXTS = [f"document {i} " + "some words of it " * (i % 5) for i in range(200)]
@@ -30,15 +31,17 @@ def corpus(folder: Path, texts: list[str], name: str = "corpus.jsonl") -> str:
     return f"jsonl:{folder}/{name}#text"
 
 
-def split_by_definition(text: str, fraction: float) -> str:
+def split_by_definition(text: str, validation: float, test: float = 0.02) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return "validation" if int(digest[:16], 16) / 2**64 < fraction else "train"
+    place = int(digest[:16], 16) / 2**64
+    return "validation" if place < validation else "test" if place < validation + test else "train"
 
 
 def texts_of(store: TokenStore, split: str) -> list[str]:
     """Documents read back from the bare files, by nothing but their format."""
     assert store.manifest.dtype == "uint16"
-    tokens = np.fromfile(store.path / f"{split}.bin", "<u2")
+    files = sorted(store.path.glob(f"{split}-*.bin"))
+    tokens = np.concatenate([np.fromfile(file, "<u2") for file in files])
     offsets = np.load(store.path / f"{split}.index.npy", allow_pickle=False)
     tokenizer = store.tokenizer()
     ends = np.flatnonzero(tokens == tokenizer.eos)
@@ -47,20 +50,31 @@ def texts_of(store: TokenStore, split: str) -> list[str]:
     return [tokenizer.decode(tokens[a:b]) for a, b in zip(offsets[:-1], ends, strict=True)]
 
 
+def everything(store: TokenStore) -> list[str]:
+    return [text for split in store.splits() for text in texts_of(store, split)]
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Corpora of some kilobytes come in several pieces, as large ones do."""
+    monkeypatch.setattr("scaling.data.prepare.pieces._SMALLEST_PIECE", 1000)
+    monkeypatch.setattr("scaling.data.prepare.pieces._PIECES", 9)
+
+
 @pytest.mark.parametrize(("kind", "vocab_size"), [("byte", None), ("bpe", 300)])
 def test_a_store_is_the_corpus_split_without_repetitions(tmp_path, kind, vocab_size):
     source = corpus(tmp_path, TEXTS + REPEATED)
-    store = prepare(source, kind, vocab_size, tmp_path / "store", 0.2)
+    store = prepare(source, kind, vocab_size, tmp_path / "store", 0.2, test_fraction=0.1)
     assert store.vocab_size == (vocab_size or 257)
     assert store.manifest.duplicates == len(REPEATED)
     for split in SPLITS:
-        expected = [text for text in TEXTS if split_by_definition(text, 0.2) == split]
+        expected = [text for text in TEXTS if split_by_definition(text, 0.2, 0.1) == split]
         found = texts_of(store, split)
         assert found == expected
         record = store.manifest.split(split)
         assert record.documents == len(expected) > 10
         assert record.bytes == sum(len(text.encode()) for text in expected)
-        assert record.tokens == len(store.tokens(split))
+        assert record.tokens == store.split(split).tokens
         assert store.bytes_per_token(split) == record.bytes / record.tokens
     if kind == "byte":
         assert store.manifest.train.tokens == (
@@ -73,9 +87,8 @@ def test_chitchat_as_bytes_is_chitchat(tmp_path):
     store = prepare("wheel:chitchat-dataset", "byte", None, tmp_path / "store")
     counts = Counter(sources.documents("wheel:chitchat-dataset"))
     found = {split: texts_of(store, split) for split in SPLITS}
-    assert Counter(found["train"] + found["validation"]) == Counter(dict.fromkeys(counts, 1))
+    assert Counter(everything(store)) == Counter(dict.fromkeys(counts, 1))
     assert store.manifest.duplicates == counts.total() - len(counts)
-    assert not set(found["train"]) & set(found["validation"])
     # 5% of the documents, within four standard deviations.
     share = len(found["validation"]) / len(counts)
     assert abs(share - 0.05) < 4 * (0.05 * 0.95 / len(counts)) ** 0.5
@@ -87,7 +100,7 @@ def test_a_document_stays_in_its_split_when_others_come(tmp_path):
     others = [f"another {i}" for i in range(300)]
     mixed = [text for pair in zip(others, TEXTS[::-1], strict=False) for text in pair]
     many = prepare(corpus(tmp_path, mixed, "more.jsonl"), "byte", None, tmp_path / "many", 0.3)
-    for split in SPLITS:
+    for split in ("train", "validation"):
         assert set(texts_of(few, split)) < set(texts_of(many, split))
     # A larger share holds out what a smaller one did, and more.
     smaller = prepare(corpus(tmp_path, TEXTS), "byte", None, tmp_path / "smaller", 0.1)
@@ -96,12 +109,16 @@ def test_a_document_stays_in_its_split_when_others_come(tmp_path):
     }
 
 
-def test_max_bytes_takes_whole_documents_from_the_start(tmp_path):
+@pytest.mark.parametrize("pieces", ["one", "many"])
+def test_max_bytes_takes_whole_documents_from_the_start(tmp_path, request, pieces):
+    if pieces == "many":
+        request.getfixturevalue("small_pieces")
     source = corpus(tmp_path, [TEXTS[0], *TEXTS])
     limit = sum(len(text) for text in TEXTS[:120]) + 3
-    store = prepare(source, "byte", None, tmp_path / "store", 0.2, limit)
-    assert set(texts_of(store, "train") + texts_of(store, "validation")) == set(TEXTS[:120])
-    assert store.manifest.train.bytes + store.manifest.validation.bytes == limit - 3
+    store = prepare(source, "byte", None, tmp_path / "store", 0.2, limit, workers=1)
+    assert sorted(everything(store)) == sorted(TEXTS[:120])
+    assert sum(split.bytes for split in store.manifest.splits().values()) == limit - 3
+    assert store.manifest.duplicates == 1
 
 
 def test_a_bpe_learns_from_the_train_split_alone(tmp_path):
@@ -140,10 +157,13 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_the_same_store_is_not_made_twice(tmp_path):
     source, out = corpus(tmp_path, TEXTS), tmp_path / "store"
     first, second = [], []
-    prepare(source, "bpe", 300, out, 0.2, None, lambda stage, done: first.append(stage))
+    prepare(source, "bpe", 300, out, 0.2, None, lambda stage, *_: first.append(stage))
     before = contents(out)
-    prepare(source, "bpe", 300, out, 0.2, None, lambda stage, done: second.append(stage))
-    assert set(first) == {"hashing", "reading for the BPE", "learning merges", "tokenizing"}
+    prepare(source, "bpe", 300, out, 0.2, None, lambda stage, *_: second.append(stage))
+    assert list(dict.fromkeys(first)) == [
+        "hashing", "scanning", "choosing documents", "reading for the bpe", "learning the bpe",
+        "tokenizing", "writing indexes",
+    ]
     assert set(second) == {"hashing"}
     assert contents(out) == before
     # The same text from another place is the same corpus.
@@ -179,66 +199,134 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".jsonl")
 
 
-@pytest.mark.parametrize(("kind", "vocab_size"), [("byte", None), ("bpe", 300)])
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, UserError, OSError])
-def test_an_error_in_the_source_leaves_nothing(tmp_path, monkeypatch, kind, vocab_size, stop):
-    source = corpus(tmp_path, TEXTS)
-    monkeypatch.setattr("scaling.data.prepare._BATCH_DOCUMENTS", 10)
-    real = sources.Source.documents
-    passes = []
+def files_of(store: TokenStore) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.path.iterdir()}
 
-    def broken(self):
-        passes.append(self)
-        for count, document in enumerate(real(self)):
-            if count == 150 and len(passes) == (2 if kind == "bpe" else 1):
-                assert (next(tmp_path.glob(".store*")) / "train.bin").exists()
-                raise stop("stop")
-            yield document
+
+@pytest.mark.parametrize(("kind", "vocab_size"), [("byte", None), ("bpe", 300)])
+@pytest.mark.parametrize("stop", [
+    KeyboardInterrupt("stop"), UserError("stop"), OSError(5, "stop", "a.jsonl"),
+])
+def test_an_error_in_the_source(tmp_path, monkeypatch, small_pieces, kind, vocab_size, stop):
+    source = corpus(tmp_path, TEXTS)
+    expected = prepare(source, kind, vocab_size, tmp_path / "expected", 0.2, workers=1)
+    real, read, passes = sources.Source.read, [], 3 if kind == "bpe" else 2
+
+    def broken(self, part, problems=None):
+        read.append(part)
+        if read.count(part) == passes and part.start > 4000:
+            raise stop
+        return real(self, part, problems)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sources.Source, "documents", broken)
-        with pytest.raises(stop, match="stop"):
-            prepare(source, kind, vocab_size, tmp_path / "store", 0.2)
-    assert left_behind(tmp_path) == []
-    assert prepare(source, kind, vocab_size, tmp_path / "store", 0.2).manifest.duplicates == 0
+        patch.setattr(sources.Source, "read", broken)
+        with pytest.raises(type(stop), match="stop") as error:
+            prepare(source, kind, vocab_size, tmp_path / "store", 0.2, workers=1)
+    assert getattr(error.value, "filename", "a.jsonl") == "a.jsonl"
+    # A mistake in the source will not go away: nothing is kept for it.
+    kept = [name for name in left_behind(tmp_path) if name.startswith(".store.work-")]
+    assert len(kept) == (0 if isinstance(stop, UserError) else 1)
+    again = []
+
+    def counted(self, part, problems=None):
+        again.append(part)
+        return real(self, part, problems)
+
+    monkeypatch.setattr(sources.Source, "read", counted)
+    store = prepare(source, kind, vocab_size, tmp_path / "store", 0.2, workers=1)
+    parts = len(set(read))
+    finished = 0 if isinstance(stop, UserError) else len(read) - 1
+    assert len(again) == passes * parts - finished
+    assert 1 < parts < len(read)
+    assert files_of(store) == files_of(expected)
+    assert left_behind(tmp_path) == ["expected", "store"]
+
+
+def test_the_number_of_workers_changes_nothing(tmp_path, small_pieces):
+    source = corpus(tmp_path, TEXTS + REPEATED)
+    options = {"test_fraction": 0.1, "deduplicate": "near", "contamination": "drop"}
+    stores = [
+        prepare(source, "bpe", 300, tmp_path / f"store{workers}", 0.2, workers=workers, **options)
+        for workers in (1, 2)
+    ]
+    assert files_of(stores[0]) == files_of(stores[1])
+    assert len(stores[0].manifest.train.shards) > 3
+
+
+def test_pieces_are_no_part_of_the_tokens(tmp_path, request):
+    source = corpus(tmp_path, TEXTS)
+    whole = prepare(source, "byte", None, tmp_path / "whole", 0.2)
+    request.getfixturevalue("small_pieces")
+    cut = prepare(source, "byte", None, tmp_path / "cut", 0.2, workers=1)
+    assert len(cut.manifest.train.shards) > 3
+    assert len(whole.manifest.train.shards) == 1
+    assert cut.hash == whole.hash
+    assert everything(cut) == everything(whole)
 
 
 STOPS_WHILE_TOKENIZING = """
 import sys, time
 from pathlib import Path
+import scaling.data.prepare.pieces as pieces
 from scaling.data.prepare import prepare
 
-def wait(stage, done):
-    if stage == "tokenizing":
+def wait(stage, done, total):
+    if stage == "tokenizing" and done > total / 2:
         print("ready", flush=True)
         time.sleep(100)
 
-prepare(sys.argv[1], "byte", None, Path(sys.argv[2]), 0.2, None, wait)
+if __name__ == "__main__":
+    pieces._SMALLEST_PIECE, pieces._PIECES = 1000, 9
+    prepare(sys.argv[1], "byte", None, Path(sys.argv[2]), 0.2, None, wait, 2)
 """
 
 
-def test_a_killed_process_leaves_no_store_and_the_next_one_cleans_up(tmp_path):
+def test_a_killed_process_hands_over_what_is_finished(tmp_path, small_pieces):
     source, out = corpus(tmp_path, TEXTS), tmp_path / "store"
+    expected = prepare(source, "byte", None, tmp_path / "expected", 0.2, workers=1)
+    (tmp_path / "stops.py").write_text(STOPS_WHILE_TOKENIZING)
     child = subprocess.Popen(
-        [sys.executable, "-c", STOPS_WHILE_TOKENIZING, source, str(out)],
-        stdout=subprocess.PIPE, text=True,
+        [sys.executable, str(tmp_path / "stops.py"), source, str(out)], stdout=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
+    told = []
+
+    def tell(stage, done, total):
+        if stage.startswith("waiting"):
+            assert not out.exists()
+            child.send_signal(signal.SIGKILL)
+        told.append((stage, done, total))
+
     with child:
         assert child.stdout.readline() == "ready\n"
-        # While it lives, its folder is its own: this one goes its own way.
-        living = left_behind(tmp_path)
-        assert len(living) == 1
-        prepare(corpus(tmp_path, TEXTS), "byte", None, tmp_path / "other", 0.2)
-        with pytest.raises(UserError, match="empty"):
-            prepare(source, "byte", None, out, 1e-9)
-        assert left_behind(tmp_path) == [*living, "other"]
-        child.send_signal(signal.SIGKILL)
+        # The other process has the lock; once it is dead, this one goes on where it was.
+        store = prepare(source, "byte", None, out, 0.2, None, tell, workers=1)
     assert child.returncode == -signal.SIGKILL
-    assert not out.exists()
-    assert left_behind(tmp_path) == [*living, "other"]
-    store = prepare(source, "byte", None, out, 0.2)
-    assert TokenStore.open(out, verify=True).hash == store.hash
-    assert left_behind(tmp_path) == ["other", "store"]
+    assert any(stage.startswith("waiting") for stage, _, _ in told)
+    for stage, finished in (("scanning", 1.0), ("tokenizing", 0.3)):
+        done, total = next((done, total) for name, done, total in told if name == stage)
+        assert done >= finished * total
+    assert files_of(store) == files_of(expected)
+    assert left_behind(tmp_path) == ["expected", "stops.py", "store"]
+
+
+def test_damaged_work_is_done_again(tmp_path, monkeypatch, small_pieces):
+    source = corpus(tmp_path, TEXTS)
+    expected = prepare(source, "byte", None, tmp_path / "expected", 0.2, workers=1)
+
+    def stop(stage, done, total):
+        if stage == "writing indexes":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, "byte", None, tmp_path / "store", 0.2, None, stop, workers=1)
+    work = next(tmp_path.glob(".store.work-*"))
+    shard = sorted((work / "store").glob("train-*.bin"))[1]
+    shard.write_bytes(b"x" + shard.read_bytes()[1:])
+    (work / "scan-00002.sizes.npy").unlink()
+    (work / "tokens-00003.json").write_text("{")
+    store = prepare(source, "byte", None, tmp_path / "store", 0.2, workers=1)
+    assert files_of(store) == files_of(expected)
 
 
 def test_another_process_may_be_quicker(tmp_path):
@@ -247,7 +335,7 @@ def test_another_process_may_be_quicker(tmp_path):
     wrong = prepare(source, "byte", None, tmp_path / "wrong", 0.3)
 
     def interfering(store):
-        def tell(stage, done):
+        def tell(stage, done, total):
             if stage == "tokenizing" and not out.exists():
                 shutil.copytree(store.path, out)
         return tell
@@ -262,7 +350,7 @@ def test_another_process_may_be_quicker(tmp_path):
 def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path):
     source = corpus(tmp_path, TEXTS)
 
-    def append(stage, done):
+    def append(stage, done, total):
         if stage == "tokenizing":
             with (tmp_path / "corpus.jsonl").open("a") as file:
                 file.write('{"text": "one more"}\n')
@@ -272,18 +360,26 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path):
     assert left_behind(tmp_path) == []
 
 
-def test_a_full_disk_names_the_store_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_names_the_store_and_the_work_goes_on_later(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr("scaling.data.prepare.pieces._SMALLEST_PIECE", 2**21)
     source = corpus(tmp_path, [f"{i} " * 400 for i in range(2000)])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, hard))  # stands in for the full disk
         with pytest.raises(OSError, match="too large") as error:
-            prepare(source, "byte", None, tmp_path / "store", 0.2)
+            prepare(source, "byte", None, tmp_path / "store", 0.2, workers=workers)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.filename == str(tmp_path / "store")
     assert error.value.strerror
-    assert left_behind(tmp_path) == []
+    assert not (tmp_path / "store").exists()
+    told = []
+    store = prepare(source, "byte", None, tmp_path / "store", 0.2, None,
+                    lambda *stage: told.append(stage), workers=1)
+    assert next(done == total for stage, done, total in told if stage == "scanning")
+    assert store.manifest.train.documents + store.manifest.validation.documents > 1900
+    assert left_behind(tmp_path) == ["store"]
 
 
 def test_a_folder_that_cannot_be_written_names_the_store(tmp_path):
@@ -309,7 +405,7 @@ def test_the_store_is_readable_by_those_the_umask_allows(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "vocab_size", "fraction", "max_bytes", "message"), [
-    ("word", None, 0.1, None, "tokenizer: input should be 'byte' or 'bpe', not 'word'"),
+    ("word", None, 0.1, None, "tokenizer: input should be 'byte', 'bpe'"),
     ("bpe", None, 0.1, None, "vocab_size is missing; a BPE needs one of at least 257"),
     ("bpe", 100, 0.1, None, "vocab_size is 100; a BPE needs one of at least 257"),
     ("bpe", 0, 0.1, None, "vocab_size: .*greater than 0"),
@@ -328,9 +424,3 @@ def test_wrong_options_are_refused(tmp_path, kind, vocab_size, fraction, max_byt
         prepare(source, kind, vocab_size, tmp_path / "store", fraction, max_bytes)
     assert "\n" not in str(error.value)
     assert left_behind(tmp_path) == []
-
-
-def test_split_of_is_its_definition():
-    for text in TEXTS:
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        assert split_of(digest, 0.2) == split_by_definition(text, 0.2)

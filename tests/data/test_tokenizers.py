@@ -6,13 +6,15 @@ import json
 import re
 import sys
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scaling.data.tokenizers import BPETokenizer, ByteTokenizer, load_tokenizer
+from scaling.data.special import Special
+from scaling.data.tokenizers import ByteTokenizer, SubwordTokenizer, load_tokenizer, train_tokenizer
 from scaling.errors import UserError
 
 TEMPTING = [
@@ -22,11 +24,16 @@ TEMPTING = [
     "<eos> <eos> <eos>",
 ]
 VOCABULARY = 350
+BYTE_HASH, BPE_HASH = "a75d27b6f7774355", "ca799cbe66d0c61e"  # as the first version had them
+
+
+def merges(tokenizer):
+    return tokenizer.definition["model"]["merges"]
 
 
 @pytest.fixture(scope="module")
 def bpe():
-    return BPETokenizer.train(TEMPTING * 40, VOCABULARY)
+    return train_tokenizer("bpe", TEMPTING * 40, VOCABULARY)
 
 
 @pytest.fixture(scope="module", params=["byte", "bpe"])
@@ -114,22 +121,23 @@ def test_no_encoding_spans_two_kinds_of_character(bpe, pieces):
 
 
 def test_learning_is_the_same_every_time_and_merges_compress(bpe):
-    again = BPETokenizer.train(iter(TEMPTING * 40), VOCABULARY)
-    assert (again.vocab, again.merges, again.hash) == (bpe.vocab, bpe.merges, bpe.hash)
+    again = train_tokenizer("bpe", iter(TEMPTING * 40), VOCABULARY)
+    assert (again.definition, again.hash) == (bpe.definition, bpe.hash)
     assert bpe.vocab_size == len(bpe.vocab) == VOCABULARY
-    assert len(bpe.merges) == VOCABULARY - 257
+    assert len(merges(bpe)) == VOCABULARY - 257
     text = TEMPTING[0]
     assert len(bpe.encode(text)) < len(text) / 2
 
 
 def test_saved_and_loaded_it_is_the_same(bpe, tmp_path):
     bpe.save(tmp_path)
-    loaded = load_tokenizer("bpe", tmp_path)
+    loaded = load_tokenizer("bpe", tmp_path, bpe.special)
     assert loaded.hash == bpe.hash
     assert loaded.eos == bpe.eos
     for text in TEMPTING:
         assert np.array_equal(loaded.encode(text), bpe.encode(text))
-    assert load_tokenizer("byte", tmp_path).hash == ByteTokenizer().hash != bpe.hash
+    byte = load_tokenizer("byte", tmp_path, Special(eos=256))
+    assert byte.hash == ByteTokenizer().hash != bpe.hash
 
 
 def test_the_file_is_one_that_the_library_reads(bpe, tmp_path):
@@ -142,43 +150,80 @@ def test_the_file_is_one_that_the_library_reads(bpe, tmp_path):
     assert foreign.token_to_id("<eos>") == bpe.eos
 
 
+def with_model(tokenizer, **changes):
+    """The same with another vocabulary or other merges."""
+    model = {**tokenizer.definition["model"], **changes}
+    return SubwordTokenizer({**tokenizer.definition, "model": model}, tokenizer.special)
+
+
 def test_the_hash_covers_what_encodes(bpe):
-    merges = (bpe.merges[1], bpe.merges[0], *bpe.merges[2:])
-    assert BPETokenizer(bpe.vocab, merges).hash != bpe.hash
-    first, second = list(bpe.vocab)[1:3]
-    vocab = bpe.vocab | {first: bpe.vocab[second], second: bpe.vocab[first]}
-    assert BPETokenizer(vocab, bpe.merges).hash != bpe.hash
+    first, second, *rest = merges(bpe)
+    assert with_model(bpe, merges=[second, first, *rest]).hash != bpe.hash
+    one, other = list(bpe.vocab)[1:3]
+    vocab = bpe.vocab | {one: bpe.vocab[other], other: bpe.vocab[one]}
+    assert with_model(bpe, vocab=vocab).hash != bpe.hash
+    assert SubwordTokenizer(bpe.definition, Special(eos=1)).hash != bpe.hash
+    for key, value in (("normalizer", {"type": "NFC"}), ("pre_tokenizer", None)):
+        assert SubwordTokenizer({**bpe.definition, key: value}, bpe.special).hash != bpe.hash
+    decoder = {**bpe.definition, "decoder": None}  # decides no id
+    assert SubwordTokenizer(decoder, bpe.special).hash == bpe.hash
+
+
+def test_the_hashes_of_the_first_stores_have_not_changed():
+    """So that data prepared with the first version keep their name, and their runs theirs."""
+    assert ByteTokenizer().hash.startswith(BYTE_HASH)
+    bpe = train_tokenizer("bpe", ["low lower lowest"] * 3, 260)
+    assert bpe.hash.startswith(BPE_HASH)
+
+
+def test_merges_are_applied_by_hand(bpe):
+    """Sennrich et al. 2016, algorithm 1: the earliest merge that fits, everywhere, until none."""
+    order = {tuple(pair): rank for rank, pair in enumerate(merges(bpe))}
+    for word in ("route", "covid", "foo", "Start", "spaces", "rooted", "stared"):
+        parts = list(word)
+        while pairs := [pair for pair in pairwise(parts) if pair in order]:
+            best = min(pairs, key=order.__getitem__)
+            k = list(pairwise(parts)).index(best)
+            parts[k : k + 2] = ["".join(best)]
+        assert bpe.encode(word).tolist() == [bpe.vocab[part] for part in parts]
 
 
 def test_large_vocabularies_take_uint32():
     # Entries that nothing merges to, behind a real byte alphabet.
-    small = BPETokenizer.train(["abc"], 257)
+    small = train_tokenizer("bpe", ["abc"], 257)
     vocab = small.vocab | {f"unused{i}": 257 + i for i in range(2**16)}
-    assert BPETokenizer(vocab, ()).encode("abc").dtype == np.uint32
+    assert with_model(small, vocab=vocab).encode("abc").dtype == np.uint32
 
 
 def test_more_tokens_than_the_corpus_gives_is_refused():
     with pytest.raises(UserError, match=r"no more than 259 tokens; ask for that or less"):
-        BPETokenizer.train(["abc"], 1000)
+        train_tokenizer("bpe", ["abc"], 1000)
 
 
 @pytest.mark.parametrize("content", [
     "", "[]", "{}", '{"model": {"vocab": {"a": 0}, "merges": []}}',
     json.dumps({"model": {"vocab": {"<eos>": 0, "a": 7}, "merges": []}}),
-    json.dumps({"model": {"vocab": {"<eos>": 0}, "merges": [["a"]]}}),
+    json.dumps({"model": {"vocab": {"<eos>": 0, "a": 1}, "merges": [["a"]]}}),
+    json.dumps({"model": {"type": "WordLevel", "vocab": {"<eos>": 0, "a": 1}}}),
+    json.dumps({"model": {"type": "WordPiece", "vocab": {"<eos>": 0, "a": 1}}}),
 ])
 def test_a_damaged_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(UserError, match=r"tokenizer\.json: not a BPE tokenizer"):
-        load_tokenizer("bpe", tmp_path)
+        load_tokenizer("bpe", tmp_path, Special(eos=1))
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"tokenizer\.json: missing"):
-        load_tokenizer("bpe", tmp_path)
+        load_tokenizer("bpe", tmp_path, Special(eos=1))
 
 
-def test_without_the_library_the_command_to_install_it(monkeypatch, bpe):
+def test_without_the_library_the_command_to_install_it(monkeypatch, bpe, tmp_path):
+    bpe.save(tmp_path)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UserError, match=r"pip install 'scaling\[bpe\]'"):
-        BPETokenizer.train(["abc"], 257)
-    # Its hash, and so the check of a store, does without.
-    assert BPETokenizer(bpe.vocab, bpe.merges).hash == bpe.hash
+        train_tokenizer("bpe", ["abc"], 257)
+    # Its hash, and so the check of a store, does without; so do the beginnings of words.
+    loaded = load_tokenizer("bpe", tmp_path, bpe.special)
+    assert loaded.hash == bpe.hash
+    assert loaded.word_starts().sum() > 1
+    with pytest.raises(UserError, match=r"pip install 'scaling\[bpe\]'"):
+        loaded.encode("abc")

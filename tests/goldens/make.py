@@ -1,7 +1,7 @@
 """Write the goldens: for each class a tiny model's weights and inputs, and the logits that
-`transformers` computes from them.
+`transformers` computes from them; for some classes a second model that is unlike the first.
 
-    python -m tests.goldens.make [CLASS ...]
+    python -m tests.goldens.make [GOLDEN ...]
 
 It needs torch and transformers; `tests/interop/test_goldens.py`, which reads what is written here,
 needs neither. A model that we do not agree with is not written.
@@ -30,18 +30,19 @@ from tests.parity.harness import (
 FOLDER = Path(__file__).parent
 LARGEST = 60_000
 """Bytes of a golden: they are in git."""
+FURTHER = {"T5ForConditionalGeneration-v1.1": "T5_v1.1-narrow"}
+"""Goldens beside the first of their class, and their cases."""
 MODULES = ("test_encoders", "test_decoders", "test_encoder_decoders")
 
 
 def cases() -> dict[str, Case]:
-    """The first case of every class in the live comparison."""
-    first: dict[str, Case] = {}
-    for module in MODULES:
-        if not (FOLDER.parent / "parity" / f"{module}.py").exists():
-            continue
-        for case in importlib.import_module(f"tests.parity.{module}").CASES.values():
-            first.setdefault(case.architecture, case)
-    return first
+    """Of the live comparison the first case of every class, by its name, and further ones."""
+    live = {name: case for module in MODULES
+            for name, case in importlib.import_module(f"tests.parity.{module}").CASES.items()}
+    found: dict[str, Case] = {}
+    for case in live.values():
+        found.setdefault(case.architecture, case)
+    return found | {golden: live[name] for golden, name in FURTHER.items()}
 
 
 def content(case: Case) -> dict[str, Any]:
@@ -61,11 +62,11 @@ def content(case: Case) -> dict[str, Any]:
 
 
 def main(wanted: list[str]) -> None:
-    """Write the goldens of these classes, or of all."""
-    for architecture, case in cases().items():
-        if wanted and architecture not in wanted:
+    """Write the goldens of these names, or all."""
+    for name, case in cases().items():
+        if wanted and name not in wanted:
             continue
-        path = FOLDER / f"{architecture}.npz"
+        path = FOLDER / f"{name}.npz"
         np.savez_compressed(path, **content(case))
         size = path.stat().st_size
         print(f"{path.name}: {size} bytes")

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from scaling.errors import UserError
+from scaling.interop.convert import leaves
 from scaling.interop.families import FAMILIES
 from scaling.interop.fields import to_ours, to_theirs
 from scaling.interop.hf import from_tensors, to_hf
 from tests.interop.test_goldens import GOLDENS, golden
 
 
-def saved(architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings and the weights of a class, as transformers has them."""
-    (path,) = (path for path in GOLDENS if path.stem == architecture)
+def saved(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings and the weights of a golden, as transformers has them."""
+    (path,) = (path for path in GOLDENS if path.stem == name)
     it = golden(path)
     return it.settings, dict(it.weights)
 
@@ -80,6 +81,35 @@ def test_t5_scales_hidden_states_where_its_head_is_tied(settings, tied, scaled):
     assert (ours.tied_head, ours.scale_output) == (tied, scaled)
     theirs = to_theirs(fields, architecture, ours)
     assert (theirs["tie_word_embeddings"], theirs["scale_decoder_outputs"]) == (tied, scaled)
+
+
+def test_a_t5_of_transformers_5_is_untied_where_its_weights_are():
+    """It writes tie_word_embeddings: true for every T5; files of version 4 mean what they say."""
+    architecture = "T5ForConditionalGeneration"
+    settings, weights = saved(f"{architecture}-v1.1")
+    tied = settings | {"tie_word_embeddings": True}
+    model, config = from_tensors(architecture, tied, weights)
+    assert (config.tied_head, config.scale_output) == (False, False)
+    np.testing.assert_array_equal(leaves(model)["heads.lm.vocabulary.own"],
+                                  weights["lm_head.weight"])
+    one = weights | {"lm_head.weight": weights["shared.weight"]}
+    assert from_tensors(architecture, tied, one)[1].tied_head
+    del tied["scale_decoder_outputs"]
+    with pytest.raises(UserError, match="tie_word_embeddings: false"):
+        from_tensors(architecture, tied, weights)
+
+
+@pytest.mark.parametrize(("architecture", "table"), [
+    ("BartForConditionalGeneration", "model.encoder.embed_tokens.weight"),
+    ("SwitchTransformersForConditionalGeneration", "decoder.embed_tokens.weight"),
+])
+def test_two_tables_of_embeddings_are_refused_with_what_can_be_done(architecture, table):
+    """To transformers 5 an untied model has one for each side; ours has one for both."""
+    settings, weights = saved(architecture)
+    untied = settings | {"tie_word_embeddings": False}
+    assert not from_tensors(architecture, untied, weights)[1].tied_head
+    with pytest.raises(UserError, match=f"{table} and .* ours has a place for one alone"):
+        from_tensors(architecture, untied, weights | {table: weights[table] + 1})
 
 
 def test_a_bias_on_barts_logits_is_refused():

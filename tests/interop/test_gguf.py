@@ -186,6 +186,12 @@ def test_a_tensor_too_many_or_too_few_is_named(tmp_path):
         from_gguf(write(tmp_path / "less.gguf", tensors))
 
 
+def test_a_tokenizer_without_merges_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf.GGUFWriter, "add_token_merges", lambda writer, merges: None)
+    with pytest.raises(UserError, match="lacks tokens or merges"):
+        from_gguf(write(tmp_path / "m.gguf", random_tensors(True)))
+
+
 def test_files_that_are_no_gguf(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         from_gguf(tmp_path / "none.gguf")

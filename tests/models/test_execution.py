@@ -14,10 +14,10 @@ from scaling.config import ExecutionConfig, ModelConfig
 from tests.models.variants import SMALL, batch_for, config_of, filled, random_ids
 
 
-def value_and_gradients(config, execution, keyed=True):
+def value_and_gradients(config, execution):
     """A loss over a batch that has a row of nothing but padding, and its gradients."""
     tokens, source = batch_for(config)
-    keys = jax.random.split(jax.random.key(0), len(tokens.ids_BT)) if keyed else None
+    keys = jax.random.split(jax.random.key(0), len(tokens.ids_BT))
     weights = np.random.default_rng(5).standard_normal(config.vocabulary)
 
     def loss(model):
@@ -32,7 +32,8 @@ def value_and_gradients(config, execution, keyed=True):
 
 @pytest.mark.parametrize(("name", "changes", "others"), [
     ("gpt3", {}, [(True, "dots"), (False, "full")]),
-    ("experts", {"experts": {"count": 3}, "n_layers": 4}, [(True, "full")]),
+    ("experts", {"experts": {"count": 3}, "n_layers": 4, "activation": "relu", "biases": False},
+     [(True, "full")]),
     ("gpt", {"dropout": 0.2}, [(True, "none")]),
 ])
 def test_scanned_unrolled_and_rematerialised_are_one_model(name, changes, others):

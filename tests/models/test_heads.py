@@ -30,6 +30,9 @@ SHAPES = {
     "span": (B, T, 2), "choice": (B,),
 }
 
+TOKENS = Tokens(random_ids(B, T), np.array([[1] * n + [0] * (T - n) for n in LENGTHS]))
+STATES = np.random.default_rng(0).standard_normal((B, T, D)).astype(np.float32)
+
 
 @pytest.fixture(scope="module", params=["encoder-only", "decoder-only"])
 def read(request):
@@ -38,15 +41,12 @@ def read(request):
     encoder = request.param == "encoder-only"
     heads = ENCODER if encoder else DECODER
     model = filled(ModelConfig(**SMALL, mode=request.param, heads=heads, biases=True))
-    documents = np.array([[1] * n + [0] * (T - n) for n in LENGTHS])
-    tokens = Tokens(random_ids(B, T), documents)
-    x = np.random.default_rng(0).standard_normal((B, T, D)).astype(np.float32)
 
     @jax.jit
     def run(model, x):
         def say(kind, x):
             spans = SPANS if kind == "span_boundary" else None
-            y = model.head(kind, States(x, tokens, None), spans)
+            y = model.head(kind, States(x, TOKENS, None), spans)
             of_tokens = y.shape[:2] == (B, T)
             return (y[1, 4] if of_tokens else y[1]).sum() + jnp.square(y[1]).sum() * (
                 not of_tokens), y
@@ -55,7 +55,7 @@ def read(request):
         said = {head["kind"]: pull(head["kind"], x) for head in heads}
         return {kind: (y, jnp.abs(gradient).sum(-1)) for kind, ((_, y), gradient) in said.items()}
 
-    return encoder, model, run(model, x)
+    return encoder, model, run(model, STATES)
 
 
 def test_what_heads_say_has_the_shapes_that_they_promise(read):
@@ -80,8 +80,22 @@ def test_heads_read_the_states_that_they_should_and_no_others(read):
 
 
 def test_pooled_heads_share_one_pooler(read):
-    encoder, model, _ = read
-    assert (model.pooler is not None) == encoder
+    """With a pooler that says nothing they say their biases, and all others what they said."""
+    encoder, model, said = read
+    if not encoder:
+        assert model.pooler is None
+        return
+    quiet = jax.tree.map(lambda leaf: leaf, model)
+    quiet.pooler = jax.tree.map(np.zeros_like, model.pooler)
+    pooled = {"next_sentence", "sentence_order", "sequence", "choice"}
+    states = States(STATES, TOKENS, None)
+    for kind in said.keys() - {"span_boundary"}:
+        y = quiet.head(kind, states)
+        if kind in pooled:
+            np.testing.assert_allclose(
+                y, np.broadcast_to(quiet.heads[kind].out.bias[...].squeeze(), y.shape), atol=1e-6)
+        else:
+            np.testing.assert_allclose(y, said[kind][0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_span_s_token_depends_on_its_place_in_the_span(read):

@@ -11,17 +11,27 @@ from __future__ import annotations
 import json
 import math
 import sys
+from pathlib import Path
 
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
 
 from scaling.config import MeshConfig, RunConfig, validate  # noqa: E402
+from scaling.data.batches import Batches  # noqa: E402
+from scaling.data.reading import sequences_of  # noqa: E402
+from scaling.data.special import Special  # noqa: E402
+from scaling.objectives import KINDS  # noqa: E402
+from scaling.objectives.base import Setting  # noqa: E402
 from scaling.parallel import batch_sharding, make_mesh  # noqa: E402
 from scaling.training.step import init_state, make_train_step, step_seeds  # noqa: E402
+from tests.data.memory import documents  # noqa: E402
 
+TEXT = 20
+SPECIAL = Special(eos=20, pad=21, cls=22, sep=23, mask=24, sentinels=(31, 30, 29, 28, 27, 26, 25))
 SIZES = {"d_model": 16, "n_layers": 2, "n_heads": 4, "context": 8, "vocab_size": 32}
 MODELS = {
     "dense": {
@@ -32,6 +42,17 @@ MODELS = {
         "experts": {"count": 4, "top_k": 2, "every": 2}, "dropout": 0.1, "n_kv_heads": 2,
         "positions": "transformer_xl",
     },
+    # Objectives whose sequences do not all have as many predictions.
+    "bert": {"mode": "encoder-only", "n_layers": 1, "n_types": 2, "context": 16,
+             "heads": [{"kind": "masked_lm"}, {"kind": "next_sentence"}]},
+    "ul2": {"mode": "encoder-decoder", "n_layers": 1, "source_context": 18, "context": 14},
+    "electra": {"mode": "encoder-only", "n_layers": 1, "context": 16,
+                "heads": [{"kind": "replaced_token"}]},
+}
+OBJECTIVES = {
+    "bert": {"kind": "masked", "pairs": "next_sentence", "rate": 0.3},
+    "ul2": {"kind": "mixture"},
+    "electra": {"kind": "replaced_tokens", "rate": 0.5, "generator_size": 0.5},
 }
 RUN = {
     "data": {"store": "none"}, "tokens": 10_000, "batch_sequences": 16,
@@ -39,30 +60,53 @@ RUN = {
 }
 
 
+def batch_of(run: RunConfig) -> dict[str, object]:
+    """A batch of random documents, as the run's objective reads them."""
+    draw = np.random.default_rng(0)
+    if run.objective.kind == "causal":
+        return {"ids": draw.integers(0, 32, (16, 9)).astype(np.int32)}
+    texts = [draw.integers(0, TEXT, size).tolist() for size in draw.integers(2, 40, 100)]
+    sequences = sequences_of(run, documents(texts, SPECIAL.eos))
+    setting = Setting(run.objective, run.model, SPECIAL, SIZES["vocab_size"], run.seed)
+    drawn = Batches(sequences, run.batch_sequences, run.seed).at(0)
+    batch = KINDS[run.objective.kind].examples(setting, sequences, drawn)
+    predictions = next(iter(batch["weights"].values())).sum(axis=1)
+    assert len(set(predictions.tolist())) > 1
+    return batch
+
+
 def train(model: str, shape: tuple[int, int, int], microbatch: int) -> dict[str, object]:
-    run = validate(RunConfig, RUN | {"model": SIZES | MODELS[model]}, "test")
-    tokens = np.random.default_rng(0).integers(0, 32, (16, 9)).astype(np.int32)
+    objective = OBJECTIVES.get(model, {"kind": "causal"})
+    content = RUN | {"model": SIZES | MODELS[model], "objective": objective}
+    run = validate(RunConfig, content, "test")
     devices = jax.devices()[: math.prod(shape)]
     data, fsdp, tensor = shape
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
     losses = []
     with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.optimizer, microbatch)
-        batch = jax.device_put(tokens, batch_sharding(mesh))
+        state, step = init_state(run), make_train_step(run.optimizer, run.objective, microbatch)
+        batch = jax.device_put(batch_of(run), batch_sharding(mesh))
         for number in range(3):
             seeds = step_seeds(run, number)
             state, metrics = step(state, batch, np.float32(1e-2), seeds)
-            losses.append(float(metrics.loss))
-    up = state.model.decoder.stack.kinds[0].feed_forward.up.weight[...]
-    moment = state.optimizer[1].mu.decoder.stack.kinds[0].feed_forward.up.weight[...]
+            losses += [float(loss) for loss in metrics.losses.values()]
+    up, moment = (first_up(tree) for tree in (state.model, state.optimizer[1].mu))
+    ids = batch["ids"]
     return {
         "losses": losses,
         "grad_norm": float(metrics.grad_norm),
         "share": up.addressable_shards[0].data.size / up.size,
         "moment_share": moment.addressable_shards[0].data.size / moment.size,
-        "batch_share": batch.addressable_shards[0].data.size / batch.size,
+        "batch_share": ids.addressable_shards[0].data.size / ids.size,
         "checksum": float(np.abs(np.asarray(up)).sum()),
     }
+
+
+def first_up(model) -> jax.Array:
+    """The widening matrix of the first kind of block."""
+    model = getattr(model, "discriminator", model)
+    tower = model.decoder or model.encoder
+    return tower.stack.kinds[0].feed_forward.up.weight[...]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ DISTILBERT = {"hidden_size": "dim", "num_hidden_layers": "n_layers",
 CHANGES = {
     "narrow": {"layer_norm_eps": 1e-3},
     "deep": {"hidden_act": "gelu_new"},
-    "one_head": {"hidden_act": "relu"},
+    # Untied, transformers 5 has the vocabulary's bias twice, and adds the one beside the matrix.
+    "one_head": {"hidden_act": "relu", "tie_word_embeddings": False},
 }
 PAIRS = {"masked_lm": "prediction_logits"}
 FIXED_GELU = {"RobertaForMaskedLM", "ElectraForMaskedLM"}

@@ -8,12 +8,15 @@ import math
 import numpy as np
 import pytest
 
-from scaling.data.batches import evaluation_sequences
+from scaling.config import RunConfig, validate
+from scaling.data.batches import evenly
+from scaling.data.reading import sequences_of
 from scaling.errors import UserError
 from scaling.training import loop
 from scaling.training.loop import Stopped, train
 from scaling.training.resolve import resolve
 from scaling.training.run_folder import RunFolder
+from tests.objectives.cases import content_of
 
 TIMES = {"seconds"}
 
@@ -59,7 +62,8 @@ def test_the_loss_is_a_mean_over_sequences_with_its_error(undisturbed, store, tm
     from scaling.training.step import init_state
 
     run, record, _ = undisturbed
-    sequences = evaluation_sequences(store, 16, 10)
+    drawn = evenly(sequences_of(run, store.split("validation")), 10)
+    sequences = drawn.ids_BL.astype(np.int32)
     with (
         jax.set_mesh(make_mesh(run.execution.mesh)),
         Checkpoints(tmp_path / "whole" / "checkpoints") as checkpoints,
@@ -168,3 +172,27 @@ def test_repeated_data_is_counted(make_run, store, tmp_path):
     assert facts["unique_tokens"] == once * 16
     assert facts["epochs"] == pytest.approx(steps * 4 / once)
     assert facts["epochs"] > 1
+
+
+def test_a_loss_of_several_weighted_parts_resumes_too(special_store, tmp_path):
+    """Hidden tokens and the next sentence, two sequences at once, stopped between two lines of
+    metrics."""
+    content = content_of("bert", special_store.path, logging={"every_steps": 4},
+                         execution={"microbatch_sequences": 2})
+    run = resolve(validate(RunConfig, content, "bert"), special_store)
+    record = train(run, special_store, tmp_path / "whole")
+    steps = iter([False] * 5 + [True, False, True])
+    path = tmp_path / "parts"
+    for _ in range(2):
+        stopped = train(run, special_store, path, asked_to_stop=lambda: next(steps))
+        assert isinstance(stopped, Stopped)
+    again = train(run, special_store, path)
+    same = {name for name in record if name.startswith("loss")} | {"target_entropy"}
+    assert {"loss", "loss_se", "loss_masked", "loss_next_sentence"} < same
+    assert {name: again[name] for name in same} == {name: record[name] for name in same}
+    lines = numbers(path)
+    assert lines == numbers(tmp_path / "whole")
+    assert {"loss_masked", "loss_next_sentence"} < set(lines[0])
+    assert lines[-1]["eval_loss_next_sentence"] == record["loss_next_sentence"]
+    assert record["loss"] == record["loss_masked"]
+    assert record["bits_per_byte"] is None

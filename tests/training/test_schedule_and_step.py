@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from scaling.config import AdamW, Cosine, WarmupStableDecay
-from scaling.objectives import causal_losses, causal_objective
+from scaling.config.objectives import Causal
+from scaling.objectives import causal_losses
 from scaling.training.schedule import learning_rate
 from scaling.training.step import (
     TrainState,
+    _value,
     init_state,
     make_optimizer,
     make_train_step,
@@ -22,6 +24,10 @@ from scaling.training.step import (
 
 def rates(schedule, steps=100, peak=2.0):
     return np.array([learning_rate(schedule, peak, step, steps) for step in range(steps)])
+
+
+def some_tokens():
+    return np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
 
 
 def test_warmup_stable_decay():
@@ -48,10 +54,10 @@ def test_the_first_update_is_adams_and_only_matrices_decay(make_run):
     run = make_run("optimizer.weight_decay=0.5", "optimizer.clip_norm=1e9",
                    "model.norm=layer", "model.biases=true")
     state = init_state(run)
-    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+    tokens = some_tokens()
     gradient = jax.jit(jax.grad(lambda m: causal_losses(m, tokens).mean()))(state.model)
     before = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.array, state.model))
-    after, metrics = make_train_step(run.optimizer)(state, tokens, np.float32(0.1))
+    after, metrics = make_train_step(run.optimizer)(state, {"ids": tokens}, np.float32(0.1))
     seen = set()
     for (path, old), new, slope in zip(
         before, jax.tree.leaves(after.model), jax.tree.leaves(gradient), strict=True
@@ -81,11 +87,11 @@ def test_loss_falls_and_every_parameter_moves(make_run):
     run = make_run()
     state = init_state(run)
     start = [np.array(leaf) for leaf in jax.tree.leaves(state.model)]
-    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+    tokens = some_tokens()
     step = make_train_step(run.optimizer)
     losses = []
     for _ in range(30):
-        state, metrics = step(state, tokens, np.float32(0.01))
+        state, metrics = step(state, {"ids": tokens}, np.float32(0.01))
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.6 * losses[0]
     for old, new in zip(start, jax.tree.leaves(state.model), strict=True):
@@ -94,11 +100,12 @@ def test_loss_falls_and_every_parameter_moves(make_run):
 
 def test_dropout_is_drawn_by_seed_and_step(make_run):
     run = make_run("model.dropout=0.5")
-    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+    tokens = some_tokens()
     step = make_train_step(run.optimizer)
 
     def loss(run, number):
-        return float(step(init_state(run), tokens, np.float32(0), step_seeds(run, number))[1].loss)
+        return float(step(
+            init_state(run), {"ids": tokens}, np.float32(0), step_seeds(run, number))[1].loss)
 
     first = loss(run, 0)
     assert loss(run, 0) == first
@@ -112,12 +119,15 @@ def test_dropout_is_drawn_by_seed_and_step(make_run):
 def test_routers_learn_from_balance_too(make_run):
     """The gradient by a router is that of the loss and of what ExpertsConfig weighs in; the loss
     that is told is the loss alone."""
-    tokens = np.random.default_rng(0).integers(0, 257, (4, 17)).astype(np.int32)
+    tokens = some_tokens()
 
     def gradient(*overrides):
         model = init_state(make_run("model.experts={count: 4}", *overrides)).model
-        (_, said), g = jax.value_and_grad(causal_objective, has_aux=True)(model, tokens)
-        return float(said.loss), np.array(g.decoder.stack.kinds[1].feed_forward.router.weight[...])
+        value = _value(Causal())
+        (_, said), g = jax.value_and_grad(value, has_aux=True)(model, ({"ids": tokens}, None))
+        losses, _ = said
+        router = g.decoder.stack.kinds[1].feed_forward.router
+        return float(losses["causal"]), np.array(router.weight[...])
 
     def parts(of):
         model = init_state(make_run("model.experts={count: 4}")).model
@@ -151,6 +161,6 @@ def test_the_state_is_donated(make_run):
     state = init_state(run)
     leaf = jax.tree.leaves(state)[0]
     tokens = np.zeros((4, 17), np.int32)
-    after, _ = make_train_step(run.optimizer)(state, tokens, np.float32(0.01))
+    after, _ = make_train_step(run.optimizer)(state, {"ids": tokens}, np.float32(0.01))
     assert isinstance(after, TrainState)
     assert leaf.is_deleted()

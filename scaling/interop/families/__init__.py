@@ -1,7 +1,7 @@
 """The classes of Hugging Face's `transformers` that can be converted, by name."""
 
-from scaling.interop.convert import Family
 from scaling.interop.families import decoders, encoder_decoders, encoders
+from scaling.interop.family import Family
 
 FAMILIES: dict[str, Family] = {
     family.architecture: family for family in (

@@ -6,8 +6,16 @@ from typing import Any
 
 from scaling.config import ModelConfig
 from scaling.errors import UserError
-from scaling.interop.convert import Family, Rule, linear, norm
-from scaling.interop.fields import ACTIVATIONS, REQUIRED, Fields, Pair, Settings
+from scaling.interop.families.common import (
+    LEARNED,
+    OFFSET,
+    OWN_HEAD,
+    TORCH_EPSILON,
+    init_std,
+    init_std_back,
+)
+from scaling.interop.family import Family, Rule, linear, norm
+from scaling.interop.fields import ACTIVATIONS, Fields, Pair, Settings
 from scaling.interop.layouts import (
     CONV1D,
     CONV1D_FROM_HEADS,
@@ -18,23 +26,11 @@ from scaling.interop.layouts import (
     fused,
 )
 
-TORCH_EPSILON = 1e-5
-"""Of torch's LayerNorm, where a class has no setting for it."""
-OFFSET = 2
-"""Rows of the tables of positions of OPT and BART before the first that is read."""
-LEARNED = {
-    "positions": "learned", "norm": "layer", "biases": True, "scale_embedding": False,
-}
 ROTARY = {"positions": "rotary", "rotary_pairs": "halves", "scale_embedding": False}
 
 BLOCK = "decoder.stack.{layer}"
 ATTENTION = f"{BLOCK}.attention"
 QUERY_KEY_VALUE = tuple(f"{ATTENTION}.{part}" for part in ("query", "key", "value"))
-
-
-def own_head(name: str = "lm_head.weight") -> Rule:
-    """The vocabulary's matrix where it is not the embedding."""
-    return Rule(name, "heads.lm.vocabulary.own", TABLE)
 
 
 def joint(theirs: str, weight: Any, bias: Any) -> tuple[Rule, Rule]:
@@ -51,7 +47,7 @@ GPT_BLOCK = (
     *linear("transformer.h.{layer}.mlp.c_proj", f"{BLOCK}.feed_forward.down", CONV1D),
     *norm("transformer.h.{layer}.ln_1", f"{BLOCK}.attention_norm"),
     *norm("transformer.h.{layer}.ln_2", f"{BLOCK}.feed_forward_norm"),
-    own_head(),
+    OWN_HEAD,
 )
 GPT_PAIRS = (
     Pair("vocab_size", "vocab_size"),
@@ -117,17 +113,6 @@ GPT2 = Family(
 )
 
 
-def init_std(theirs: Settings) -> Settings:
-    """The spread at the start, where a class calls it so."""
-    std = theirs.get("init_std")
-    return {"init": {"std": std, "residual": "plain"}} if std else {}
-
-
-def init_std_back(config: ModelConfig) -> Settings:
-    """The other way."""
-    return {} if config.init.std is None else {"init_std": config.init.std}
-
-
 def _opt(theirs: Settings) -> Settings:
     """Narrow embeddings (350M) are widened before positions are added."""
     narrow = theirs.get("word_embed_proj_dim") not in (None, theirs["hidden_size"])
@@ -173,7 +158,7 @@ OPT = Family(
         *norm("model.decoder.layers.{layer}.self_attn_layer_norm", f"{BLOCK}.attention_norm"),
         *norm("model.decoder.layers.{layer}.final_layer_norm", f"{BLOCK}.feed_forward_norm"),
         *norm("model.decoder.final_layer_norm", "decoder.norm"),
-        own_head(),
+        OWN_HEAD,
     ),
     copies={"lm_head.weight": "model.decoder.embed_tokens.weight"},
     older={r"^decoder\.": "model.decoder."},
@@ -236,7 +221,7 @@ LLAMA = Family(
         *norm("model.layers.{layer}.input_layernorm", f"{BLOCK}.attention_norm"),
         *norm("model.layers.{layer}.post_attention_layernorm", f"{BLOCK}.feed_forward_norm"),
         *norm("model.norm", "decoder.norm"),
-        own_head(),
+        OWN_HEAD,
     ),
     copies={"lm_head.weight": "model.embed_tokens.weight"},
     ignored=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
@@ -271,7 +256,7 @@ NEOX = Family(
         (
             Pair("vocab_size", "vocab_size"),
             Pair("max_position_embeddings", "context"),
-            Pair("hidden_size", "d_model", REQUIRED),
+            Pair("hidden_size", "d_model"),
             Pair("num_hidden_layers", "n_layers"),
             Pair("num_attention_heads", "n_heads"),
             Pair("intermediate_size", "d_ff"),
@@ -296,7 +281,7 @@ NEOX = Family(
         *norm("gpt_neox.layers.{layer}.input_layernorm", f"{BLOCK}.attention_norm"),
         *norm("gpt_neox.layers.{layer}.post_attention_layernorm", f"{BLOCK}.feed_forward_norm"),
         *norm("gpt_neox.final_layer_norm", "decoder.norm"),
-        own_head(),
+        OWN_HEAD,
     ),
     copies={"lm_head.weight": "gpt_neox.embed_in.weight"},
     ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),

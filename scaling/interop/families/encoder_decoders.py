@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from scaling.config import ModelConfig
 from scaling.errors import UserError
-from scaling.interop.convert import Family, Rule, linear, norm
-from scaling.interop.families.decoders import (
+from scaling.interop.families.common import (
+    HEAD,
     LEARNED,
     OFFSET,
+    OWN_HEAD,
     TORCH_EPSILON,
     init_std,
     init_std_back,
-    own_head,
 )
+from scaling.interop.family import Family, Rule, linear, norm
 from scaling.interop.fields import ACTIVATIONS, Fields, Pair, Settings
-from scaling.interop.layouts import LINEAR, LINEAR_FROM_HEADS, TABLE, beside, per_expert
+from scaling.interop.layouts import LINEAR, LINEAR_FROM_HEADS, TABLE, Tensor, beside, per_expert
 
 SIDES = ("encoder", "decoder")
+TABLE_OF_TOKENS = "shared.weight"
 SHARED = {
-    "encoder.embed_tokens.weight": "shared.weight",
-    "decoder.embed_tokens.weight": "shared.weight",
-    "lm_head.weight": "shared.weight",
-}
+    f"{side}.embed_tokens.weight": TABLE_OF_TOKENS for side in SIDES
+} | {HEAD: TABLE_OF_TOKENS}
 
 
 def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -101,6 +105,16 @@ def _t5(theirs: Settings) -> Settings:
     return _t5_layers(theirs) | {"scale_output": scaled}
 
 
+def _t5_by_weights(theirs: Settings, tensors: Mapping[str, Tensor]) -> Settings:
+    """transformers 5 says of every T5 that its head is tied, and leaves a file's own output matrix
+    (v1.1) where it is; only scale_decoder_outputs tells that it wrote the configuration."""
+    head, table = tensors.get(HEAD), tensors.get(TABLE_OF_TOKENS)
+    parted = head is not None and table is not None and not np.array_equal(head, table)
+    if parted and theirs.get("scale_decoder_outputs") is not None:
+        return theirs | {"tie_word_embeddings": False}
+    return theirs
+
+
 def _t5_back(config: ModelConfig) -> Settings:
     return {"num_decoder_layers": config.decoder_layers, "is_encoder_decoder": True,
             "scale_decoder_outputs": config.scale_output}
@@ -118,14 +132,15 @@ T5 = Family(
         to_theirs=_t5_back,
     ),
     rules=(
-        Rule("shared.weight", "embedding", TABLE),
+        Rule(TABLE_OF_TOKENS, "embedding", TABLE),
         *(rule for side in SIDES for rule in _t5_block(side, "DenseReluDense")),
         *(rule for side in SIDES for rule in _t5_up(side)),
-        own_head(),
+        OWN_HEAD,
     ),
     copies=SHARED,
     # Of no effect, as every decoder reads the bias of its first layer's self-attention.
     ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
+    amended=_t5_by_weights,
 )
 
 
@@ -189,10 +204,10 @@ SWITCH = Family(
         to_theirs=_switch_back,
     ),
     rules=(
-        Rule("shared.weight", "embedding", TABLE),
+        Rule(TABLE_OF_TOKENS, "embedding", TABLE),
         *(rule for side in SIDES for rule in _t5_block(side, "mlp")),
         *(rule for side in SIDES for rule in _switch_experts(side)),
-        own_head(),
+        OWN_HEAD,
     ),
     copies=SHARED,
 )
@@ -264,12 +279,12 @@ BART = Family(
     rules=(
         Rule("model.shared.weight", "embedding", TABLE),
         *(rule for side in SIDES for rule in _bart_side(side)),
-        own_head(),
+        OWN_HEAD,
     ),
     copies={
         "model.encoder.embed_tokens.weight": "model.shared.weight",
         "model.decoder.embed_tokens.weight": "model.shared.weight",
-        "lm_head.weight": "model.shared.weight",
+        HEAD: "model.shared.weight",
     },
     noughts={"final_logits_bias": lambda config: (1, config.vocabulary)},
     ignored=(r"model\.(encoder|decoder)\.version",),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from scaling.config import ModelConfig
-from scaling.interop.convert import Family, Rule, linear, norm
+from scaling.interop.family import Family, Rule, linear, norm
 from scaling.interop.fields import ACTIVATIONS, Fields, Pair
 from scaling.interop.layouts import LINEAR_FROM_HEADS, TABLE, VECTOR
 
@@ -76,15 +76,16 @@ def _bert_layers(prefix: str) -> tuple[Rule, ...]:
     )
 
 
-def _vocabulary(dense: str, normed: str, decoder: str, bias: str) -> tuple[Rule, ...]:
+def _vocabulary(dense: str, normed: str, decoder: str) -> tuple[Rule, ...]:
     """The masked-LM head: a dense layer, its norm, the output matrix where it is not tied, and the
-    vocabulary's bias."""
+    vocabulary's bias. Where a class has that bias a second time beside the matrix, it is that of
+    the matrix which is added."""
     head = "heads.masked_lm"
     return (
         *linear(dense, f"{head}.dense"),
         *norm(normed, f"{head}.norm"),
         Rule(f"{decoder}.weight", f"{head}.vocabulary.own", TABLE),
-        Rule(bias, f"{head}.vocabulary.bias", VECTOR),
+        Rule(f"{decoder}.bias", f"{head}.vocabulary.bias", VECTOR),
     )
 
 
@@ -96,13 +97,11 @@ _BERT = Family(
         *_embeddings("bert.embeddings"), *_bert_layers("bert"),
         *linear("bert.pooler.dense", "pooler"),
         *_vocabulary("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
-                     "cls.predictions.decoder", "cls.predictions.bias"),
+                     "cls.predictions.decoder"),
         *linear("cls.seq_relationship", "heads.next_sentence.out"),
     ),
-    copies={
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    },
+    copies={"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"},
+    spares={"cls.predictions.bias": "cls.predictions.decoder.bias"},
     ignored=_buffers(r"bert\.embeddings"),
     older=_OLDER,
 )
@@ -129,12 +128,10 @@ _ROBERTA = Family(
            _roberta_positions, _roberta_rows),
     (
         *_embeddings("roberta.embeddings"), *_bert_layers("roberta"),
-        *_vocabulary("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias"),
+        *_vocabulary("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"),
     ),
-    copies={
-        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
-        "lm_head.decoder.bias": "lm_head.bias",
-    },
+    copies={"lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight"},
+    spares={"lm_head.bias": "lm_head.decoder.bias"},
     ignored=_buffers(r"roberta\.embeddings"),
     older=_OLDER,
 )
@@ -168,8 +165,9 @@ _ALBERT = Family(
     "AlbertForPreTraining",
     Fields(
         "albert",
-        (*_SIZES, _POSITIONS, _TIED, _EMBEDDING_SIZE,
-         _ACTIVATION._replace(default="gelu_new")),
+        (*(pair._replace(default=0.0) if pair.ours.endswith("dropout") else pair
+           for pair in _SIZES),
+         _POSITIONS, _TIED, _EMBEDDING_SIZE, _ACTIVATION._replace(default="gelu_new")),
         # Its map from the embeddings is there even between equal widths, where we have none.
         _masked_lm("sentence_order") | {"share_layers": "all", "embedding_bias": True},
         _DEMANDS | {"num_hidden_groups": 1, "inner_group_num": 1},
@@ -179,14 +177,11 @@ _ALBERT = Family(
         *linear("albert.encoder.embedding_hidden_mapping_in", "encoder.map"),
         *_albert_layer(),
         *linear("albert.pooler", "pooler"),
-        *_vocabulary("predictions.dense", "predictions.LayerNorm", "predictions.decoder",
-                     "predictions.bias"),
+        *_vocabulary("predictions.dense", "predictions.LayerNorm", "predictions.decoder"),
         *linear("sop_classifier.classifier", "heads.sentence_order.out"),
     ),
-    copies={
-        "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
-        "predictions.decoder.bias": "predictions.bias",
-    },
+    copies={"predictions.decoder.weight": "albert.embeddings.word_embeddings.weight"},
+    spares={"predictions.bias": "predictions.decoder.bias"},
     ignored=_buffers(r"albert\.embeddings"),
     older=_OLDER,
 )
@@ -217,7 +212,7 @@ _ELECTRA_GENERATOR = Family(
     (
         *_ELECTRA_TRUNK,
         *_vocabulary("generator_predictions.dense", "generator_predictions.LayerNorm",
-                     "generator_lm_head", "generator_lm_head.bias"),
+                     "generator_lm_head"),
     ),
     copies={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
     ignored=_buffers(r"electra\.embeddings"),
@@ -258,8 +253,7 @@ _DISTILBERT = Family(
         *linear(f"{_DISTILBERT_LAYER}.ffn.lin1", f"{_LAYER}.feed_forward.up"),
         *linear(f"{_DISTILBERT_LAYER}.ffn.lin2", f"{_LAYER}.feed_forward.down"),
         *norm(f"{_DISTILBERT_LAYER}.output_layer_norm", f"{_LAYER}.feed_forward_norm"),
-        *_vocabulary("vocab_transform", "vocab_layer_norm", "vocab_projector",
-                     "vocab_projector.bias"),
+        *_vocabulary("vocab_transform", "vocab_layer_norm", "vocab_projector"),
     ),
     copies={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
     ignored=(r"distilbert\.embeddings\.position_ids",),

@@ -1,0 +1,32 @@
+"""How much arithmetic a run takes: that of its model, and of what its objective trains or asks
+beside."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from scaling.accounting.flops import FORWARD_AND_BACKWARD, forward_flops_per_sequence
+from scaling.config import RunConfig
+from scaling.config.objectives import Distillation, ReplacedTokens, generator_of, predictions
+
+
+def run_flops_per_sequence(run: RunConfig) -> int:
+    """FLOPs of training on one sequence, for a run that is resolved.
+
+    Heads over the vocabulary are counted at the positions where the objective computes them; beside
+    the model a generator is trained (ELECTRA), or a teacher is asked (distillation).
+    """
+    asked = predictions(run.objective, run.model)
+    total = FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(run.model, asked).values())
+    if isinstance(run.objective, ReplacedTokens):
+        generator = generator_of(run.objective, run.model)
+        total += FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(generator, asked).values())
+    if isinstance(run.objective, Distillation) and run.objective.teacher_model is not None:
+        total += sum(forward_flops_per_sequence(run.objective.teacher_model, asked).values())
+    return total
+
+
+def run_flops_per_token(run: RunConfig) -> int:
+    """FLOPs for one token of text that is trained on: `flops_counted` of a run is this times its
+    tokens."""
+    return round(Fraction(run_flops_per_sequence(run), run.sequence_tokens))

@@ -1,0 +1,77 @@
+"""The last step: indexes over the shards of all pieces, and the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaling.data.manifest import Shard, Split
+from scaling.data.prepare.work import STORE, Step, written
+
+
+def assemble(
+    name: str, tokenized: Sequence[tuple[Step, dict[str, Any]]], work: Path, out: Path
+) -> Split | None:
+    """Write the index of a split, and describe it; None if it has no documents.
+
+    Args:
+        name: the split.
+        tokenized: for each piece, in order, the step and what `tokenize` returned.
+        work: the work folder.
+        out: the store that it becomes.
+    """
+    held = [(step, result[name]) for step, result in tokenized if name in result]
+    if not held:
+        return None
+    shards = tuple(Shard(file=part["file"], sha256=part["sha256"], tokens=part["tokens"])
+                   for _, part in held)
+    documents = sum(part["documents"] for _, part in held)
+    index_file = f"{name}.index.npy"
+    index_sha256 = hashlib.sha256()
+    with written(work / STORE / index_file, out) as file:
+        def write(content: bytes) -> None:
+            index_sha256.update(content)
+            file.write(content)
+
+        write(_header(documents + 1))
+        write(np.zeros(1, "<u8").tobytes())
+        end = np.uint64(0)
+        for step, part in held:
+            offsets = end + np.cumsum(step.load(part["lengths"]), dtype="<u8")
+            write(offsets.astype("<u8").tobytes())
+            end = offsets[-1]
+    return Split(
+        shards=shards,
+        sha256=_sha256([work / STORE / shard.file for shard in shards], shards[0].sha256),
+        index_file=index_file,
+        index_sha256=index_sha256.hexdigest(),
+        documents=documents,
+        tokens=sum(shard.tokens for shard in shards),
+        bytes=sum(part["bytes"] for _, part in held),
+    )
+
+
+def _header(length: int) -> bytes:
+    """What numpy writes before an array of so many uint64."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<u8", "fortran_order": False, "shape": (length,)}
+    )
+    return header.getvalue()
+
+
+def _sha256(paths: Sequence[Path], first: str) -> str:
+    """SHA-256 of files one after the other; of a single one it is known."""
+    if len(paths) == 1:
+        return first
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while content := file.read(2**20):
+                digest.update(content)
+    return digest.hexdigest()

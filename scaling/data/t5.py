@@ -1,0 +1,223 @@
+"""T5's own stages of a seqio task (Raffel et al. 2019, sections 3.1.4 and 3.2), in TensorFlow.
+
+seqio tokenizes, trims and batches; which tokens are inputs and which are targets it leaves to
+stages like these. They say what T5's batches hold: training makes its own in numpy
+(`scaling.objectives`), and is held against them.
+
+A stage takes a tf.data.Dataset of {"targets": int [tokens]} and gives one of {"inputs": ...,
+"targets": ...}. Its randomness comes from the seeds that seqio deals out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from scaling.data.sources.tfds import tensorflow
+
+# In this order: TensorFlow is told to be quiet before seqio imports it.
+tf: Any = tensorflow()
+seqio: Any = importlib.import_module("seqio")
+
+Tensor = Any
+Dataset = Any
+"""A tf.data.Dataset."""
+Features = Mapping[str, Any]
+"""A seqio.Feature for each name."""
+Lengths = Mapping[str, int]
+Mask = Callable[[Tensor, Tensor], Tensor]
+"""A length and seeds [2, 2] to a bool tensor [length], True where a token is noise."""
+Corruption = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Tokens, their noise mask, and the id of the first sentinel to other tokens."""
+
+LONGEST_DOCUMENT = 65_536
+"""Tokens; of a longer document one random chunk is taken."""
+DOCUMENTS_TOGETHER = 128
+"""Documents that are joined before they are cut into segments."""
+NOISE_DENSITY = 0.15
+MEAN_SPAN = 3.0
+
+
+# The three objectives.
+
+def span_corruption(
+    dataset: Dataset,
+    sequence_length: Lengths,
+    output_features: Features,
+    density: float = NOISE_DENSITY,
+    mean_span: float = MEAN_SPAN,
+) -> Dataset:
+    """Segments whose noise spans are replaced by one sentinel each; the targets are the spans.
+
+    Documents are joined with nothing between them, and cut where the inputs are full.
+
+    Raises:
+        ValueError: the targets have no room.
+    """
+    length, targets = span_lengths(sequence_length["inputs"], density, mean_span)
+    if sequence_length["targets"] < targets:
+        raise ValueError(f"span corruption with {sequence_length['inputs']} inputs needs "
+                         f"{targets} targets, where there is room for "
+                         f"{sequence_length['targets']}")
+    dataset = split_tokens(reduce_concat_tokens(select_random_chunk(dataset)), length)
+    return denoise(dataset, output_features,
+                   partial(random_spans_noise_mask, density=density, mean_span=mean_span),
+                   noise_span_to_unique_sentinel, nonnoise_span_to_unique_sentinel)
+
+
+def prefix_lm(dataset: Dataset, sequence_length: Lengths, output_features: Features) -> Dataset:
+    """Segments of single documents, cut at a random place into inputs and targets."""
+    room = sequence_length["inputs"] - bool(output_features["inputs"].add_eos)
+    dataset = split_tokens(select_random_chunk(dataset), room)
+    return denoise(dataset, output_features, random_prefix_noise_mask, keep_noise, drop_noise)
+
+
+def full_lm(dataset: Dataset, sequence_length: Lengths, output_features: Features) -> Dataset:
+    """Documents, each with its eos, joined and cut into targets of full length; no inputs."""
+    dataset = seqio.preprocessors.append_eos(select_random_chunk(dataset), output_features)
+    return split_tokens(reduce_concat_tokens(dataset), sequence_length["targets"])
+
+
+# From documents to segments.
+
+def select_random_chunk(dataset: Dataset, length: int = LONGEST_DOCUMENT) -> Dataset:
+    """Of a document of several times `length` tokens, one of these pieces; no empty documents."""
+
+    def chunk(example: dict[str, Tensor], seed: Tensor) -> dict[str, Tensor]:
+        tokens = example["targets"]
+        chunks = -(-tf.size(tokens) // length)
+        start = length * tf.random.stateless_uniform([], seed, maxval=chunks, dtype=tf.int32)
+        return {"targets": tokens[start:start + length]}
+
+    not_empty = dataset.filter(lambda example: tf.size(example["targets"]) > 0)
+    return seqio.map_over_dataset(chunk, num_seeds=1)(not_empty)
+
+
+def reduce_concat_tokens(dataset: Dataset, documents: int = DOCUMENTS_TOGETHER) -> Dataset:
+    """So many documents at a time become one."""
+    tokens = dataset.map(lambda example: example["targets"])
+    return tokens.ragged_batch(documents).map(lambda several: {"targets": several.flat_values})
+
+
+def split_tokens(dataset: Dataset, length: int) -> Dataset:
+    """Each document in pieces of `length` tokens, the last of them perhaps shorter."""
+
+    def pieces(example: dict[str, Tensor]) -> Dataset:
+        tokens = example["targets"]
+        starts = tf.range(0, tf.size(tokens), length)
+        return tf.data.Dataset.from_tensor_slices(tf.RaggedTensor.from_row_starts(tokens, starts))
+
+    return dataset.flat_map(pieces).map(lambda tokens: {"targets": tokens})
+
+
+# Noise.
+
+def span_lengths(inputs: int, density: float, mean_span: float) -> tuple[int, int]:
+    """How many tokens of text make `inputs` tokens of input, and how many of target.
+
+    T5's random_spans_helper, with one extra token for a span on either side: (512, .15, 3.0) is
+    (568, 114). Both inputs and targets have one eos, and roundings go to even.
+
+    Raises:
+        ValueError: no text is so short.
+    """
+
+    def lengths(text: int) -> tuple[int, int]:
+        noise = round(text * density)
+        spans = round(noise / mean_span)
+        return text - noise + spans + 1, noise + spans + 1
+
+    text = inputs - 1
+    if text < 1 or lengths(text)[0] > inputs:
+        raise ValueError(f"no text has {inputs} tokens when it is corrupted")
+    while lengths(text + 1)[0] <= inputs:
+        text += 1
+    targets = lengths(text)[1]
+    if density == 0.5 and targets > inputs:  # T5 keeps the two equal where they nearly are
+        return text - 1, targets - 1
+    return text, targets
+
+
+def random_spans_noise_mask(
+    length: Tensor, seeds: Tensor, density: float = NOISE_DENSITY, mean_span: float = MEAN_SPAN
+) -> Tensor:
+    """Spans of text and of noise by turns, text first; all ways to cut them are equally likely.
+
+    round(length * density) tokens are noise, at least one and not all, in round(noise / mean_span)
+    spans, at least one. A density of nought means no noise.
+
+    Returns:
+        bool [length].
+    """
+    if density == 0:
+        return tf.zeros([length], tf.bool)
+    long_enough = tf.maximum(length, 2)
+    noise = _rounded(tf.cast(long_enough, tf.float32) * density)
+    noise = tf.clip_by_value(noise, 1, long_enough - 1)
+    text = long_enough - noise
+    spans = _rounded(tf.cast(noise, tf.float32) / mean_span)
+    spans = tf.clip_by_value(spans, 1, tf.minimum(noise, text))
+    runs = tf.stack([_cut(text, spans, seeds[1]), _cut(noise, spans, seeds[0])], axis=1)
+    return tf.repeat(tf.tile([False, True], [spans]), tf.reshape(runs, [-1]))[:length]
+
+
+def _rounded(number: Tensor) -> Tensor:
+    return tf.cast(tf.round(number), tf.int32)
+
+
+def _cut(items: Tensor, pieces: Tensor, seed: Tensor) -> Tensor:
+    """Lengths of `pieces` pieces, none empty, that make up `items`; int [pieces]."""
+    order = tf.argsort(tf.random.stateless_uniform([items - 1], seed))
+    cuts = tf.sort(order[:pieces - 1]) + 1
+    edges = tf.concat([[0], cuts, [items]], axis=0)
+    return edges[1:] - edges[:-1]
+
+
+def random_prefix_noise_mask(length: Tensor, seeds: Tensor) -> Tensor:
+    """True for the first tokens, uniformly many from 1 to length - 1; bool [length]."""
+    prefix = tf.random.stateless_uniform([], seeds[0], minval=tf.minimum(length - 1, 1),
+                                         maxval=length, dtype=tf.int32)
+    return tf.range(length) < prefix
+
+
+def denoise(
+    dataset: Dataset,
+    output_features: Features,
+    mask: Mask,
+    inputs: Corruption,
+    targets: Corruption,
+) -> Dataset:
+    """Draw a mask for each example, and make its inputs and its targets of it."""
+    first_sentinel = output_features["targets"].vocabulary.vocab_size - 1
+
+    def corrupted(example: dict[str, Tensor], seeds: Tensor) -> dict[str, Tensor]:
+        tokens = example["targets"]
+        noise = mask(tf.size(tokens), seeds)
+        return {"inputs": inputs(tokens, noise, first_sentinel),
+                "targets": targets(tokens, noise, first_sentinel)}
+
+    return seqio.map_over_dataset(corrupted, num_seeds=2)(dataset)
+
+
+def noise_span_to_unique_sentinel(tokens: Tensor, mask: Tensor, first: Tensor) -> Tensor:
+    """Each span of noise becomes one sentinel: the first `first`, the next one less, and so on."""
+    begins = mask & ~tf.concat([[False], mask[:-1]], axis=0)
+    sentinel = first + 1 - tf.cumsum(tf.cast(begins, tokens.dtype))
+    return tf.where(begins, sentinel, tokens)[begins | ~mask]
+
+
+def nonnoise_span_to_unique_sentinel(tokens: Tensor, mask: Tensor, first: Tensor) -> Tensor:
+    """Each span of text becomes one sentinel, so that every span of noise follows its own."""
+    return noise_span_to_unique_sentinel(tokens, ~mask, first)
+
+
+def keep_noise(tokens: Tensor, mask: Tensor, first: Tensor) -> Tensor:
+    """The noise alone."""
+    return tokens[mask]
+
+
+def drop_noise(tokens: Tensor, mask: Tensor, first: Tensor) -> Tensor:
+    """What is not noise."""
+    return tokens[~mask]

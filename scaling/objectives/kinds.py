@@ -1,0 +1,21 @@
+"""Every objective by its `kind`."""
+
+from __future__ import annotations
+
+from scaling.objectives.base import Kind
+from scaling.objectives.causal import CAUSAL, PREFIX
+from scaling.objectives.distillation import DISTILLATION
+from scaling.objectives.masked import MASKED
+from scaling.objectives.replaced import REPLACED_TOKENS
+from scaling.objectives.sequences import DENOISING, MIXTURE, SPAN_CORRUPTION
+
+KINDS: dict[str, Kind] = {
+    "causal": CAUSAL,
+    "prefix": PREFIX,
+    "masked": MASKED,
+    "span_corruption": SPAN_CORRUPTION,
+    "denoising": DENOISING,
+    "mixture": MIXTURE,
+    "replaced_tokens": REPLACED_TOKENS,
+    "distillation": DISTILLATION,
+}

@@ -1,0 +1,96 @@
+"""Write a text from a spoilt one, in an encoder-decoder: span corruption (T5), denoising (BART) and
+mixtures of denoisers (UL2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from numpy.typing import NDArray
+
+from scaling.config.objectives import Denoising, Mixture, SpanCorruption
+from scaling.data.batches import Drawn, Sequences
+from scaling.data.reading import MODES
+from scaling.models import Tokens, Transformer
+from scaling.objectives.base import Arrays, Kind, Setting, Terms, cross_entropy, weighted
+from scaling.objectives.noise.denoising import denoising
+from scaling.objectives.noise.mixture import mix_denoisers
+from scaling.objectives.noise.spans import corrupt_spans, noise_mask
+
+
+def _span_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+    """Both sides are full: nothing is padded."""
+    objective, special = setting.objective, setting.special
+    ids_BT = drawn.ids_BL
+    mask_BT = noise_mask(
+        setting.keys(drawn), ids_BT.shape[1], objective.rate, objective.mean_span)
+    source_BS, target_BT = corrupt_spans(
+        ids_BT, mask_BT, np.array(special.sentinels), special.eos, special.pad)
+    return {"source": source_BS, "ids": _shifted(target_BT, special.pad), "targets": target_BT}
+
+
+def _denoising_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+    objective, special = setting.objective, setting.special
+    ids_BT, (B, T) = drawn.ids_BL.astype(np.int32), drawn.ids_BL.shape
+    spoilt_BT, valid_BT = denoising(
+        setting.keys(drawn), ids_BT, np.ones((B, T), np.bool_), setting.sentence_ends_V[ids_BT],
+        mask=special.mask, pad=special.pad, noises=objective.noises, rate=objective.rate,
+        mean_span=objective.mean_span,
+    )
+    # <cls> text <eos>, as BART's encoder reads it; noise leaves at most T tokens.
+    width = setting.model.source_length
+    length_B1 = valid_BT.sum(axis=1, keepdims=True) + 1
+    source_BS = np.full((B, width), special.pad, np.int32)
+    source_BS[:, 0] = special.cls
+    source_BS[:, 1:T + 1] = spoilt_BT
+    np.put_along_axis(source_BS, length_B1, special.eos, axis=1)
+    documents_BS = (np.arange(width) <= length_B1).astype(np.int32)
+    target_BT = np.concatenate([ids_BT, np.full((B, 1), special.eos, np.int32)], axis=1)
+    return {"source": source_BS, "source_documents": documents_BS,
+            "ids": _shifted(target_BT, special.eos), "targets": target_BT}
+
+
+def _mixture_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+    special, denoisers = setting.special, setting.objective.denoisers
+    # The last sentinels say which way the text was spoilt.
+    sentinels, modes = special.sentinels[:-len(MODES)], special.sentinels[-len(MODES):]
+    pair = mix_denoisers(
+        setting.keys(drawn), drawn.ids_BL, np.array(sentinels),
+        dict(zip(MODES, modes, strict=True)), special.eos, special.pad, denoisers)
+    model, target_BT = setting.model, _widened(pair.target, setting.model.context, special.pad)
+    source_BS = _widened(pair.source, model.source_length, special.pad)
+    source_valid_BS = _widened(pair.source_valid, model.source_length, False)
+    return {
+        "source": source_BS, "source_documents": source_valid_BS.astype(np.int32),
+        "ids": _shifted(target_BT, special.pad), "targets": target_BT,
+        "weights": {"mixture":
+                    _widened(pair.target_valid, model.context, False).astype(np.float32)},
+    }
+
+
+def _widened(rows_BT: NDArray[Any], width: int, filling: Any) -> NDArray[Any]:
+    return np.pad(rows_BT, ((0, 0), (0, width - rows_BT.shape[1])), constant_values=filling)
+
+
+def _shifted(target_BT: NDArray[np.int32], start: int) -> NDArray[np.int32]:
+    """What the decoder reads: `start`, and every target but the last (teacher forcing)."""
+    ids_BT = np.empty_like(target_BT)
+    ids_BT[:, 0], ids_BT[:, 1:] = start, target_BT[:, :-1]
+    return ids_BT
+
+
+def _terms(
+    objective: SpanCorruption | Denoising | Mixture, model: Transformer, batch: Arrays,
+    keys_B: PRNGKeyArray | None,
+) -> Terms:
+    source = Tokens(batch["source"], batch.get("source_documents"))
+    states = model.states(batch["ids"], source, keys_B)
+    losses_BT = cross_entropy(model.head("lm", states), batch["targets"])
+    weights_BT = batch.get("weights", {}).get(objective.kind)
+    return Terms({objective.kind: weighted(losses_BT, weights_BT)}, states.routing)
+
+
+SPAN_CORRUPTION = Kind(lambda objective: {"span_corruption": 1.0}, _span_examples, _terms)
+DENOISING = Kind(lambda objective: {"denoising": 1.0}, _denoising_examples, _terms)
+MIXTURE = Kind(lambda objective: {"mixture": 1.0}, _mixture_examples, _terms)

@@ -1,0 +1,101 @@
+"""Data sets and tasks that are made here: nothing in these tests comes from a network."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from functools import cache
+
+import numpy as np
+import pytest
+
+MISSING = [name for name in ("tensorflow_datasets", "seqio") if not importlib.util.find_spec(name)]
+
+TEXTS = tuple(f"Document {number}: {'été, ' * (number % 7)}the end.\n" for number in range(60))
+"""What the documents of the data set `toy` say; one more has no visible character."""
+TRAIN = 48
+"""How many of them are in its train split; the others are for validation."""
+
+
+def pytest_collection_modifyitems(items):
+    if MISSING:
+        reason = f"{' and '.join(MISSING)} missing: make test-prepare has an environment with them"
+        for item in items:
+            if "prepare" in item.path.parts:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def builder():
+    """The data set `toy`, of several fields, which TFDS then knows as one of its own."""
+    import tensorflow_datasets as tfds
+
+    class Toy(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        url_infos = None  # TFDS looks for a file of checksums beside the class
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+                "number": tfds.features.Scalar(np.int64),
+                "text": tfds.features.Text(),
+                "translation": tfds.features.Translation(["en", "fr"]),
+            }))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples(TEXTS[:TRAIN], 0),
+                    "validation": self._generate_examples((*TEXTS[TRAIN:], " \n"), TRAIN)}
+
+        def _generate_examples(self, texts, first):
+            for number, text in enumerate(texts, first):
+                yield number, {"number": number, "text": text,
+                               "translation": {"en": f"{number} cars", "fr": f"{number} autos"}}
+
+    return Toy
+
+
+@pytest.fixture(scope="session")
+def built(builder, tmp_path_factory):
+    """Builds `toy` in a format, in several files, and says where; each format once."""
+    import tensorflow_datasets as tfds
+
+    @cache
+    def build(file_format: str) -> str:
+        root = tmp_path_factory.mktemp(file_format)
+        builder(data_dir=root, file_format=file_format).download_and_prepare(
+            download_config=tfds.download.DownloadConfig(num_shards=3))
+        return str(root)
+
+    return build
+
+
+@pytest.fixture
+def data_folder(built, monkeypatch):
+    """Makes the folder in which `toy` is built in some format the one where TFDS looks."""
+
+    def choose(file_format: str) -> None:
+        monkeypatch.setenv("TFDS_DATA_DIR", built(file_format))
+
+    return choose
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    """Writes documents into a file and gives its source string."""
+
+    def write(name: str, texts) -> str:
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        return f"jsonl:{path}#text"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tasks():
+    """Our registry."""
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    from scaling.data import tasks
+
+    return tasks
