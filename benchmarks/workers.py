@@ -3,7 +3,8 @@
     python benchmarks/workers.py
 
 Trains the same models both ways for a few seconds at a time, in turns, and prints tokens per second
-summed over processes: medians over rounds, and the ratio.
+summed over processes: medians over rounds, and the ratio. The quickstart's store has to be there
+(`make quickstart`, or the `scaling data prepare` of its configuration).
 """
 
 from __future__ import annotations

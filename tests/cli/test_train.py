@@ -77,6 +77,7 @@ def start(run_file, out, *overrides):
     )
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_loss(scaling, run_file, tmp_path):
     whole = json.loads(scaling("train", run_file, "--out", "whole", "--json").stdout)
     draw = random.Random(time.time_ns())

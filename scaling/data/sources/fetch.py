@@ -19,7 +19,8 @@ from scaling.files import cache_folder
 _TIMEOUT_SECONDS = 15  # for an answer of the index; a download may take longer
 
 # pip asks a source distribution for its metadata, which runs its setup.py, even when it only
-# downloads. This module answers in its place: pip finds it where it looks for setuptools.
+# downloads. This module answers in its place: pip finds it where it looks for setuptools, once told
+# (before version 25.3) to ask a build backend and not setup.py itself.
 _BUILD_BACKEND = '''
 import os, sys
 __legacy__ = sys.modules[__name__]
@@ -94,7 +95,7 @@ def _download(archive: Archive, folder: Path) -> str | None:
         sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
         "--no-deps", "--retries", "0", "--timeout", str(_TIMEOUT_SECONDS), "--dest", str(folder),
         *(("--only-binary", ":all:") if binary
-          else ("--no-binary", ":all:", "--no-build-isolation")),
+          else ("--no-binary", ":all:", "--no-build-isolation", "--use-pep517")),
         archive.requirement,
     ]
     environment = {**os.environ, "SCALING_ARCHIVE": archive.requirement}
