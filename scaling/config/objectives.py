@@ -13,6 +13,9 @@ from scaling.config.spans import UL2, Denoiser, hidden_tokens, mixture_text, spa
 
 Share = Annotated[Fraction, Field(gt=0, lt=1)]
 
+# Devlin et al. 2018, section 3.1; the rate is that of ELECTRA, DistilBERT and T5 too.
+RATE, MASK_SHARE, RANDOM_SHARE = 0.15, 0.8, 0.1
+
 
 class Causal(Config):
     """Predict each token from those before it (Radford et al. 2018, eq. 1)."""
@@ -33,11 +36,11 @@ class Masked(Config):
     """Find tokens that were hidden (Devlin et al. 2018, section 3.1), from all that is left."""
 
     kind: Literal["masked"] = "masked"
-    rate: Share = 0.15
+    rate: Share = RATE
     """The part of the tokens to be found."""
-    mask_share: Fraction = 0.8
+    mask_share: Fraction = MASK_SHARE
     """The part of those that the token <mask> stands for."""
-    random_share: Fraction = 0.1
+    random_share: Fraction = RANDOM_SHARE
     """The part that a random token stands for; the rest is left as it is."""
     unit: Literal["token", "word", "span", "ngram"] = "token"
     """What is hidden together: nothing, whole words, spans of geometric length (SpanBERT, Joshi et
@@ -65,7 +68,7 @@ class SpanCorruption(Config):
     """Write the spans that sentinels stand for (Raffel et al. 2020, section 3.1.4)."""
 
     kind: Literal["span_corruption"] = "span_corruption"
-    rate: Share = 0.15
+    rate: Share = RATE
     """The part of the tokens that is taken out."""
     mean_span: Annotated[Positive, Field(ge=1)] = 3.0
     """Mean tokens of a span."""
@@ -109,7 +112,7 @@ class ReplacedTokens(Config):
     embedding."""
 
     kind: Literal["replaced_tokens"] = "replaced_tokens"
-    rate: Share = 0.15
+    rate: Share = RATE
     """The part of the tokens that the generator fills in."""
     generator_size: Annotated[Fraction, Field(gt=0)] = 0.25
     """Width, hidden width and heads of the generator, as a part of the model's."""
@@ -129,7 +132,7 @@ class Distillation(Config):
     """The teacher's identity, found in its folder."""
     teacher_model: ModelConfig | None = None
     """Its model, found there too."""
-    rate: Share = 0.15
+    rate: Share = RATE
     temperature: Positive = 2.0
     """Divides both models' logits where they are compared."""
     soft_weight: NonNegative = 5.0

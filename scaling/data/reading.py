@@ -3,6 +3,8 @@ so that planning stays quick."""
 
 from __future__ import annotations
 
+from typing import get_args
+
 from scaling.config import RunConfig
 from scaling.config.objectives import (
     Causal,
@@ -16,13 +18,13 @@ from scaling.config.objectives import (
     SpanCorruption,
     text_tokens,
 )
-from scaling.config.spans import noise_counts
+from scaling.config.spans import Mode, noise_counts
 from scaling.data.batches import Batches, Pieces, Sequences, Windows
 from scaling.data.splits import TokenSplit
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
 
-MODES = ("R", "S", "X")
+MODES: tuple[Mode, ...] = get_args(Mode)
 """UL2's modes; the last sentinels of a vocabulary stand for them."""
 
 

@@ -151,14 +151,15 @@ class StoredSplit:
 
     def _shard(self, number: int) -> Tokens:
         opened = self._opened
-        if number not in opened:
+        if (ids := opened.get(number)) is None:
             shard = self.record.shards[number]
             mapped = np.memmap(self.folder / shard.file, self.dtype, "r", shape=(shard.tokens,))
-            if len(opened) >= _OPEN_SHARDS:
-                del opened[next(iter(opened))]
             # A plain array: every view of a memmap would carry the bookkeeping of its class.
-            opened[number] = np.asarray(mapped)
-        return opened[number]
+            ids = np.asarray(mapped)
+            if len(opened) >= _OPEN_SHARDS:
+                opened.pop(next(iter(opened)), None)  # another thread may have been quicker
+            opened[number] = ids
+        return ids
 
     @cached_property
     def _opened(self) -> dict[int, Tokens]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from scaling.config.spans import span_lengths
 from scaling.data.sources.tfds import tensorflow
 
 # In this order: TensorFlow is told to be quiet before seqio imports it.
@@ -113,32 +114,6 @@ def split_tokens(dataset: Dataset, length: int) -> Dataset:
 
 
 # Noise.
-
-def span_lengths(inputs: int, density: float, mean_span: float) -> tuple[int, int]:
-    """How many tokens of text make `inputs` tokens of input, and how many of target.
-
-    T5's random_spans_helper, with one extra token for a span on either side: (512, .15, 3.0) is
-    (568, 114). Both inputs and targets have one eos, and roundings go to even.
-
-    Raises:
-        ValueError: no text is so short.
-    """
-
-    def lengths(text: int) -> tuple[int, int]:
-        noise = round(text * density)
-        spans = round(noise / mean_span)
-        return text - noise + spans + 1, noise + spans + 1
-
-    text = inputs - 1
-    if text < 1 or lengths(text)[0] > inputs:
-        raise ValueError(f"no text has {inputs} tokens when it is corrupted")
-    while lengths(text + 1)[0] <= inputs:
-        text += 1
-    targets = lengths(text)[1]
-    if density == 0.5 and targets > inputs:  # T5 keeps the two equal where they nearly are
-        return text - 1, targets - 1
-    return text, targets
-
 
 def random_spans_noise_mask(
     length: Tensor, seeds: Tensor, density: float = NOISE_DENSITY, mean_span: float = MEAN_SPAN

@@ -47,9 +47,9 @@ def heldout(run: RunConfig, store: TokenStore) -> Arrays:
     return KINDS[run.objective.kind].examples(setting, sequences, drawn)
 
 
-def target_entropy(batch: Arrays) -> float | None:
+def target_entropy(batch: Arrays) -> float:
     """Entropy of the distribution of a batch's targets, nats: what a model loses that knows how
-    often each token is asked for and nothing else. None where the targets are no tokens."""
+    often each token is asked for and nothing else. ELECTRA's are its generator's."""
     targets = batch["targets"] if "targets" in batch else batch["ids"][:, 1:]
     asked = next((w > 0 for w in batch.get("weights", {}).values() if w.shape == targets.shape),
                  np.ones(targets.shape, np.bool_))

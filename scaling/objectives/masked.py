@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpy.typing import NDArray
 
-from scaling.config.objectives import Masked, text_tokens
+from scaling.config.objectives import MASK_SHARE, RANDOM_SHARE, Masked, text_tokens
 from scaling.config.spans import hidden_tokens
 from scaling.data.batches import Drawn, Pieces, Sequences
 from scaling.data.random import UInt64, fold
@@ -38,7 +38,7 @@ def framed(
 
 def hidden(
     setting: Setting, key_B: UInt64, ids_BT: NDArray[np.int32], maskable_BT: NDArray[np.bool_],
-    mask_share: float = 0.8, random_share: float = 0.1, unit: str = "token",
+    mask_share: float = MASK_SHARE, random_share: float = RANDOM_SHARE, unit: str = "token",
 ) -> Arrays:
     """A batch with some tokens hidden: `ids` as they are seen, and `places`, `targets` and
     `weights` of the hidden ones, [B, M], filled up with the first place at a weight of 0.

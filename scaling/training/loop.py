@@ -215,9 +215,8 @@ class _Loop:
 
     def _evaluate(self) -> dict[str, Heldout]:
         """The held-out loss of each part, also written down."""
-        found = evaluate(self.state.model, self.run.objective, self.heldout,
-                         self.evaluation_batch, self.sharding, self.teacher)
-        scores = {part: found[part] for part in self.parts}
+        scores = evaluate(self.state.model, self.run.objective, self.heldout,
+                          self.evaluation_batch, self.sharding, self.teacher)
         first = scores[self.parts[0]]
         self._write({
             "step": self.progress.step, "eval_loss": first.loss, "eval_loss_se": first.error,

@@ -241,6 +241,18 @@ def test_words_begin_where_there_is_white_space(learnt):
         assert 0 < starts.sum() < tokenizer.vocab_size
 
 
+def test_sentences_end_with_their_marks(learnt):
+    text = "sat. mat! cat? on\nmat, cat"
+    for kind, tokenizer in learnt.items():
+        ends, ids = tokenizer.sentence_ends(), tokenizer.encode(text)
+        pieces = [tokenizer.decode([number]) for number in ids]
+        assert ends[ids].tolist() == [piece.endswith((".", "!", "?", "\n")) for piece in pieces]
+        # WordPiece knows no character that its corpus lacks, such as "!" and "?", and no lines.
+        assert ends[ids].sum() == (1 if kind == "wordpiece" else 4), kind
+        special = np.array(tokenizer.special.ids())
+        assert ends[special].tolist() == (special == tokenizer.eos).tolist()
+
+
 @pytest.mark.parametrize(("kind", "size", "message"), [
     ("bpe", 257, r"vocab_size 257: the bytes and 3 special tokens are 259"),
     ("unigram", 258, r"the bytes and 4 special tokens are 260"),

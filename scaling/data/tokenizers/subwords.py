@@ -109,10 +109,14 @@ class SubwordTokenizer:
         return starts
 
     def sentence_ends(self) -> NDArray[np.bool_]:
-        # Byte-level vocabularies write a line's end with a letter of their own.
-        marks = tuple(SENTENCE_ENDS) + tuple(written(SENTENCE_ENDS.encode()))
+        # Byte-level vocabularies write a line's end with a letter of their own, others single
+        # bytes by their numbers.
+        byte_level = "ByteLevel" in _steps(self.definition)
+        marks = tuple(written(SENTENCE_ENDS.encode()) if byte_level else SENTENCE_ENDS)
+        numbers = {f"<0x{byte:02X}>" for byte in SENTENCE_ENDS.encode()}
         ends = np.zeros(self.vocab_size, np.bool_)
-        ends[[number for token, number in self.vocab.items() if token.endswith(marks)]] = True
+        ends[[number for token, number in self.vocab.items()
+              if token.endswith(marks) or token in numbers]] = True
         ends[self.eos] = True
         return ends
 

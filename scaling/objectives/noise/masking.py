@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.config.objectives import MASK_SHARE, RANDOM_SHARE
 from scaling.objectives.noise.random import (
     UInt64,
     bits,
@@ -123,8 +124,8 @@ def corrupt(
     *,
     mask: int,
     replacements: Integers,
-    mask_share: float = 0.8,
-    random_share: float = 0.1,
+    mask_share: float = MASK_SHARE,
+    random_share: float = RANDOM_SHARE,
     unit_BT: Integers | None = None,
 ) -> Integers:
     """What the model sees: of the chosen tokens most give way to `mask`, some to a random token,
