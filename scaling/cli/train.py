@@ -49,18 +49,23 @@ def train(
         record = _train(run, store, run_folder)
     if json_output:
         print_json(record)
-    elif record["status"] == "done":
-        out.print(
-            f"{run_folder.path}: loss {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token, "
-            f"{record['bits_per_byte']:.4f} bits/byte, {record['tokens']:,} tokens, "
-            f"{record['params_total']:,} parameters ({record['params_non_embedding']:,} without "
-            "embeddings)", markup=False,
-        )
     else:
-        out.print(
-            f"{run_folder.path}: diverged after {record['steps']} steps; try a smaller "
-            "optimizer.learning_rate", markup=False,
-        )
+        out.print(f"{run_folder.path}: {outcome(record)}", markup=False)
+
+
+def outcome(record: dict[str, Any]) -> str:
+    """What a record says, in a sentence."""
+    if record["status"] != "done":
+        return (f"diverged after {record['steps']} steps; try a smaller "
+                "optimizer.learning_rate")
+    # Where not every byte is predicted, there is no loss per byte.
+    per_byte = "" if (bits := record["bits_per_byte"]) is None else f"{bits:.4f} bits/byte, "
+    return (
+        f"loss {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token (the targets' frequencies "
+        f"alone: {record['target_entropy']:.4f}), {per_byte}{record['tokens']:,} tokens, "
+        f"{record['params_total']:,} parameters ({record['params_non_embedding']:,} without "
+        "embeddings)"
+    )
 
 
 def _train(run: Any, store: Any, run_folder: Any) -> dict[str, Any]:

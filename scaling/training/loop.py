@@ -20,7 +20,7 @@ from scaling.data.store import TokenStore
 from scaling.files import write_atomically
 from scaling.objectives import Arrays, Examples, heldout, target_entropy
 from scaling.parallel import batch_sharding, batch_shares, check_batch, make_mesh
-from scaling.training.ahead import ahead
+from scaling.training.ahead import Ahead
 from scaling.training.checkpoint import Checkpoints, Progress
 from scaling.training.environment import describe_environment
 from scaling.training.evaluation import evaluate
@@ -137,7 +137,8 @@ class _Loop:
         """Train, evaluate, and say how it ended; None if it was stopped on the way."""
         steps = self.run.steps
         clock = (self.progress.step, time.perf_counter())
-        batches = ahead(self._batch, self.progress.step, steps)
+        batches = Ahead(self._batch, self.progress.step, steps)
+        waited = 0.0
         for done, batch in enumerate(batches, self.progress.step + 1):
             step = done - 1
             rate, seeds = self._rate(step), step_seeds(self.run, step)
@@ -145,7 +146,8 @@ class _Loop:
             self.window.append(metrics)
             self.progress = self.progress._replace(step=done)
             if done % self.run.logging.every_steps == 0 or done == steps:
-                loss = self._log(done, rate)
+                loss = self._log(done, rate, batches.waited - waited)
+                waited = batches.waited
                 now = time.perf_counter()
                 speed = (done - clock[0]) * self.run.batch_tokens / (now - clock[1])
                 clock = (done, now)
@@ -181,7 +183,7 @@ class _Loop:
         return self.progress.pending + [
             {part: float(losses[part]) for part in self.parts} for losses in fetched]
 
-    def _log(self, done: int, rate: np.float32) -> float:
+    def _log(self, done: int, rate: np.float32, waited: float) -> float:
         pending = self._pending()
         losses = {part: math.fsum(each[part] for each in pending) / len(pending)
                   for part in self.parts}
@@ -195,6 +197,7 @@ class _Loop:
             "grad_norm": float(self.window[-1].grad_norm),
             **_routing(self.window[-1]),
             "seconds": round(self._seconds(), 3),
+            "data_wait_seconds": round(waited, 4),
         })
         self.progress = self.progress._replace(pending=[])
         self.window = []

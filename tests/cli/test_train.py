@@ -13,6 +13,7 @@ import time
 import pytest
 import yaml
 
+from scaling.cli.train import outcome
 from tests.conftest import ROOT, assert_refused, run_content
 
 
@@ -34,6 +35,18 @@ def test_train_and_ask_again(scaling, run_file, tmp_path):
     assert "trained already" in again.stderr
     text = scaling("train", run_file)
     assert f"loss {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token" in text.stdout
+
+
+def test_a_loss_per_byte_is_said_where_there_is_one():
+    record = {
+        "status": "done", "loss": 2.5, "loss_se": 0.01, "target_entropy": 3.1, "tokens": 4000,
+        "params_total": 900, "params_non_embedding": 500, "bits_per_byte": 1.25, "steps": 7,
+    }
+    assert "(the targets' frequencies alone: 3.1000), 1.2500 bits/byte, 4,000" in outcome(record)
+    masked = outcome(record | {"bits_per_byte": None})
+    assert "byte" not in masked
+    assert "alone: 3.1000), 4,000 tokens" in masked
+    assert "diverged after 7 steps" in outcome(record | {"status": "diverged", "loss": None})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from scaling.training.resolve import resolve
 from scaling.training.run_folder import RunFolder
 from tests.objectives.cases import content_of
 
-TIMES = {"seconds"}
+TIMES = {"seconds", "data_wait_seconds"}
 
 
 def numbers(folder):
