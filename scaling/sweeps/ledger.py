@@ -49,6 +49,11 @@ def standing(planned: PlannedRun) -> Standing:
     return Standing("partial" if last else "new", step, loss)
 
 
+def is_over(folder: RunFolder) -> bool:
+    """Whether there is nothing left to do in a run's folder, unless the user asks for a retry."""
+    return folder.record_path.exists() or (folder.path / FAILURE).exists()
+
+
 def record_failure(folder: RunFolder, error: BaseException) -> None:
     """Write down why a run cannot be trained; it is left alone until it is retried."""
     lines = traceback.format_exception(error)

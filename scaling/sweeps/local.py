@@ -16,6 +16,7 @@ from scaling.errors import UserError
 from scaling.files import write_atomically
 from scaling.sweeps.ledger import Standing, standing
 from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.trunks import clear_trunks, share_trunks
 from scaling.sweeps.worker import STOPPED
 
 POLL_SECONDS = 0.5
@@ -91,9 +92,8 @@ def launch(
     """
     logs.mkdir(parents=True, exist_ok=True)
     plan_path = logs / f"{name}.plan.json"
-    content = {"runs": [
-        {"folder": str(p.folder.path), "config": p.run.model_dump(mode="json")} for p in runs
-    ]}
+    units = share_trunks(runs)
+    content = {"runs": [unit.plain() for unit in units]}
     write_atomically(plan_path, json.dumps(content) + "\n")
     parts = shares(workers, len(runs))
     log_paths = [logs / f"{name}.worker-{i}.log" for i in range(len(parts))]
@@ -123,6 +123,7 @@ def launch(
             watch(now)
     finally:
         _stop(parts)
+        clear_trunks(units)
     return None
 
 

@@ -3,7 +3,8 @@
     python -m scaling.sweeps.worker PLAN --cores 0 [--gpu 0] --parent PID
 
 Workers do not talk to each other. Each goes through the plan in order and takes the first run that
-is neither over nor locked; the lock is the kernel's, and falls with the process that holds it.
+can begin and is neither over nor locked; the lock is the kernel's, and falls with the process that
+holds it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ import argparse
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scaling.sweeps.trunks import Unit
 
 STOPPED = 3
 """Exit status of a worker that was asked to stop."""
+
+PAUSE_SECONDS = 0.5
+"""Between two looks at runs that all wait for their trunk."""
 
 
 def main() -> None:
@@ -52,40 +61,54 @@ def work(plan_path: Path, parent: int) -> bool:
     """
     from scaling.config import RunConfig, validate
     from scaling.parallel.process import start_process
+    from scaling.sweeps.trunks import Unit, clear_trunks
     from scaling.training.cores import divide_cores
     from scaling.training.signals import stop_requests
 
     plan = json.loads(plan_path.read_text(encoding="utf-8"))
+    units = [Unit.read(entry) for entry in plan["runs"]]
     start_process()
-    divide_cores([validate(RunConfig, run["config"], run["folder"]) for run in plan["runs"]])
+    divide_cores([validate(RunConfig, unit.config, str(unit.folder.path)) for unit in units])
     with stop_requests() as requested:
         def asked_to_stop() -> bool:
             return requested() is not None or os.getppid() != parent
 
-        for entry in plan["runs"]:
-            if asked_to_stop() or _train_if_free(entry, asked_to_stop):
-                return True
+        # In the order of the plan, beginning anew when branches were waiting for their trunk.
+        left = units
+        while left:
+            waiting = []
+            for unit in left:
+                if asked_to_stop():
+                    return True
+                if not unit.ready():
+                    waiting.append(unit)
+                elif _train_if_free(unit, asked_to_stop):
+                    return True
+                elif unit.begins is not None:
+                    clear_trunks(units)
+            if len(waiting) == len(left):
+                time.sleep(PAUSE_SECONDS)
+            left = waiting
     return False
 
 
-def _train_if_free(entry: dict[str, Any], asked_to_stop: Any) -> bool:
+def _train_if_free(unit: Unit, asked_to_stop: Callable[[], bool]) -> bool:
     """Train one run unless it is over or somebody else's; True if asked to stop meanwhile."""
     from scaling.config import RunConfig, validate
     from scaling.data.store import TokenStore
-    from scaling.sweeps.ledger import FAILURE, record_failure
+    from scaling.sweeps.ledger import record_failure
     from scaling.training.loop import Stopped, train
-    from scaling.training.run_folder import RunFolder
 
-    folder = RunFolder(Path(entry["folder"]))
+    folder = unit.folder
     with folder.lock() as mine:
-        over = folder.record_path.exists() or (folder.path / FAILURE).exists()
-        if not mine or over:
+        if not mine or unit.over():
             return False
         try:
-            run = validate(RunConfig, entry["config"], str(folder.path))
+            run = validate(RunConfig, unit.config, str(folder.path))
             store = TokenStore.open(run.data.store)
             print(f"{folder.path.name}: {run.trained_tokens:,} tokens", flush=True)
-            outcome = train(run, store, folder.path, asked_to_stop=asked_to_stop)
+            outcome = train(
+                run, store, folder.path, trunk=unit.trunk, asked_to_stop=asked_to_stop)
         except Exception as error:
             record_failure(folder, error)
             print(f"{folder.path.name}: failed: {error}", flush=True)

@@ -31,17 +31,26 @@ class Progress(NamedTuple):
     pending: list[dict[str, float]]
     """Losses of the steps since the last line of metrics.jsonl, by part."""
     seconds: float
-    """Time spent training so far, over all processes."""
+    """Time spent training so far, over all processes; that of a trunk is not a branch's."""
+    branch: dict[str, Any] | None = None
+    """The trunk that the run began from (`scaling.training.trunk`): `run_id` and `step`."""
 
 
 class Checkpoints:
-    """The checkpoints of one run. Close it, so that the last one is whole."""
+    """Checkpoints in a folder. Close it, so that the last one is whole.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where they are.
+        kept: how many stay; None for all.
+        to_read: another process may be writing there.
+    """
+
+    def __init__(self, folder: Path, *, kept: int | None = KEPT, to_read: bool = False) -> None:
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=False
+                max_to_keep=kept, cleanup_tmp_directories=not to_read, read_only=to_read,
+                enable_async_checkpointing=False,
             ),
         )
 
@@ -51,36 +60,59 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
 
-    def save(self, state: TrainState, progress: Progress) -> None:
-        """Write a checkpoint, unless there is one of this step."""
-        if self._manager.latest_step() == progress.step:
+    def save(
+        self, state: TrainState, progress: Progress, origin: dict[str, Any] | None = None
+    ) -> None:
+        """Write a checkpoint, unless there is one of this step.
+
+        Args:
+            state: arrays.
+            progress: what else the run needs.
+            origin: plain data for another run that goes on from here.
+        """
+        if progress.step in self._manager.all_steps():
             return
         self._manager.save(
             progress.step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_by_name(state)),
                 progress=ocp.args.JsonSave(progress._asdict()),
+                **({} if origin is None else {"origin": ocp.args.JsonSave(origin)}),
             ),
         )
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Progress] | None:
-        """The newest checkpoint, laid out over the mesh as `like` is; None if there is none."""
-        step = self._manager.latest_step()
+    def restore(
+        self, like: TrainState, step: int | None = None
+    ) -> tuple[TrainState, Progress] | None:
+        """A checkpoint, laid out over the mesh as `like` is; None if there is none.
+
+        Args:
+            like: a state of the same shapes.
+            step: which; by default the newest.
+        """
+        step = self._manager.latest_step() if step is None else step
         if step is None:
             return None
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _by_name(like))
+        names = _by_name(like)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, names)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()
             ),
         )
-        names = _by_name(like)
         leaves = [restored["state"][name] for name in names]
         return (
             jax.tree.structure(like).unflatten(leaves),
             Progress(**restored["progress"]),
         )
+
+    def origin(self, step: int) -> dict[str, Any]:
+        """What was saved with a checkpoint for another run."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(origin=ocp.args.JsonRestore()))
+        found: dict[str, Any] = restored["origin"]
+        return found
 
 
 def _by_name(state: TrainState) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from scaling.training.schedule import learning_rate
 from scaling.training.scores import Heldout
 from scaling.training.step import StepMetrics, TrainState, init_state, make_train_step, step_seeds
 from scaling.training.teacher import load_teacher
+from scaling.training.trunk import Trunk
 
 EXPLODED = 2.0
 """A run has diverged when its training loss exceeds this many times ln(vocabulary), the loss of a
@@ -60,6 +61,7 @@ def train(
     store: TokenStore,
     path: Path,
     *,
+    trunk: Trunk | None = None,
     asked_to_stop: Callable[[], object] = lambda: None,
     report: Callable[[Report], None] = lambda _: None,
 ) -> dict[str, Any] | Stopped:
@@ -72,6 +74,7 @@ def train(
         run: a run that `resolve` has been through.
         store: its tokens.
         path: the run's folder, claimed for this run if it is new.
+        trunk: where the run may begin, and what it leaves for others.
         asked_to_stop: asked after every step; anything but None or False stops the run.
         report: called whenever metrics are written.
 
@@ -95,7 +98,7 @@ def train(
         Checkpoints(folder.checkpoints) as checkpoints,
         folder.metrics_writer() as metrics,
     ):
-        loop = _Loop(run, store, mesh, checkpoints, metrics, report)
+        loop = _Loop(run, store, mesh, folder, trunk, checkpoints, metrics, report)
         outcome = loop.run_to_the_end(asked_to_stop)
         if outcome is None:
             return Stopped(loop.progress.step, run.steps)
@@ -112,11 +115,14 @@ class _Loop:
         run: RunConfig,
         store: TokenStore,
         mesh: Mesh,
+        folder: RunFolder,
+        trunk: Trunk | None,
         checkpoints: Checkpoints,
         metrics: TextIO,
         report: Callable[[Report], None],
     ) -> None:
         self.run, self.checkpoints, self.metrics, self.report = run, checkpoints, metrics, report
+        self.folder, self.trunk = folder, trunk
         self.examples = Examples.of(run, store)
         self.heldout = heldout(run, store)
         self.parts = list(self.examples.kind.parts(run.objective))
@@ -129,9 +135,22 @@ class _Loop:
         self.progress = Progress(0, [], 0.0)
         if (restored := checkpoints.restore(self.state)) is not None:
             self.state, self.progress = restored
+        elif trunk is not None and (step := trunk.nearest(run)) is not None:
+            self._begin_at(trunk, step)
         self.started = time.perf_counter() - self.progress.seconds
         self.saved = time.monotonic()
         self.window: list[StepMetrics] = []
+
+    def _begin_at(self, trunk: Trunk, step: int) -> None:
+        """Begin where the trunk stood after so many steps, with its metrics up to there."""
+        with Checkpoints(trunk.path, to_read=True) as left:
+            restored, origin = left.restore(self.state, step), left.origin(step)
+        assert restored is not None
+        self.state, progress = restored
+        branch = {"run_id": origin["run_id"], "step": step}
+        self.progress = progress._replace(seconds=0.0, branch=branch)
+        for line in origin["metrics"]:
+            self._write(line)
 
     def run_to_the_end(self, asked_to_stop: Callable[[], object]) -> Outcome | None:
         """Train, evaluate, and say how it ended; None if it was stopped on the way."""
@@ -157,6 +176,8 @@ class _Loop:
             every = self.run.evaluation.every_steps
             if every and done % every == 0 and done != steps:
                 self._evaluate()
+            if self.trunk is not None and done in self.trunk.leave:
+                self._leave(self.trunk)
             if asked_to_stop():
                 self._save()
                 return None
@@ -211,10 +232,22 @@ class _Loop:
         return time.perf_counter() - self.started
 
     def _save(self) -> None:
-        self.progress = self.progress._replace(pending=self._pending(), seconds=self._seconds())
-        self.window = []
+        self._settle()
         self.checkpoints.save(self.state, self.progress)
         self.saved = time.monotonic()
+
+    def _leave(self, trunk: Trunk) -> None:
+        """Leave the state for the runs that begin to cool down here."""
+        self._settle()
+        lines = [line for line in self.folder.metrics() if line["step"] <= self.progress.step]
+        origin = {"run_id": self.folder.path.name, "metrics": lines}
+        with Checkpoints(trunk.path, kept=None) as left:
+            left.save(self.state, self.progress, origin)
+
+    def _settle(self) -> None:
+        """Bring the progress up to the state."""
+        self.progress = self.progress._replace(pending=self._pending(), seconds=self._seconds())
+        self.window = []
 
     def _evaluate(self) -> dict[str, Heldout]:
         """The held-out loss of each part, also written down."""
@@ -230,7 +263,7 @@ class _Loop:
     def _outcome(self, status: str, scores: dict[str, Heldout]) -> Outcome:
         return Outcome(
             status, scores, target_entropy(self.heldout), self.progress.step, self._seconds(),
-            len(self.heldout["ids"]),
+            len(self.heldout["ids"]), self.progress.branch,
         )
 
 

@@ -27,8 +27,11 @@ class Outcome(NamedTuple):
     would lose."""
     steps: int
     seconds: float
-    """Spent training, compiling and evaluating, over all processes that worked on the run."""
+    """Spent training, compiling and evaluating, over all processes that worked on the run; what a
+    trunk took is its own."""
     eval_sequences: int
+    branch: dict[str, Any] | None = None
+    """Where the run left its trunk, if it has one: `run_id` of the trunk, and `step`."""
 
 
 def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
@@ -61,11 +64,14 @@ def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
 def make_record(
     run: RunConfig, store: TokenStore, outcome: Outcome, environment: dict[str, Any]
 ) -> dict[str, Any]:
-    """The record, as plain data. A diverged run has no loss, and says after how many steps."""
+    """The record, as plain data. A diverged run has no loss, and says after how many steps. What a
+    run spent itself and what its trunk spent for it are counted apart."""
     done = outcome.status == "done"
-    speed = outcome.steps * run.batch_tokens / outcome.seconds
+    shared = outcome.branch["step"] if outcome.branch else 0
+    speed = (outcome.steps - shared) * run.batch_tokens / outcome.seconds
     peak = peak_flops_of_kind(environment["device_kind"])
-    rate = speed * run_flops_per_token(run)
+    flops = run_flops_per_token(run)
+    rate = speed * flops
     first = next(iter(outcome.scores.values())) if done else None
     return describe_run(run, store) | {
         "loss": first.loss if first else None,
@@ -77,6 +83,9 @@ def make_record(
         "status": outcome.status,
         "eval_sequences": outcome.eval_sequences,
         "steps": outcome.steps,
+        "trunk": outcome.branch,
+        "flops_shared": shared * run.batch_tokens * flops,
+        "flops_own": (outcome.steps - shared) * run.batch_tokens * flops,
         "seconds": round(outcome.seconds, 3),
         "tokens_per_second": round(speed, 1),
         "mfu": rate / (peak * environment["devices"]) if peak else None,
