@@ -28,6 +28,15 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
     curves = pd.read_csv(results / "curves.csv")
     assert set(curves["run_id"]) == set(table["run_id"][:4])
 
+    # The shorter run of each size went on from where the longer one stood.
+    branches = {row.run_id: json.loads((sweep_file.parent / "runs" / row.run_id / "record.json")
+                                       .read_text()) for row in table[:4].itertuples()}
+    for size, pair in table[:4].groupby("params_total"):
+        short, long = pair.sort_values("tokens")["run_id"]
+        assert branches[short]["trunk"] == {"run_id": long, "step": 19}, size
+        assert branches[long]["trunk"] is None
+    assert not list(sweep_file.parent.glob("runs/trunks/*"))
+
     records = {p: p.stat().st_mtime_ns for p in sweep_file.parent.glob("runs/*/record.json")}
     assert len(records) == 4
     again = scaling("sweep", "run", sweep_file)
