@@ -323,7 +323,7 @@ def test_damaged_work_is_done_again(tmp_path, monkeypatch, small_pieces):
     work = next(tmp_path.glob(".store.work-*"))
     shard = sorted((work / "store").glob("train-*.bin"))[1]
     shard.write_bytes(b"x" + shard.read_bytes()[1:])
-    (work / "scan-00002.sizes.npy").unlink()
+    (work / "scan-00002.sizes-0.npy").unlink()
     (work / "tokens-00003.json").write_text("{")
     store = prepare(source, "byte", None, tmp_path / "store", 0.2, workers=1)
     assert files_of(store) == files_of(expected)
