@@ -6,7 +6,8 @@ A store of the standard library's bytes is prepared; each objective makes batche
 from it, on one core and on all of them (a thread each, steps dealt out in turn). Rounds go through
 all contenders, so that a noisy machine is noisy for all. Printed are medians over rounds of
 millions of text tokens a second, and the ratio to copying rows of the store at random, which is the
-least that any batch takes.
+least that any batch takes. Then a model of that objective, far smaller than any of interest, is
+trained, and the share of the time printed for which the loop waited for a batch.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from scaling.data.prepare import prepare
 from scaling.data.store import TokenStore
 from scaling.objectives import Examples
 from scaling.training.cores import available_cores
+from scaling.training.loop import train
+from scaling.training.run_folder import RunFolder
 
 LENGTH, SEQUENCES = 512, 64
+TRAINED, STEPS = 4, 50  # sequences of a batch, and batches, that the small model is trained on
 SIZES = {"d_model": 64, "n_layers": 1, "n_heads": 1, "context": LENGTH}
 ENCODER = SIZES | {"mode": "encoder-only"}
 BOTH = SIZES | {"mode": "encoder-decoder"}
@@ -52,6 +56,24 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+def runs(store: TokenStore, **changes: Any) -> dict[str, RunConfig]:
+    """A run for each objective."""
+    return {name: validate(RunConfig, {
+        "model": model | {"vocab_size": store.vocab_size}, "objective": objective,
+        "data": {"store": str(store.path)}, "tokens": 10**9, "batch_sequences": SEQUENCES,
+        **changes,
+    }, name) for name, (model, objective) in OBJECTIVES.items()}
+
+
+def waited(run: RunConfig, store: TokenStore, folder: Path) -> float:
+    """Share of the time between the first line of metrics and the last for which the loop waited
+    for batches."""
+    train(run, store, folder)
+    first, *others = [line for line in RunFolder(folder).metrics() if "loss" in line]
+    waiting: float = sum(line["data_wait_seconds"] for line in others)
+    return waiting / (others[-1]["seconds"] - first["seconds"])
+
+
 def contenders(store: TokenStore) -> dict[str, tuple[int, Callable[[int], object]]]:
     """By name: tokens of text in a batch, and what makes the batch of a step."""
     train = store.split("train")
@@ -63,11 +85,7 @@ def contenders(store: TokenStore) -> dict[str, tuple[int, Callable[[int], object
 
     made: dict[str, tuple[int, Callable[[int], object]]] = {
         "rows copied": (SEQUENCES * LENGTH, copy)}
-    for name, (model, objective) in OBJECTIVES.items():
-        run = validate(RunConfig, {
-            "model": model | {"vocab_size": store.vocab_size}, "objective": objective,
-            "data": {"store": str(store.path)}, "tokens": 10**9, "batch_sequences": SEQUENCES,
-        }, name)
+    for name, run in runs(store).items():
         made[name] = run.batch_tokens, Examples.of(run, store).at
     return made
 
@@ -112,16 +130,24 @@ def main() -> None:
                 for threads in sorted({1, cores}):
                     speed = tokens_per_second(tokens, make, threads, arguments.seconds)
                     times.setdefault((name, threads), []).append(speed)
+        few = {"batch_sequences": TRAINED, "tokens": STEPS * TRAINED * LENGTH,
+               "logging": {"every_steps": STEPS // 5}, "evaluation": {"sequences": 2},
+               "schedule": {"kind": "wsd", "warmup_steps": 1}}
+        shares = {name: waited(run, store, Path(folder, "runs", name.replace(" ", "-")))
+                  for name, run in runs(store, **few).items()}
     speeds = {key: median(values) / 1e6 for key, values in times.items()}
     print(f"millions of tokens a second, {LENGTH} a sequence, {SEQUENCES} sequences a batch")
-    print(f"{'':24}{'1 core':>10}{f'{cores} cores':>10}{'ratio':>8}")
+    print(f"{'':24}{'1 core':>10}{f'{cores} cores':>10}{'ratio':>8}{'waited':>9}")
     figures = {}
     for name in made:
         one, all_of_them = speeds[name, 1], speeds[name, cores]
         ratio = all_of_them / speeds["rows copied", cores]
-        print(f"{name:24}{one:10.1f}{all_of_them:10.1f}{ratio:8.3f}")
+        share = f"{shares[name]:9.2%}" if name in shares else ""
+        print(f"{name:24}{one:10.1f}{all_of_them:10.1f}{ratio:8.3f}{share}")
         figures[name] = {"one_core": round(one, 2), "all_cores": round(all_of_them, 2),
                          "ratio_to_copying": round(ratio, 4)}
+        if name in shares:
+            figures[name]["share_of_training_waited"] = round(shares[name], 5)
     if arguments.json is not None:
         content = {"length": LENGTH, "sequences": SEQUENCES, "cores": cores,
                    "rounds": arguments.rounds, "millions_of_tokens_a_second": figures}

@@ -146,16 +146,15 @@ def list_sources(
 
     rows: list[dict[str, Any]] = []
     for known in sources.KNOWN:
-        size, problem = None, None
+        size, note, problem = None, "", None
         try:
-            if known.corpus:
-                known.find(known.pattern)
             size = known.text_bytes() if known.text_bytes else None
+            note = known.find(known.pattern).note if known.corpus else ""
         except UserError as error:
             problem = str(error)
-        rows.append({"source": known.pattern, "text": known.text, "bytes": size,
+        rows.append({"source": known.pattern, "text": known.text, "bytes": size, "note": note,
                      "licence": known.licence, "problem": problem})
-    rows.append({"source": PATTERN, "bytes": None, "licence": "none", "problem": None,
+    rows.append({"source": PATTERN, "bytes": None, "licence": "none", "note": "", "problem": None,
                  "text": f"a language of known entropy, made up as it is read; KIND is one of "
                          f"{', '.join(KINDS)}"})
     if as_json:
@@ -165,7 +164,8 @@ def list_sources(
         size = f"{row['bytes'] / 1e6:.1f} MB, " if row["bytes"] else ""
         out.print(row["source"], style="bold", markup=False)
         out.print(f"    {row['text']}; {size}licence: {row['licence']}", markup=False)
-        out.print(f"    {row['problem'] or 'works here'}", markup=False)
+        note = f", {row['note']}" if row["note"] else ""
+        out.print(f"    {row['problem'] or 'works here' + note}", markup=False)
 
 
 @app.command()

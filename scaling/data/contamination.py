@@ -7,8 +7,6 @@ never found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +14,9 @@ from scaling.data.words import UInt64, WordHashes, runs
 
 RUN_WORDS = 13
 
-_SPARSE_BITS = 4  # so that the table has sixteen bits for each hash, and is mostly zeros
+_SPARSE_BITS = 4  # so that a table has sixteen bits for each hash, and is mostly zeros
+_MOST_BITS = 31  # of a place: what bounds the memory of the tables, 0.5 GB
+_TABLES = 2
 _TOGETHER = 2**20  # hashes entered at once
 _BYTE = np.uint64(3)  # the place of a bit without its last three digits is that of its byte
 
@@ -26,34 +26,44 @@ def document_runs(text: str, hashes: WordHashes) -> UInt64:
     return np.unique(runs(hashes.of(text), RUN_WORDS))
 
 
-def bit_table(ascending: UInt64) -> NDArray[np.uint8]:
-    """A bit for each value of the leading bits of a hash, set where some hash begins so.
+def empty_tables(hashes: int) -> NDArray[np.uint8]:
+    """Two tables of a bit for each value of some bits of a hash: a filter of Bloom (1970).
 
-    Of the hashes that are not among `ascending`, fifteen of sixteen or more meet a zero.
+    Of other hashes than those entered at least 255 of 256 meet a zero in one of them, unless there
+    are more than 2**27 hashes (the runs of some 0.8 GB of text): then the tables stay at 256 MB
+    each, and more meet ones in both.
+
+    Args:
+        hashes: how many are going to be entered at most.
+
+    Returns:
+        Shape [2, bytes].
     """
-    bits = max(10, len(ascending).bit_length() + _SPARSE_BITS)
-    table = np.zeros(2**(bits - 3), np.uint8)
-    for start in range(0, len(ascending), _TOGETHER):
-        place = ascending[start:start + _TOGETHER] >> np.uint64(64 - bits)
-        np.bitwise_or.at(table, place >> _BYTE, _bit(place))
-    return table
+    bits = min(max(10, hashes.bit_length() + _SPARSE_BITS), _MOST_BITS)
+    return np.zeros((_TABLES, 2**(bits - 3)), np.uint8)
 
 
-def common(hashes: UInt64, ascending: UInt64, table: NDArray[np.uint8]) -> UInt64:
-    """Those of the hashes that are among `ascending`, whose `bit_table` is given."""
-    bits = (8 * len(table)).bit_length() - 1
-    place = hashes >> np.uint64(64 - bits)
-    likely: UInt64 = hashes[(table[place >> _BYTE] & _bit(place)) != 0]
-    if not likely.size:  # so that an empty `ascending` is not looked into
-        return likely
-    found = np.minimum(np.searchsorted(ascending, likely), len(ascending) - 1)
-    present: UInt64 = likely[ascending[found] == likely]
-    return present
+def enter(hashes: UInt64, tables: NDArray[np.uint8]) -> None:
+    """Set the bits of the hashes."""
+    for start in range(0, len(hashes), _TOGETHER):
+        some = hashes[start:start + _TOGETHER]
+        for number in range(_TABLES):
+            place = _place(some, number, tables)
+            np.bitwise_or.at(tables[number], place >> _BYTE, _bit(place))
 
 
-def union(ascending: Sequence[UInt64]) -> UInt64:
-    """The distinct values of several arrays, ascending."""
-    return np.unique(np.concatenate([*ascending, np.zeros(0, np.uint64)]))
+def perhaps_entered(hashes: UInt64, tables: NDArray[np.uint8]) -> UInt64:
+    """Those of the hashes whose bits are set: all that were entered, and few others."""
+    for number in range(_TABLES):
+        place = _place(hashes, number, tables)
+        hashes = hashes[(tables[number][place >> _BYTE] & _bit(place)) != 0]
+    return hashes
+
+
+def _place(hashes: UInt64, number: int, tables: NDArray[np.uint8]) -> UInt64:
+    """The leading bits of a hash for the first table, those that follow them for the second."""
+    bits = (8 * tables.shape[1]).bit_length() - 1
+    return hashes << np.uint64(number * bits) >> np.uint64(64 - bits)
 
 
 def _bit(place: UInt64) -> NDArray[np.uint8]:

@@ -10,7 +10,13 @@ from scaling.config import Config, content_hash
 from scaling.config.base import Count, Fraction, Index, field_error
 from scaling.data.special import Special
 from scaling.data.synthetic import AnyLanguage, Entropy
-from scaling.data.tokenizers import SMALLEST_VOCABULARY, DType, Kind, dtype_name
+from scaling.data.tokenizers import (
+    LARGEST_VOCABULARY,
+    SMALLEST_VOCABULARY,
+    DType,
+    Kind,
+    dtype_name,
+)
 
 LAYOUT = 2
 """Raised when a folder written today could no longer be read by yesterday's code."""
@@ -61,11 +67,13 @@ class Options(Config):
             raise field_error("vocab_size", f"is {self.vocab_size}, and the vocabulary is given "
                               "by the tokenizer's file, or by the language; leave it out")
         smallest = SMALLEST_VOCABULARY if self.tokenizer == "bpe" else 1
-        if self.tokenizer in Learnt and (self.vocab_size or 0) < smallest:
+        if self.tokenizer in Learnt and not (
+            smallest <= (self.vocab_size or 0) <= LARGEST_VOCABULARY
+        ):
             given = "missing" if self.vocab_size is None else f"{self.vocab_size}"
             raise ValueError(f"vocab_size is {given}; a {self.tokenizer.replace('bpe', 'BPE')} "
-                             f"needs one of at least {smallest}, for example 4096 "
-                             "(--vocab-size 4096)")
+                             f"needs one of at least {smallest} and at most {LARGEST_VOCABULARY}, "
+                             "for example 4096 (--vocab-size 4096)")
         return self
 
     @model_validator(mode="after")

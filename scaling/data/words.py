@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 UInt64 = NDArray[np.uint64]
 
 _WORD = re.compile(r"\w+")
-_REMEMBERED = 2**20  # words whose hash is kept
+_REMEMBERED, _LONGEST = 2**18, 64  # words whose hash is kept, and their characters
 _BASE = np.array(0x9E3779B97F4A7C15, np.uint64)  # odd: no power of it is zero
 # The finaliser of MurmurHash3 (Appleby 2011), which spreads every bit over all.
 _FIRST, _SECOND = np.array([0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53], np.uint64)
@@ -24,7 +24,8 @@ class _Known(dict[str, int]):
 
     def __missing__(self, word: str) -> int:
         number = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-        self[word] = number
+        if len(word) <= _LONGEST:
+            self[word] = number
         return number
 
 

@@ -323,7 +323,7 @@ def test_damaged_work_is_done_again(tmp_path, monkeypatch, small_pieces):
     work = next(tmp_path.glob(".store.work-*"))
     shard = sorted((work / "store").glob("train-*.bin"))[1]
     shard.write_bytes(b"x" + shard.read_bytes()[1:])
-    (work / "scan-00002.sizes.npy").unlink()
+    (work / "scan-00002.sizes-0.npy").unlink()
     (work / "tokens-00003.json").write_text("{")
     store = prepare(source, "byte", None, tmp_path / "store", 0.2, workers=1)
     assert files_of(store) == files_of(expected)
@@ -408,6 +408,7 @@ def test_the_store_is_readable_by_those_the_umask_allows(tmp_path):
     ("word", None, 0.1, None, "tokenizer: input should be 'byte', 'bpe'"),
     ("bpe", None, 0.1, None, "vocab_size is missing; a BPE needs one of at least 257"),
     ("bpe", 100, 0.1, None, "vocab_size is 100; a BPE needs one of at least 257"),
+    ("unigram", 5 * 10**9, 0.1, None, "vocab_size is 5000000000; .* and at most 1048576"),
     ("bpe", 0, 0.1, None, "vocab_size: .*greater than 0"),
     ("byte", 300, 0.1, None, "vocab_size = 300, and bytes have 257"),
     ("byte", None, 0.0, None, "validation_fraction: .*greater than 0"),

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scaling.data import deduplicate
+from scaling.data.contamination import empty_tables, enter, perhaps_entered
 from scaling.data.deduplicate import BANDS, ROWS, band_hashes, later_ones, sorted_keys
 from scaling.data.prepare import prepare
 from scaling.data.store import TokenStore
@@ -60,7 +62,8 @@ def test_runs_are_equal_where_the_words_are():
 
 @pytest.mark.parametrize("held", [1, 7, 10**6])
 def test_later_ones_are_found_whatever_is_sorted_at_once(monkeypatch, held):
-    monkeypatch.setattr("scaling.data.deduplicate._HELD", held)
+    for module in ("deduplicate", "ranges"):
+        monkeypatch.setattr(f"scaling.data.{module}.HELD", held)
     draw = np.random.default_rng(0)
     # Equal first words with other second ones, over the whole range of a uint64.
     pieces = [draw.integers(0, 5, (2, size), np.uint64) * np.uint64(2**62 - 1)
@@ -79,6 +82,69 @@ def test_later_ones_are_found_whatever_is_sorted_at_once(monkeypatch, held):
     assert 10 < len(expected) < 60
 
 
+def test_a_key_that_comes_again_and_again_is_not_held_each_time(monkeypatch):
+    held, size, sorted_at_once = 200, 50, []
+    for module in ("deduplicate", "ranges"):
+        monkeypatch.setattr(f"scaling.data.{module}.HELD", held)
+    sort = deduplicate._later
+
+    def later(seen, blocks):
+        sorted_at_once.append(seen.shape[1] + sum(len(places) for *_, places in blocks))
+        return sort(seen, blocks)
+
+    monkeypatch.setattr(deduplicate, "_later", later)
+    draw = np.random.default_rng(0)
+    keys = draw.integers(0, 2**64, (2, 4000), np.uint64)
+    keys[:, draw.random(4000) < 0.9] = np.uint64(2**63)
+    blocks = [sorted_keys(keys[:, start:start + size]) for start in range(0, 4000, size)]
+    found = sorted(size * block + place
+                   for block, places in later_ones([lambda b=b: b for b in blocks])
+                   for place in places.tolist())
+    again = np.flatnonzero(keys[0] == 2**63)[1:]
+    assert found == again.tolist()
+    assert max(sorted_at_once) < 2 * held
+    assert len(again) > 3000
+
+
+@pytest.mark.parametrize(("most_bits", "others"), [(31, 1 / 256), (10, 1.0)])
+def test_tables_let_all_through_that_was_entered_and_few_others(monkeypatch, most_bits, others):
+    monkeypatch.setattr("scaling.data.contamination._MOST_BITS", most_bits)
+    draw = np.random.default_rng(0)
+    entered, other = draw.integers(0, 2**64, (2, 30_000), np.uint64)
+    tables = empty_tables(len(entered))
+    assert tables.shape == (2, 2**most_bits // 8 if most_bits < 31 else 2**16)
+    for some in np.split(entered, 3):
+        enter(some, tables)
+    assert np.array_equal(perhaps_entered(entered, tables), entered)
+    through = perhaps_entered(other, tables)
+    assert np.isin(through, other).all()
+    assert len(through) / len(other) <= others
+    assert not len(perhaps_entered(entered, empty_tables(len(entered))))
+
+
+def test_how_much_is_held_changes_nothing(tmp_path, monkeypatch):
+    """A corpus in many blocks and ranges gives the store of one that is looked at whole."""
+    texts = sentences(300, 60)
+    near = [text.replace(text.split()[30], "other", 1) for text in texts[:50]]
+    # One run of 13 words each, so that no second one makes up for a run that is lost.
+    quoting = [" ".join([text, *texts[number].split()[40:53]])
+               for number, text in enumerate(sentences(200, 20, 1))]
+    source = corpus(tmp_path, [*texts, *near, *quoting, *texts[:9]])
+    options = {"test_fraction": 0.3, "deduplicate": "near", "contamination": "drop"}
+    whole = prepare(source, "byte", None, tmp_path / "whole", 0.2, **options)
+    for name, bound in (("deduplicate.HELD", 90), ("ranges.HELD", 90), ("prepare.scan._RUNS", 300),
+                        ("prepare.scan._DOCUMENTS", 40), ("prepare.contaminated.HELD", 20),
+                        ("prepare.contaminated._BLOCK", 50), ("prepare.tokenizing._BLOCK", 16)):
+        monkeypatch.setattr(f"scaling.data.{name}", bound)
+    cut = prepare(source, "byte", None, tmp_path / "cut", 0.2, **options)
+    assert cut.manifest == whole.manifest
+    for file in sorted(whole.manifest.files()):
+        assert (cut.path / file).read_bytes() == (whole.path / file).read_bytes()
+    assert cut.manifest.duplicates == 9
+    assert cut.manifest.near_duplicates > 20
+    assert cut.manifest.contaminated > 30
+
+
 @pytest.mark.parametrize("similarity", [0.5, 0.8, 0.9])
 def test_near_duplicates_collide_as_minhash_says(similarity):
     """The share of pairs that agree in a band, and in any, against the Jaccard index that the
@@ -95,7 +161,7 @@ def test_near_duplicates_collide_as_minhash_says(similarity):
         draw.shuffle(common)
     a, b = (shingles(text, 5) for text in texts[:2])
     index = len(a & b) / len(a | b)
-    bands = np.concatenate(list(band_hashes(texts)), axis=1)
+    bands = np.concatenate(list(band_hashes(texts, WordHashes())), axis=1)
     same = bands[:, ::2] == bands[:, 1::2]
     for found, expected, count in (
         (same.mean(), index**ROWS, pairs * BANDS),

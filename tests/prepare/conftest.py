@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 from functools import cache
 
 import numpy as np
 import pytest
+
+from tests.prepare.cases import EOS, PAD, SENTINELS
 
 MISSING = [name for name in ("tensorflow_datasets", "seqio") if not importlib.util.find_spec(name)]
 
@@ -99,3 +102,31 @@ def tasks():
     from scaling.data import tasks
 
     return tasks
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """Documents of one to sixty words."""
+    draw = random.Random(0)
+    words = ["red", "car", "love", "this", "été", "house", "a", "new"]
+    return [" ".join(draw.choices(words, k=draw.randint(1, 60))) for _ in range(40)]
+
+
+@pytest.fixture(scope="session")
+def model(texts, tmp_path_factory):
+    """A SentencePiece model of these texts."""
+    import sentencepiece
+
+    path = tmp_path_factory.mktemp("model") / "toy.model"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=str(path.with_suffix("")), vocab_size=26,
+        pad_id=PAD, eos_id=EOS, unk_id=2, bos_id=-1, minloglevel=2)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vocabularies(tasks, model):
+    """seqio's bytes, and a SentencePiece model of ours, both with T5's sentinels."""
+    seqio = tasks.seqio
+    return {"bytes": seqio.ByteVocabulary(SENTINELS),
+            "sentencepiece": seqio.SentencePieceVocabulary(str(model), SENTINELS)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from itertools import product
 
@@ -13,31 +12,9 @@ from scaling.config.spans import span_lengths
 from scaling.objectives.noise.prefix import split_at_prefix
 from scaling.objectives.noise.random import sequence_keys
 from scaling.objectives.noise.spans import corrupt_spans, noise_mask
+from tests.prepare.cases import EOS, PAD, SENTINELS, text_and_mask, without_end
 
 INPUTS = 64
-EOS, PAD = 1, 0
-SENTINELS = 100
-
-
-@pytest.fixture(scope="module")
-def texts():
-    draw = random.Random(0)
-    words = ["red", "car", "love", "this", "été", "house", "a", "new"]
-    return [" ".join(draw.choices(words, k=draw.randint(1, 60))) for _ in range(40)]
-
-
-@pytest.fixture(scope="module")
-def vocabularies(tasks, texts, tmp_path_factory):
-    """seqio's bytes, and a SentencePiece model of ours, both with T5's sentinels."""
-    import sentencepiece
-
-    folder = tmp_path_factory.mktemp("model")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_prefix=str(folder / "toy"), vocab_size=26,
-        pad_id=PAD, eos_id=EOS, unk_id=2, bos_id=-1, minloglevel=2)
-    seqio = tasks.seqio
-    return {"bytes": seqio.ByteVocabulary(SENTINELS),
-            "sentencepiece": seqio.SentencePieceVocabulary(str(folder / "toy.model"), SENTINELS)}
 
 
 @pytest.fixture(scope="module", params=["bytes", "sentencepiece"])
@@ -64,29 +41,6 @@ def examples(tasks, texts, vocabulary, tmp_path_factory):
         return list(dataset.as_numpy_iterator())
 
     return get
-
-
-def without_end(ids: np.ndarray) -> list[int]:
-    """The tokens before the eos that ends them."""
-    *tokens, end = ids[ids != PAD].tolist()
-    assert end == EOS
-    return tokens
-
-
-def text_and_mask(inputs: list[int], targets: list[int], sentinels: list[int]):
-    """What was there before the noise, read off the two sides by hand."""
-    spans: dict[int, list[int]] = {}
-    for token in targets:
-        if token in sentinels:
-            spans[token] = span = []
-        else:
-            span.append(token)
-    text, mask = [], []
-    for token in inputs:
-        put = spans[token] if token in sentinels else [token]
-        text += put
-        mask += [token in sentinels] * len(put)
-    return text, mask
 
 
 @pytest.mark.parametrize(("given", "expected"), [
@@ -127,7 +81,7 @@ def test_span_corruption_token_by_token(examples, vocabulary, texts):
     rebuilt: list[int] = []
     for number, example in enumerate(found):
         inputs, targets = example["encoder_input_tokens"], example["decoder_target_tokens"]
-        text, mask = text_and_mask(without_end(inputs), without_end(targets), sentinels)
+        text, mask = text_and_mask(inputs, targets, sentinels)
         last = number == len(found) - 1
         assert len(text) == text_length or last
         if not last:
@@ -178,15 +132,3 @@ def test_prefix_lm_token_by_token(examples, vocabulary, texts):
             assert not tokens[len(both):].any()
         rebuilt += text
     assert rebuilt == [token for text in texts for token in vocabulary.encode(text)]
-
-
-def test_lm_holds_the_same_windows_as_a_store(examples, vocabulary, texts):
-    width = 32
-    found = examples("full_lm", "LMFeatureConverter", targets=width)
-    theirs = {tuple(example["decoder_target_tokens"].tolist()) for example in found}
-    stream = np.array([token for text in texts for token in (*vocabulary.encode(text), EOS)])
-    whole = len(stream) // width
-    ours = {tuple(row) for row in stream[: whole * width].reshape(-1, width).tolist()}
-    rest = stream[whole * width:]
-    assert theirs == ours | {(*rest.tolist(), *[PAD] * (width - len(rest)))}
-    assert len(found) == whole + 1

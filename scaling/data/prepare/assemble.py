@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaling.data.manifest import Shard, Split
-from scaling.data.prepare.work import STORE, Step, written
+from scaling.data.prepare.work import STORE, Step, npy_header, written
 
 
 def assemble(
@@ -38,13 +37,14 @@ def assemble(
             index_sha256.update(content)
             file.write(content)
 
-        write(_header(documents + 1))
+        write(npy_header(np.dtype("<u8"), (documents + 1,)))
         write(np.zeros(1, "<u8").tobytes())
         end = np.uint64(0)
         for step, part in held:
-            offsets = end + np.cumsum(step.load(part["lengths"]), dtype="<u8")
-            write(offsets.astype("<u8").tobytes())
-            end = offsets[-1]
+            for lengths in part["lengths"]:
+                offsets = end + np.cumsum(step.load(lengths), dtype="<u8")
+                write(offsets.astype("<u8").tobytes())
+                end = offsets[-1]
     return Split(
         shards=shards,
         sha256=_sha256([work / STORE / shard.file for shard in shards], shards[0].sha256),
@@ -54,15 +54,6 @@ def assemble(
         tokens=sum(shard.tokens for shard in shards),
         bytes=sum(part["bytes"] for _, part in held),
     )
-
-
-def _header(length: int) -> bytes:
-    """What numpy writes before an array of so many uint64."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<u8", "fortran_order": False, "shape": (length,)}
-    )
-    return header.getvalue()
 
 
 def _sha256(paths: Sequence[Path], first: str) -> str:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scaling.data.contamination import bit_table, common, document_runs, union
+from scaling.data.contamination import document_runs, empty_tables, enter, perhaps_entered
 from scaling.data.manifest import SPLITS
 from scaling.data.prepare.reading import Chosen
 from scaling.data.prepare.select import CONTAMINATED, Scanned, read_fates
 from scaling.data.prepare.work import Step
 from scaling.data.prepare.workers import PieceProgress, Tell
+from scaling.data.ranges import HELD, among, next_range, range_ends, union
 from scaling.data.words import UInt64, WordHashes
 
-_TEST = SPLITS.index("test")
-_HELD = 2**20  # hashes found that are kept with their repetitions
+_TRAIN, _TEST = SPLITS.index("train"), SPLITS.index("test")
+_BLOCK = 2**19  # hashes found that are written at once
 
 
 @dataclass(frozen=True)
@@ -29,54 +29,90 @@ class LookTask:
     chosen: Chosen
     step: Step
     wanted: Step
-    """What `wanted_runs` wrote."""
+    """What `enter_wanted` wrote."""
 
 
-def wanted_runs(scanned: Sequence[Scanned], fates: Path, step: Step) -> dict[str, Any]:
-    """Write the runs of words of the test split, and the table that is asked first.
-
-    Holds some 24 bytes for each run: a test split of 1 GB takes 5 GB.
-    """
-    runs = union([
-        np.unique(each.step.load("runs")[_in_test(each, fates)]) for each in scanned
-    ])
-    return step.finish({}, step.save(runs=runs, table=bit_table(runs)))
+def enter_wanted(scanned: Sequence[Scanned], fates: Path, step: Step) -> dict[str, Any]:
+    """Write tables of the runs of words of the test split: 4 to 8 bytes for each run, up to 0.5 GB,
+    which all workers share."""
+    tables = empty_tables(sum(len(each.load("runs")) for each in scanned))
+    for each in scanned:
+        in_test = read_fates(fates, each) == _TEST
+        enter(each.load("runs")[in_test[each.load("run_places")]], tables)
+    return step.finish({}, step.save(tables=tables))
 
 
 def look(task: LookTask, tell: Tell) -> dict[str, Any]:
-    """Write which of the wanted runs are in the train documents of a piece."""
-    runs, table = (np.asarray(task.wanted.load(kind)) for kind in ("runs", "table"))
+    """Write which runs of the train documents of a piece are perhaps wanted, in ascending blocks.
+
+    Files of the step: `found-0`, `found-1` ..., as many as the result's `blocks`.
+    """
+    tables = np.asarray(task.wanted.load("tables"))
     hashes = WordHashes()
+    files: dict[str, str] = {}
     found: list[UInt64] = []
     held = 0
+
+    def write() -> None:
+        nonlocal held
+        files.update(task.step.save(**{f"found-{len(files)}": union(found)}))
+        found.clear()
+        held = 0
+
     for fate, text, _ in task.chosen.texts(PieceProgress(task.chosen.piece.size, tell)):
-        if fate == SPLITS.index("train"):
-            found.append(common(document_runs(text, hashes), runs, table))
-            held += len(found[-1])
-            if held > _HELD:
-                found, held = [union(found)], 0
-    return task.step.finish({}, task.step.save(found=union(found)))
+        if fate == _TRAIN:
+            some = perhaps_entered(document_runs(text, hashes), tables)
+            if not len(some):  # even an empty array takes memory
+                continue
+            found.append(some)
+            held += len(some)
+            if held >= _BLOCK:
+                write()
+    write()
+    return task.step.finish({"blocks": len(files)}, files)
 
 
 def contaminated(
-    scanned: Sequence[Scanned], looked: Sequence[Step], fates: Path, drop: bool
+    scanned: Sequence[Scanned],
+    looked: Sequence[tuple[Step, int]],
+    path: Path,
+    drop: bool,
 ) -> int:
-    """Count the test documents that have a run that was found, and mark them if asked to."""
-    found = union([step.load("found") for step in looked])
+    """Count the test documents of which some run was found, and mark them if asked to.
+
+    Runs are held for one range of their values at a time: some 0.2 GB, whatever the corpus.
+
+    Args:
+        scanned: the blocks of the corpus.
+        looked: steps of `look` with the number of their blocks.
+        path: the fates.
+        drop: whether the documents lose their place in the test split.
+    """
+    blocks = [(step, f"found-{number}") for step, count in looked for number in range(count)]
+    starts, own_starts = [0] * len(blocks), [0] * len(scanned)
+    fates = np.memmap(path, np.uint8, "r+")
+    for end in range_ends(sum(len(step.load(kind)) for step, kind in blocks)):
+        found = np.zeros(0, np.uint64)
+        held: list[UInt64] = []
+        count = 0
+        for number, (step, kind) in enumerate(blocks):
+            ascending = step.load(kind)
+            here = next_range(starts, number, ascending, end)
+            held.append(np.array(ascending[here]))
+            count += len(held[-1])
+            if count >= HELD or number == len(blocks) - 1:
+                found, held, count = union([found, *held]), [], 0
+        for number, each in enumerate(scanned):
+            ascending = each.load("runs")
+            here = next_range(own_starts, number, ascending, end)
+            places = each.load("run_places")[here][among(ascending[here], found)]
+            own = fates[each.first:each.first + each.documents]
+            own[places[own[places] == _TEST]] = CONTAMINATED
     total = 0
     for each in scanned:
-        mine = _in_test(each, fates) & np.isin(each.step.load("runs"), found)
-        places = np.unique(each.step.load("run_places")[mine])
-        total += len(places)
-        if drop and len(places):
-            own = np.memmap(fates, np.uint8, "r+", offset=each.first, shape=(each.documents,))
-            own[places] = CONTAMINATED
+        own = fates[each.first:each.first + each.documents]
+        marked = own == CONTAMINATED
+        total += int(marked.sum())
+        if not drop:
+            own[marked] = _TEST
     return total
-
-
-def _in_test(scanned: Scanned, fates: Path) -> NDArray[np.bool_]:
-    """Which of the runs of a scanned piece are of documents that went to the test split."""
-    chosen: NDArray[np.bool_] = (read_fates(fates, scanned) == _TEST)[
-        scanned.step.load("run_places")
-    ]
-    return chosen

@@ -13,6 +13,7 @@ from scaling.data.manifest import LAYOUT, Manifest, Options
 from scaling.data.prepare.making import Making, Progress
 from scaling.data.prepare.pieces import find_corpus
 from scaling.data.prepare.reading import changed
+from scaling.data.prepare.work import LAYOUT as WORK_LAYOUT
 from scaling.data.prepare.work import STORE
 from scaling.data.prepare.workers import WorkerDied, default_workers
 from scaling.data.sources import sha256_of
@@ -85,7 +86,7 @@ def prepare(
         # Another process may have made it in the meantime.
         if (store := _already_prepared(out, recipe)) is not None:
             return store
-        work = _work_folder(out, content_hash([LAYOUT, recipe])[:16])
+        work = _work_folder(out, content_hash([LAYOUT, WORK_LAYOUT, recipe])[:16])
         making = Making(corpus, chosen, tokenizer, out, work, workers, report)
         try:
             with blame(out):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from scaling.data.folders import blame
 from scaling.data.manifest import SPLITS, Options, Split
 from scaling.data.prepare.assemble import assemble
-from scaling.data.prepare.contaminated import LookTask, contaminated, look, wanted_runs
+from scaling.data.prepare.contaminated import LookTask, contaminated, enter_wanted, look
 from scaling.data.prepare.pieces import Corpus, Piece
 from scaling.data.prepare.reading import Chosen
 from scaling.data.prepare.scan import ScanTask, scan
@@ -58,9 +58,8 @@ class Making:
 
     def store(self) -> dict[str, Any]:
         """Write all files of the store but the manifest; return what it says of them."""
-        scanned, not_utf8 = self._select()
         fates = self.work / "fates"
-        pieces = [Chosen(each.piece, fates, each.first, each.documents) for each in scanned]
+        scanned, pieces, not_utf8 = self._select(fates)
         contamination = self._contamination(scanned, pieces)
         counts = count_fates(fates, scanned)
         self._check_splits(counts.fates)
@@ -79,8 +78,9 @@ class Making:
             "not_utf8": not_utf8,
         }
 
-    def _select(self) -> tuple[list[Scanned], int]:
-        """Scan the corpus and decide the fate of each document.
+    def _select(self, fates: Path) -> tuple[list[Scanned], list[Chosen], int]:
+        """Scan the corpus and decide the fate of each document: the blocks, the pieces, and the
+        documents that were not UTF-8.
 
         With `max_bytes` no more of a source is scanned than is needed to know that it is reached.
         """
@@ -93,18 +93,22 @@ class Making:
             tasks = [ScanTask(piece, self.options, step)
                      for piece, step in zip(pieces, steps, strict=False)]
             results = self._run("scanning", scan, tasks)
-            scanned, first = [], 0
+            scanned: list[Scanned] = []
+            chosen: list[Chosen] = []
+            first = 0
             for piece, step, result in zip(pieces, steps, results, strict=False):
-                scanned.append(Scanned(piece, step, first, result["documents"]))
-                first += result["documents"]
+                chosen.append(Chosen(piece, fates, first, sum(result["documents"])))
+                for block, documents in enumerate(result["documents"]):
+                    scanned.append(Scanned(piece, step, block, first, documents))
+                    first += documents
             self.report("choosing documents", 0.0, 0.0)
-            reached = select(self.corpus, scanned, self.options, self.work / "fates", self.out)
+            reached = select(self.corpus, scanned, self.options, fates, self.out)
             if reached or wanted >= len(pieces):
                 break
             wanted *= 2
         if not first:
             raise UserError(f"{self.corpus.name}: there is no text in its files")
-        return scanned, sum(result["not_utf8"] for result in results)
+        return scanned, chosen, sum(result["not_utf8"] for result in results)
 
     def _contamination(
         self, scanned: Sequence[Scanned], pieces: Sequence[Chosen]
@@ -112,10 +116,13 @@ class Making:
         if self.options.contamination == "off":
             return None
         wanted = Step(self.work, self.out, "wanted")
-        wanted_runs(scanned, self.work / "fates", wanted)
+        enter_wanted(scanned, self.work / "fates", wanted)
         tasks = [LookTask(piece, self._step("look", piece.piece), wanted) for piece in pieces]
-        self._run("looking for contamination", look, tasks)
-        return contaminated(scanned, [task.step for task in tasks], self.work / "fates",
+        results = self._run("looking for contamination", look, tasks)
+        self.report("matching contamination", 0.0, 0.0)
+        looked = [(task.step, result["blocks"])
+                  for task, result in zip(tasks, results, strict=True)]
+        return contaminated(scanned, looked, self.work / "fates",
                             drop=self.options.contamination == "drop")
 
     def _check_splits(self, fates: dict[int, int]) -> None:

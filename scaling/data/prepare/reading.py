@@ -29,7 +29,7 @@ class Chosen:
         Raises:
             UserError: there are other documents than before.
         """
-        fates = np.fromfile(self.fates, np.uint8, self.documents, offset=self.first).tolist()
+        fates = np.fromfile(self.fates, np.uint8, self.documents, offset=self.first).tobytes()
         texts = self.piece.texts()
         for fate in fates:
             text = next(texts, None)

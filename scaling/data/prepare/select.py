@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +28,20 @@ Fates = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Scanned:
-    """A piece and what its scan found."""
+    """A block of documents of a piece, and what was found in it."""
 
     piece: Piece
     step: Step
+    """Of the scan of the piece."""
+    block: int
+    """Number among the blocks of the piece."""
     first: int
-    """Place of its first document among those of all pieces."""
+    """Place of its first document in the corpus."""
     documents: int
+
+    def load(self, kind: str) -> NDArray[Any]:
+        """An array that `scan` wrote, mapped into memory."""
+        return self.step.load(f"{kind}-{self.block}")
 
 
 def select(
@@ -64,7 +72,7 @@ def select(
             _drop_repetitions(scanned, fates, band)
     kept = [0] * len(corpus.sources)
     for each, fate in zip(scanned, fates, strict=True):
-        kept[each.piece.source_number] += int(each.step.load("sizes")[fate == _UNKNOWN].sum())
+        kept[each.piece.source_number] += int(each.load("sizes")[fate == _UNKNOWN].sum())
     total = min(size / share for size, share in zip(kept, corpus.shares, strict=True))
     if options.max_bytes is not None:
         total = min(total, options.max_bytes)
@@ -74,7 +82,7 @@ def select(
     for each, fate in zip(scanned, fates, strict=True):
         source = each.piece.source_number
         keys = np.empty((2, each.documents), np.uint64)
-        keys[:, each.step.load("places")] = each.step.load("keys")
+        keys[:, each.load("places")] = each.load("keys")
         if corpus.is_mix:
             # The upper half of the second word: it has no part in the choice of the split.
             share = total * corpus.shares[source] / max(kept[source], 1)
@@ -82,7 +90,7 @@ def select(
             fate[beyond & (fate == _UNKNOWN)] = LEFT_OUT
         wanted = fate == _UNKNOWN
         if options.max_bytes is not None:
-            sizes = np.where(wanted, each.step.load("sizes"), 0)
+            sizes = np.where(wanted, each.load("sizes"), 0)
             over = np.flatnonzero(np.cumsum(sizes) > left[source])
             if source in reached or len(over):
                 first = 0 if source in reached else int(over[0])
@@ -99,18 +107,18 @@ def _drop_repetitions(
     """Mark what repeats an earlier document: exactly, or in one band of its hashes."""
     dropped = DUPLICATE if band is None else NEAR_DUPLICATE
 
-    def opener(step: Step) -> Keys:
+    def opener(each: Scanned) -> Keys:
         if band is None:
-            return lambda: (step.load("keys"), step.load("places"))
-        return lambda: (step.load("bands")[band:band + 1], step.load("band_places")[band])
+            return lambda: (each.load("keys"), each.load("places"))
+        return lambda: (each.load("bands")[band:band + 1], each.load("band_places")[band])
 
-    for piece, places in later_ones([opener(each.step) for each in scanned]):
-        fate = fates[piece]
+    for block, places in later_ones([opener(each) for each in scanned]):
+        fate = fates[block]
         fate[places[fate[places] == _UNKNOWN]] = dropped
 
 
 def read_fates(path: Path, scanned: Scanned) -> Fates:
-    """The fates of the documents of one piece, shape [documents]."""
+    """The fates of the documents of one block, shape [documents]."""
     return np.fromfile(path, np.uint8, scanned.documents, offset=scanned.first)
 
 
@@ -129,5 +137,5 @@ def count_fates(path: Path, scanned: Sequence[Scanned]) -> Counts:
     for each in scanned:
         fate = read_fates(path, each)
         counts += np.bincount(fate, minlength=len(counts))
-        train_bytes += int(each.step.load("sizes")[fate == SPLITS.index("train")].sum())
+        train_bytes += int(each.load("sizes")[fate == SPLITS.index("train")].sum())
     return Counts(dict(enumerate(counts.tolist())), train_bytes)

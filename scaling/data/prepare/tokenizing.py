@@ -26,6 +26,7 @@ SAMPLE_BYTES = 10**9
 
 _BATCH_BYTES = 2**22  # of text tokenized at once: what bounds the memory
 _BATCH_DOCUMENTS = 2**12
+_BLOCK = 2**20  # lengths of documents that are held
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def tokenize(task: TokenizeTask, tell: Tell) -> dict[str, Any]:
 
     Returns:
         For each split that has documents of the piece: `file`, `sha256`, `tokens`, `documents`,
-        `bytes` and `lengths`, the file with the tokens of each document.
+        `bytes` and `lengths`, the files with the tokens of each document.
     """
     tokenizer = _load(task.kind, task.tokenizer, task.special)
     eos = np.array(tokenizer.eos, token_dtype(tokenizer.vocab_size)).tobytes()
@@ -67,7 +68,8 @@ def tokenize(task: TokenizeTask, tell: Tell) -> dict[str, Any]:
     paths = [task.step.work / STORE / name for name in names]
     with ExitStack() as stack:
         files = [stack.enter_context(written(path, task.step.out)) for path in paths]
-        writers = [_Shard(file, eos) for file in files]
+        writers = [_Shard(file, eos, name, task.step)
+                   for name, file in zip(SPLITS, files, strict=True)]
         progress = PieceProgress(task.chosen.piece.size, tell)
         for batch in _batches(task.chosen.texts(progress)):
             encoded = tokenizer.encode_batch([text for _, text, _ in batch])
@@ -76,15 +78,15 @@ def tokenize(task: TokenizeTask, tell: Tell) -> dict[str, Any]:
     result: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     for name, path, shard in zip(SPLITS, paths, writers, strict=True):
-        if not shard.lengths:
+        if not shard.documents:
             path.unlink()
             continue
-        lengths = f"{name}.lengths"
-        hashes |= task.step.save(**{lengths: np.array(shard.lengths, np.uint64)})
+        shard.write_lengths()
+        hashes |= shard.lengths_sha256
         hashes[f"{STORE}/{path.name}"] = shard.sha256.hexdigest()
         result[name] = {
-            "file": path.name, "sha256": shard.sha256.hexdigest(), "tokens": sum(shard.lengths),
-            "documents": len(shard.lengths), "bytes": shard.bytes, "lengths": lengths,
+            "file": path.name, "sha256": shard.sha256.hexdigest(), "tokens": shard.tokens,
+            "documents": shard.documents, "bytes": shard.bytes, "lengths": shard.lengths_files,
         }
     return task.step.finish(result, hashes)
 
@@ -92,19 +94,33 @@ def tokenize(task: TokenizeTask, tell: Tell) -> dict[str, Any]:
 class _Shard:
     """One file of ids while it is written."""
 
-    def __init__(self, file: IO[bytes], eos: bytes) -> None:
-        self._file, self._eos = file, eos
+    def __init__(self, file: IO[bytes], eos: bytes, split: str, step: Step) -> None:
+        self._file, self._eos, self._split, self._step = file, eos, split, step
+        self._lengths = array("Q")
         self.sha256 = hashlib.sha256()
-        self.lengths = array("Q")
-        self.bytes = 0
+        self.documents = self.tokens = self.bytes = 0
+        self.lengths_files: list[str] = []
+        self.lengths_sha256: dict[str, str] = {}
 
     def add(self, ids: Ids, size: int) -> None:
         """Append the ids of one document and its end; `size` is the bytes of its text."""
         content = ids.tobytes() + self._eos
         self.sha256.update(content)
         self._file.write(content)
-        self.lengths.append(len(ids) + 1)
+        self._lengths.append(len(ids) + 1)
+        self.documents += 1
+        self.tokens += len(ids) + 1
         self.bytes += size
+        if len(self._lengths) >= _BLOCK:
+            self.write_lengths()
+
+    def write_lengths(self) -> None:
+        """Write the tokens of the documents that were added since the last call, if any were."""
+        if self._lengths:
+            kind = f"{self._split}.lengths-{len(self.lengths_files)}"
+            self.lengths_sha256 |= self._step.save(**{kind: np.array(self._lengths, np.uint64)})
+            self.lengths_files.append(kind)
+            self._lengths = array("Q")
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from scaling.data.folders import blame
 from scaling.files import write_atomically
 
+LAYOUT = 2
+"""Of the files in it: work of another layout is not gone on with."""
+
 STORE = "store"
 """Folder inside a work folder that becomes the store."""
 
@@ -66,13 +69,14 @@ class Step:
         """Write arrays as `path(name)` + ".npy"; return their SHA-256 by name of the file."""
         files = {}
         for kind, values in arrays.items():
-            # Into memory first: numpy's own writing turns a full disk into an error without a
-            # number.
-            content = BytesIO()
-            np.save(content, values, allow_pickle=False)
+            digest = hashlib.sha256()
+            # Not by numpy, which turns a full disk into an error without a number.
             with written(path := self.path(f"{kind}.npy"), self.out) as file:
-                file.write(content.getbuffer())
-            files[path.name] = hashlib.sha256(content.getbuffer()).hexdigest()
+                for content in (npy_header(values.dtype, values.shape),
+                                np.ascontiguousarray(values).reshape(-1).view(np.uint8).data):
+                    digest.update(content)
+                    file.write(content)
+            files[path.name] = digest.hexdigest()
         return files
 
     def load(self, kind: str) -> NDArray[Any]:
@@ -83,6 +87,16 @@ class Step:
     @property
     def _note(self) -> Path:
         return self.path("json")
+
+
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What numpy's files have before the values of an array."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
+                 "shape": shape}
+    )
+    return header.getvalue()
 
 
 @contextmanager

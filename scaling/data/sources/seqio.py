@@ -44,9 +44,9 @@ def find_seqio(source: str) -> Source:
     """`seqio:TASK_OR_MIXTURE[@SPLIT]`: the text that the task tokenizes, of all splits or of one.
 
     An example's features that are text make one document, those that are not empty, a line each.
-    A mixture's tasks take turns in their rates, and it ends when one of them does: nothing is
-    repeated. The registry is `scaling.data.tasks` and what the modules add that
-    SCALING_SEQIO_MODULES names.
+    A mixture's tasks take turns so that their rates are their shares of the text, in UTF-8 bytes,
+    and it ends when one of them does: nothing is repeated. The registry is `scaling.data.tasks`
+    and what the modules add that SCALING_SEQIO_MODULES names.
 
     Raises:
         UserError: seqio is not installed, it knows no such task, the task has no such split, its
@@ -62,7 +62,7 @@ def find_seqio(source: str) -> Source:
     if hasattr(provider, "tasks"):
         rates = _rates(source)
         files = tuple(path for task in rates for path in _feed(source, task).files)
-        reading += "".join(f" {task}={rate!r}" for task, rate in rates.items())
+        reading += ", bytes" + "".join(f" {task}={rate!r}" for task, rate in rates.items())
         return Source(source, corpus, reading, files, partial(_mixed, source), _in_one)
     feed = _feed(source, provider.name)
     return Source(source, corpus, reading, feed.files, partial(_texts, source, provider.name),
@@ -101,7 +101,7 @@ def _provider(source: str, name: str) -> Any:
 
 @lru_cache(maxsize=64)
 def _rates(source: str) -> dict[str, float]:
-    """The tasks of a mixture by name, and the share of its documents that each has."""
+    """The tasks of a mixture by name, and the share of its text that each has."""
     asked = _NAME.fullmatch(source)
     assert asked is not None
     mixture = _provider(source, asked["name"])
@@ -234,17 +234,22 @@ def _stages_before_tokens(source: str, task: Any) -> list[Callable[..., Any]]:
 
 
 def _mixed(source: str, part: Part, decode: Decode) -> Iterator[str | None]:
-    """The documents of a mixture: next comes the task that lags most behind its share."""
+    """The documents of a mixture: next comes the task that lags most behind its share.
+
+    Shares are of the text. seqio draws rows, which are all as long, so that a task's part of them
+    does not depend on how long its documents are.
+    """
     rates = _rates(source)
     texts = {name: _all_texts(source, name, decode) for name in rates}
     taken = dict.fromkeys(rates, 0)
     while True:
-        name = min(rates, key=lambda name: (taken[name] + 1) / rates[name])
-        taken[name] += 1
+        name = min(rates, key=lambda name: taken[name] / rates[name])
         try:
-            yield next(texts[name])
+            text = next(texts[name])
         except StopIteration:
             return
+        taken[name] += len((text or "").encode())
+        yield text
 
 
 def _all_texts(source: str, name: str, decode: Decode) -> Iterator[str | None]:

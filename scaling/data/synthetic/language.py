@@ -15,9 +15,10 @@ from pydantic import Field
 
 from scaling.config.base import Config, Count, Index
 from scaling.data.random import UInt64, sequence_keys
+from scaling.data.tokenizers import LARGEST_VOCABULARY
 
 Tokens = NDArray[np.uint32]
-Vocabulary = Annotated[Count, Field(ge=2, le=2**20)]
+Vocabulary = Annotated[Count, Field(ge=2, le=LARGEST_VOCABULARY)]
 
 
 class Entropy(NamedTuple):

@@ -6,6 +6,7 @@ encodes to them, not even text that spells them.
 
 from scaling.data.tokenizers.base import (
     BYTES,
+    LARGEST_VOCABULARY,
     SMALLEST_VOCABULARY,
     TOKENIZER_FILE,
     DType,
@@ -22,7 +23,7 @@ from scaling.data.tokenizers.subwords import SubwordTokenizer
 from scaling.data.tokenizers.train import train_tokenizer
 
 __all__ = [
-    "BYTES", "SMALLEST_VOCABULARY", "TOKENIZER_FILE", "ByteTokenizer", "DType", "Ids", "Kind",
-    "SentencePieceTokenizer", "SubwordTokenizer", "Tokenizer", "dtype_name", "load_tokenizer",
-    "read_tokenizer", "token_dtype", "train_tokenizer",
+    "BYTES", "LARGEST_VOCABULARY", "SMALLEST_VOCABULARY", "TOKENIZER_FILE", "ByteTokenizer",
+    "DType", "Ids", "Kind", "SentencePieceTokenizer", "SubwordTokenizer", "Tokenizer",
+    "dtype_name", "load_tokenizer", "read_tokenizer", "token_dtype", "train_tokenizer",
 ]

@@ -25,6 +25,10 @@ BYTES = 256
 SMALLEST_VOCABULARY = BYTES + 1
 """Every byte, and the end of a document."""
 
+LARGEST_VOCABULARY = 2**20
+"""Of a tokenizer that is learnt, and of a synthetic language: far above what is in use, and well
+below what would exhaust the memory or the ids."""
+
 TOKENIZER_FILE = "tokenizer.json"
 """Where `save` puts every kind but bytes, which need no file."""
 
