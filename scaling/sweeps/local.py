@@ -89,12 +89,7 @@ def launch(
     Raises:
         UserError: workers die again and again without getting a run done.
     """
-    logs.mkdir(parents=True, exist_ok=True)
-    plan_path = logs / f"{name}.plan.json"
-    content = {"runs": [
-        {"folder": str(p.folder.path), "config": p.run.model_dump(mode="json")} for p in runs
-    ]}
-    write_atomically(plan_path, json.dumps(content) + "\n")
+    plan_path = write_plan(runs, logs, name)
     parts = shares(workers, len(runs))
     log_paths = [logs / f"{name}.worker-{i}.log" for i in range(len(parts))]
     lost, over_before = 0, 0
@@ -124,6 +119,16 @@ def launch(
     finally:
         _stop(parts)
     return None
+
+
+def write_plan(runs: Sequence[PlannedRun], logs: Path, name: str) -> Path:
+    """Write the file that workers go through: of each run its folder and its configuration."""
+    path = logs / f"{name}.plan.json"
+    content = {"runs": [
+        {"folder": str(p.folder.path), "config": p.run.model_dump(mode="json")} for p in runs
+    ]}
+    write_atomically(path, json.dumps(content) + "\n")
+    return path
 
 
 def _start(part: Share, plan_path: Path, log_path: Path) -> subprocess.Popen[bytes]:

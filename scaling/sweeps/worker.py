@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,47 +29,57 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
-    sys.exit(STOPPED if work(arguments.plan, arguments.parent) else 0)
+    sys.exit(STOPPED if _work_for(arguments.parent, arguments.plan) else 0)
 
 
 def keep_to(cores: list[int], gpu: str | None) -> None:
-    """Bind this process to its cores and its GPU. With one core, XLA gets one thread."""
+    """Bind this process to its cores and its GPU."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    else:
+    set_up_xla(len(cores), on_gpu=gpu is not None)
+
+
+def set_up_xla(cores: int, *, on_gpu: bool) -> None:
+    """Environment variables that JAX reads when it is imported. With one core, XLA gets one
+    thread."""
+    if not on_gpu:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     flags = os.environ.get("XLA_FLAGS", "")
-    if len(cores) == 1:
+    if cores == 1:
         flags += " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     os.environ["XLA_FLAGS"] = flags.strip()
 
 
-def work(plan_path: Path, parent: int) -> bool:
+def _work_for(parent: int, plan_path: Path) -> bool:
+    """A worker whose parent is gone stops as if asked: nobody would see what it does."""
+    from scaling.training.signals import stop_requests
+
+    with stop_requests() as requested:
+        return work(plan_path, lambda: requested() is not None or os.getppid() != parent)
+
+
+def work(plan_path: Path, asked_to_stop: Callable[[], bool], cores: int | None = None) -> bool:
     """Train what there is to train; True if asked to stop before the end.
 
-    A worker whose parent is gone stops as if asked: nobody would see what it does.
+    Args:
+        plan_path: see `scaling.sweeps.local.write_plan`.
+        asked_to_stop: asked after every step and before every run.
+        cores: how many to use; by default all that this process is bound to.
     """
     from scaling.config import RunConfig, validate
     from scaling.parallel.process import start_process
     from scaling.training.cores import divide_cores
-    from scaling.training.signals import stop_requests
 
     plan = json.loads(plan_path.read_text(encoding="utf-8"))
     start_process()
-    divide_cores([validate(RunConfig, run["config"], run["folder"]) for run in plan["runs"]])
-    with stop_requests() as requested:
-        def asked_to_stop() -> bool:
-            return requested() is not None or os.getppid() != parent
-
-        for entry in plan["runs"]:
-            if asked_to_stop() or _train_if_free(entry, asked_to_stop):
-                return True
-    return False
+    runs = [validate(RunConfig, run["config"], run["folder"]) for run in plan["runs"]]
+    divide_cores(runs, cores)
+    return any(asked_to_stop() or _train_if_free(entry, asked_to_stop) for entry in plan["runs"])
 
 
-def _train_if_free(entry: dict[str, Any], asked_to_stop: Any) -> bool:
+def _train_if_free(entry: dict[str, Any], asked_to_stop: Callable[[], bool]) -> bool:
     """Train one run unless it is over or somebody else's; True if asked to stop meanwhile."""
     from scaling.config import RunConfig, validate
     from scaling.data.store import TokenStore

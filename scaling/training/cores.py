@@ -17,8 +17,10 @@ _STATE_BYTES = 16  # a parameter, its gradient and two moments, in float32
 _MOST_BYTES = 4 * 2**30  # of copies of that state, in all
 
 
-def divide_cores(runs: Sequence[RunConfig]) -> None:
+def divide_cores(runs: Sequence[RunConfig], cores: int | None = None) -> None:
     """Make each core that this process may use a device, for runs that will train on a CPU.
+
+    By default it may use those that it is bound to; a scheduler that binds nothing grants fewer.
 
     Each device then works through its own sequences by itself, and they meet once a batch. XLA's
     own way, one device whose every operation is shared out among the cores, makes them wait for
@@ -29,7 +31,7 @@ def divide_cores(runs: Sequence[RunConfig]) -> None:
     """
     if jax.config.jax_num_cpu_devices > 0:
         return
-    devices = cpu_devices(runs, available_cores())
+    devices = cpu_devices(runs, cores or available_cores())
     with contextlib.suppress(RuntimeError):  # this process has computed
         jax.config.update("jax_num_cpu_devices", devices)
     if devices > 1:
