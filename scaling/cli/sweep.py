@@ -200,8 +200,11 @@ def _summary(stage: Sequence[PlannedRun], folder: Path, name: str, runs: Path) -
     if failed:
         err.print("when the cause is mended: scaling sweep retry, then run again", markup=False)
         raise typer.Exit(1)
-    if any(not s.over for s in standings.values()):
-        err.print(f"some runs are held by another process; see {runs / 'logs'}", markup=False)
+    if left := sum(not s.over for s in standings.values()):
+        err.print(
+            f"{left} run(s) are not over: another process trains them, or their worker died; see "
+            f"{runs / 'logs'}, and run the same command again", markup=False,
+        )
         raise typer.Exit(1)
 
 

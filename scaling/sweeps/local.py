@@ -89,7 +89,7 @@ def launch(
     Raises:
         UserError: workers die again and again without getting a run done.
     """
-    plan_path = write_plan(runs, logs, name)
+    plan = write_plan(runs, logs, name)
     parts = shares(workers, len(runs))
     log_paths = [logs / f"{name}.worker-{i}.log" for i in range(len(parts))]
     lost, over_before = 0, 0
@@ -109,7 +109,7 @@ def launch(
                             f"workers died {lost} times without getting a run done (exit status "
                             f"{status}); the last one's words are in {log_path}"
                         )
-                    part.process = _start(part, plan_path, log_path)
+                    part.process = _start(part, plan, log_path)
             if all(part.process and part.process.poll() == 0 for part in parts):
                 # Runs that another launcher holds are its own to finish.
                 break
@@ -121,9 +121,14 @@ def launch(
     return None
 
 
+def plan_path(logs: Path, name: str) -> Path:
+    """Where the plan of a sweep and stage is."""
+    return logs / f"{name}.plan.json"
+
+
 def write_plan(runs: Sequence[PlannedRun], logs: Path, name: str) -> Path:
     """Write the file that workers go through: of each run its folder and its configuration."""
-    path = logs / f"{name}.plan.json"
+    path = plan_path(logs, name)
     content = {"runs": [
         {"folder": str(p.folder.path), "config": p.run.model_dump(mode="json")} for p in runs
     ]}
@@ -131,9 +136,9 @@ def write_plan(runs: Sequence[PlannedRun], logs: Path, name: str) -> Path:
     return path
 
 
-def _start(part: Share, plan_path: Path, log_path: Path) -> subprocess.Popen[bytes]:
+def _start(part: Share, plan: Path, log_path: Path) -> subprocess.Popen[bytes]:
     command = [
-        sys.executable, "-m", "scaling.sweeps.worker", str(plan_path),
+        sys.executable, "-m", "scaling.sweeps.worker", str(plan),
         "--cores", ",".join(map(str, part.cores)), "--parent", str(os.getpid()),
     ]
     if part.gpu is not None:

@@ -19,14 +19,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scaling.errors import UserError
 from scaling.files import write_atomically
 from scaling.sweeps.ledger import Standing, standing
-from scaling.sweeps.local import write_plan
+from scaling.sweeps.local import plan_path, write_plan
 from scaling.sweeps.plan import PlannedRun
 from scaling.sweeps.slurm_worker import QUEUE_SECONDS, SlurmWorker
 from scaling.training.run_folder import read_json
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
 
 POLL_SECONDS = 3.0
 WARNING_SECONDS = 120
@@ -113,8 +117,9 @@ def submit(runs: Sequence[PlannedRun], request: Request, logs: Path, name: str) 
     missing = min(request.workers, left) - len(there)
     if missing <= 0:
         return Submission(None, 0, there)
-    plan_path = write_plan(runs, logs, name)
-    job = _sbatch(plan_path, request, missing, logs / f"{name}.slurm", name)
+    executor, worker = _prepare(request, logs, name)
+    write_plan(runs, logs, name)
+    job = _sbatch(executor, worker, missing)
     arrays = [*_arrays(there), job]
     write_atomically(_jobs_path(logs, name), json.dumps({"jobs": arrays}) + "\n")
     return Submission(job, missing, there)
@@ -223,18 +228,17 @@ def _share(request: Request, what: str, count: int) -> int:
     return count // request.nodes_per_run
 
 
-def _sbatch(plan: Path, request: Request, workers: int, folder: Path, name: str) -> str:
-    """Submit the workers; returns the array's number."""
-    try:
-        import submitit
-    except ImportError:
-        raise UserError(
-            "--launcher slurm needs submitit; pip install 'scaling[slurm]'"
-        ) from None
-    _ask("sbatch", "--version")
+def _prepare(request: Request, logs: Path, name: str) -> tuple[SlurmExecutor, SlurmWorker]:
+    """What submits the workers, and a worker."""
     cores = _share(request, "cpus", request.cpus_per_run)
     gpus = _share(request, "gpus", request.gpus_per_run)
-    executor = submitit.SlurmExecutor(folder.absolute(), max_num_timeout=WALL_TIMES)
+    _ask("sbatch", "--version")
+    try:
+        from submitit import SlurmExecutor
+    except ImportError:
+        raise UserError("--launcher slurm needs submitit; pip install 'scaling[slurm]'") from None
+    folder = logs / f"{name}.slurm"
+    executor = SlurmExecutor(folder.absolute(), max_num_timeout=WALL_TIMES)
     wanted = {
         "job_name": name, "partition": request.partition, "account": request.account,
         "time": request.minutes, "nodes": request.nodes_per_run, "ntasks_per_node": 1,
@@ -245,13 +249,23 @@ def _sbatch(plan: Path, request: Request, workers: int, folder: Path, name: str)
         "additional_parameters": {"requeue": True, **request.options},
     }
     executor.update_parameters(**{k: v for k, v in wanted.items() if v is not None})
-    worker = SlurmWorker(str(plan.absolute()), cores, on_gpu=gpus > 0)
+    plan = str(plan_path(logs, name).absolute())
+    return executor, SlurmWorker(plan, cores, on_gpu=gpus > 0, nodes=request.nodes_per_run)
+
+
+def _sbatch(executor: SlurmExecutor, worker: SlurmWorker, count: int) -> str:
+    """Submit so many workers; returns the array's number."""
+    from submitit.core.utils import FailedJobError
+
     try:
         with executor.batch():
-            jobs = [executor.submit(worker) for _ in range(workers)]
-    except submitit.core.utils.FailedJobError as error:
-        raise UserError(f"sbatch refused the jobs: {_last_line(error)}") from None
-    return jobs[0].job_id.partition("_")[0]
+            jobs = [executor.submit(worker) for _ in range(count)]
+    except FailedJobError as error:
+        raise UserError(
+            f"sbatch refused the jobs: {_last_line(error)}; correct the options, or see sinfo for "
+            "what there is"
+        ) from None
+    return str(jobs[0].job_id).partition("_")[0]
 
 
 def _last_line(error: Exception) -> str:

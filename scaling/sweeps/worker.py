@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,37 +61,54 @@ def _work_for(parent: int, plan_path: Path) -> bool:
         return work(plan_path, lambda: requested() is not None or os.getppid() != parent)
 
 
-def work(plan_path: Path, asked_to_stop: Callable[[], bool], cores: int | None = None) -> bool:
+def work(
+    plan_path: Path, asked_to_stop: Callable[[], bool], cores: int | None = None,
+    processes: int = 1,
+) -> bool:
     """Train what there is to train; True if asked to stop before the end.
+
+    Several processes that have joined (`scaling.parallel.process.join_processes`) train each run
+    together: the first holds the run's lock, and they stop when one of them is asked to.
 
     Args:
         plan_path: see `scaling.sweeps.local.write_plan`.
         asked_to_stop: asked after every step and before every run.
         cores: how many to use; by default all that this process is bound to.
+        processes: how many have joined.
+
+    Raises:
+        Exception: whatever ended a run, where several processes train it: one of them may wait
+            for another in vain.
     """
     from scaling.config import RunConfig, validate
-    from scaling.parallel.process import start_process
+    from scaling.parallel.process import any_process, start_process
     from scaling.training.cores import divide_cores
 
     plan = json.loads(plan_path.read_text(encoding="utf-8"))
     start_process()
     runs = [validate(RunConfig, run["config"], run["folder"]) for run in plan["runs"]]
-    divide_cores(runs, cores)
-    return any(asked_to_stop() or _train_if_free(entry, asked_to_stop) for entry in plan["runs"])
+    divide_cores(runs, cores, processes)
+    return any(
+        any_process(asked_to_stop()) or _train_if_free(entry, asked_to_stop)
+        for entry in plan["runs"]
+    )
 
 
 def _train_if_free(entry: dict[str, Any], asked_to_stop: Callable[[], bool]) -> bool:
     """Train one run unless it is over or somebody else's; True if asked to stop meanwhile."""
+    import jax
+
     from scaling.config import RunConfig, validate
     from scaling.data.store import TokenStore
+    from scaling.parallel.process import leads, word_of_leader
     from scaling.sweeps.ledger import FAILURE, record_failure
     from scaling.training.loop import Stopped, train
     from scaling.training.run_folder import RunFolder
 
     folder = RunFolder(Path(entry["folder"]))
-    with folder.lock() as mine:
+    with folder.lock() if leads() else nullcontext(False) as mine:
         over = folder.record_path.exists() or (folder.path / FAILURE).exists()
-        if not mine or over:
+        if not word_of_leader(mine and not over):
             return False
         try:
             run = validate(RunConfig, entry["config"], str(folder.path))
@@ -100,6 +118,8 @@ def _train_if_free(entry: dict[str, Any], asked_to_stop: Callable[[], bool]) -> 
         except Exception as error:
             record_failure(folder, error)
             print(f"{folder.path.name}: failed: {error}", flush=True)
+            if jax.process_count() > 1:
+                raise
             return False
         if isinstance(outcome, Stopped):
             return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from scaling.errors import UserError
 from scaling.sweeps.slurm import cancel, living, sbatch_options
 from tests.conftest import assert_refused
 from tests.sweeps.slurm.cluster import START_SECONDS, STOP_SECONDS, processes_of
@@ -66,11 +64,22 @@ def restarts(job: str) -> int:
     return int(words["Restarts"])
 
 
+def submitted_array(sweep_file: Path) -> str:
+    path = sweep_file.parent / "runs/logs/tiny.grid.slurm.json"
+    (array,) = json.loads(path.read_text())["jobs"]
+    return array
+
+
 def until(holds: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, slurm("squeue")
         time.sleep(0.1)
+
+
+def status(scaling, sweep_file: Path) -> list[dict[str, object]]:
+    rows = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+    return [row for row in rows if row["role"] == "grid"]
 
 
 def losses(results: Path) -> dict[str, tuple[str, str]]:
@@ -79,6 +88,11 @@ def losses(results: Path) -> dict[str, tuple[str, str]]:
     table = table[table["role"] == "grid"]
     assert set(table["status"]) == {"done"}
     return {row.run_id: (row.loss, row.loss_se) for row in table.itertuples()}
+
+
+def by_slurm_with(sweep_file: Path, *options: object, workers: int) -> tuple[object, ...]:
+    return ("sweep", "run", sweep_file, "--launcher", "slurm", "--partition", "debug",
+            "--workers", workers, "--out", "by-slurm", *options)
 
 
 @slurm_test
@@ -91,12 +105,11 @@ def test_an_array_of_workers_preempted_and_drained_gives_the_losses_of_a_local_s
     sweep_file.write_text(yaml.safe_dump(sweep_content))
     whole = scaling("sweep", "run", sweep_file, "--runs", "whole", "--out", "local")
     assert whole.returncode == 0, whole.stderr
-    by_slurm = ("sweep", "run", sweep_file, "--launcher", "slurm", "--partition", "debug",
-                "--workers", 3, "--out", "by-slurm")
+    by_slurm = by_slurm_with(sweep_file, workers=3)
     submitted = scaling(*by_slurm, "--no-wait")
     assert submitted.returncode == 0, submitted.stderr
     folder = sweep_file.parent
-    (array,) = json.loads((folder / "runs/logs/tiny.grid.slurm.json").read_text())["jobs"]
+    array = submitted_array(sweep_file)
     until(lambda: len(list(folder.glob("runs/*/metrics.jsonl"))) >= 3)
     slurm("scontrol", "requeue", f"{array}_0")
     slurm("scancel", "--signal=USR2", f"{array}_1")
@@ -111,3 +124,121 @@ def test_an_array_of_workers_preempted_and_drained_gives_the_losses_of_a_local_s
     assert "12 done" in again.stdout
     assert losses(folder / "by-slurm") == losses(folder / "local")
     assert [restarts(f"{array}_{i}") for i in range(3)] == [1, 1, 1]
+
+
+def keep_one_run(sweep_content, sweep_file, steps: int) -> None:
+    """One run of so many steps, in one array of one job."""
+    sweep_content["sizes"] = sweep_content["sizes"][:1]
+    sweep_content["tokens"] = [steps * 64]
+    sweep_content["run"]["data"]["epochs"] = 100
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+
+
+@slurm_test
+def test_a_failing_run_is_failed_with_its_reason_and_the_array_ends(
+    cluster, scaling, sweep_file, sweep_content
+):
+    """The mesh asks for more devices than any machine has."""
+    sweep_content["run"]["execution"] = {"mesh": {"data": 64}}
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    ran = scaling(*by_slurm_with(sweep_file, workers=2))
+    assert ran.returncode == 1, ran.stderr
+    assert "submitted job" in ran.stderr
+    assert "4 failed" in ran.stdout
+    rows = status(scaling, sweep_file)
+    assert {row["state"] for row in rows} == {"failed"}
+    assert all("execution.mesh" in row["note"] for row in rows)
+    table = pd.read_csv(sweep_file.parent / "by-slurm/runs.csv")
+    assert set(table.loc[table["role"] == "grid", "status"]) == {"failed"}
+    logs = sweep_file.parent / "runs/logs"
+    until(lambda: not living(logs, "tiny.grid"))
+
+
+@slurm_test
+def test_cancelled_workers_save_and_do_not_come_back(
+    cluster, scaling, sweep_file, sweep_content
+):
+    keep_one_run(sweep_content, sweep_file, 20_000)
+    assert scaling(*by_slurm_with(sweep_file, "--no-wait", workers=1)).returncode == 0
+    folder = sweep_file.parent
+    until(lambda: list(folder.glob("runs/*/metrics.jsonl")))
+    assert cancel("tiny.grid", folder / "runs/logs") == living(folder / "runs/logs", "tiny.grid")
+    until(lambda: not living(folder / "runs/logs", "tiny.grid"))
+    (row,) = status(scaling, sweep_file)
+    assert row["state"] == "partial"
+    (saved,) = folder.glob("runs/*/checkpoints/[0-9]*")
+    assert 0 < int(saved.name) < 20_000
+    assert cancel("tiny.grid", folder / "runs/logs") == []
+
+
+@slurm_test
+def test_two_nodes_train_a_run_together_and_resume(cluster, scaling, sweep_file, sweep_content):
+    keep_one_run(sweep_content, sweep_file, 400)
+    whole = scaling("sweep", "run", sweep_file, "--runs", "whole", "--out", "local")
+    assert whole.returncode == 0, whole.stderr
+    two = by_slurm_with(sweep_file, "--nodes-per-run", 2, workers=1)
+    assert scaling(*two, "--no-wait").returncode == 0
+    folder = sweep_file.parent
+    until(lambda: list(folder.glob("runs/*/metrics.jsonl")))
+    job = submitted_array(sweep_file)
+    slurm("scancel", "--signal=USR2", job)
+    ran = scaling(*two)
+    assert ran.returncode == 0, ran.stderr
+    assert restarts(job) == 1
+    (record,) = [json.loads(p.read_text()) for p in folder.glob("runs/*/record.json")]
+    (alone,) = [json.loads(p.read_text()) for p in folder.glob("whole/*/record.json")]
+    assert record["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    (environment,) = folder.glob("runs/*/environment.json")
+    assert json.loads(environment.read_text())["processes"] == 2
+    (metrics,) = folder.glob("runs/*/metrics.jsonl")
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert sorted(set(steps[:-1])) == steps[:-1], "two processes wrote metrics"
+
+
+@slurm_test
+@pytest.mark.slow
+def test_a_wall_time_shorter_than_a_run_is_no_obstacle(
+    cluster, scaling, sweep_file, sweep_content
+):
+    """Slurm counts wall time in minutes, and warns a job of one minute before it is over."""
+    keep_one_run(sweep_content, sweep_file, 20_000)
+    whole = scaling("sweep", "run", sweep_file, "--runs", "whole", "--out", "local")
+    assert whole.returncode == 0, whole.stderr
+    by_slurm = by_slurm_with(sweep_file, "--time", 1, "--cpus-per-run", 2, workers=1)
+    ran = scaling(*by_slurm)
+    assert ran.returncode == 0, ran.stderr
+    assert losses(sweep_file.parent / "by-slurm") == losses(sweep_file.parent / "local")
+    assert restarts(submitted_array(sweep_file)) >= 1
+
+
+@slurm_test
+def test_what_sbatch_refuses_is_said(cluster, scaling, sweep_file):
+    refused = scaling(*by_slurm_with(sweep_file, "--slurm", "qos=none", "--partition", "gold",
+                                     workers=1))
+    assert_refused(refused, "sbatch", "gold", "invalid partition")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--partition", "debug"], ["--partition: only for Slurm", "--launcher slurm"]),
+        (["--no-wait"], ["--wait", "only for Slurm"]),
+        (["--launcher", "slurm"], ["how many jobs", "--workers"]),
+        (["--launcher", "slurm", "--workers", "2"], ["sbatch: not found", "--launcher local"]),
+        (["--launcher", "slurm", "--workers", "2", "--slurm", "time=5"], ["use --time"]),
+        (["--launcher", "slurm", "--workers", "2", "--slurm", "Qos"], ["key=value"]),
+        (["--launcher", "slurm", "--workers", "2", "--nodes-per-run", "2", "--gpus-per-run", "3"],
+         ["--gpus-per-run 3", "2 nodes", "multiple"]),
+    ],
+)
+def test_a_mistake_ends_with_status_2(scaling, sweep_file, monkeypatch, tmp_path, options, words):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert_refused(scaling("sweep", "run", sweep_file, *options), *words)
+    assert not (tmp_path / "runs/logs").exists()
+
+
+def test_options_of_sbatch():
+    given = ["qos=high", "--mem_per_cpu=4G", "exclusive", "comment=a=b"]
+    assert sbatch_options(given) == {
+        "qos": "high", "mem-per-cpu": "4G", "exclusive": True, "comment": "a=b",
+    }
