@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from scaling.sweeps.slurm import cancel, living, sbatch_options
+from scaling.errors import UserError
+from scaling.sweeps.slurm import Request, cancel, living, sbatch_options, submit
 from tests.conftest import assert_refused
 from tests.sweeps.slurm.cluster import START_SECONDS, STOP_SECONDS, processes_of
 
@@ -59,9 +63,14 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def facts(job: str) -> dict[str, str]:
+    """What Slurm says of a job."""
+    words = slurm("scontrol", "--oneliner", "show", "job", job).split()
+    return dict(word.partition("=")[::2] for word in words)
+
+
 def restarts(job: str) -> int:
-    words = dict(w.partition("=")[::2] for w in slurm("scontrol", "show", "job", job).split())
-    return int(words["Restarts"])
+    return int(facts(job)["Restarts"])
 
 
 def submitted_array(sweep_file: Path) -> str:
@@ -75,6 +84,11 @@ def until(holds: Callable[[], object], seconds: float = 120) -> None:
     while not holds():
         assert time.monotonic() < deadline, slurm("squeue")
         time.sleep(0.1)
+
+
+def training(folder: Path) -> list[Path]:
+    """Metrics of runs that have got somewhere."""
+    return [path for path in folder.glob("runs/*/metrics.jsonl") if path.stat().st_size]
 
 
 def status(scaling, sweep_file: Path) -> list[dict[str, object]]:
@@ -110,7 +124,7 @@ def test_an_array_of_workers_preempted_and_drained_gives_the_losses_of_a_local_s
     assert submitted.returncode == 0, submitted.stderr
     folder = sweep_file.parent
     array = submitted_array(sweep_file)
-    until(lambda: len(list(folder.glob("runs/*/metrics.jsonl"))) >= 3)
+    until(lambda: len(training(folder)) >= 3)
     slurm("scontrol", "requeue", f"{array}_0")
     slurm("scancel", "--signal=USR2", f"{array}_1")
     slurm("scancel", "--signal=TERM", f"{array}_2")
@@ -161,7 +175,7 @@ def test_cancelled_workers_save_and_do_not_come_back(
     keep_one_run(sweep_content, sweep_file, 20_000)
     assert scaling(*by_slurm_with(sweep_file, "--no-wait", workers=1)).returncode == 0
     folder = sweep_file.parent
-    until(lambda: list(folder.glob("runs/*/metrics.jsonl")))
+    until(lambda: training(folder))
     assert cancel("tiny.grid", folder / "runs/logs") == living(folder / "runs/logs", "tiny.grid")
     until(lambda: not living(folder / "runs/logs", "tiny.grid"))
     (row,) = status(scaling, sweep_file)
@@ -179,7 +193,7 @@ def test_two_nodes_train_a_run_together_and_resume(cluster, scaling, sweep_file,
     two = by_slurm_with(sweep_file, "--nodes-per-run", 2, workers=1)
     assert scaling(*two, "--no-wait").returncode == 0
     folder = sweep_file.parent
-    until(lambda: list(folder.glob("runs/*/metrics.jsonl")))
+    until(lambda: training(folder))
     job = submitted_array(sweep_file)
     slurm("scancel", "--signal=USR2", job)
     ran = scaling(*two)
@@ -200,15 +214,36 @@ def test_two_nodes_train_a_run_together_and_resume(cluster, scaling, sweep_file,
 def test_a_wall_time_shorter_than_a_run_is_no_obstacle(
     cluster, scaling, sweep_file, sweep_content
 ):
-    """Slurm counts wall time in minutes, and warns a job of one minute before it is over."""
-    keep_one_run(sweep_content, sweep_file, 20_000)
+    """The worker is frozen until its minute is nearly over, so the run takes longer than that on
+    any machine; by then Slurm has sent the warning."""
+    keep_one_run(sweep_content, sweep_file, 1000)
     whole = scaling("sweep", "run", sweep_file, "--runs", "whole", "--out", "local")
     assert whole.returncode == 0, whole.stderr
-    by_slurm = by_slurm_with(sweep_file, "--time", 1, "--cpus-per-run", 2, workers=1)
-    ran = scaling(*by_slurm)
+    short = by_slurm_with(sweep_file, "--time", 1, "--cpus-per-run", 2, workers=1)
+    assert scaling(*short, "--no-wait").returncode == 0
+    until(lambda: training(sweep_file.parent))
+    worker = worker_process(cluster)
+    os.kill(worker, signal.SIGSTOP)
+    job = submitted_array(sweep_file)
+    end = datetime.fromisoformat(facts(job)["EndTime"])
+    time.sleep(max(0.0, (end - datetime.now()).total_seconds() - 5))
+    assert not list(sweep_file.parent.glob("runs/*/record.json"))
+    os.kill(worker, signal.SIGCONT)
+    ran = scaling(*short)
     assert ran.returncode == 0, ran.stderr
     assert losses(sweep_file.parent / "by-slurm") == losses(sweep_file.parent / "local")
-    assert restarts(submitted_array(sweep_file)) >= 1
+    assert restarts(job) == 1
+
+
+def worker_process(cluster: Path) -> int:
+    """The process that submitit runs in; the one before it is srun."""
+    found = []
+    for pid in processes_of(cluster / "slurm.conf"):
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        if "submitit.core._submit" in command and "srun" not in command[0]:
+            found.append(pid)
+    (pid,) = found
+    return pid
 
 
 @slurm_test
@@ -218,23 +253,36 @@ def test_what_sbatch_refuses_is_said(cluster, scaling, sweep_file):
     assert_refused(refused, "sbatch", "gold", "invalid partition")
 
 
+def test_a_mistake_ends_with_status_2(scaling, sweep_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused = scaling("sweep", "run", sweep_file, "--partition", "debug")
+    assert_refused(refused, "--partition: only for Slurm", "--launcher slurm")
+    refused = scaling(*by_slurm_with(sweep_file, workers=2))
+    assert_refused(refused, "sbatch: not found", "--launcher local")
+
+
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("request_", "words"),
     [
-        (["--partition", "debug"], ["--partition: only for Slurm", "--launcher slurm"]),
-        (["--no-wait"], ["--wait", "only for Slurm"]),
-        (["--launcher", "slurm"], ["how many jobs", "--workers"]),
-        (["--launcher", "slurm", "--workers", "2"], ["sbatch: not found", "--launcher local"]),
-        (["--launcher", "slurm", "--workers", "2", "--slurm", "time=5"], ["use --time"]),
-        (["--launcher", "slurm", "--workers", "2", "--slurm", "Qos"], ["key=value"]),
-        (["--launcher", "slurm", "--workers", "2", "--nodes-per-run", "2", "--gpus-per-run", "3"],
-         ["--gpus-per-run 3", "2 nodes", "multiple"]),
+        (Request(2, nodes_per_run=2, gpus_per_run=3), "--gpus-per-run 3.*2 nodes.*multiple"),
+        (Request(2, nodes_per_run=2, cpus_per_run=1), "--cpus-per-run 1.*2 nodes.*multiple"),
     ],
 )
-def test_a_mistake_ends_with_status_2(scaling, sweep_file, monkeypatch, tmp_path, options, words):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert_refused(scaling("sweep", "run", sweep_file, *options), *words)
-    assert not (tmp_path / "runs/logs").exists()
+def test_what_nodes_cannot_share_is_refused_before_anything_is_written(
+    plan, tmp_path, request_, words
+):
+    with pytest.raises(UserError, match=words):
+        submit(plan.stage("grid"), request_, tmp_path / "logs", "tiny.grid")
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("time=5", "use --time"), ("output=x", "leave it out"), ("Qos", "key=value")],
+)
+def test_options_that_cannot_be_passed_on(given, words):
+    with pytest.raises(UserError, match=words):
+        sbatch_options([given])
 
 
 def test_options_of_sbatch():
