@@ -257,8 +257,8 @@ def test_a_mistake_ends_with_status_2(scaling, sweep_file, monkeypatch, tmp_path
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (Request(2, nodes_per_run=2, gpus_per_run=3), "--gpus-per-run 3.*2 nodes.*multiple"),
-        (Request(2, nodes_per_run=2, cpus_per_run=1), "--cpus-per-run 1.*2 nodes.*multiple"),
+        (Request(2, nodes_per_run=2, cpus_per_run=2, gpus_per_run=3), "--gpus-per-run 3.*2 nodes"),
+        (Request(2, nodes_per_run=2, cpus_per_run=1), "--cpus-per-run 1.*2 nodes"),
     ],
 )
 def test_what_nodes_cannot_share_is_refused_before_anything_is_written(
