@@ -126,7 +126,8 @@ def submit(runs: Sequence[PlannedRun], request: Request, logs: Path, name: str) 
 
 
 def living(logs: Path, name: str) -> list[str]:
-    """The jobs of a plan that are queued, running or on their way out, as ARRAY_INDEX.
+    """The jobs of a plan that are queued, running or on their way out, as ARRAY_INDEX, or as a
+    number where there was but one.
 
     Raises:
         UserError: Slurm does not answer.
@@ -135,8 +136,10 @@ def living(logs: Path, name: str) -> list[str]:
     if not path.exists():
         return []
     ours = set(read_json(path)["jobs"])
-    lines = _ask("squeue", "--me", "--array", "--noheader", "--format=%F_%K").split()
-    return [line for line in lines if line.partition("_")[0] in ours]
+    lines = _ask("squeue", "--me", "--array", "--noheader", "--format=%F_%K %j").splitlines()
+    jobs = [line.replace("_N/A", "").split(maxsplit=1) for line in lines]
+    # By name too: a cluster that is set up anew counts from 1 again.
+    return [job for job, its in jobs if its == name and job.partition("_")[0] in ours]
 
 
 def wait(
