@@ -14,8 +14,8 @@ RUNS ?= runs
 TORCH := torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart laws smoke test test-slow test-parity test-prepare test-weights \
-	lint benchmark lock clean
+.PHONY: help install quickstart laws smoke test test-slow test-slurm test-parity test-prepare \
+	test-weights lint benchmark lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,11 @@ test: .venv/dev  ## every test but those of test-slow, in under ten minutes
 
 test-slow: .venv/dev  ## what takes minutes: a sweep killed again and again, every README command
 	$(BIN)/pytest -m slow
+
+test-slurm: .venv/dev  ## sweeps on a Slurm cluster started for it (Debian's slurm-wlm and munge)
+	command -v slurmctld >/dev/null && command -v munged >/dev/null || { apt-get update -q && \
+		apt-get install -y -q --no-install-recommends slurm-wlm munge; }
+	$(BIN)/pytest -m slurm
 
 test-parity: .venv-parity/done  ## models against Hugging Face's in torch, each with the same weights
 	.venv-parity/bin/pytest tests/parity

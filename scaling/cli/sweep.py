@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaling.cli import slurm as cluster
 from scaling.cli.suggest import suggest
 from scaling.cli.terminal import err, out, print_json, print_table, progress
 from scaling.cli.train import SIGNAL_EXIT
@@ -125,11 +126,22 @@ def run(
     heldout: Annotated[
         bool, typer.Option("--heldout", help="train the held-out runs instead of the grid")
     ] = False,
+    launcher: cluster.Which = cluster.Launcher.LOCAL,
+    partition: cluster.Partition = None,
+    gpus_per_run: cluster.GpusPerRun = None,
+    cpus_per_run: cluster.CpusPerRun = None,
+    nodes_per_run: cluster.NodesPerRun = None,
+    time: cluster.Minutes = None,
+    account: cluster.Account = None,
+    wait: cluster.Wait = None,
+    slurm: cluster.Further = None,
 ) -> None:
     """Train every run of the grid that is not done, and write the runs table.
 
     Interrupt it when you like: the same command goes on. `--heldout` trains the runs that test
-    the law, once it has been fitted.
+    the law, once it has been fitted. `--launcher slurm` submits an array of jobs, each of which
+    trains one run after the other, is requeued when it is pre-empted or its wall time ends, and
+    goes on.
 
     Example: `scaling sweep run configs/sweeps/quickstart.yaml`
     """
@@ -139,6 +151,13 @@ def run(
     from scaling.sweeps.table import export as export_tables
     from scaling.training.signals import stop_requests
 
+    by_slurm = cluster.SlurmOptions(
+        partition, gpus_per_run, cpus_per_run, nodes_per_run, time, account, wait, slurm)
+    if launcher is cluster.Launcher.LOCAL:
+        by_slurm.refuse()
+        start = launch
+    else:
+        start = by_slurm.train
     planned = _plan(config, overrides, runs)
     folder = _results(planned, results)
     claim_results(planned, folder)
@@ -158,10 +177,11 @@ def run(
                 over = sum(s.over for s in standings)
                 bar.update(done / 1e9, f"GFLOP  {over}/{len(stage)} runs")
 
-            stopped_by = launch(stage, workers, runs / "logs", name, requested, watch)
+            stopped_by = start(stage, workers, runs / "logs", name, requested, watch)
         if stopped_by:
             export_tables(planned, folder)
-            err.print("stopped, all saved; the same command goes on from there", markup=False)
+            if launcher is cluster.Launcher.LOCAL:
+                err.print("stopped, all saved; the same command goes on from there", markup=False)
             raise typer.Exit(SIGNAL_EXIT + stopped_by)
     export_tables(planned, folder)
     _summary(stage, folder, name, runs)
@@ -180,8 +200,11 @@ def _summary(stage: Sequence[PlannedRun], folder: Path, name: str, runs: Path) -
     if failed:
         err.print("when the cause is mended: scaling sweep retry, then run again", markup=False)
         raise typer.Exit(1)
-    if any(not s.over for s in standings.values()):
-        err.print(f"some runs are held by another process; see {runs / 'logs'}", markup=False)
+    if left := sum(not s.over for s in standings.values()):
+        err.print(
+            f"{left} run(s) are not over: another process trains them, or their worker died; see "
+            f"{runs / 'logs'}, and run the same command again", markup=False,
+        )
         raise typer.Exit(1)
 
 

@@ -16,7 +16,7 @@ from scaling.errors import UserError
 from scaling.files import write_atomically
 from scaling.sweeps.ledger import Standing, standing
 from scaling.sweeps.plan import PlannedRun
-from scaling.sweeps.trunks import clear_trunks, share_trunks
+from scaling.sweeps.trunks import Unit, clear_trunks, share_trunks
 from scaling.sweeps.worker import STOPPED
 
 POLL_SECONDS = 0.5
@@ -90,11 +90,8 @@ def launch(
     Raises:
         UserError: workers die again and again without getting a run done.
     """
-    logs.mkdir(parents=True, exist_ok=True)
-    plan_path = logs / f"{name}.plan.json"
     units = share_trunks(runs)
-    content = {"runs": [unit.plain() for unit in units]}
-    write_atomically(plan_path, json.dumps(content) + "\n")
+    plan = write_plan(units, logs, name)
     parts = shares(workers, len(runs))
     log_paths = [logs / f"{name}.worker-{i}.log" for i in range(len(parts))]
     lost, over_before = 0, 0
@@ -114,7 +111,7 @@ def launch(
                             f"workers died {lost} times without getting a run done (exit status "
                             f"{status}); the last one's words are in {log_path}"
                         )
-                    part.process = _start(part, plan_path, log_path)
+                    part.process = _start(part, plan, log_path)
             if all(part.process and part.process.poll() == 0 for part in parts):
                 # Runs that another launcher holds are its own to finish.
                 break
@@ -127,9 +124,22 @@ def launch(
     return None
 
 
-def _start(part: Share, plan_path: Path, log_path: Path) -> subprocess.Popen[bytes]:
+def plan_path(logs: Path, name: str) -> Path:
+    """Where the plan of a sweep and stage is."""
+    return logs / f"{name}.plan.json"
+
+
+def write_plan(units: Sequence[Unit], logs: Path, name: str) -> Path:
+    """Write the file that workers go through."""
+    path = plan_path(logs, name)
+    content = {"runs": [unit.plain() for unit in units]}
+    write_atomically(path, json.dumps(content) + "\n")
+    return path
+
+
+def _start(part: Share, plan: Path, log_path: Path) -> subprocess.Popen[bytes]:
     command = [
-        sys.executable, "-m", "scaling.sweeps.worker", str(plan_path),
+        sys.executable, "-m", "scaling.sweeps.worker", str(plan),
         "--cores", ",".join(map(str, part.cores)), "--parent", str(os.getpid()),
     ]
     if part.gpu is not None:

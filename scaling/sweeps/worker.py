@@ -15,8 +15,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from scaling.sweeps.trunks import Unit
@@ -37,72 +38,108 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
-    sys.exit(STOPPED if work(arguments.plan, arguments.parent) else 0)
+    sys.exit(STOPPED if _work_for(arguments.parent, arguments.plan) else 0)
 
 
 def keep_to(cores: list[int], gpu: str | None) -> None:
-    """Bind this process to its cores and its GPU. With one core, XLA gets one thread."""
+    """Bind this process to its cores and its GPU."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    else:
+    set_up_xla(len(cores), on_gpu=gpu is not None)
+
+
+def set_up_xla(cores: int, *, on_gpu: bool) -> None:
+    """Environment variables that JAX reads when it is imported. With one core, XLA gets one
+    thread."""
+    if not on_gpu:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     flags = os.environ.get("XLA_FLAGS", "")
-    if len(cores) == 1:
+    if cores == 1:
         flags += " --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     os.environ["XLA_FLAGS"] = flags.strip()
 
 
-def work(plan_path: Path, parent: int) -> bool:
+def _work_for(parent: int, plan_path: Path) -> bool:
+    """A worker whose parent is gone stops as if asked: nobody would see what it does."""
+    from scaling.training.signals import stop_requests
+
+    with stop_requests() as requested:
+        return work(plan_path, lambda: requested() is not None or os.getppid() != parent)
+
+
+def work(
+    plan_path: Path, asked_to_stop: Callable[[], bool], cores: int | None = None,
+    processes: int = 1,
+) -> bool:
     """Train what there is to train; True if asked to stop before the end.
 
-    A worker whose parent is gone stops as if asked: nobody would see what it does.
+    Several processes that have joined (`scaling.parallel.process.join_processes`) train each run
+    together: the first holds the run's lock, and they stop when one of them is asked to.
+
+    Args:
+        plan_path: see `scaling.sweeps.local.write_plan`.
+        asked_to_stop: asked after every step and before every run.
+        cores: how many to use; by default all that this process is bound to.
+        processes: how many have joined.
+
+    Raises:
+        Exception: whatever ended a run, where several processes train it: one of them may wait
+            for another in vain.
     """
     from scaling.config import RunConfig, validate
-    from scaling.parallel.process import start_process
+    from scaling.parallel.process import any_process, leads, start_process, word_of_leader
     from scaling.sweeps.trunks import Unit, clear_trunks
     from scaling.training.cores import divide_cores
-    from scaling.training.signals import stop_requests
 
     plan = json.loads(plan_path.read_text(encoding="utf-8"))
     units = [Unit.read(entry) for entry in plan["runs"]]
     start_process()
-    divide_cores([validate(RunConfig, unit.config, str(unit.folder.path)) for unit in units])
-    with stop_requests() as requested:
-        def asked_to_stop() -> bool:
-            return requested() is not None or os.getppid() != parent
-
-        # In the order of the plan, beginning anew when branches were waiting for their trunk.
-        left = units
-        while left:
-            waiting = []
-            for unit in left:
-                if asked_to_stop():
-                    return True
-                if not unit.ready():
-                    waiting.append(unit)
-                elif _train_if_free(unit, asked_to_stop):
-                    return True
-                elif unit.begins is not None:
-                    clear_trunks(units)
-            if len(waiting) == len(left):
-                time.sleep(PAUSE_SECONDS)
-            left = waiting
+    runs = [validate(RunConfig, unit.config, str(unit.folder.path)) for unit in units]
+    divide_cores(runs, cores, processes)
+    left = units
+    while left:
+        # In the order of the plan, and again where branches were waiting: for their trunk, which
+        # whoever had it may have lost.
+        waiting, idle = [], True
+        for unit in left:
+            if any_process(asked_to_stop()):
+                return True
+            if not word_of_leader(unit.ready()):
+                waiting.append(unit)
+                continue
+            came = _train_if_free(unit, asked_to_stop)
+            if came == "stopped":
+                return True
+            idle &= came == "passed"
+            if leads() and came == "trained":
+                clear_trunks(units)
+        awaited = {unit.after for unit in waiting}
+        left = [unit for unit in left if unit in waiting or unit.folder in awaited]
+        if left and idle:
+            time.sleep(PAUSE_SECONDS)
     return False
 
 
-def _train_if_free(unit: Unit, asked_to_stop: Callable[[], bool]) -> bool:
-    """Train one run unless it is over or somebody else's; True if asked to stop meanwhile."""
+Came = Literal["trained", "passed", "stopped"]
+"""What came of a look at a run."""
+
+
+def _train_if_free(unit: Unit, asked_to_stop: Callable[[], bool]) -> Came:
+    """Train one run unless it is over or somebody else's."""
+    import jax
+
     from scaling.config import RunConfig, validate
     from scaling.data.store import TokenStore
+    from scaling.parallel.process import leads, word_of_leader
     from scaling.sweeps.ledger import record_failure
     from scaling.training.loop import Stopped, train
 
     folder = unit.folder
-    with folder.lock() as mine:
-        if not mine or unit.over():
-            return False
+    with folder.lock() if leads() else nullcontext(False) as mine:
+        if not word_of_leader(mine and not unit.over()):
+            return "passed"
         try:
             run = validate(RunConfig, unit.config, str(folder.path))
             store = TokenStore.open(run.data.store)
@@ -112,11 +149,13 @@ def _train_if_free(unit: Unit, asked_to_stop: Callable[[], bool]) -> bool:
         except Exception as error:
             record_failure(folder, error)
             print(f"{folder.path.name}: failed: {error}", flush=True)
-            return False
+            if jax.process_count() > 1:
+                raise
+            return "trained"
         if isinstance(outcome, Stopped):
-            return True
+            return "stopped"
         print(f"{folder.path.name}: {outcome['status']} {outcome['loss']}", flush=True)
-    return False
+    return "trained"
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Sharding
 
 from scaling.config.objectives import Objective
 from scaling.objectives import KINDS, Arrays
 from scaling.training.scores import Heldout, ratio
-from scaling.training.step import Model, make_eval_step
+from scaling.training.step import Model, Scores, make_eval_step
 
 
 def evaluate(
@@ -37,7 +38,7 @@ def evaluate(
         rows = chosen[start : start + batch]
         part = jax.tree.map(lambda x, rows=rows: jax.device_put(x[rows], sharding), arrays)
         scores.append(step(model, part, teacher))
-    fetched = jax.device_get(scores)  # whose parts JAX has sorted by name
+    fetched = _fetch(scores)  # whose parts JAX has sorted by name
     return {
         name: ratio(*(
             np.concatenate([each[name] for each in side])[:sequences].astype(np.float64)
@@ -45,3 +46,10 @@ def evaluate(
         ))
         for name in KINDS[objective.kind].parts(objective)
     }
+
+
+def _fetch(scores: list[Scores]) -> list[Scores]:
+    """The scores as numpy arrays: of several processes, each gets those of all."""
+    if jax.process_count() > 1:
+        scores = process_allgather(scores, tiled=True)
+    return jax.device_get(scores)

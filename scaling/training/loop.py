@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from scaling.data.store import TokenStore
 from scaling.files import write_atomically
 from scaling.objectives import Arrays, Examples, heldout, target_entropy
 from scaling.parallel import batch_sharding, batch_shares, check_batch, make_mesh
+from scaling.parallel.process import Accord, leads, word_of_leader
 from scaling.training.ahead import Ahead
 from scaling.training.checkpoint import Checkpoints, Progress
 from scaling.training.environment import describe_environment
@@ -67,8 +69,9 @@ def train(
 ) -> dict[str, Any] | Stopped:
     """Train a resolved run in its folder, going on from its newest checkpoint.
 
-    The lock of the folder must be held (RunFolder.lock). The losses do not depend on how often the
-    run was interrupted, nor where.
+    The lock of the folder must be held (RunFolder.lock). Where several processes train the run
+    together, the first of them holds it, and it alone writes, but for checkpoints. The losses do
+    not depend on how often the run was interrupted, nor where.
 
     Args:
         run: a run that `resolve` has been through.
@@ -85,25 +88,30 @@ def train(
         UserError: the folder holds another run, or the mesh cannot hold this one.
     """
     folder = RunFolder(path)
-    folder.claim(run, store)
+    writes = leads()
+    if writes:
+        folder.claim(run, store)
     if (record := folder.record()) is not None:
         return record
-    folder.sweep_leftovers()
+    if writes:
+        folder.sweep_leftovers()
     mesh = make_mesh(run.execution.mesh)
     check_batch(mesh, run.batch_sequences)
     environment = describe_environment()
-    write_atomically(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+    if writes:
+        write_atomically(path / "environment.json", json.dumps(environment, indent=2) + "\n")
     with (
         jax.set_mesh(mesh),
         Checkpoints(folder.checkpoints) as checkpoints,
-        folder.metrics_writer() as metrics,
+        folder.metrics_writer() if writes else open(os.devnull, "w") as metrics,
     ):
         loop = _Loop(run, store, mesh, folder, trunk, checkpoints, metrics, report)
         outcome = loop.run_to_the_end(asked_to_stop)
         if outcome is None:
             return Stopped(loop.progress.step, run.steps)
         record = make_record(run, store, outcome, environment)
-        write_atomically(folder.record_path, json.dumps(record, indent=2) + "\n")
+        if writes:
+            write_atomically(folder.record_path, json.dumps(record, indent=2) + "\n")
     return record
 
 
@@ -135,7 +143,7 @@ class _Loop:
         self.progress = Progress(0, [], 0.0)
         if (restored := checkpoints.restore(self.state)) is not None:
             self.state, self.progress = restored
-        elif trunk is not None and (step := trunk.nearest(run)) is not None:
+        elif trunk is not None and (step := word_of_leader(trunk.nearest(run))):
             self._begin_at(trunk, step)
         self.started = time.perf_counter() - self.progress.seconds
         self.saved = time.monotonic()
@@ -158,6 +166,7 @@ class _Loop:
         clock = (self.progress.step, time.perf_counter())
         batches = Ahead(self._batch, self.progress.step, steps)
         waited = 0.0
+        accord = Accord()
         for done, batch in enumerate(batches, self.progress.step + 1):
             step = done - 1
             rate, seeds = self._rate(step), step_seeds(self.run, step)
@@ -178,11 +187,12 @@ class _Loop:
                 self._evaluate()
             if self.trunk is not None and done in self.trunk.leave:
                 self._leave(self.trunk)
-            if asked_to_stop():
+            due = time.monotonic() - self.saved >= self.run.checkpoint.every_seconds
+            stop, save = accord(bool(asked_to_stop()), due)
+            if stop or save:
                 self._save()
+            if stop:
                 return None
-            if time.monotonic() - self.saved >= self.run.checkpoint.every_seconds:
-                self._save()
         self._save()
         scores = self._evaluate()
         finite = all(math.isfinite(score.loss) for score in scores.values())

@@ -37,10 +37,10 @@ class Trunk:
         names = [path.name for path in self.path.glob("[0-9]*")]
         return sorted(int(name) for name in names if name.isdigit())
 
-    def nearest(self, run: RunConfig) -> int | None:
-        """The last step whose state is this run's own; None if there is none."""
+    def nearest(self, run: RunConfig) -> int:
+        """The last step whose state is this run's own; 0 if there is none."""
         shared = last_shared_step(run)
-        return max((step for step in self.steps() if step <= shared), default=None)
+        return max((step for step in self.steps() if step <= shared), default=0)
 
     def remove(self, steps: Iterable[int]) -> None:
         """Delete the states of these steps, and the folder with the last of them."""
