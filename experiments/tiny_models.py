@@ -1,0 +1,107 @@
+"""Does every pretraining objective teach its model more than how often each target occurs?
+
+Hypothesis: seven published families, each in small and by its own objective, get clearly below the
+entropy of their targets' frequencies on two million bytes of real text.
+
+Method: configs/runs/{bert,roberta,albert,electra,t5,bart,gpt2}_tiny.yaml, each trained as `scaling
+train` would, on one store; the held-out loss of each beside the entropy of the held-out targets
+(ELECTRA's are those of its generator), and the same along the training.
+
+    scaling data prepare wheel:chitchat-dataset --special cls,sep,mask,pad --sentinels 48 \\
+        --out stores/chitchat-marked
+    python experiments/tiny_models.py                   # about twenty minutes on two cores
+
+Result: results/tiny_models/ and experiments/LOG.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from scaling.cli.terminal import out, progress
+from scaling.config import RunConfig, load
+from scaling.data.store import TokenStore
+from scaling.figures.style import INK, MUTED, Drawing, canvas, in_style, size_colours, write
+from scaling.files import write_atomically
+from scaling.sweeps.local import launch
+from scaling.sweeps.plan import GRID, PlannedRun
+from scaling.training.record import describe_run
+from scaling.training.resolve import resolve
+from scaling.training.run_folder import RunFolder
+from scaling.training.signals import stop_requests
+
+FAMILIES = ("bert", "roberta", "albert", "electra", "t5", "bart", "gpt2")
+RUNS, RESULTS = Path("runs"), Path("results/tiny_models")
+COLUMNS = (
+    "run_id", "mode", "family", "objective", "corpus", "params_total", "params_non_embedding",
+    "tokens", "epochs", "flops_counted", "loss", "loss_se", "target_entropy", "status",
+)
+
+
+def planned_runs() -> list[PlannedRun]:
+    """The run of each configuration."""
+    planned = []
+    for family in FAMILIES:
+        run = load(RunConfig, Path(f"configs/runs/{family}_tiny.yaml"))
+        store = TokenStore.open(run.data.store)
+        run = resolve(run, store)
+        facts = describe_run(run, store)
+        planned.append(PlannedRun(run, GRID, facts, RunFolder(RUNS / facts["run_id"])))
+    return planned
+
+
+@in_style
+def curves(planned: list[PlannedRun]) -> Drawing:
+    """Training loss over the entropy of the targets, against tokens."""
+    figure, (axes,) = canvas(6.4, 3.8)
+    colours = size_colours(list(range(len(planned))))
+    rows, ends = [], []
+    for number, each in enumerate(planned):
+        record = each.folder.record() or {}
+        lines = [line for line in each.folder.metrics() if "loss" in line]
+        tokens = [line["tokens"] / 1e6 for line in lines]
+        shares = [line["loss"] / record["target_entropy"] for line in lines]
+        axes.plot(tokens, shares, color=colours[number], linewidth=1.1)
+        ends.append((record["loss"] / record["target_entropy"], number, each.facts["family"]))
+        rows += [{"family": each.facts["family"], "tokens": round(1e6 * t), "loss_share": share}
+                 for t, share in zip(tokens, shares, strict=True)]
+    # Names stand at the height of the held-out loss, moved apart where they would meet.
+    low = 0.0
+    for share, number, family in sorted(ends):
+        low = max(share, low + 0.045)
+        axes.annotate(f"{family} {share:.2f}", (1.01, low), color=colours[number], va="center",
+                      xycoords=("axes fraction", "data"), fontsize=8, annotation_clip=False)
+    axes.axhline(1, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.annotate("the targets' frequencies alone", (0.99, 1.015), ha="right", color=INK,
+                  xycoords=("axes fraction", "data"), fontsize=8)
+    axes.set_ylim(0.35, 1.25)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("million tokens of text")
+    axes.set_ylabel("loss / entropy of the targets")
+    axes.set_title("Seven families in small, each by its own objective")
+    return Drawing(figure, pd.DataFrame(rows))
+
+
+def main() -> None:
+    """Train what is not trained yet, and write what came out."""
+    planned = planned_runs()
+    with stop_requests() as requested, progress("tiny models", len(planned)) as bar:
+        stopped_by = launch(
+            planned, None, RUNS / "logs", "tiny_models", requested,
+            lambda now: bar.update(sum(s.step / p.run.steps
+                                       for s, p in zip(now, planned, strict=True))))
+    if stopped_by:
+        raise SystemExit("stopped, all saved; the same command goes on from there")
+    table = pd.DataFrame([p.folder.record() for p in planned])[list(COLUMNS)]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_atomically(RESULTS / "runs.csv", table.to_csv(index=False))
+    write(curves(planned), RESULTS / "curves")
+    for row in table.to_dict("records"):
+        out.print(f"{row['family']:8} loss {row['loss']:.3f} ± {row['loss_se']:.3f}, the targets' "
+                  f"frequencies alone {row['target_entropy']:.3f}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
