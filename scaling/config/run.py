@@ -72,18 +72,27 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> RunConfig:
-        if self.steps == 0:
-            raise ValueError(
-                f"tokens = {self.tokens:,} is less than one batch of {self.batch_tokens:,} "
-                f"(batch_sequences {self.batch_sequences} x {self.sequence_tokens} tokens)"
-            )
-        if self.schedule.warmup_steps >= self.steps:
-            raise ValueError(
-                f"schedule.warmup_steps = {self.schedule.warmup_steps} leaves nothing of the "
-                f"{self.steps} steps that {self.tokens:,} tokens give; warm up for less, or train "
-                "for more"
-            )
+        check_length(self)
         return self
+
+
+def check_length(run: RunConfig) -> None:
+    """Refuse a run whose tokens make no batch, or no more steps than it warms up for.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if run.steps == 0:
+        raise ValueError(
+            f"tokens = {run.tokens:,} is less than one batch of {run.batch_tokens:,} "
+            f"(batch_sequences {run.batch_sequences} x {run.sequence_tokens} tokens)"
+        )
+    if run.schedule.warmup_steps >= run.steps:
+        raise ValueError(
+            f"schedule.warmup_steps = {run.schedule.warmup_steps} leaves nothing of the "
+            f"{run.steps} steps that {run.tokens:,} tokens give; warm up for less, or train "
+            "for more"
+        )
 
 
 LAYOUT = 2

@@ -24,7 +24,7 @@ from scaling.errors import UserError
 from scaling.files import cache_folder, write_atomically
 from scaling.sweeps.ledger import Standing
 from scaling.sweeps.local import Share
-from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.worker import keep_to
 
 START_SECONDS = 3.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from scaling.errors import UserError
 from scaling.files import write_atomically
 from scaling.sweeps.ledger import Standing, standing
-from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.worker import STOPPED
 
 POLL_SECONDS = 0.5

@@ -23,8 +23,8 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> flo
         done = (step - schedule.warmup_steps) / (steps - schedule.warmup_steps)
         low = schedule.final_fraction
         return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
-    decay_steps = max(1, round(schedule.decay_fraction * steps))
-    done = (step - (steps - decay_steps)) / decay_steps
+    branch = schedule.branch_step(steps)
+    done = (step - branch) / (steps - branch)
     if done <= 0:
         return peak
     return peak * (1 - math.sqrt(done) if schedule.decay_shape == "1-sqrt" else 1 - done)

@@ -91,7 +91,7 @@ def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(scaling, sweep_file, 
     ("overrides", "words"),
     [
         (["sizs=[]"], ["sizs: unknown key", "did you mean sizes?"]),
-        (["tokens=[1e9]"], ["one epoch"]),
+        (["grids.0.tokens=[1e9]"], ["one epoch"]),
         (["run.data.store=nowhere"], ["no such store", "scaling data prepare"]),
     ],
 )
