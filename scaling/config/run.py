@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any, Literal
@@ -99,8 +100,9 @@ LAYOUT = 2
 """Raised when the same configuration would no longer train the same model, as when a default of
 the model changes."""
 
-_NOT_SEMANTIC = {
+_LEFT_OUT = {
     "data": True,  # a path and a permission; what is read is in the hash
+    "model": True, "objective": True,  # said below
     "evaluation": {"every_steps"},
     "checkpoint": True,
     "logging": True,
@@ -115,10 +117,10 @@ def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
         run: a run whose vocabulary is resolved.
         data_hash: content hash of the token store's manifest.
     """
-    content = run.model_dump(mode="json", exclude=_NOT_SEMANTIC)  # type: ignore[arg-type]
+    content = run.model_dump(mode="json", exclude=_LEFT_OUT)  # type: ignore[arg-type]
     content["data"] = data_hash
     content["tokens"] = run.trained_tokens
-    content["model"] = _semantic_model(run.model)
+    content["model"] = dict(_semantic_model(run.model))
     content["objective"] = _said(run.objective, exclude={"teacher", "teacher_model"})
     content["layout"] = LAYOUT
     return content
@@ -130,6 +132,7 @@ def _said(choice: Any, exclude: set[str] | None = None) -> dict[str, Any]:
     return {"kind": choice.kind} | said
 
 
+@functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
 def _semantic_model(model: ModelConfig) -> dict[str, Any]:
     """The model's values that are not the default ones: what it may be configured with can grow,
     and runs keep their names. Defaults that depend on other fields are spelt out, so that saying

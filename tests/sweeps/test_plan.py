@@ -50,7 +50,8 @@ def test_points_outside_the_rectangle_belong_to_the_fit(sweep_content, tmp_path)
     more = planned(sweep_content, tmp_path)
     assert len(more.stage("grid")) == 5
     assert len(more.stage("heldout")) == 1
-    listed = planned(sweep_content, tmp_path, "learning_rate={rule: listed, rates: [0.1, 0.2, 0.3]}")
+    listed = planned(sweep_content, tmp_path,
+                     "learning_rate={rule: listed, rates: [0.1, 0.2, 0.3]}")
     rates = {(p.run.model.d_model, p.run.trained_tokens): p.run.optimizer.learning_rate
              for p in listed.runs}
     assert rates == {(8, 1536): 0.1, (8, 3072): 0.1, (16, 1536): 0.2, (16, 3072): 0.2,

@@ -20,7 +20,6 @@ from scaling.config.grids import (
     Ratio,
 )
 from scaling.errors import UserError
-from scaling.sweeps.planning.isoloss import tokens_by_loss
 from scaling.sweeps.planning.shapes import Shape, Shapes
 
 BUDGET_ERROR = 0.01
@@ -58,6 +57,9 @@ def points_of(grid: Grid, shapes: Shapes, source: str) -> list[Asked]:
             return [asked for budget in grid.budgets
                     for asked in _isoflop(grid, budget, ladder, source)]
         case IsoLoss():
+            # SciPy and pandas take longer to import than most plans take.
+            from scaling.sweeps.planning.isoloss import tokens_by_loss
+
             return [Asked(shape, tokens)
                     for shape, tokens in tokens_by_loss(grid, ladder, source)]
         case Ratio():
