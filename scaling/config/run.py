@@ -100,14 +100,16 @@ LAYOUT = 2
 """Raised when the same configuration would no longer train the same model, as when a default of
 the model changes."""
 
-_LEFT_OUT = {
+NOT_SEMANTIC: dict[str, Any] = {
     "data": True,  # a path and a permission; what is read is in the hash
-    "model": True, "objective": True,  # said below
     "evaluation": {"every_steps"},
     "checkpoint": True,
     "logging": True,
     "execution": True,
 }
+"""Keys of a run that its losses do not depend on, whole (True) or some of the keys within."""
+
+_SAID_APART = {"model": True, "objective": True}
 
 
 def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
         run: a run whose vocabulary is resolved.
         data_hash: content hash of the token store's manifest.
     """
-    content = run.model_dump(mode="json", exclude=_LEFT_OUT)  # type: ignore[arg-type]
+    content = run.model_dump(mode="json", exclude=NOT_SEMANTIC | _SAID_APART)
     content["data"] = data_hash
     content["tokens"] = run.trained_tokens
     content["model"] = dict(_semantic_model(run.model))

@@ -19,6 +19,9 @@ from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.worker import STOPPED
 
 POLL_SECONDS = 0.5
+PLAN_SUFFIX = ".plan.json"
+"""How the names of the plans end that launchers hand to their workers, in RUNS/logs."""
+
 LOST_AT_MOST = 5
 """Workers that may die one after the other without a run getting done, before it is given up."""
 
@@ -90,7 +93,7 @@ def launch(
         UserError: workers die again and again without getting a run done.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    plan_path = logs / f"{name}.plan.json"
+    plan_path = logs / f"{name}{PLAN_SUFFIX}"
     content = {"runs": [
         {"folder": str(p.folder.path), "config": p.run.model_dump(mode="json")} for p in runs
     ]}

@@ -59,14 +59,25 @@ class Plan:
         """The same with what runs of a family have in common trained once (see trunks.py)."""
         return sum(paid(family, flops_of_step) for family in families(self._paid_for()))
 
-    def capped(self, price: Price, most: float) -> Plan:
+    def capped(self, price: Price, most: float, name: str) -> Plan:
         """The plan with a further budget.
 
         Args:
             price: what a step of a run costs.
             most: what all may cost, in the price's unit.
+            name: of the budget, for the message.
+
+        Raises:
+            UserError: it pays for no run of the grid.
         """
         kept = within(self._paid_for(), price, most)
+        grid = [p for p in self.runs if p.role == GRID]
+        if not any(p.run_id in kept for p in grid):
+            cheapest = min(price(p) * p.run.steps for p in grid)
+            raise UserError(
+                f"{self.sweep.name}: {name} pays for no run: the cheapest of the grid takes "
+                f"{cheapest / most:.3g} times as much; raise {name}, or add smaller points"
+            )
         return replace(self, over_budget=frozenset(p.run_id for p in self.runs) - kept)
 
     def _paid_for(self) -> list[PlannedRun]:
@@ -109,10 +120,11 @@ def make_plan(sweep: SweepConfig, source: str, runs_folder: Path) -> Plan:
                                 "that tests the law may not be fitted")
             grids = before.grids if before else ()
             planned[run_id] = PlannedRun(run, role, facts, RunFolder(runs_folder / run_id),
-                                         tuple(dict.fromkeys([*grids, kind])))
+                                         tuple(dict.fromkeys([*grids, kind])), choice)
     assert base is not None
     plan = Plan(sweep, next(iter(stores.values())), _by_priority(sweep, planned), base)
-    return plan if sweep.max_flops is None else plan.capped(flops_of_step, sweep.max_flops)
+    return plan if sweep.max_flops is None else plan.capped(
+        flops_of_step, sweep.max_flops, "max_flops")
 
 
 def _asked(

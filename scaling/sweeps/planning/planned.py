@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scaling.config import RunConfig
@@ -23,6 +23,8 @@ class PlannedRun:
     folder: RunFolder
     grids: tuple[str, ...] = ()
     """Kinds of the grids that ask for it."""
+    choice: dict[str, Any] = field(default_factory=dict)
+    """What it has of the keys that the sweep varies."""
 
     @property
     def run_id(self) -> str:
