@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from scaling.config.base import LISTED, Config, Count, Index, Positive
 
@@ -14,7 +14,18 @@ Counting = Literal["total", "non-embedding"]
 vocabulary's matrix (Kaplan et al. 2020)."""
 
 T = TypeVar("T")
-Several = Annotated[tuple[T, ...], Field(min_length=1)]
+
+
+def _not_empty(values: tuple[T, ...]) -> tuple[T, ...]:
+    # pydantic's own min_length also complains where it is an element that is wrong.
+    if not values:
+        raise ValueError("is empty; list at least one")
+    return values
+
+
+Several = Annotated[
+    tuple[T, ...], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})
+]
 
 
 class Size(Config):
@@ -140,7 +151,7 @@ class Points(Config):
     little."""
 
     kind: Literal["points"]
-    points: Several[Point]
+    at: Several[Point]
 
 
 class Cross(Config):

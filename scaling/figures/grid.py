@@ -67,7 +67,7 @@ def planned_grid(runs: pd.DataFrame, budgets: Sequence[float], title: str) -> Dr
         for role, marker in (("grid", "o"), ("heldout", "D")):
             here = points[(points["state"] == state) & (points["role"] == role)]
             axes.plot(here["params_non_embedding"], here["tokens"], marker, color=colour, ms=5.5,
-                      mec=MUTED if state == "over budget" else ACCENT if role == "heldout" else
+                      mec=ACCENT if role == "heldout" else MUTED if state == "over budget" else
                       "white", mew=1.2 if role == "heldout" else 0.6, zorder=3)
     handles = [axes.plot([], [], "o", color=colour, ms=5.5,
                          mec=MUTED if state == "over budget" else "white",
@@ -77,7 +77,7 @@ def planned_grid(runs: pd.DataFrame, budgets: Sequence[float], title: str) -> Dr
         handles += axes.plot([], [], "D", color="white", mec=ACCENT, mew=1.2, ms=5.5,
                              label="held-out run")
     handles += axes.plot([], [], ":", color=MUTED, lw=0.9, label="counted FLOPs of a run")
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.06, 1.0))
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.03, 1.0))
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         count_axis(axis, low, high)
     axes.set_xlabel("parameters outside embeddings N", color=INK)

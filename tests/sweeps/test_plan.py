@@ -46,7 +46,7 @@ def test_the_learning_rate_follows_the_rule(plan):
 
 def test_points_outside_the_rectangle_belong_to_the_fit(sweep_content, tmp_path):
     grids = list(sweep_content["grids"])
-    sweep_content["grids"] = [*grids, {"kind": "points", "points": [{"rung": 0, "tokens": 6144}]}]
+    sweep_content["grids"] = [*grids, {"kind": "points", "at": [{"rung": 0, "tokens": 6144}]}]
     more = planned(sweep_content, tmp_path)
     assert len(more.stage("grid")) == 5
     assert len(more.stage("heldout")) == 1

@@ -68,7 +68,7 @@ def points_of(grid: Grid, shapes: Shapes, source: str) -> list[Asked]:
         case Cuts():
             return _cuts(grid, ladder)
         case Points():
-            return [Asked(shapes.at(point, source), point.tokens) for point in grid.points]
+            return [Asked(shapes.at(point, source), point.tokens) for point in grid.at]
         case Cross():
             return _cross(grid, lambda point: shapes.at(point, source))
 

@@ -107,9 +107,7 @@ def _assignments(values: dict[str, Any]) -> list[str]:
 
 def _points(sweep: SweepConfig) -> Iterator[Point]:
     for grid in sweep.grids:
-        if isinstance(grid, Points):
-            yield from grid.points
-        elif isinstance(grid, Cross):
+        if isinstance(grid, Points | Cross):
             yield from grid.at
     yield from sweep.heldout
 
