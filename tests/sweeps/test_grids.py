@@ -82,7 +82,7 @@ def test_an_isoloss_point_has_the_loss_that_the_law_gives_in_closed_form(plan_of
         for p, floor in zip(rungs, reachable, strict=True) for loss in losses if loss > floor}
     assert len(wanted) == 3  # the smaller model never gets down to the second loss
     assert where(plan) == wanted
-    with pytest.raises(UserError, match="no size comes to a loss of 1.5"):
+    with pytest.raises(UserError, match=r"no size comes to a loss of 1\.5"):
         plan_of({"kind": "isoloss", "losses": [1.5], "law": str(path)})
     with pytest.raises(UserError, match="no law of parameters and tokens called kaplan-n"):
         plan_of({"kind": "isoloss", "losses": [2], "law": str(path), "form": "kaplan-n"})
