@@ -41,4 +41,9 @@ def _flops_per_sequence(objective: Objective, model: ModelConfig) -> int:
 def run_flops_per_token(run: RunConfig) -> int:
     """FLOPs for one token of text that is trained on: `flops_counted` of a run is this times its
     tokens."""
-    return round(Fraction(run_flops_per_sequence(run), run.sequence_tokens))
+    return _rounded(run_flops_per_sequence(run), run.sequence_tokens)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rounded(total: int, parts: int) -> int:
+    return round(Fraction(total, parts))

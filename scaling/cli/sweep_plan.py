@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scaling.sweeps.cost import Pace
     from scaling.sweeps.plan import Plan
 
-_GB = 1e9
+_MB, _GB = 1e6, 1e9
 
 
 def plan(
@@ -133,12 +133,10 @@ def _totals(
 
 
 def _print_rows(planned: Plan, rows: list[dict[str, Any]]) -> None:
-    from scaling.laws.show import short
-
     varied = [", ".join(f"{key}={_brief(value)}" for key, value in row["varied"].items())
               for row in rows]
     columns = ["run", "role", "d x layers", "N (no emb.)", "N (all)", "tokens", "D/N", "epochs",
-               "lr", "6ND", "FLOPs", "memory", "time", "state", "why"]
+               "lr", "6ND", "FLOPs", "MB", "time", "state", "why"]
     print_table(
         f"{planned.sweep.name}: {len(rows)} runs on {planned.store.path}",
         [*columns[:3], *(["varied"] if planned.sweep.vary else []), *columns[3:]],
@@ -148,7 +146,7 @@ def _print_rows(planned: Plan, rows: list[dict[str, Any]]) -> None:
             f"{row['params_non_embedding']:,}", f"{row['params_total']:,}", f"{row['tokens']:,}",
             f"{row['tokens_per_parameter']:.3g}", f"{row['epochs']:.3f}", f"{row['lr']:.2e}",
             f"{row['flops_6nd']:.2e}", f"{row['flops_counted']:.2e}",
-            f"{short(row['memory_bytes'])}B{'' if row['fits'] in (None, True) else ' !'}",
+            f"{row['memory_bytes'] / _MB:,.1f}{'' if row['fits'] in (None, True) else ' !'}",
             clock(row["seconds_left"]), row["state"], _why(row),
         ] for row, text in zip(rows, varied, strict=True)],
     )
