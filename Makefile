@@ -47,7 +47,7 @@ test: .venv/dev  ## every test but those of test-slow, in under ten minutes
 	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 test-slow: .venv/dev  ## what takes minutes: a sweep killed again and again, every README command
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not slurm"
 
 test-slurm: .venv/dev  ## sweeps on a Slurm cluster started for it (Debian's slurm-wlm and munge)
 	command -v slurmctld >/dev/null && command -v munged >/dev/null || { apt-get update -q && \

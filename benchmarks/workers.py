@@ -50,6 +50,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     sweep = load(SweepConfig, SWEEP)
+    assert isinstance(sweep.sizes, tuple)
     for size in sweep.sizes:
         shape = [f"model.{k}={json.dumps(v)}" for k, v in size.model_dump().items()]
         more = ["model.vocab_size=257", "tokens=1e6"]

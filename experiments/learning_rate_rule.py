@@ -38,10 +38,12 @@ def planned_runs() -> list[PlannedRun]:
     """Every size at every rate, dearest first."""
     runs = []
     sizes = load(SweepConfig, SWEEP).sizes
+    assert isinstance(sizes, tuple)
     for number in SIZES:
         size = sizes[number].model_dump(exclude_none=True)
         for rate in RATES:
-            changes = [f"sizes={[size]}", f"tokens=[{TOKENS}]", "heldout=[]", "points=[]",
+            changes = [f"sizes={[size]}", f"grids=[{{kind: product, tokens: [{TOKENS}]}}]",
+                       "heldout=[]",
                        f"learning_rate={{rule: listed, rates: [{rate}]}}"]
             runs += make_plan(load(SweepConfig, SWEEP, changes), str(SWEEP), Path("runs")).runs
     return sorted(runs, key=lambda p: -p.facts["flops_counted"])

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "interop": {"config", "models"},
     "objectives": {"config", "data", "models"},
     "training": {"config", "accounting", "data", "models", "objectives", "parallel"},
-    "sweeps": {"config", "accounting", "data", "parallel", "training"},
+    "sweeps": {"config", "accounting", "data", "laws", "parallel", "training"},
     "laws": set(),
     "figures": {"laws"},
     "report": {"laws", "figures"},

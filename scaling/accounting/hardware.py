@@ -21,6 +21,17 @@ PEAK_BF16_FLOPS = {
 }
 """FLOP/s of one device."""
 
+MEMORY_BYTES = {
+    "A100": 80e9,  # the larger of the two that are sold
+    "H100": 80e9,
+    "H200": 141e9,
+    "TPU v4": 32e9,
+    "TPU v5e": 16e9,
+    "TPU v5p": 95e9,
+    "TPU v6e": 32e9,
+}
+"""Memory of one device, as the makers state it."""
+
 _KIND_MARKS = {
     # What JAX's `device_kind` says, in part, and the name above. Longer marks stand first.
     "a100": "A100",
@@ -40,9 +51,18 @@ def peak_flops(name: str) -> float:
     Raises:
         UserError: the name is not known.
     """
+    return PEAK_BF16_FLOPS[accelerator_named(name)]
+
+
+def accelerator_named(name: str) -> str:
+    """The accelerator's name as the tables have it, whatever the case in which a user gives it.
+
+    Raises:
+        UserError: the name is not known.
+    """
     by_lower = {known.lower(): known for known in PEAK_BF16_FLOPS}
     if name.lower() in by_lower:
-        return PEAK_BF16_FLOPS[by_lower[name.lower()]]
+        return by_lower[name.lower()]
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     hint = f"did you mean {by_lower[near[0]]}? " if near else ""
     raise UserError(f"{name}: no accelerator known by that name; {hint}known are "

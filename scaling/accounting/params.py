@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -64,6 +65,7 @@ class Parameters:
         return self.total - self.idle
 
 
+@functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
 def count_parameters(model: ModelConfig) -> Parameters:
     """Parameters of a model whose vocabulary is known. Nothing is materialised.
 

@@ -3,11 +3,18 @@ beside."""
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 
 from scaling.accounting.flops import FORWARD_AND_BACKWARD, forward_flops_per_sequence
-from scaling.config import RunConfig
-from scaling.config.objectives import Distillation, ReplacedTokens, generator_of, predictions
+from scaling.config import ModelConfig, RunConfig
+from scaling.config.objectives import (
+    Distillation,
+    Objective,
+    ReplacedTokens,
+    generator_of,
+    predictions,
+)
 
 
 def run_flops_per_sequence(run: RunConfig) -> int:
@@ -16,17 +23,27 @@ def run_flops_per_sequence(run: RunConfig) -> int:
     Heads over the vocabulary are counted at the positions where the objective computes them; beside
     the model a generator is trained (ELECTRA), or a teacher is asked (distillation).
     """
-    asked = predictions(run.objective, run.model)
-    total = FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(run.model, asked).values())
-    if isinstance(run.objective, ReplacedTokens):
-        generator = generator_of(run.objective, run.model)
+    return _flops_per_sequence(run.objective, run.model)
+
+
+@functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
+def _flops_per_sequence(objective: Objective, model: ModelConfig) -> int:
+    asked = predictions(objective, model)
+    total = FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(model, asked).values())
+    if isinstance(objective, ReplacedTokens):
+        generator = generator_of(objective, model)
         total += FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(generator, asked).values())
-    if isinstance(run.objective, Distillation) and run.objective.teacher_model is not None:
-        total += sum(forward_flops_per_sequence(run.objective.teacher_model, asked).values())
+    if isinstance(objective, Distillation) and objective.teacher_model is not None:
+        total += sum(forward_flops_per_sequence(objective.teacher_model, asked).values())
     return total
 
 
 def run_flops_per_token(run: RunConfig) -> int:
     """FLOPs for one token of text that is trained on: `flops_counted` of a run is this times its
     tokens."""
-    return round(Fraction(run_flops_per_sequence(run), run.sequence_tokens))
+    return _rounded(run_flops_per_sequence(run), run.sequence_tokens)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rounded(total: int, parts: int) -> int:
+    return round(Fraction(total, parts))

@@ -5,116 +5,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scaling.cli import slurm as cluster
 from scaling.cli.suggest import suggest
+from scaling.cli.sweep_options import (
+    RUNS,
+    AsJson,
+    Overrides,
+    Results,
+    RunsFolder,
+    SweepFile,
+    Workers,
+    open_plan,
+    results_folder,
+)
+from scaling.cli.sweep_plan import plan
 from scaling.cli.terminal import err, out, print_json, print_table, progress
 from scaling.cli.train import SIGNAL_EXIT
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
     from scaling.sweeps.ledger import Standing
-    from scaling.sweeps.plan import Plan, PlannedRun
+    from scaling.sweeps.plan import PlannedRun
 
 app = typer.Typer(
     help="Plan a grid of runs, train it, and gather the losses.", no_args_is_help=True
 )
+app.command()(plan)
 app.command()(suggest)
-
-SweepFile = Annotated[
-    Path, typer.Argument(help="YAML of a sweep, such as configs/sweeps/quickstart.yaml")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key=value laid over it, such as tokens=[1e6,2e6]")
-]
-RunsFolder = Annotated[
-    Path, typer.Option("--runs", help="where run folders are; all sweeps share them")
-]
-Results = Annotated[
-    Path | None, typer.Option("--out", help="results folder; by default results/NAME")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(help="worker processes; by default one for each GPU, or each core", min=1),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-RUNS = Path("runs")
-
-
-def _plan(config: Path, overrides: list[str] | None, runs: Path) -> Plan:
-    from scaling.config import SweepConfig, load
-    from scaling.sweeps.plan import make_plan
-
-    return make_plan(load(SweepConfig, config, overrides or ()), str(config), runs)
-
-
-def _results(plan: Plan, folder: Path | None) -> Path:
-    return folder or Path("results", plan.sweep.name)
-
-
-@app.command()
-def plan(
-    config: SweepFile,
-    overrides: Overrides = None,
-    runs: RunsFolder = RUNS,
-    workers: Workers = None,
-    measure: Annotated[
-        bool, typer.Option(help="time a step of the smallest and the largest model")
-    ] = True,
-    json_output: AsJson = False,
-) -> None:
-    """Show every run of a sweep: size, tokens, FLOPs, estimated time, and what is done already.
-
-    Example: `scaling sweep plan configs/sweeps/quickstart.yaml`
-    """
-    from scaling.sweeps.cost import Pace
-    from scaling.sweeps.ledger import standing
-    from scaling.sweeps.local import shares
-
-    planned = _plan(config, overrides, runs)
-    parts = shares(workers, len(planned.stage("grid")))
-    pace = Pace.measure(planned.runs, parts[0]) if measure else None
-    rows: list[dict[str, Any]] = []
-    for p in planned.runs:
-        now = standing(p)
-        left = pace.seconds_left(p, now) if pace else None
-        model = p.run.model
-        rows.append({
-            "run_id": p.run_id, "role": p.role, "d_model": model.d_model,
-            "n_layers": model.n_layers, **{k: p.facts[k] for k in (
-                "params_non_embedding", "params_total", "tokens", "epochs", "lr", "flops_6nd",
-                "flops_counted")},
-            "steps": p.run.steps, "state": now.state, "seconds_left": left,
-        })
-    counts = Counter(row["state"] for row in rows)
-    flops = sum(row["flops_counted"] for row in rows)
-    left = sum(row["seconds_left"] for row in rows) if pace else None
-    if json_output:
-        print_json({"runs": rows, "states": counts, "flops_counted": flops, "seconds_left": left,
-                    "workers": len(parts)})
-        return
-    print_table(
-        f"{planned.sweep.name}: {len(rows)} runs on {planned.store.path}",
-        ["run", "role", "d x layers", "N (no emb.)", "N (all)", "tokens", "epochs", "lr", "6ND",
-         "FLOPs", "time", "state"],
-        [[
-            row["run_id"], row["role"], f"{row['d_model']} x {row['n_layers']}",
-            f"{row['params_non_embedding']:,}", f"{row['params_total']:,}", f"{row['tokens']:,}",
-            f"{row['epochs']:.3f}", f"{row['lr']:.2e}", f"{row['flops_6nd']:.2e}",
-            f"{row['flops_counted']:.2e}", _clock(row["seconds_left"]), row["state"],
-        ] for row in rows],
-    )
-    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    out.print(f"{states}; {flops:.3g} counted FLOPs in all", markup=False)
-    if left is not None:
-        out.print(
-            f"about {_clock(left / len(parts))} left with {len(parts)} worker(s), from a step "
-            "timed alone (workers side by side are slower)", markup=False,
-        )
-
 
 @app.command()
 def run(
@@ -145,8 +66,9 @@ def run(
 
     Example: `scaling sweep run configs/sweeps/quickstart.yaml`
     """
+    from scaling.sweeps.cost import Pace, within_hours
     from scaling.sweeps.ledger import standing
-    from scaling.sweeps.local import launch
+    from scaling.sweeps.local import launch, shares
     from scaling.sweeps.plan import claim_results
     from scaling.sweeps.table import export as export_tables
     from scaling.training.signals import stop_requests
@@ -158,13 +80,19 @@ def run(
         start = launch
     else:
         start = by_slurm.train
-    planned = _plan(config, overrides, runs)
-    folder = _results(planned, results)
+    planned = open_plan(config, overrides, runs)
+    folder = results_folder(planned, results)
     claim_results(planned, folder)
+    if planned.sweep.max_device_hours is not None:
+        parts = shares(workers, len(planned.stage("grid")))
+        planned = within_hours(planned, Pace.measure(planned.runs, parts[0]))
     role = "heldout" if heldout else "grid"
     stage = planned.stage(role)
     if not stage:
-        raise UserError(f"{config}: has no {role} runs; list some under `{role}`")
+        left_out = any(p.role == role for p in planned.runs)
+        raise UserError(f"{config}: the budgets pay for no {role} run; raise max_flops or "
+                        "max_device_hours" if left_out else
+                        f"{config}: has no {role} runs; list some under `{role}`")
     name = f"{planned.sweep.name}.{role}"
     total = sum(p.facts["flops_counted"] for p in stage)
     if not all(standing(p).over for p in stage):
@@ -221,7 +149,7 @@ def status(
     """
     from scaling.sweeps.ledger import standing
 
-    planned = _plan(config, overrides, runs)
+    planned = open_plan(config, overrides, runs)
     rows = [(p, standing(p)) for p in planned.runs]
     if json_output:
         print_json([
@@ -250,7 +178,7 @@ def retry(config: SweepFile, overrides: Overrides = None, runs: RunsFolder = RUN
     """
     from scaling.sweeps.ledger import forgive
 
-    forgiven = sum(forgive(p) for p in _plan(config, overrides, runs).runs)
+    forgiven = sum(forgive(p) for p in open_plan(config, overrides, runs).runs)
     out.print(f"{forgiven} failed run(s) will be tried again by `scaling sweep run`", markup=False)
 
 
@@ -275,8 +203,8 @@ def export(
     from scaling.sweeps.plan import claim_results
     from scaling.sweeps.table import export as export_tables
 
-    planned = _plan(config, overrides, runs)
-    folder = _results(planned, results)
+    planned = open_plan(config, overrides, runs)
+    folder = results_folder(planned, results)
     claim_results(planned, folder)
     for path in export_tables(planned, folder, parquet=parquet):
         out.print(str(path), markup=False)
@@ -285,10 +213,3 @@ def export(
 
         count = export_wandb(planned, wandb, folder)
         out.print(f"{count} run(s) written to the W&B project {wandb}", markup=False)
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

@@ -32,6 +32,9 @@ err = _console(stderr=True)
 
 _PLAIN_LINE_SECONDS = 10.0
 
+_RICH_ROWS = 500
+"""Rows up to which a table is laid out by rich."""
+
 
 def print_json(content: Any) -> None:
     """JSON on standard output; NaN and infinity become null."""
@@ -51,12 +54,25 @@ def finite(content: Any) -> Any:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output: the first column to the left, numbers to the right."""
+    if len(rows) > _RICH_ROWS:
+        _print_plain_table(title, columns, rows)
+        return
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
     out.print(table)
+
+
+def _print_plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The same without rich, whose layout takes a millisecond a row."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    first, *others = [f"<{widths[0]}", *(f">{width}" for width in widths[1:])]
+    line = "  ".join([f"{{:{first}}}", *(f"{{:{width}}}" for width in others)])
+    lines = [title] if title else []
+    lines += [line.format(*row).rstrip() for row in (columns, *rows)]
+    out.file.write("\n".join(lines) + "\n")
 
 
 class Bar:

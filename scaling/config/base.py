@@ -27,6 +27,9 @@ Real = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)
 Fraction = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
 
 
+LISTED = "listed"
+"""Tag of the plain list where a list or a rule may stand."""
+
 FIELD_ERROR = "field_error"
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from scaling.config.base import FIELD_ERROR, Config
+from scaling.config.base import FIELD_ERROR, LISTED, Config
 from scaling.errors import UserError
 
 C = TypeVar("C", bound=Config)
@@ -202,6 +202,8 @@ def _walk(
         fields = [c.model_fields[part] for c in inner if part in c.model_fields]
         if tagged and not fields:
             inner = tagged
+            continue
+        if part == LISTED and not fields:
             continue
         path.append(str(part))
         if isinstance(part, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any, Literal
@@ -72,31 +73,43 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> RunConfig:
-        if self.steps == 0:
-            raise ValueError(
-                f"tokens = {self.tokens:,} is less than one batch of {self.batch_tokens:,} "
-                f"(batch_sequences {self.batch_sequences} x {self.sequence_tokens} tokens)"
-            )
-        if self.schedule.warmup_steps >= self.steps:
-            raise ValueError(
-                f"schedule.warmup_steps = {self.schedule.warmup_steps} leaves nothing of the "
-                f"{self.steps} steps that {self.tokens:,} tokens give; warm up for less, or train "
-                "for more"
-            )
+        check_length(self)
         return self
+
+
+def check_length(run: RunConfig) -> None:
+    """Refuse a run whose tokens make no batch, or no more steps than it warms up for.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if run.steps == 0:
+        raise ValueError(
+            f"tokens = {run.tokens:,} is less than one batch of {run.batch_tokens:,} "
+            f"(batch_sequences {run.batch_sequences} x {run.sequence_tokens} tokens)"
+        )
+    if run.schedule.warmup_steps >= run.steps:
+        raise ValueError(
+            f"schedule.warmup_steps = {run.schedule.warmup_steps} leaves nothing of the "
+            f"{run.steps} steps that {run.tokens:,} tokens give; warm up for less, or train "
+            "for more"
+        )
 
 
 LAYOUT = 2
 """Raised when the same configuration would no longer train the same model, as when a default of
 the model changes."""
 
-_NOT_SEMANTIC = {
+NOT_SEMANTIC: dict[str, Any] = {
     "data": True,  # a path and a permission; what is read is in the hash
     "evaluation": {"every_steps"},
     "checkpoint": True,
     "logging": True,
     "execution": True,
 }
+"""Keys of a run that its losses do not depend on, whole (True) or some of the keys within."""
+
+_SAID_APART = {"model": True, "objective": True}
 
 
 def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
@@ -106,10 +119,10 @@ def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
         run: a run whose vocabulary is resolved.
         data_hash: content hash of the token store's manifest.
     """
-    content = run.model_dump(mode="json", exclude=_NOT_SEMANTIC)  # type: ignore[arg-type]
+    content = run.model_dump(mode="json", exclude=NOT_SEMANTIC | _SAID_APART)
     content["data"] = data_hash
     content["tokens"] = run.trained_tokens
-    content["model"] = _semantic_model(run.model)
+    content["model"] = dict(_semantic_model(run.model))
     content["objective"] = _said(run.objective, exclude={"teacher", "teacher_model"})
     content["layout"] = LAYOUT
     return content
@@ -121,6 +134,7 @@ def _said(choice: Any, exclude: set[str] | None = None) -> dict[str, Any]:
     return {"kind": choice.kind} | said
 
 
+@functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
 def _semantic_model(model: ModelConfig) -> dict[str, Any]:
     """The model's values that are not the default ones: what it may be configured with can grow,
     and runs keep their names. Defaults that depend on other fields are spelt out, so that saying

@@ -1,4 +1,4 @@
-"""A grid of runs: sizes x tokens x seeds, and the larger models that test the law."""
+"""A sweep: a base run, the models and grids that are trained, and what it may cost."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from scaling.config.base import Config, Count, Index, Positive, Real
+from scaling.config.base import Config, Count, Index, Positive, Real, field_error
+from scaling.config.grids import Cross, Grid, Point, Several, Sizes
 
-
-class Size(Config):
-    """One rung of the ladder; everything else of the model stays as the sweep's `run` has it."""
-
-    d_model: Count
-    n_layers: Count
-    n_heads: Count
-    d_ff: Count | None = None
-    """Hidden width of the feed-forward layer; by default by ModelConfig's rule."""
+DECIDED = ("tokens", "seed", "optimizer.learning_rate", "model.d_model", "model.n_layers",
+           "model.n_heads", "model.d_ff")
+"""Keys of a run that the sweep's own lists decide."""
 
 
 class PowerLearningRate(Config):
@@ -39,20 +34,14 @@ class PowerLearningRate(Config):
 
 
 class ListedLearningRate(Config):
-    """One learning rate for each of `sizes`, then of `points`, then of `heldout`."""
+    """One learning rate for each of `sizes`, then for each other size of the grids' points and of
+    `heldout`, in their order."""
 
     rule: Literal["listed"]
     rates: tuple[Positive, ...]
 
 
 LearningRateRule = Annotated[PowerLearningRate | ListedLearningRate, Field(discriminator="rule")]
-
-
-class Point(Config):
-    """One run by itself: a size and its training tokens."""
-
-    size: Size
-    tokens: Count
 
 
 class SweepConfig(Config):
@@ -62,31 +51,58 @@ class SweepConfig(Config):
     """Letters, digits, dot, dash and underscore; results go to results/NAME."""
     run: dict[str, Any]
     """What all runs share: a run configuration less model sizes, tokens, seed and learning rate."""
-    sizes: Annotated[tuple[Size, ...], Field(min_length=1)]
-    """The ladder of models."""
-    tokens: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """Training tokens; every size is trained on each."""
-    seeds: Annotated[tuple[Index, ...], Field(min_length=1)] = (0,)
+    sizes: Sizes
+    """The models: a list, or a rule that makes one (`kind: ladder`)."""
+    grids: Several[Grid]
+    """Which points are trained; those of all grids together, each once."""
+    seeds: Several[Index] = (0,)
+    """Every point is trained with each."""
+    vary: dict[str, Several[Any]] = Field(default={})
+    """Further keys of the run, dotted (`objective`, `data.store`, `optimizer.b2`), each with the
+    values it takes; crossed with one another and with every grid."""
     learning_rate: LearningRateRule
     """How each size gets its peak learning rate; a constant rate for all sizes bends the law."""
-    points: tuple[Point, ...] = ()
-    """Further runs for the fit, outside the rectangle of sizes and tokens: small models trained for
-    long, say, which a law needs and which cost little."""
     heldout: tuple[Point, ...] = ()
     """Larger runs, kept out of every fit, and trained after the law has predicted their losses."""
+    max_flops: Positive | None = None
+    """Most training FLOPs of the whole sweep, done or not, what runs share counted once; runs that
+    no longer fit, in the order of `priority`, are not trained."""
+    max_device_hours: Positive | None = None
+    """Most hours of one device, by the time of a step as measured (or modelled: `plan --gpu`)."""
+    priority: Literal["cheapest", "dearest", "order"] = "cheapest"
+    """Which runs the budgets go to first: the cheapest or the dearest, or as the grids have them;
+    the grid's before the held-out ones in any case."""
 
     @model_validator(mode="after")
-    def _grid_is_a_grid(self) -> SweepConfig:
-        for name in ("sizes", "tokens", "seeds"):
-            values = getattr(self, name)
+    def _says_nothing_twice(self) -> SweepConfig:
+        lists = {"seeds": self.seeds} | {f"vary.{key}": v for key, v in self.vary.items()}
+        if isinstance(self.sizes, tuple):
+            lists["sizes"] = self.sizes
+        for number, grid in enumerate(self.grids):
+            lists |= {f"grids.{number}.{name}": value for name, value in grid if name not in
+                      ("params", "at") and isinstance(value, tuple)}
+        for name, values in lists.items():
             repeated = [v for i, v in enumerate(values) if v in values[:i]]
             if repeated:
-                raise ValueError(f"{name} holds {repeated[0]} twice")
-        if isinstance(self.learning_rate, ListedLearningRate):
-            wanted = len(self.sizes) + len(self.points) + len(self.heldout)
-            if len(self.learning_rate.rates) != wanted:
-                raise ValueError(
-                    f"learning_rate.rates has {len(self.learning_rate.rates)} values for "
-                    f"{wanted} sizes (those of points and heldout counted in)"
-                )
+                raise field_error(name, f"holds {repeated[0]} twice")
         return self
+
+    @model_validator(mode="after")
+    def _varies_what_is_free(self) -> SweepConfig:
+        for key in self.vary:
+            if any(_overlap(key, other) for other in DECIDED):
+                raise field_error(f"vary.{key}", "is decided by the sweep's own sizes, grids, "
+                                  "seeds and learning_rate; leave it out")
+            both = [other for other in self.vary if other != key and _overlap(key, other)]
+            if both:
+                raise field_error(f"vary.{key}", f"and vary.{both[0]} set the same thing; keep one")
+            crossed = any(isinstance(g, Cross) and g.batch_sequences for g in self.grids)
+            if crossed and key == "batch_sequences":
+                raise field_error(f"vary.{key}", "a cross grid sets batch_sequences too; keep one")
+        return self
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether one dotted key is the other, or holds it."""
+    shorter, longer = sorted((key.split("."), other.split(".")), key=len)
+    return longer[: len(shorter)] == shorter

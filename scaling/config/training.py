@@ -48,6 +48,11 @@ class WarmupStableDecay(Config):
     decay_shape: Literal["1-sqrt", "linear"] = "1-sqrt"
     """With t going from 0 to 1 over the cool-down: 1 - sqrt(t), or 1 - t."""
 
+    def branch_step(self, steps: int) -> int:
+        """Steps of so many that are over when the cool-down begins: until then a run is the same,
+        however long it is."""
+        return steps - max(1, round(self.decay_fraction * steps))
+
 
 class Cosine(Config):
     """Linear warm-up, then half a cosine down to a fraction of the peak."""

@@ -66,7 +66,17 @@ def check_fits(run: RunConfig, store: TokenStore) -> None:
             f"{store.path}: {counts['validation']} held-out sequence(s) of {length} tokens, and "
             f"evaluation.sequences = {run.evaluation.sequences}; a standard error needs at least 2"
         )
-    once = counts["train"] * length
+    check_epochs(run, store)
+
+
+def check_epochs(run: RunConfig, store: TokenStore) -> None:
+    """Refuse a run that needs more tokens than its epochs hold.
+
+    Raises:
+        UserError: it does.
+    """
+    length = run.sequence_tokens
+    once = len(sequences_of(run, store.split("train"))) * length
     if run.trained_tokens > run.data.epochs * once:
         raise UserError(
             f"{store.path}: the run needs {run.trained_tokens:,} tokens, and one epoch of "

@@ -17,6 +17,7 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class TokenStore:
             store.tokenizer()
         return store
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Identity of the tokens: equal for equal tokens, wherever the folder is."""
         return self.manifest.hash

@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from scaling.accounting import run_flops_per_token
+from scaling.accounting.hardware import peak_flops
 from scaling.config import RunConfig, content_hash, validate
 from scaling.errors import UserError
 from scaling.files import cache_folder, write_atomically
 from scaling.sweeps.ledger import Standing
 from scaling.sweeps.local import Share
-from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.plan import Plan
+from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.worker import keep_to
+
+SECONDS_PER_HOUR = 3600
 
 START_SECONDS = 3.0
 """What a run takes besides its steps: set-up, evaluation, checkpoint; a round figure."""
@@ -55,13 +59,43 @@ class Pace:
         slope = max(0.0, (times[1] - times[0]) / (flops[1] - flops[0]))
         return cls(max(0.0, times[0] - slope * flops[0]), slope)
 
+    @classmethod
+    def modelled(cls, gpu: str, mfu: float) -> Pace:
+        """The pace of an accelerator that reaches a share of its peak.
+
+        Args:
+            gpu: its name (accounting/hardware.py).
+            mfu: model FLOPs utilisation, in (0, 1].
+
+        Raises:
+            UserError: no accelerator is known by the name, or the share is none.
+        """
+        if not 0 < mfu <= 1:
+            raise UserError(f"--mfu {mfu:g}: a share of the peak between 0 and 1 is expected")
+        return cls(0.0, 1 / (peak_flops(gpu) * mfu))
+
+    def seconds_of_step(self, planned: PlannedRun) -> float:
+        """Estimated seconds of one step of a run."""
+        per_token = self.seconds + self.seconds_per_flop * run_flops_per_token(planned.run)
+        return planned.run.batch_tokens * per_token
+
     def seconds_left(self, planned: PlannedRun, now: Standing) -> float:
         """Estimated seconds until a run is over."""
         if now.over:
             return 0.0
-        tokens = planned.run.trained_tokens - now.step * planned.run.batch_tokens
-        flops = run_flops_per_token(planned.run)
-        return START_SECONDS + tokens * (self.seconds + self.seconds_per_flop * flops)
+        return START_SECONDS + (planned.run.steps - now.step) * self.seconds_of_step(planned)
+
+
+def within_hours(plan: Plan, pace: Pace) -> Plan:
+    """The plan with the sweep's max_device_hours, where it has one.
+
+    Raises:
+        UserError: they pay for no run of the grid.
+    """
+    hours = plan.sweep.max_device_hours
+    if hours is None:
+        return plan
+    return plan.capped(pace.seconds_of_step, hours * SECONDS_PER_HOUR, "max_device_hours")
 
 
 def _measured(runs: list[RunConfig], share: Share) -> list[float]:

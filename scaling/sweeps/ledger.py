@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scaling.errors import UserError
 from scaling.files import write_atomically
-from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.planning.planned import PlannedRun
 from scaling.training.run_folder import RunFolder, read_json
 
 FAILURE = "failure.json"

@@ -15,11 +15,14 @@ from pathlib import Path
 from scaling.errors import UserError
 from scaling.files import write_atomically
 from scaling.sweeps.ledger import Standing, standing
-from scaling.sweeps.plan import PlannedRun
-from scaling.sweeps.trunks import Unit, clear_trunks, share_trunks
+from scaling.sweeps.planning.planned import PlannedRun
+from scaling.sweeps.units import Unit, clear_trunks, units_of
 from scaling.sweeps.worker import STOPPED
 
 POLL_SECONDS = 0.5
+PLAN_SUFFIX = ".plan.json"
+"""How the names of the plans end that launchers hand to their workers, in RUNS/logs."""
+
 LOST_AT_MOST = 5
 """Workers that may die one after the other without a run getting done, before it is given up."""
 
@@ -90,7 +93,7 @@ def launch(
     Raises:
         UserError: workers die again and again without getting a run done.
     """
-    units = share_trunks(runs)
+    units = units_of(runs)
     plan = write_plan(units, logs, name)
     parts = shares(workers, len(runs))
     log_paths = [logs / f"{name}.worker-{i}.log" for i in range(len(parts))]
@@ -126,7 +129,7 @@ def launch(
 
 def plan_path(logs: Path, name: str) -> Path:
     """Where the plan of a sweep and stage is."""
-    return logs / f"{name}.plan.json"
+    return logs / f"{name}{PLAN_SUFFIX}"
 
 
 def write_plan(units: Sequence[Unit], logs: Path, name: str) -> Path:

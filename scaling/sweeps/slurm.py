@@ -27,7 +27,7 @@ from scaling.sweeps.ledger import Standing, standing
 from scaling.sweeps.local import plan_path, write_plan
 from scaling.sweeps.plan import PlannedRun
 from scaling.sweeps.slurm_worker import QUEUE_SECONDS, SlurmWorker
-from scaling.sweeps.trunks import share_trunks
+from scaling.sweeps.units import units_of
 from scaling.training.run_folder import read_json
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def submit(runs: Sequence[PlannedRun], request: Request, logs: Path, name: str) 
     if missing <= 0:
         return Submission(None, 0, there)
     executor, worker = _prepare(request, logs, name)
-    write_plan(share_trunks(runs), logs, name)
+    write_plan(units_of(runs), logs, name)
     job = _sbatch(executor, worker, missing)
     arrays = [*_arrays(there), job]
     write_atomically(_jobs_path(logs, name), json.dumps({"jobs": arrays}) + "\n")

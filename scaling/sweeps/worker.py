@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from scaling.sweeps.trunks import Unit
+    from scaling.sweeps.units import Unit
 
 STOPPED = 3
 """Exit status of a worker that was asked to stop."""
@@ -90,7 +90,7 @@ def work(
     """
     from scaling.config import RunConfig, validate
     from scaling.parallel.process import any_process, leads, start_process, word_of_leader
-    from scaling.sweeps.trunks import Unit, clear_trunks
+    from scaling.sweeps.units import Unit, clear_trunks
     from scaling.training.cores import divide_cores
 
     plan = json.loads(plan_path.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from scaling.config.training import Cosine, Schedule, WarmupStableDecay
+from scaling.config.training import Cosine, Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
@@ -23,14 +23,8 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> flo
         done = (step - schedule.warmup_steps) / (steps - schedule.warmup_steps)
         low = schedule.final_fraction
         return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
-    start = constant_until(schedule, steps)
-    done = (step - start) / (steps - start)
+    branch = schedule.branch_step(steps)
+    done = (step - branch) / (steps - branch)
     if done <= 0:
         return peak
     return peak * (1 - math.sqrt(done) if schedule.decay_shape == "1-sqrt" else 1 - done)
-
-
-def constant_until(schedule: WarmupStableDecay, steps: int) -> int:
-    """Steps before the cool-down of a run of so many steps. Their rates do not depend on how many
-    steps there are in all."""
-    return steps - max(1, round(schedule.decay_fraction * steps))

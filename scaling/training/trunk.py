@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.config import RunConfig, WarmupStableDecay, content_hash, semantic
-from scaling.training.schedule import constant_until
 
 FOLDER = "trunks"
 """Beside the run folders."""
@@ -69,4 +68,4 @@ def trunk_identity(run: RunConfig, data_hash: str) -> str | None:
 def last_shared_step(run: RunConfig) -> int:
     """Steps of a run that do not depend on how long it is."""
     assert isinstance(run.schedule, WarmupStableDecay)
-    return constant_until(run.schedule, run.steps)
+    return run.schedule.branch_step(run.steps)

@@ -19,7 +19,7 @@ SMALL_SWEEP = {
         {"d_model": 16, "n_layers": 1, "n_heads": 1},
         {"d_model": 24, "n_layers": 1, "n_heads": 1},
     ],
-    "tokens": [8_192, 16_384, 32_768],
+    "grids": [{"kind": "product", "tokens": [8_192, 16_384, 32_768]}],
     "heldout": [{"size": {"d_model": 32, "n_layers": 1, "n_heads": 1}, "tokens": 65_536}],
 }
 
@@ -45,7 +45,6 @@ def project(tmp_path) -> Path:
         if name == "sweeps/quickstart":
             content["run"] |= {"batch_sequences": 4, "evaluation": {"sequences": 20}}
             content["run"]["model"] = {"context": 32}
-            content["points"] = []
         path = tmp_path / f"configs/{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(content))

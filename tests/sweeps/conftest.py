@@ -27,7 +27,7 @@ def sweep_content(store_path):
             {"d_model": 8, "n_layers": 1, "n_heads": 1},
             {"d_model": 16, "n_layers": 1, "n_heads": 1},
         ],
-        "tokens": [24 * 64, 48 * 64],
+        "grids": [{"kind": "product", "tokens": [24 * 64, 48 * 64]}],
         "learning_rate": {
             "rule": "power", "learning_rate": 1e-2, "reference_params": 1000, "exponent": -0.5,
         },

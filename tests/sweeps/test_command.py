@@ -58,6 +58,29 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
         results / "runs.csv").read_bytes()
 
 
+def test_a_plan_for_another_machine_is_drawn_and_counted(scaling, sweep_file, sweep_content):
+    sweep_content |= {"max_device_hours": 1e-12, "vary": {"optimizer.b2": [0.9, 0.95]}}
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    shown = scaling("sweep", "plan", sweep_file, "--gpu", "H100", "--mfu", "0.5",
+                    "max_device_hours=1", "--figure", "grid.png", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert len(list(sweep_file.parent.glob("grid.*"))) == 3
+    content = json.loads(shown.stdout)
+    assert content["paid_flops"] < content["flops_counted"] == sum(
+        row["flops_counted"] for row in content["runs"])
+    assert content["device_hours"] * 3600 * 0.5 * 989e12 == pytest.approx(content["flops_counted"])
+    assert all(row["fits"] for row in content["runs"])
+    table = scaling("sweep", "plan", sweep_file, "--no-measure", "max_flops=1e8")
+    assert table.returncode == 0, table.stderr
+    assert "optimizer.b2=0.9" in table.stdout
+    assert "over budget" in table.stdout
+    assert "share a trunk" in table.stdout
+    assert "max_device_hours is left aside" in table.stderr
+    assert_refused(scaling("sweep", "plan", sweep_file, "--gpu", "H100"),
+                   "max_device_hours pays for no run")
+    assert_refused(scaling("sweep", "plan", sweep_file, "--gpu", "X9"), "no accelerator known")
+
+
 def test_a_failing_run_is_failed_until_retried_and_the_others_go_on(
     scaling, sweep_file, sweep_content
 ):
@@ -100,7 +123,7 @@ def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(scaling, sweep_file, 
     ("overrides", "words"),
     [
         (["sizs=[]"], ["sizs: unknown key", "did you mean sizes?"]),
-        (["tokens=[1e9]"], ["one epoch"]),
+        (["grids.0.tokens=[1e9]"], ["one epoch"]),
         (["run.data.store=nowhere"], ["no such store", "scaling data prepare"]),
     ],
 )

@@ -19,15 +19,23 @@ def planned(content, tmp_path, *overrides):
     return make_plan(sweep, "tiny", tmp_path / "runs")
 
 
-def test_every_point_is_there_once_dearest_first(plan):
+def test_every_point_is_there_once_in_order_of_priority(plan, sweep_content, tmp_path):
     assert len(plan.stage("grid")) == 4
     assert len(plan.stage("heldout")) == 1
-    flops = [p.facts["flops_counted"] for p in plan.runs]
-    assert flops == sorted(flops, reverse=True)
+    flops = [p.flops for p in plan.runs]
+    assert flops == sorted(flops)
     assert len({p.run_id for p in plan.runs}) == 5
     assert {(p.run.model.d_model, p.run.trained_tokens) for p in plan.stage("grid")} == {
         (8, 1536), (8, 3072), (16, 1536), (16, 3072)
     }
+    launched = [p.flops for p in plan.stage("grid")]
+    assert launched == sorted(launched, reverse=True)
+    dearest = planned(sweep_content, tmp_path, "priority=dearest")
+    assert [p.role for p in dearest.runs] == ["grid"] * 4 + ["heldout"]
+    assert [p.flops for p in dearest.runs[:4]] == sorted(flops[:4], reverse=True)
+    as_written = planned(sweep_content, tmp_path, "priority=order")
+    assert [(p.run.model.d_model, p.run.tokens) for p in as_written.runs[:4]] == [
+        (8, 1536), (8, 3072), (16, 1536), (16, 3072)]
 
 
 def test_the_learning_rate_follows_the_rule(plan):
@@ -37,20 +45,22 @@ def test_the_learning_rate_follows_the_rule(plan):
 
 
 def test_points_outside_the_rectangle_belong_to_the_fit(sweep_content, tmp_path):
-    point = "{size: {d_model: 8, n_layers: 1, n_heads: 1}, tokens: 6144}"
-    more = planned(sweep_content, tmp_path, f"points=[{point}]")
+    grids = list(sweep_content["grids"])
+    sweep_content["grids"] = [*grids, {"kind": "points", "at": [{"rung": 0, "tokens": 6144}]}]
+    more = planned(sweep_content, tmp_path)
     assert len(more.stage("grid")) == 5
     assert len(more.stage("heldout")) == 1
-    listed = planned(sweep_content, tmp_path, f"points=[{point}]",
-                     "learning_rate={rule: listed, rates: [0.1, 0.2, 0.3, 0.4]}")
+    listed = planned(sweep_content, tmp_path,
+                     "learning_rate={rule: listed, rates: [0.1, 0.2, 0.3]}")
     rates = {(p.run.model.d_model, p.run.trained_tokens): p.run.optimizer.learning_rate
              for p in listed.runs}
     assert rates == {(8, 1536): 0.1, (8, 3072): 0.1, (16, 1536): 0.2, (16, 3072): 0.2,
-                     (8, 6144): 0.3, (24, 4608): 0.4}
+                     (8, 6144): 0.1, (24, 4608): 0.3}
 
 
 def test_two_sweeps_share_the_runs_they_have_in_common(plan, sweep_content, tmp_path):
-    other = planned(sweep_content, tmp_path, "name=other", "tokens=[3072, 4608]", "heldout=[]")
+    other = planned(sweep_content, tmp_path, "name=other", "grids.0.tokens=[3072, 4608]",
+                    "heldout=[]")
     mine = {p.folder.path for p in plan.runs}
     theirs = {p.folder.path for p in other.runs}
     assert len(mine & theirs) == 2
@@ -60,13 +70,18 @@ def test_two_sweeps_share_the_runs_they_have_in_common(plan, sweep_content, tmp_
     ("overrides", "words"),
     [
         (["sizes.0.n_heads=3"], ["d_model 8", "model.n_heads: 3 does not divide d_model = 8"]),
-        (["tokens=[1536, 1536]"], ["tokens holds 1536 twice"]),
-        (["tokens=[1536, 1540]"], ["two points of the sweep are the same run"]),
-        (["tokens=[1e9]"], ["one epoch", "set data.epochs"]),
+        (["grids.0.tokens=[1536, 1536]"], ["grids.0.tokens: holds 1536 twice"]),
+        (["grids.0.tokens=[1536, 1540]"], ["two points of the sweep are the same run"]),
+        (["grids.0.tokens=[1e9]"], ["one epoch", "set data.epochs"]),
         (["run.data.store=nowhere"], ["nowhere", "no such store", "scaling data prepare"]),
         (["run.modle=1"], ["modle: unknown key", "did you mean model?"]),
         (["run.seed=1"], ["run.seed", "leave it out"]),
         (["learning_rate={rule: listed, rates: [0.1]}"], ["has 1 values for 3 sizes"]),
+        (["run.optimizer.learning_rate=0.1"], ["run.optimizer.learning_rate", "leave it out"]),
+        (["grids=[]"], ["grids"]),
+        (["grids.0.kind=prodct"], ["grids.0", "product"]),
+        (["grids.0.tokns=[64]"], ["grids.0.tokns: unknown key", "did you mean tokens?"]),
+        (["sizes.0.d_modl=8"], ["sizes.0.d_modl: unknown key", "did you mean d_model?"]),
         (["name=a/b"], ["name"]),
         (["sizes=[]"], ["sizes"]),
     ],
@@ -81,7 +96,8 @@ def test_a_plan_that_cannot_be_carried_out(sweep_content, tmp_path, overrides, w
 def test_results_of_another_configuration_are_not_mixed_in(plan, sweep_content, tmp_path):
     results = tmp_path / "results"
     claim_results(plan, results)
-    claim_results(planned(sweep_content, tmp_path, "tokens=[4608]", "seeds=[0, 1]"), results)
+    claim_results(planned(sweep_content, tmp_path, "grids.0.tokens=[4608]", "seeds=[0, 1]"),
+                  results)
     before = (results / "sweep.json").read_bytes()
     changed = planned(sweep_content, tmp_path, "run.optimizer.b2=0.9")
     with pytest.raises(UserError, match=r"another configuration.*optimizer\.b2"):

@@ -1,4 +1,5 @@
-"""Which runs of a plan share a trunk, and when a branch can begin (scaling/training/trunk.py)."""
+"""Runs as workers take them: each with its trunk, if it shares one, and when it can begin
+(scaling/training/trunk.py)."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from typing import Any
 
 from scaling.data.store import TokenStore
 from scaling.sweeps.ledger import is_over
-from scaling.sweeps.plan import PlannedRun
+from scaling.sweeps.planning.planned import PlannedRun
+from scaling.sweeps.planning.trunks import families, shared_steps
 from scaling.training.run_folder import RunFolder
-from scaling.training.trunk import FOLDER, Trunk, last_shared_step, trunk_identity
+from scaling.training.trunk import FOLDER, Trunk, trunk_identity
 
 
 @dataclass(frozen=True)
@@ -61,31 +63,28 @@ class Unit:
         return passed or self.begins in self.trunk.steps()
 
 
-def share_trunks(runs: Sequence[PlannedRun]) -> list[Unit]:
-    """The runs as units, in the same order. Of those that are not over and have a trunk in common,
-    the longest is that trunk."""
-    families: dict[str, list[PlannedRun]] = {}
-    hashes = {path: TokenStore.open(path).hash for path in {p.run.data.store for p in runs}}
-    for planned in runs:
-        name = trunk_identity(planned.run, hashes[planned.run.data.store])
-        if name is not None and not is_over(planned.folder):
-            families.setdefault(name, []).append(planned)
+def units_of(runs: Sequence[PlannedRun]) -> list[Unit]:
+    """The runs as units, in the same order. Of those that are not over and of one family, the
+    longest is the trunk."""
     shared: dict[str, Unit] = {}
-    for name, family in families.items():
-        longest = max(family, key=lambda p: (last_shared_step(p.run), p.run.steps, p.run_id))
-        begins = {p.run_id: last_shared_step(p.run) for p in family if p is not longest}
-        path = longest.folder.path.parent / FOLDER / name
-        for planned in family:
-            config = planned.run.model_dump(mode="json")
-            if planned is longest:
-                leave = frozenset(step for step in begins.values() if step)
-                unit = Unit(planned.folder, config, Trunk(path, leave))
-            elif step := begins[planned.run_id]:
-                unit = Unit(planned.folder, config, Trunk(path), step, longest.folder)
-            else:
-                continue
-            shared[planned.run_id] = unit
-    return [shared.get(p.run_id) or Unit(p.folder, p.run.model_dump(mode="json")) for p in runs]
+    for family in families(planned for planned in runs if not is_over(planned.folder)):
+        trunk = family[0]
+        name = trunk_identity(trunk.run, TokenStore.open(trunk.run.data.store).hash)
+        if name is None:
+            continue
+        path = trunk.folder.path.parent / FOLDER / name
+        begins = {p.run_id: shared_steps(p, trunk) for p in family}
+        leave = frozenset(step for step in begins.values() if step)
+        shared[trunk.run_id] = Unit(trunk.folder, _plain(trunk), Trunk(path, leave))
+        for planned in family[1:]:
+            if step := begins[planned.run_id]:
+                shared[planned.run_id] = Unit(
+                    planned.folder, _plain(planned), Trunk(path), step, trunk.folder)
+    return [shared.get(p.run_id) or Unit(p.folder, _plain(p)) for p in runs]
+
+
+def _plain(planned: PlannedRun) -> dict[str, Any]:
+    return planned.run.model_dump(mode="json")
 
 
 def clear_trunks(units: Sequence[Unit]) -> None:

@@ -9,20 +9,20 @@ import pytest
 from scaling.config import SweepConfig, override, validate
 from scaling.sweeps.ledger import FAILURE
 from scaling.sweeps.plan import make_plan
-from scaling.sweeps.trunks import Unit, clear_trunks, share_trunks
+from scaling.sweeps.units import Unit, clear_trunks, units_of
 from scaling.training.trunk import Trunk
 
 
-def units_of(content, tmp_path, *overrides):
+def by_size(content, tmp_path, *overrides):
     sweep = validate(SweepConfig, override(content, overrides), "tiny")
     runs = make_plan(sweep, "tiny", tmp_path / "runs").stage("grid")
     return {(p.run.model.d_model, p.run.steps): unit
-            for p, unit in zip(runs, share_trunks(runs), strict=True)}
+            for p, unit in zip(runs, units_of(runs), strict=True)}
 
 
 @pytest.fixture
 def units(sweep_content, tmp_path):
-    return units_of(sweep_content, tmp_path)
+    return by_size(sweep_content, tmp_path)
 
 
 def said(unit, step):
@@ -51,9 +51,10 @@ def test_the_longest_run_of_each_size_is_the_trunk_of_the_others(units):
 
 
 def test_runs_that_differ_in_more_share_nothing(sweep_content, tmp_path):
-    seeds = units_of(sweep_content, tmp_path, "seeds=[0, 1]", "tokens=[1536]")
+    seeds = by_size(sweep_content, tmp_path, "seeds=[0, 1]",
+                    "grids=[{kind: product, tokens: [1536]}]")
     assert all(unit.trunk is None or not unit.trunk.leave for unit in seeds.values())
-    cosine = units_of(sweep_content, tmp_path, "run.schedule={kind: cosine, warmup_steps: 3}")
+    cosine = by_size(sweep_content, tmp_path, "run.schedule={kind: cosine, warmup_steps: 3}")
     assert all(unit.trunk is None for unit in cosine.values())
 
 
@@ -91,7 +92,7 @@ def test_a_branch_that_has_begun_goes_on(units):
 
 def test_what_is_over_takes_no_part(sweep_content, tmp_path, units):
     ended(units[8, 48])
-    again = units_of(sweep_content, tmp_path, "tokens=[1536, 2304, 3072]")
+    again = by_size(sweep_content, tmp_path, "grids=[{kind: product, tokens: [1536, 2304, 3072]}]")
     assert again[8, 48].trunk is None
     assert again[8, 24].after == again[8, 36].folder
     assert again[16, 24].after == again[16, 48].folder

@@ -1,0 +1,111 @@
+"""How long a plan of 10,000 runs takes, and where they stand once all have a record.
+
+    python benchmarks/plan.py
+
+Prints seconds, as medians over rounds, and as multiples of reading 10,000 small JSON files in the
+same rounds: the multiples say more on a machine that others use too. A small store is made on the
+way. `plan` and `status` are the commands from start to end, imports and table included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from scaling.config import SweepConfig, validate
+from scaling.data.prepare import prepare
+from scaling.sweeps.ledger import standing
+from scaling.sweeps.plan import Plan, make_plan
+
+SIZES, TOKENS, SEEDS = 20, 50, 10
+
+
+def sweep_content(store: Path) -> dict[str, Any]:
+    """A product of sizes, tokens and seeds."""
+    return {
+        "name": "big",
+        "run": {"model": {"context": 16}, "data": {"store": str(store)}, "batch_sequences": 4,
+                "schedule": {"kind": "wsd", "warmup_steps": 3}},
+        "sizes": [{"d_model": 8 * k, "n_layers": 1 + k // 4, "n_heads": k}
+                  for k in range(1, SIZES + 1)],
+        "grids": [{"kind": "product", "tokens": [64 * (20 + k) for k in range(TOKENS)]}],
+        "seeds": list(range(SEEDS)),
+        "learning_rate": {"rule": "power", "learning_rate": 1e-2, "reference_params": 1000,
+                          "exponent": -0.5},
+    }
+
+
+def write_records(plan: Plan) -> None:
+    """A finished run's files, as small as they come."""
+    for planned in plan.runs:
+        planned.folder.path.mkdir(parents=True)
+        record = planned.facts | {"status": "done", "loss": 3.0, "loss_se": 0.1, "steps": 20}
+        planned.folder.record_path.write_text(json.dumps(record, indent=2) + "\n")
+        content = {"run_id": planned.run_id, "config": planned.run.model_dump(mode="json")}
+        planned.folder.config_path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """What a piece of work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "text.jsonl").write_text("".join(
+            json.dumps({"text": f"the quick brown fox jumps over {k} lazy dogs"}) + "\n"
+            for k in range(4000)))
+        prepare(f"jsonl:{folder}/text.jsonl#text", "byte", None, folder / "store", 0.1)
+        content = sweep_content(folder / "store")
+        sweep = validate(SweepConfig, content, "big")
+        (folder / "big.yaml").write_text(yaml.safe_dump(content))
+
+        def command(*words: str) -> None:
+            subprocess.run([sys.executable, "-m", "scaling.cli.main", "sweep", *words], check=True,
+                           cwd=folder, stdout=subprocess.DEVNULL, env=os.environ | {
+                               "PYTHONPATH": str(Path(__file__).parents[1])})
+
+        plan = make_plan(sweep, "big", folder / "runs")
+        write_records(plan)
+        small = folder / "small"
+        small.mkdir()
+        paths = [small / f"{k}.json" for k in range(len(plan.runs))]
+        for path in paths:
+            path.write_text(json.dumps({"loss": 3.0, "steps": 20}))
+        works: dict[str, Callable[[], object]] = {
+            "small JSON files": lambda: [json.loads(path.read_text()) for path in paths],
+            "make_plan": lambda: make_plan(sweep, "big", folder / "runs"),
+            "standing": lambda: [standing(planned) for planned in plan.runs],
+            "plan --no-measure": lambda: command("plan", "big.yaml", "--no-measure"),
+            "status": lambda: command("status", "big.yaml"),
+        }
+        times: dict[str, list[float]] = {label: [] for label in works}
+        for _ in range(rounds):
+            for label, work in works.items():
+                times[label].append(seconds(work))
+    base = median(times["small JSON files"])
+    print(f"{len(plan.runs):,} runs, {rounds} rounds")
+    for label, taken in times.items():
+        print(f"{label:18} {median(taken):6.2f} s  {median(taken) / base:6.1f} x")
+
+
+if __name__ == "__main__":
+    main()

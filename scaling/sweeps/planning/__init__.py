@@ -1,0 +1,1 @@
+"""From what a sweep asks for to the runs that give it."""
