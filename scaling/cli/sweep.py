@@ -37,6 +37,7 @@ app = typer.Typer(
 app.command()(plan)
 app.command()(suggest)
 
+
 @app.command()
 def run(
     config: SweepFile,
