@@ -66,7 +66,8 @@ def main() -> None:
     train([together], "together")
     counts = sorted({p.run.trained_tokens for p in apart})
     train([[p for p in apart if p.run.trained_tokens == count] for count in counts], "apart")
-    both = records(together).join(records(apart), lsuffix="_together", rsuffix="_apart")
+    both = records(together).merge(records(apart), left_index=True, right_index=True,
+                                   suffixes=("_together", "_apart"))
     both = both.drop(columns=["trunk_apart", "flops_shared_apart"]).sort_index()
     RESULTS.mkdir(parents=True, exist_ok=True)
     both["trunk_together"] = [t["run_id"] if t else "" for t in both["trunk_together"]]
