@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import pytest
@@ -9,8 +10,15 @@ import pytest
 from scaling.training.loop import Stopped, train
 from scaling.training.trunk import Trunk
 
-# Orbax drops what it has begun when one array of several cannot be read.
+# Where one array of several cannot be read, Orbax drops what it has begun to do for the others.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _dropped_here():
+    """What is dropped is collected before another test begins, which does not expect it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
