@@ -40,7 +40,9 @@ def make_targets() -> set[str]:
 @pytest.fixture
 def project(tmp_path) -> Path:
     """The files that the README's commands name, made small."""
-    for name, changes in (("runs/gpt_tiny", SMALL_RUN), ("sweeps/quickstart", SMALL_SWEEP)):
+    made_small = {"runs/gpt_tiny": SMALL_RUN, "sweeps/quickstart": SMALL_SWEEP,
+                  "sweeps/isoflop": {}}
+    for name, changes in made_small.items():
         content = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text()) | changes
         if name == "sweeps/quickstart":
             content["run"] |= {"batch_sequences": 4, "evaluation": {"sequences": 20}}

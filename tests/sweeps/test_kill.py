@@ -53,6 +53,7 @@ def losses(sweep_file: Path, runs: str) -> dict[str, tuple[float, float]]:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find the workers")
 def test_killed_at_random_moments_and_run_again(sweep_file, sweep_content):
     sweep_content["run"]["checkpoint"] = {"every_seconds": 0}  # a kill in every stage of a save
+    sweep_content["grids"] = [{"kind": "product", "tokens": [150 * 64, 300 * 64]}]
     sweep_file.write_text(yaml.safe_dump(sweep_content))
     whole = start(sweep_file, "whole")
     output, _ = whole.communicate(timeout=300)
@@ -64,8 +65,10 @@ def test_killed_at_random_moments_and_run_again(sweep_file, sweep_content):
         # Kill workers under a living launcher, then the launcher itself; the pauses reach from the
         # first import into training, checkpoints and the last record.
         for _ in range(draw.randint(0, 3)):
+            while launcher.poll() is None and not workers_of(sweep_file, "hurt"):
+                time.sleep(0.05)
             time.sleep(draw.uniform(0.0, 4.0))
-            for worker in workers_of(sweep_file, "hurt")[: draw.randint(0, 2)]:
+            for worker in workers_of(sweep_file, "hurt")[: draw.randint(1, 2)]:
                 os.kill(worker, signal.SIGKILL)
                 killed["worker"] += 1
         time.sleep(draw.uniform(0.0, 4.0))

@@ -112,7 +112,7 @@ def by_slurm_with(sweep_file: Path, *options: object, workers: int) -> tuple[obj
 def test_an_array_of_workers_preempted_and_drained_gives_the_losses_of_a_local_sweep(
     cluster, scaling, sweep_file, sweep_content
 ):
-    sweep_content["tokens"] = [n * 64 for n in (250, 300)]
+    sweep_content["grids"] = [{"kind": "product", "tokens": [n * 64 for n in (250, 300)]}]
     sweep_content["seeds"] = [0, 1, 2]
     sweep_content["run"]["data"]["epochs"] = 10
     sweep_file.write_text(yaml.safe_dump(sweep_content))
@@ -142,7 +142,7 @@ def test_an_array_of_workers_preempted_and_drained_gives_the_losses_of_a_local_s
 def keep_one_run(sweep_content, sweep_file, steps: int) -> None:
     """One run of so many steps, in one array of one job."""
     sweep_content["sizes"] = sweep_content["sizes"][:1]
-    sweep_content["tokens"] = [steps * 64]
+    sweep_content["grids"] = [{"kind": "product", "tokens": [steps * 64]}]
     sweep_content["run"]["data"]["epochs"] = 100
     sweep_file.write_text(yaml.safe_dump(sweep_content))
 
