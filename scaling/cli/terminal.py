@@ -30,7 +30,8 @@ def _console(*, stderr: bool = False) -> Console:
 out = _console()
 err = _console(stderr=True)
 
-_PLAIN_LINE_SECONDS = 10.0
+PLAIN_LINE_SECONDS = 10.0
+"""Between two lines about work that goes on, where there is no terminal."""
 
 _RICH_ROWS = 500
 """Rows up to which a table is laid out by rich."""
@@ -57,12 +58,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if len(rows) > _RICH_ROWS:
         _print_plain_table(title, columns, rows)
         return
+    out.print(rich_table(title, columns, rows))
+
+
+def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The table that `print_table` prints, for a display that changes."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
-    out.print(table)
+    return table
 
 
 def _print_plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -87,7 +93,7 @@ class Bar:
         """Say how far the work is, in the units of the total."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, note=note)
-        elif time.monotonic() - self._last >= _PLAIN_LINE_SECONDS:
+        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
             percent = 100 * done / self._total if self._total else 100.0
             err.print(f"{self._label}: {percent:.0f}% {note}".rstrip(), markup=False)

@@ -1,0 +1,351 @@
+"""`scaling sweep status` and its kin: what they say is what the run folders hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from scaling.config import SweepConfig, override, validate
+from scaling.sweeps import index as indices
+from scaling.sweeps.cancel import ask_to_stop, local_workers
+from scaling.sweeps.index import index_of
+from scaling.sweeps.ledger import FAILURE, record_failure, standing
+from scaling.sweeps.local import write_plan
+from scaling.sweeps.plan import make_plan
+from scaling.sweeps.prune import idle_trunks, old_checkpoints
+from scaling.sweeps.status import ORDER, by_interest, speed, status_of
+from scaling.sweeps.units import units_of
+from scaling.sweeps.words import Words, logs_of_runs
+from tests.conftest import assert_refused
+
+
+@pytest.fixture
+def sweep(sweep_content):
+    def make(*overrides):
+        return validate(SweepConfig, override(sweep_content, overrides), "tiny")
+
+    return make
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def index(sweep, runs):
+    return index_of(sweep(), "tiny", runs)
+
+
+def begin(planned, *steps, seconds_a_step=0.5):
+    planned.folder.path.mkdir(parents=True, exist_ok=True)
+    with planned.folder.metrics_path.open("a") as file:
+        for step in steps:
+            file.write(json.dumps({
+                "step": step, "tokens": step * 64, "loss": 5.0 - step / 100,
+                "seconds": step * seconds_a_step}) + "\n")
+
+
+def end(planned, status="done", **further):
+    planned.folder.path.mkdir(parents=True, exist_ok=True)
+    loss = 3.5 if status == "done" else None
+    planned.folder.record_path.write_text(json.dumps(
+        {"status": status, "steps": planned.run.steps, "loss": loss, "tokens_per_second": 7.0}
+        | further))
+
+
+def by_id(index):
+    return {row.entry.run_id: row for row in status_of(index).rows}
+
+
+def forbid_planning(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr(indices, "_planned", refuse)
+
+
+def test_states_are_those_of_the_ledger(plan, index):
+    done, diverged, failed, partial, running = plan.runs
+    end(done)
+    end(diverged, "diverged", steps=11)
+    begin(failed, 5)
+    record_failure(failed.folder, ValueError("no room"))
+    begin(partial, 5, 10)
+    begin(running, 5, 10, 15)
+    with running.folder.lock():
+        for _ in range(2):  # the second time, records are remembered
+            rows = by_id(index)
+            for planned in plan.runs:
+                row = rows[planned.run_id]
+                assert row.now == standing(planned)
+                assert row.entry.steps == planned.run.steps
+                assert row.entry.tokens == planned.run.trained_tokens
+                assert row.entry.flops == planned.flops
+            index = index_of(plan.sweep, "tiny", index.runs)
+            assert set(index.remembered) == {done.run_id, diverged.run_id}
+        now = status_of(index)
+    assert list(now.states) == ["running", "failed", "diverged", "partial", "done"]
+    assert [row.state for row in by_interest(now.rows)] == [s for s in ORDER if s in now.states]
+    row = rows[running.run_id]
+    assert row.tokens_per_second == pytest.approx(64 / 0.5)
+    assert row.seconds_left == pytest.approx((running.run.steps - 15) * 0.5)
+    assert rows[done.run_id].tokens_per_second == 7.0
+    assert rows[partial.run_id].seconds_left is None
+    assert rows[failed.run_id].log == failed.folder.path / FAILURE
+
+
+def test_speed_is_that_of_the_present_process(plan):
+    planned = plan.runs[0]
+    assert speed(planned.folder) is None
+    begin(planned, 5)
+    assert speed(planned.folder) is None
+    begin(planned, 10, 15, 20, seconds_a_step=0.5)
+    begin(planned, 15, 20, 25, seconds_a_step=0.1)  # resumed at 10, elsewhere
+    with planned.folder.metrics_path.open("a") as file:
+        file.write('{"step": 25, "eval_loss": 1.0}\n{"step": 30, "tok')
+    assert speed(planned.folder) == pytest.approx(64 / 0.1)
+
+
+def test_the_index_saves_planning_until_something_changes(sweep, runs, index, monkeypatch):
+    with monkeypatch.context() as patched:
+        forbid_planning(patched)
+        assert index_of(sweep(), "tiny", runs).entries == index.entries
+        with pytest.raises(AssertionError, match="planned again"):
+            index_of(sweep("seeds=[0, 1]"), "tiny", runs)
+    assert len(index_of(sweep("seeds=[0, 1]"), "tiny", runs).entries) > len(index.entries)
+    for spoil in ("", "{", '{"key": 1}', "[]"):
+        index.path.write_text(spoil)
+        assert index_of(sweep(), "tiny", runs).entries == index.entries
+    kept = json.loads(index.path.read_text())
+    for entries in ([["too", "short"]], 5):
+        index.path.write_text(json.dumps(kept | {"entries": entries}))
+        assert index_of(sweep(), "tiny", runs).entries == index.entries
+
+
+def test_another_manifest_is_another_plan(sweep_content, store_path, tmp_path, monkeypatch):
+    copy = tmp_path / "store"
+    copy.symlink_to(store_path)
+    sweep_content["run"]["data"]["store"] = str(copy)
+    sweep = validate(SweepConfig, sweep_content, "tiny")
+    index_of(sweep, "tiny", tmp_path / "runs")
+    forbid_planning(monkeypatch)
+    index_of(sweep, "tiny", tmp_path / "runs")
+    copy.unlink()
+    copy.mkdir()
+    (copy / "manifest.json").write_text((store_path / "manifest.json").read_text() + " ")
+    with pytest.raises(AssertionError, match="planned again"):
+        index_of(sweep, "tiny", tmp_path / "runs")
+
+
+def test_a_record_that_changes_is_read_again(plan, index):
+    planned = plan.runs[0]
+    end(planned)
+    assert by_id(index)[planned.run_id].now.loss == 3.5
+    end(planned, loss=2.25)
+    assert by_id(index)[planned.run_id].now.loss == 2.25
+    planned.folder.record_path.unlink()
+    assert by_id(index)[planned.run_id].state == "new"
+
+
+def test_compute_counts_what_is_shared_once(plan, index):
+    assert status_of(index).flops_done == 0
+    assert status_of(index).flops_total == pytest.approx(plan.paid_flops)
+    assert plan.paid_flops < plan.flops
+    short, long = sorted((p for p in plan.stage("grid") if p.run.model.d_model == 8),
+                         key=lambda p: p.run.steps)
+    step = long.flops / long.run.steps
+    begin(long, 10)
+    assert status_of(index).flops_done == pytest.approx(10 * step)
+    begin(short, 15)  # by itself: 10 of its steps are there twice
+    assert status_of(index).flops_done == pytest.approx(15 * step)
+    for planned in plan.runs:
+        end(planned)
+    assert status_of(index).flops_done == pytest.approx(plan.paid_flops)
+    assert status_of(index).over
+
+
+def test_runs_that_no_budget_pays_for_say_so(sweep, runs):
+    cheapest = min(make_plan(sweep(), "tiny", runs).runs, key=lambda p: p.flops)
+    index = index_of(sweep(f"max_flops={1.01 * cheapest.flops}"), "tiny", runs)
+    now = status_of(index)
+    assert now.states == {"new": 1, "over budget": 4}
+    end(cheapest)
+    now = status_of(index)
+    assert now.over
+    assert now.flops_done == now.flops_total == pytest.approx(cheapest.flops)
+
+
+def test_the_command_says_all_of_it(scaling, sweep_file, plan):
+    done, failed, running = plan.runs[:3]
+    end(done)
+    record_failure(failed.folder, ValueError("no room"))
+    begin(running, 5, 10)
+    logs = sweep_file.parent / "runs/logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / "tiny.grid.worker-0.log").write_text(
+        f"{running.run_id}: 1,536 tokens\nWARNING: slow\n{done.run_id}: 3 tokens\nother\n"
+        f"{running.run_id}: failed: once\n")
+    with running.folder.lock():
+        shown = scaling("sweep", "status", sweep_file)
+        assert shown.returncode == 0, shown.stderr
+        lines = shown.stdout.splitlines()
+        assert lines[2].split()[0] == running.run_id  # after title and head
+        assert "runs/logs/tiny.grid.worker-0.log" in lines[2]
+        assert "no room" in lines[3]
+        assert "1 running, 1 failed, 2 new, 1 done" in lines
+        content = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+        assert content["states"] == {"running": 1, "failed": 1, "new": 2, "done": 1}
+        assert [row["run_id"] for row in content["runs"]] == [p.run_id for p in plan.runs]
+        share = content["flops_done"] / content["flops_total"]
+        assert 0 < share < 1
+        assert lines[-1].endswith(f"FLOPs done ({share:.0%})")
+    log = scaling("sweep", "log", running.run_id[:8], sweep_file)
+    assert log.stdout.splitlines() == [
+        f"{running.run_id}: 1,536 tokens", "WARNING: slow", f"{running.run_id}: failed: once"]
+    why = scaling("sweep", "log", failed.run_id, sweep_file, "--lines", "1")
+    assert why.stdout.splitlines() == ["ValueError: no room"]
+    assert_refused(scaling("sweep", "log", "zz", sweep_file), "zz", "scaling sweep status")
+    assert_refused(scaling("sweep", "log", "", sweep_file), "5 runs", "more digits")
+    assert_refused(scaling("sweep", "status", sweep_file, "--watch", "--json"), "--watch")
+
+
+def test_watching_ends_when_all_is_over(scaling, sweep_file, plan):
+    for planned in plan.runs:
+        end(planned)
+    shown = scaling("sweep", "status", sweep_file, "--watch")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("5 done; ")
+
+
+def test_words_come_as_they_are_written(tmp_path):
+    mine, other = "a" * 16, "b" * 16
+    path = tmp_path / "tiny.grid.slurm/7_0_log.out"
+    path.parent.mkdir()
+    path.write_text(f"start\n{other}: 5 tokens\n{mine}: 5 tokens\nfirst\nsec")
+    words = Words(tmp_path, mine)
+    assert [line for _, line in words.more()] == [f"{mine}: 5 tokens", "first"]
+    with path.open("a") as file:
+        file.write(f"ond\n{other}: 6 tokens\nnot mine\n")
+    (tmp_path / "tiny.grid.worker-1.log").write_text(f"{mine}: done 3.1\n")
+    assert [line for _, line in words.more()] == ["second", f"{mine}: done 3.1"]
+    assert words.more() == []
+    assert logs_of_runs(tmp_path)[other] == path
+
+
+def checkpoints(planned, *steps):
+    for step in steps:
+        path = planned.folder.checkpoints / str(step) / "state"
+        path.mkdir(parents=True)
+        (path / "array").write_bytes(b"x" * 1000)
+
+
+def steps_left(planned):
+    return sorted(path.name for path in planned.folder.checkpoints.glob("*"))
+
+
+def test_only_checkpoints_of_what_is_over_are_removed(plan, index):
+    done, diverged, failed, partial, held = plan.runs
+    for planned in plan.runs:
+        begin(planned, 5)
+        checkpoints(planned, 9, 10)
+    checkpoints(done, "8.orbax-checkpoint-tmp")
+    end(done)
+    end(diverged, "diverged")
+    end(held)
+    record_failure(failed.folder, ValueError("no room"))
+    with held.folder.lock():
+        final = old_checkpoints(index, keep_final=True)
+        assert sum(leftover.size for leftover in final) == 5000
+        for leftover in final:
+            leftover.remove()
+        assert steps_left(done) == steps_left(failed) == ["10"]
+        assert not diverged.folder.checkpoints.exists()
+        for leftover in old_checkpoints(index, keep_final=False):
+            leftover.remove()
+    assert not done.folder.checkpoints.exists()
+    assert not failed.folder.checkpoints.exists()
+    assert steps_left(partial) == steps_left(held) == ["10", "9"]
+    for planned in plan.runs:
+        assert planned.folder.metrics_path.exists()
+    assert done.folder.record_path.exists()
+
+
+def test_a_trunks_state_goes_when_no_launched_plan_waits_for_it(sweep, runs, plan, tmp_path):
+    """Neither this sweep's runs nor those of another launcher."""
+    small = [p for p in plan.stage("grid") if p.run.model.d_model == 8]
+    units = {p.run.steps: unit for p, unit in zip(small, units_of(small), strict=True)}
+    trunk, begins = units[48].trunk, units[24].begins
+    for step in (begins, begins + 1):
+        (trunk.path / str(step)).mkdir(parents=True)
+    (runs / "trunks/unknown/5").mkdir(parents=True)
+    gone = {leftover.path for leftover in idle_trunks(plan, runs)}
+    assert gone == {trunk.path / str(begins + 1), runs / "trunks/unknown"}
+    end(next(p for p in small if p.run.steps == 24))
+    assert trunk.path in {leftover.path for leftover in idle_trunks(plan, runs)}
+
+    longer = make_plan(sweep("grids.0.tokens=[1536, 2304, 3072]", "name=other"), "other", runs)
+    units = units_of([p for p in longer.stage("grid") if p.run.model.d_model == 8])
+    write_plan(units, runs / "logs", "other.grid")
+    branch = next(unit for unit in units if unit.begins)
+    (trunk.path / str(branch.begins)).mkdir()
+    kept = {leftover.path for leftover in idle_trunks(plan, runs)}
+    assert trunk.path / str(branch.begins) not in kept
+    assert trunk.path not in kept
+
+
+def test_prune_says_what_would_go_and_then_removes_it(scaling, sweep_file, plan):
+    done = plan.runs[0]
+    checkpoints(done, 9, 10)
+    end(done)
+    would = scaling("sweep", "prune", sweep_file, "--dry-run")
+    assert would.returncode == 0, would.stderr
+    assert "1 folder(s) of checkpoints would be removed, 1 kB" in would.stdout
+    assert steps_left(done) == ["10", "9"]
+    did = json.loads(scaling("sweep", "prune", sweep_file, "--json").stdout)
+    assert (did["removed"], did["bytes"]) == (True, 1000)
+    assert steps_left(done) == ["10"]
+
+
+LAUNCHER = """
+import signal, subprocess, sys, time
+worker = "import signal, time; signal.signal(signal.SIGTERM, exit); time.sleep(60)"
+import os
+child = subprocess.Popen([sys.executable, "-c", worker, "-m", "scaling.sweeps.worker",
+                          sys.argv[1], "--cores", "0", "--parent", str(os.getpid())])
+def stop(*_):
+    child.terminate()
+    child.wait()
+    sys.exit(7)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_cancel_asks_the_launcher_that_would_start_another_worker(tmp_path):
+    """A stand-in for both, with their command lines: neither imports anything."""
+    plan = tmp_path / "tiny.grid.plan.json"
+    plan.write_text("{}")
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, plan.name], cwd=tmp_path,
+                          stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout.readline() == b"ready\n"
+        deadline = time.monotonic() + 20
+        while not (workers := local_workers(plan)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert local_workers(tmp_path / "other.plan.json") == []
+        assert [worker.launcher for worker in workers] == [launcher.pid]
+        time.sleep(0.3)  # until the worker has its handler
+        assert ask_to_stop(workers) == {launcher.pid: 1}
+        assert launcher.wait(20) == 7
+    assert local_workers(plan) == []
+
+
+def test_cancel_stops_a_sweep_that_can_go_on(scaling, sweep_file):
+    nothing = scaling("sweep", "cancel", sweep_file)
+    assert nothing.returncode == 0, nothing.stderr
+    assert "nothing trains it" in nothing.stdout
