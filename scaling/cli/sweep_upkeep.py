@@ -22,6 +22,7 @@ from scaling.errors import UserError
 
 _SAVING_SECONDS = 120.0
 """How long `cancel` waits for local workers to save."""
+_PAUSE_SECONDS = 0.2
 
 
 class Keep(StrEnum):
@@ -49,40 +50,41 @@ def cancel(config: SweepFile, overrides: Overrides = None, runs: RunsFolder = RU
     """Ask all that trains a sweep, on this machine and by Slurm, to save and stop.
 
     What is trained is not lost: `scaling sweep run` goes on from there. Launchers on other
-    machines are theirs to stop.
+    machines are to be stopped there; what they train is counted.
 
     Example: `scaling sweep cancel configs/sweeps/quickstart.yaml`
     """
     from scaling.config import SweepConfig, load
     from scaling.sweeps import slurm
-    from scaling.sweeps.cancel import ask_to_stop, local_workers
+    from scaling.sweeps.cancel import ask_to_stop, held, local_workers
     from scaling.sweeps.local import plan_path
     from scaling.sweeps.planning.planned import GRID, HELDOUT
 
     sweep, logs = load(SweepConfig, config, overrides or ()).name, runs / "logs"
     names = [f"{sweep}.{role}" for role in (GRID, HELDOUT)]
+    plans = [plan for name in names if (plan := plan_path(logs, name)).exists()]
     stopped = False
+    for plan in plans:
+        for pid, workers in ask_to_stop(local_workers(plan)).items():
+            stopped = True
+            out.print(f"{plan}: asked process {pid} to stop, and with it {workers} worker(s)",
+                      markup=False)
     for name in names:
         if jobs := slurm.cancel(name, logs):
             stopped = True
             out.print(f"{name}: cancelled Slurm's jobs {', '.join(jobs)}, which save what they "
                       "have", markup=False)
-    plans = [plan for name in names if (plan := plan_path(logs, name)).exists()]
-    for plan in plans:
-        asked = ask_to_stop(local_workers(plan))
-        for pid, workers in asked.items():
-            stopped = True
-            out.print(f"{plan}: asked process {pid} to stop, and with it {workers} worker(s)",
-                      markup=False)
     if not stopped:
         out.print(f"{sweep}: nothing trains it on this machine or by Slurm", markup=False)
-        return
     deadline = time.monotonic() + _SAVING_SECONDS
     while left := sum(len(local_workers(plan)) for plan in plans):
         if time.monotonic() > deadline:
             raise UserError(f"{left} worker(s) of {sweep} are still saving; `scaling sweep status` "
                             "shows when nothing is running any more")
-        time.sleep(0.2)
+        time.sleep(_PAUSE_SECONDS)
+    if count := sum(held(plan, runs) for plan in plans):
+        err.print(f"{count} run(s) are still being trained: by Slurm's jobs until they have saved, "
+                  "or by launchers on other machines, which are to be stopped there", markup=False)
 
 
 def prune(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
+from scaling.training.run_folder import RunFolder
 
 _PROCESSES = Path("/proc")
 _MODULE, _PARENT = "scaling.sweeps.worker", "--parent"
@@ -78,3 +80,9 @@ def ask_to_stop(workers: list[Worker]) -> dict[int, int]:
                 f"process {pid} trains this sweep and belongs to another user; ask them to stop it"
             ) from None
     return asked
+
+
+def held(plan: Path, runs: Path) -> int:
+    """How many runs of a plan some process is training, here or elsewhere."""
+    entries = json.loads(plan.read_text(encoding="utf-8"))["runs"]
+    return sum(RunFolder(runs / Path(entry["folder"]).name).locked() for entry in entries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,9 @@ class Leftover:
         return cls(path, sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir()))
 
     def remove(self) -> None:
-        """Delete it."""
-        shutil.rmtree(self.path)
+        """Delete it, unless somebody else has."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
 
 
 def old_checkpoints(index: Index, *, keep_final: bool) -> list[Leftover]:

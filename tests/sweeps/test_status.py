@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 
 import pytest
 
 from scaling.config import SweepConfig, override, validate
 from scaling.sweeps import index as indices
-from scaling.sweeps.cancel import ask_to_stop, local_workers
 from scaling.sweeps.index import index_of
 from scaling.sweeps.ledger import FAILURE, record_failure, standing
 from scaling.sweeps.local import write_plan
@@ -309,43 +305,3 @@ def test_prune_says_what_would_go_and_then_removes_it(scaling, sweep_file, plan)
     did = json.loads(scaling("sweep", "prune", sweep_file, "--json").stdout)
     assert (did["removed"], did["bytes"]) == (True, 1000)
     assert steps_left(done) == ["10"]
-
-
-LAUNCHER = """
-import signal, subprocess, sys, time
-worker = "import signal, time; signal.signal(signal.SIGTERM, exit); time.sleep(60)"
-import os
-child = subprocess.Popen([sys.executable, "-c", worker, "-m", "scaling.sweeps.worker",
-                          sys.argv[1], "--cores", "0", "--parent", str(os.getpid())])
-def stop(*_):
-    child.terminate()
-    child.wait()
-    sys.exit(7)
-signal.signal(signal.SIGTERM, stop)
-print("ready", flush=True)
-time.sleep(60)
-"""
-
-
-def test_cancel_asks_the_launcher_that_would_start_another_worker(tmp_path):
-    """A stand-in for both, with their command lines: neither imports anything."""
-    plan = tmp_path / "tiny.grid.plan.json"
-    plan.write_text("{}")
-    with subprocess.Popen([sys.executable, "-c", LAUNCHER, plan.name], cwd=tmp_path,
-                          stdout=subprocess.PIPE) as launcher:
-        assert launcher.stdout.readline() == b"ready\n"
-        deadline = time.monotonic() + 20
-        while not (workers := local_workers(plan)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert local_workers(tmp_path / "other.plan.json") == []
-        assert [worker.launcher for worker in workers] == [launcher.pid]
-        time.sleep(0.3)  # until the worker has its handler
-        assert ask_to_stop(workers) == {launcher.pid: 1}
-        assert launcher.wait(20) == 7
-    assert local_workers(plan) == []
-
-
-def test_cancel_stops_a_sweep_that_can_go_on(scaling, sweep_file):
-    nothing = scaling("sweep", "cancel", sweep_file)
-    assert nothing.returncode == 0, nothing.stderr
-    assert "nothing trains it" in nothing.stdout
