@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -21,14 +20,7 @@ from scaling.cli.sweep_options import (
     clock,
     open_index,
 )
-from scaling.cli.terminal import (
-    PLAIN_LINE_SECONDS,
-    err,
-    out,
-    print_json,
-    print_table,
-    rich_table,
-)
+from scaling.cli.terminal import PLAIN_LINE_SECONDS, err, out, print_json, table_lines
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,8 +33,9 @@ _WATCH_SECONDS = 2.0
 _FOLLOW_SECONDS = 0.5
 _AROUND_TABLE = 6
 """Lines of a display that are not rows: title, head, what is left out, counts, compute, cursor."""
-_COLUMNS = ("run", "role", "size", "tokens", "state", "step", "%", "loss", "tokens/s", "left",
+_COLUMNS = ("run", "state", "step", "%", "loss", "tokens/s", "left", "size", "tokens", "role",
             "log", "note")
+"""What a narrow terminal cuts off stands last."""
 
 
 def status(
@@ -76,10 +69,8 @@ def status(
                     "flops_done": now.flops_done, "flops_total": now.flops_total,
                     "max_flops": index.max_flops})
         return
-    shown, left_out = _shown(now, None if all_rows or not out.is_terminal else _ROWS)
-    print_table(index.sweep, _COLUMNS, [_cells(row) for row in shown])
-    for line in (*left_out, *_summary(index, now)):
-        out.print(line, markup=False)
+    most = None if all_rows or not out.is_terminal else _ROWS
+    out.file.write("\n".join(_lines(index, now, most)) + "\n")
 
 
 def _watch(index: Index, all_rows: bool) -> None:
@@ -92,37 +83,42 @@ def _watch(index: Index, all_rows: bool) -> None:
         out.print("; ".join(_summary(index, now)), markup=False)
         return
 
-    def display(now: Status) -> Group:
+    def display() -> Text:
         most = max(1, out.height - _AROUND_TABLE)
-        shown, left_out = _shown(now, most if all_rows else min(_ROWS, most))
-        lines = [Text(line) for line in (*left_out, *_summary(index, now))]
-        return Group(rich_table(index.sweep, _COLUMNS, [_cells(row) for row in shown]), *lines)
+        lines = _lines(index, now, most if all_rows else min(_ROWS, most))
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     now = status_of(index)
-    with Live(display(now), console=out, auto_refresh=False) as live:
+    with Live(display(), console=out, auto_refresh=False) as live:
         while not now.over:
             time.sleep(_WATCH_SECONDS)
             now = status_of(index)
-            live.update(display(now), refresh=True)
+            live.update(display(), refresh=True)
 
 
-def _shown(now: Status, most: int | None) -> tuple[list[Row], list[str]]:
-    """The rows to show, and what to say of the others."""
+def _lines(index: Index, now: Status, most: int | None) -> list[str]:
+    """The table with at most so many runs, and below it what there is to say of all."""
     from scaling.sweeps.status import by_interest
 
     rows = by_interest(now.rows)[:most]
     more = len(now.rows) - len(rows)
-    return rows, [f"... and {more:,} more; --all shows every run"] if more else []
+    cells = [_cells(index, row) for row in rows]
+    table = table_lines(f"{index.sweep}: logs are in {index.logs}", _COLUMNS, cells,
+                        left=("state", "log", "note"))
+    return [*table, *([f"... and {more:,} more; --all shows every run"] if more else []),
+            *_summary(index, now)]
 
 
-def _cells(row: Row) -> list[str]:
-    entry, now = row.entry, row.now
+def _cells(index: Index, row: Row) -> list[str]:
+    entry, now, log = row.entry, row.now, row.log
+    if log is not None and log.is_relative_to(index.logs):
+        log = log.relative_to(index.logs)
     return [
-        entry.run_id, entry.role, entry.size, f"{entry.tokens:,}", row.state,
-        f"{now.step}/{entry.steps}", f"{now.step / entry.steps:.0%}",
+        entry.run_id, row.state, f"{now.step}/{entry.steps}", f"{now.step / entry.steps:.0%}",
         "" if now.loss is None else f"{now.loss:.4f}",
         "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
-        clock(row.seconds_left), str(row.log or ""), now.note,
+        clock(row.seconds_left), entry.size, f"{entry.tokens:,}", entry.role, str(log or ""),
+        " ".join(now.note.split()),
     ]
 
 
