@@ -75,7 +75,10 @@ class Index:
         return self.logs / f"{self.sweep}{INDEX_SUFFIX}"
 
     def save(self) -> None:
-        """Keep it for the next time, if that can be: whoever may only read can still ask."""
+        """Keep it for the next time, if there is a place: whoever may only read can still ask, and
+        a folder of runs is made by who trains."""
+        if not self.runs.exists():
+            return
         content = {"key": self.key, "entries": [[*vars(entry).values()] for entry in self.entries],
                    "remembered": self.remembered}
         with suppress(OSError):

@@ -51,11 +51,11 @@ def events(folder):
 def test_event_files_hold_one_history_a_run_however_often_they_are_made(plan, tmp_path):
     done, other = plan.runs[:2]
     lines = train(done, 5, 10, 20)
-    (tmp_path / "events" / done.run_id).mkdir(parents=True)
     train(other, 5)
-    for _ in range(2):
+    place = tmp_path / "events" / done.run_id
+    for time in range(2):
         assert export_tensorboard(plan, tmp_path / "events") == 2
-        scalars = events(tmp_path / "events" / done.run_id)
+        scalars = events(place)
         assert [s for s, _, _ in scalars["loss"]] == [5, 10, 20]
         assert [v for _, v, _ in scalars["loss"]] == pytest.approx([line["loss"] for line in lines])
         assert [t for _, _, t in scalars["loss"]] == pytest.approx(
@@ -63,6 +63,8 @@ def test_event_files_hold_one_history_a_run_however_often_they_are_made(plan, tm
         assert [(s, v) for s, v, _ in scalars["eval_loss"]] == [(20, 3.5)]
         assert [(s, v) for s, v, _ in scalars["record/loss"]] == [(20, 3.5)]
         assert "eval_loss_se" not in scalars
+        (made,) = place.iterdir()  # its name has the second in which it was made
+        made.rename(made.with_name(f"events.out.tfevents.{time}.host.scaling"))
     assert {path.name for path in (tmp_path / "events").iterdir()} == {done.run_id, other.run_id}
     assert "tensorflow" not in sys.modules
 

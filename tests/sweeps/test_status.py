@@ -29,6 +29,7 @@ def sweep(sweep_content):
 
 @pytest.fixture
 def runs(tmp_path):
+    (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
 
 
@@ -129,6 +130,9 @@ def test_another_manifest_is_another_plan(sweep_content, store_path, tmp_path, m
     sweep_content["run"]["data"]["store"] = str(copy)
     sweep = validate(SweepConfig, sweep_content, "tiny")
     index_of(sweep, "tiny", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()  # to ask makes no folder
+    (tmp_path / "runs").mkdir()
+    index_of(sweep, "tiny", tmp_path / "runs")
     forbid_planning(monkeypatch)
     index_of(sweep, "tiny", tmp_path / "runs")
     copy.unlink()
@@ -203,6 +207,8 @@ def test_the_command_says_all_of_it(scaling, sweep_file, plan):
     log = scaling("sweep", "log", running.run_id[:8], sweep_file)
     assert log.stdout.splitlines() == [
         f"{running.run_id}: 1,536 tokens", "WARNING: slow", f"{running.run_id}: failed: once"]
+    followed = scaling("sweep", "log", done.run_id, sweep_file, "--follow")  # it is over
+    assert followed.stdout.splitlines() == [f"{done.run_id}: 3 tokens", "other"]
     why = scaling("sweep", "log", failed.run_id, sweep_file, "--lines", "1")
     assert why.stdout.splitlines() == ["ValueError: no room"]
     assert_refused(scaling("sweep", "log", "zz", sweep_file), "zz", "scaling sweep status")
