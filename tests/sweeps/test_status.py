@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from rich.console import Console
 
+from scaling.cli import sweep_status
+from scaling.cli.sweep_status import log, status
+from scaling.cli.sweep_upkeep import prune
 from scaling.config import SweepConfig, override, validate
+from scaling.errors import UserError
 from scaling.sweeps import index as indices
 from scaling.sweeps.index import index_of
 from scaling.sweeps.ledger import FAILURE, record_failure, standing
@@ -16,7 +21,6 @@ from scaling.sweeps.prune import idle_trunks, old_checkpoints
 from scaling.sweeps.status import ORDER, by_interest, speed, status_of
 from scaling.sweeps.units import units_of
 from scaling.sweeps.words import Words, logs_of_runs
-from tests.conftest import assert_refused
 
 
 @pytest.fixture
@@ -180,48 +184,82 @@ def test_runs_that_no_budget_pays_for_say_so(sweep, runs):
     assert now.flops_done == now.flops_total == pytest.approx(cheapest.flops)
 
 
-def test_the_command_says_all_of_it(scaling, sweep_file, plan):
+def test_the_command_says_all_of_it(scaling, sweep_file, plan, index, capsys):
     done, failed, running = plan.runs[:3]
     end(done)
-    record_failure(failed.folder, ValueError("no room"))
+    record_failure(failed.folder, ValueError("no room\nat all"))
     begin(running, 5, 10)
-    logs = sweep_file.parent / "runs/logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    (logs / "tiny.grid.worker-0.log").write_text(
-        f"{running.run_id}: 1,536 tokens\nWARNING: slow\n{done.run_id}: 3 tokens\nother\n"
-        f"{running.run_id}: failed: once\n")
+    index.logs.mkdir(exist_ok=True)
+    (index.logs / "tiny.grid.worker-0.log").write_text(f"{running.run_id}: 1,536 tokens\n")
     with running.folder.lock():
-        shown = scaling("sweep", "status", sweep_file)
+        shown = scaling("sweep", "status", sweep_file, "--json")
         assert shown.returncode == 0, shown.stderr
-        lines = shown.stdout.splitlines()
-        assert lines[2].split()[0] == running.run_id  # after title and head
-        assert lines[2].endswith("tiny.grid.worker-0.log")
-        assert "no room" in lines[3]
-        assert "1 running, 1 failed, 2 new, 1 done" in lines
-        content = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+        content = json.loads(shown.stdout)
         assert content["states"] == {"running": 1, "failed": 1, "new": 2, "done": 1}
         assert [row["run_id"] for row in content["runs"]] == [p.run_id for p in plan.runs]
         share = content["flops_done"] / content["flops_total"]
         assert 0 < share < 1
-        assert lines[-1].endswith(f"FLOPs done ({share:.0%})")
-    log = scaling("sweep", "log", running.run_id[:8], sweep_file)
-    assert log.stdout.splitlines() == [
-        f"{running.run_id}: 1,536 tokens", "WARNING: slow", f"{running.run_id}: failed: once"]
-    followed = scaling("sweep", "log", done.run_id, sweep_file, "--follow")  # it is over
-    assert followed.stdout.splitlines() == [f"{done.run_id}: 3 tokens", "other"]
-    why = scaling("sweep", "log", failed.run_id, sweep_file, "--lines", "1")
-    assert why.stdout.splitlines() == ["ValueError: no room"]
-    assert_refused(scaling("sweep", "log", "zz", sweep_file), "zz", "scaling sweep status")
-    assert_refused(scaling("sweep", "log", "", sweep_file), "5 runs", "more digits")
-    assert_refused(scaling("sweep", "status", sweep_file, "--watch", "--json"), "--watch")
+        status(sweep_file, runs=index.runs)
+    _, head, first, second, *others = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "run"
+    assert first.split()[:4] == [
+        running.run_id, "running", f"10/{running.run.steps}", f"{10 / running.run.steps:.0%}"]
+    assert first.endswith("tiny.grid.worker-0.log")
+    assert second.split()[:2] == [failed.run_id, "failed"]
+    assert second.endswith("at all")
+    assert "1 running, 1 failed, 2 new, 1 done" in others
+    assert others[-1].endswith(f"FLOPs done ({share:.0%})")
+    with pytest.raises(UserError, match="--watch"):
+        status(sweep_file, runs=index.runs, watch=True, json_output=True)
 
 
-def test_watching_ends_when_all_is_over(scaling, sweep_file, plan):
+def test_a_terminal_gets_the_rows_that_matter_and_all_if_asked(
+    sweep_file, index, plan, capsys, monkeypatch
+):
+    begin(plan.runs[-1], 5)
+    monkeypatch.setattr(sweep_status, "out", Console(force_terminal=True, width=200))
+    monkeypatch.setattr(sweep_status, "_ROWS", 2)
+    status(sweep_file, runs=index.runs)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:2] == [plan.runs[-1].run_id, "partial"]
+    assert lines[4] == "... and 3 more; --all shows every run"
+    status(sweep_file, runs=index.runs, all_rows=True)
+    whole = capsys.readouterr().out
+    assert all(p.run_id in whole for p in plan.runs)
+    assert "more" not in whole
+
+
+def test_watching_ends_when_all_is_over(sweep_file, index, plan, capsys):
     for planned in plan.runs:
         end(planned)
-    shown = scaling("sweep", "status", sweep_file, "--watch")
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("5 done; ")
+    status(sweep_file, runs=index.runs, watch=True)
+    assert capsys.readouterr().out.startswith("5 done; ")
+
+
+def test_the_words_about_a_run_are_shown(scaling, sweep_file, plan, index, capsys):
+    done, failed, running = plan.runs[:3]
+    end(done)
+    record_failure(failed.folder, ValueError("no room"))
+    index.logs.mkdir(exist_ok=True)
+    (index.logs / "tiny.grid.worker-0.log").write_text(
+        f"{running.run_id}: 1,536 tokens\nWARNING: slow\n{done.run_id}: 3 tokens\nother\n"
+        f"{running.run_id}: failed: once\n")
+    shown = scaling("sweep", "log", running.run_id[:8], sweep_file)
+    assert shown.stdout.splitlines() == [
+        f"{running.run_id}: 1,536 tokens", "WARNING: slow", f"{running.run_id}: failed: once"]
+
+    def said(run, **options):
+        log(run, sweep_file, runs=index.runs, **options)
+        return capsys.readouterr().out.splitlines()
+
+    assert said(running.run_id, lines=1) == [f"{running.run_id}: failed: once"]
+    assert said(done.run_id, follow=True) == [f"{done.run_id}: 3 tokens", "other"]  # it is over
+    assert said(failed.run_id, lines=1) == ["ValueError: no room"]
+    assert said(plan.runs[3].run_id) == []
+    with pytest.raises(UserError, match="see `scaling sweep status`"):
+        said("zz")
+    with pytest.raises(UserError, match=r"5 runs .* more digits"):
+        said("")
 
 
 def test_words_come_as_they_are_written(tmp_path):
@@ -300,14 +338,14 @@ def test_a_trunks_state_goes_when_no_launched_plan_waits_for_it(sweep, runs, pla
     assert trunk.path not in kept
 
 
-def test_prune_says_what_would_go_and_then_removes_it(scaling, sweep_file, plan):
+def test_prune_says_what_would_go_and_then_removes_it(sweep_file, runs, plan, capsys):
     done = plan.runs[0]
     checkpoints(done, 9, 10)
     end(done)
-    would = scaling("sweep", "prune", sweep_file, "--dry-run")
-    assert would.returncode == 0, would.stderr
-    assert "1 folder(s) of checkpoints would be removed, 1 kB" in would.stdout
+    prune(sweep_file, runs=runs, dry_run=True)
+    assert "1 folder(s) of checkpoints would be removed, 1 kB" in capsys.readouterr().out
     assert steps_left(done) == ["10", "9"]
-    did = json.loads(scaling("sweep", "prune", sweep_file, "--json").stdout)
+    prune(sweep_file, runs=runs, json_output=True)
+    did = json.loads(capsys.readouterr().out)
     assert (did["removed"], did["bytes"]) == (True, 1000)
     assert steps_left(done) == ["10"]
