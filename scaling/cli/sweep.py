@@ -128,8 +128,8 @@ def _summary(stage: Sequence[PlannedRun], folder: Path, name: str, runs: Path) -
     for run_id, note in failed.items():
         err.print(f"{run_id} failed: {note}", markup=False)
     if failed:
-        err.print("scaling sweep log RUN shows more; when the cause is mended: scaling sweep retry, "
-                  "then run again", markup=False)
+        err.print("scaling sweep log RUN shows more; when the cause is mended: scaling sweep "
+                  "retry, then run again", markup=False)
         raise typer.Exit(1)
     if left := sum(not s.over for s in standings.values()):
         err.print(
