@@ -9,54 +9,15 @@ from rich.console import Console
 
 from scaling.cli import sweep_status
 from scaling.cli.sweep_status import log, status
-from scaling.cli.sweep_upkeep import prune
-from scaling.config import SweepConfig, override, validate
+from scaling.config import SweepConfig, validate
 from scaling.errors import UserError
 from scaling.sweeps import index as indices
 from scaling.sweeps.index import index_of
 from scaling.sweeps.ledger import FAILURE, record_failure, standing
-from scaling.sweeps.local import write_plan
 from scaling.sweeps.plan import make_plan
-from scaling.sweeps.prune import idle_trunks, old_checkpoints
 from scaling.sweeps.status import ORDER, by_interest, speed, status_of
-from scaling.sweeps.units import units_of
 from scaling.sweeps.words import Words, logs_of_runs
-
-
-@pytest.fixture
-def sweep(sweep_content):
-    def make(*overrides):
-        return validate(SweepConfig, override(sweep_content, overrides), "tiny")
-
-    return make
-
-
-@pytest.fixture
-def runs(tmp_path):
-    (tmp_path / "runs").mkdir()
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def index(sweep, runs):
-    return index_of(sweep(), "tiny", runs)
-
-
-def begin(planned, *steps, seconds_a_step=0.5):
-    planned.folder.path.mkdir(parents=True, exist_ok=True)
-    with planned.folder.metrics_path.open("a") as file:
-        for step in steps:
-            file.write(json.dumps({
-                "step": step, "tokens": step * 64, "loss": 5.0 - step / 100,
-                "seconds": step * seconds_a_step}) + "\n")
-
-
-def end(planned, status="done", **further):
-    planned.folder.path.mkdir(parents=True, exist_ok=True)
-    loss = 3.5 if status == "done" else None
-    planned.folder.record_path.write_text(json.dumps(
-        {"status": status, "steps": planned.run.steps, "loss": loss, "tokens_per_second": 7.0}
-        | further))
+from tests.sweeps.conftest import begin, end
 
 
 def by_id(index):
@@ -275,77 +236,3 @@ def test_words_come_as_they_are_written(tmp_path):
     assert [line for _, line in words.more()] == ["second", f"{mine}: done 3.1"]
     assert words.more() == []
     assert logs_of_runs(tmp_path)[other] == path
-
-
-def checkpoints(planned, *steps):
-    for step in steps:
-        path = planned.folder.checkpoints / str(step) / "state"
-        path.mkdir(parents=True)
-        (path / "array").write_bytes(b"x" * 1000)
-
-
-def steps_left(planned):
-    return sorted(path.name for path in planned.folder.checkpoints.glob("*"))
-
-
-def test_only_checkpoints_of_what_is_over_are_removed(plan, index):
-    done, diverged, failed, partial, held = plan.runs
-    for planned in plan.runs:
-        begin(planned, 5)
-        checkpoints(planned, 9, 10)
-    checkpoints(done, "8.orbax-checkpoint-tmp")
-    end(done)
-    end(diverged, "diverged")
-    end(held)
-    record_failure(failed.folder, ValueError("no room"))
-    with held.folder.lock():
-        final = old_checkpoints(index, keep_final=True)
-        assert sum(leftover.size for leftover in final) == 5000
-        for leftover in final:
-            leftover.remove()
-        assert steps_left(done) == steps_left(failed) == ["10"]
-        assert not diverged.folder.checkpoints.exists()
-        for leftover in old_checkpoints(index, keep_final=False):
-            leftover.remove()
-    assert not done.folder.checkpoints.exists()
-    assert not failed.folder.checkpoints.exists()
-    assert steps_left(partial) == steps_left(held) == ["10", "9"]
-    for planned in plan.runs:
-        assert planned.folder.metrics_path.exists()
-    assert done.folder.record_path.exists()
-
-
-def test_a_trunks_state_goes_when_no_launched_plan_waits_for_it(sweep, runs, plan, tmp_path):
-    """Neither this sweep's runs nor those of another launcher."""
-    small = [p for p in plan.stage("grid") if p.run.model.d_model == 8]
-    units = {p.run.steps: unit for p, unit in zip(small, units_of(small), strict=True)}
-    trunk, begins = units[48].trunk, units[24].begins
-    for step in (begins, begins + 1):
-        (trunk.path / str(step)).mkdir(parents=True)
-    (runs / "trunks/unknown/5").mkdir(parents=True)
-    gone = {leftover.path for leftover in idle_trunks(plan, runs)}
-    assert gone == {trunk.path / str(begins + 1), runs / "trunks/unknown"}
-    end(next(p for p in small if p.run.steps == 24))
-    assert trunk.path in {leftover.path for leftover in idle_trunks(plan, runs)}
-
-    longer = make_plan(sweep("grids.0.tokens=[1536, 2304, 3072]", "name=other"), "other", runs)
-    units = units_of([p for p in longer.stage("grid") if p.run.model.d_model == 8])
-    write_plan(units, runs / "logs", "other.grid")
-    branch = next(unit for unit in units if unit.begins)
-    (trunk.path / str(branch.begins)).mkdir()
-    kept = {leftover.path for leftover in idle_trunks(plan, runs)}
-    assert trunk.path / str(branch.begins) not in kept
-    assert trunk.path not in kept
-
-
-def test_prune_says_what_would_go_and_then_removes_it(sweep_file, runs, plan, capsys):
-    done = plan.runs[0]
-    checkpoints(done, 9, 10)
-    end(done)
-    prune(sweep_file, runs=runs, dry_run=True)
-    assert "1 folder(s) of checkpoints would be removed, 1 kB" in capsys.readouterr().out
-    assert steps_left(done) == ["10", "9"]
-    prune(sweep_file, runs=runs, json_output=True)
-    did = json.loads(capsys.readouterr().out)
-    assert (did["removed"], did["bytes"]) == (True, 1000)
-    assert steps_left(done) == ["10"]
