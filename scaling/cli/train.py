@@ -71,6 +71,7 @@ def outcome(record: dict[str, Any]) -> str:
 def _train(run: Any, store: Any, run_folder: Any) -> dict[str, Any]:
     from scaling.parallel.process import start_process
     from scaling.training.cores import divide_cores
+    from scaling.training.lease import LeaseLost
     from scaling.training.loop import Report, Stopped
     from scaling.training.loop import train as train_loop
     from scaling.training.signals import stop_requests
@@ -78,17 +79,21 @@ def _train(run: Any, store: Any, run_folder: Any) -> dict[str, Any]:
     start_process()
     divide_cores([run])
     with (
-        run_folder.lock() as mine,
+        run_folder.lock() as lease,
         stop_requests() as requested,
         progress(f"training {run_folder.path.name}", run.steps) as bar,
     ):
-        if not mine:
+        if lease is None:
             raise UserError(f"{run_folder.path}: another process is training this run")
 
         def report(r: Report) -> None:
             bar.update(r.step, f"loss {r.loss:.3f}  {r.tokens_per_second:,.0f} tokens/s")
 
-        result = train_loop(run, store, run_folder.path, asked_to_stop=requested, report=report)
+        try:
+            result = train_loop(run, store, run_folder.path, fence=lease.check,
+                                asked_to_stop=requested, report=report)
+        except LeaseLost as lost:
+            raise UserError(f"{lost} while this one stood still, and goes on with it") from None
         number = requested()
     if isinstance(result, Stopped):
         err.print(

@@ -159,5 +159,6 @@ def _stop(parts: Sequence[Share]) -> None:
     running = [part.process for part in parts if part.process and part.process.poll() is None]
     for process in running:
         process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)  # one that is stopped would not hear
     for process in running:
         process.wait()

@@ -3,8 +3,8 @@
     python -m scaling.sweeps.worker PLAN --cores 0 [--gpu 0] --parent PID
 
 Workers do not talk to each other. Each goes through the plan in order and takes the first run that
-can begin and is neither over nor locked; the lock is the kernel's, and falls with the process that
-holds it.
+can begin and is neither over nor held (scaling/training/lease.py). It watches those that are held
+until their holder gives a sign of life, and takes over what is silent for too long.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def work(
     divide_cores(runs, cores, processes)
     left = units
     while left:
-        # In the order of the plan, and again where branches were waiting: for their trunk, which
-        # whoever had it may have lost.
-        waiting, idle = [], True
+        # In the order of the plan, and again where branches were waiting for their trunk, or where
+        # a run is held by somebody of whom there is no sign.
+        waiting, silent, idle = [], [], True
         for unit in left:
             if any_process(asked_to_stop()):
                 return True
@@ -113,10 +113,13 @@ def work(
             if came == "stopped":
                 return True
             idle &= came == "passed"
+            if came == "passed" and word_of_leader(not unit.over() and not unit.folder.alive()):
+                silent.append(unit)
             if leads() and came == "trained":
                 clear_trunks(units)
         awaited = {unit.after for unit in waiting}
-        left = [unit for unit in left if unit in waiting or unit.folder in awaited]
+        left = [unit for unit in left
+                if unit in waiting or unit in silent or unit.folder in awaited]
         if left and idle:
             time.sleep(PAUSE_SECONDS)
     return False
@@ -134,19 +137,26 @@ def _train_if_free(unit: Unit, asked_to_stop: Callable[[], bool]) -> Came:
     from scaling.data.store import TokenStore
     from scaling.parallel.process import leads, word_of_leader
     from scaling.sweeps.ledger import record_failure
+    from scaling.training.lease import LeaseLost
     from scaling.training.loop import Stopped, train
 
     folder = unit.folder
-    with folder.lock() if leads() else nullcontext(False) as mine:
-        if not word_of_leader(mine and not unit.over()):
+    with folder.lock() if leads() else nullcontext() as lease:
+        if not word_of_leader(lease is not None and not unit.over()):
             return "passed"
+        fence = lease.check if lease is not None else lambda: None
         try:
             run = validate(RunConfig, unit.config, str(folder.path))
             store = TokenStore.open(run.data.store)
             print(f"{folder.path.name}: {run.trained_tokens:,} tokens", flush=True)
-            outcome = train(
-                run, store, folder.path, trunk=unit.trunk, asked_to_stop=asked_to_stop)
+            outcome = train(run, store, folder.path, trunk=unit.trunk, fence=fence,
+                            asked_to_stop=asked_to_stop)
         except Exception as error:
+            try:
+                fence()
+            except LeaseLost as lost:
+                print(lost, flush=True)
+                return "passed"
             record_failure(folder, error)
             print(f"{folder.path.name}: failed: {error}", flush=True)
             if jax.process_count() > 1:

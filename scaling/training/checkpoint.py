@@ -8,13 +8,20 @@ types around them: they can be read on any mesh, and by other programs.
 from __future__ import annotations
 
 import logging
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from scaling.training.step import TrainState
+
+_CHECKSUM = "checksum"
+"""Key of the arrays' checksum, beside the progress."""
+
+_log = logging.getLogger(__name__)
 
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before it."""
@@ -46,6 +53,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, kept: int | None = KEPT, to_read: bool = False) -> None:
+        self._to_read = to_read
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -76,7 +84,7 @@ class Checkpoints:
             progress.step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_by_name(state)),
-                progress=ocp.args.JsonSave(progress._asdict()),
+                progress=ocp.args.JsonSave(progress._asdict() | {_CHECKSUM: _checksum(state)}),
                 **({} if origin is None else {"origin": ocp.args.JsonSave(origin)}),
             ),
         )
@@ -86,13 +94,25 @@ class Checkpoints:
     ) -> tuple[TrainState, Progress] | None:
         """A checkpoint, laid out over the mesh as `like` is; None if there is none.
 
+        One that cannot be read, or does not hold what was saved, is removed with a warning, and
+        the one before it is taken.
+
         Args:
             like: a state of the same shapes.
-            step: which; by default the newest.
+            step: of the only one that will do; by default the newest that is whole.
         """
-        step = self._manager.latest_step() if step is None else step
-        if step is None:
-            return None
+        steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
+        for each in steps:
+            try:
+                return self._restore(like, each)
+            except Exception as error:  # whatever a damaged file makes Orbax and its parts say
+                _log.warning("%s: damaged (%s); left out", self._manager.directory / str(each),
+                             (str(error).splitlines() or [type(error).__name__])[0])
+            if not self._to_read:
+                self._manager.delete(each)
+        return None
+
+    def _restore(self, like: TrainState, step: int) -> tuple[TrainState, Progress]:
         names = _by_name(like)
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, names)
         restored = self._manager.restore(
@@ -102,10 +122,11 @@ class Checkpoints:
             ),
         )
         leaves = [restored["state"][name] for name in names]
-        return (
-            jax.tree.structure(like).unflatten(leaves),
-            Progress(**restored["progress"]),
-        )
+        state = jax.tree.structure(like).unflatten(leaves)
+        saved = restored["progress"].pop(_CHECKSUM, None)
+        if saved is not None and saved != _checksum(state):
+            raise ValueError("its arrays are not those that were saved")
+        return state, Progress(**restored["progress"])
 
     def origin(self, step: int) -> dict[str, Any]:
         """What was saved with a checkpoint for another run."""
@@ -119,3 +140,14 @@ def _by_name(state: TrainState) -> dict[str, Any]:
     """The arrays of a state, in order, by the path that leads to each."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _checksum(state: TrainState) -> int | None:
+    """CRC-32 of all arrays, in order; None where this process does not have them whole."""
+    leaves = jax.tree.leaves(state)
+    if not all(leaf.is_fully_addressable for leaf in leaves):
+        return None
+    total = 0
+    for leaf in leaves:
+        total = zlib.crc32(np.ascontiguousarray(leaf), total)
+    return total

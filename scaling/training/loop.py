@@ -64,12 +64,13 @@ def train(
     path: Path,
     *,
     trunk: Trunk | None = None,
+    fence: Callable[[], None] = lambda: None,
     asked_to_stop: Callable[[], object] = lambda: None,
     report: Callable[[Report], None] = lambda _: None,
 ) -> dict[str, Any] | Stopped:
     """Train a resolved run in its folder, going on from its newest checkpoint.
 
-    The lock of the folder must be held (RunFolder.lock). Where several processes train the run
+    The lease of the folder must be held (RunFolder.lock). Where several processes train the run
     together, the first of them holds it, and it alone writes, but for checkpoints. The losses do
     not depend on how often the run was interrupted, nor where.
 
@@ -78,6 +79,7 @@ def train(
         store: its tokens.
         path: the run's folder, claimed for this run if it is new.
         trunk: where the run may begin, and what it leaves for others.
+        fence: called before anything is written; raises if the run has become another's.
         asked_to_stop: asked after every step; anything but None or False stops the run.
         report: called whenever metrics are written.
 
@@ -105,11 +107,12 @@ def train(
         Checkpoints(folder.checkpoints) as checkpoints,
         folder.metrics_writer() if writes else open(os.devnull, "w") as metrics,
     ):
-        loop = _Loop(run, store, mesh, folder, trunk, checkpoints, metrics, report)
+        loop = _Loop(run, store, mesh, folder, trunk, fence, checkpoints, metrics, report)
         outcome = loop.run_to_the_end(asked_to_stop)
         if outcome is None:
             return Stopped(loop.progress.step, run.steps)
         record = make_record(run, store, outcome, environment)
+        fence()
         if writes:
             write_atomically(folder.record_path, json.dumps(record, indent=2) + "\n")
     return record
@@ -125,12 +128,13 @@ class _Loop:
         mesh: Mesh,
         folder: RunFolder,
         trunk: Trunk | None,
+        fence: Callable[[], None],
         checkpoints: Checkpoints,
         metrics: TextIO,
         report: Callable[[Report], None],
     ) -> None:
         self.run, self.checkpoints, self.metrics, self.report = run, checkpoints, metrics, report
-        self.folder, self.trunk = folder, trunk
+        self.folder, self.trunk, self.fence = folder, trunk, fence
         self.examples = Examples.of(run, store)
         self.heldout = heldout(run, store)
         self.parts = list(self.examples.kind.parts(run.objective))
@@ -152,8 +156,9 @@ class _Loop:
     def _begin_at(self, trunk: Trunk, step: int) -> None:
         """Begin where the trunk stood after so many steps, with its metrics up to there."""
         with Checkpoints(trunk.path, to_read=True) as left:
-            restored, origin = left.restore(self.state, step), left.origin(step)
-        assert restored is not None
+            if (restored := left.restore(self.state, step)) is None:
+                return  # damaged: the run trains alone
+            origin = left.origin(step)
         self.state, progress = restored
         branch = {"run_id": origin["run_id"], "step": step}
         self.progress = progress._replace(seconds=0.0, branch=branch)
@@ -235,6 +240,7 @@ class _Loop:
         return loss
 
     def _write(self, line: dict[str, Any]) -> None:
+        self.fence()
         plain = {k: v if math.isfinite(v) else None for k, v in line.items()}
         self.metrics.write(json.dumps(plain, allow_nan=False) + "\n")
 
@@ -243,6 +249,7 @@ class _Loop:
 
     def _save(self) -> None:
         self._settle()
+        self.fence()
         self.checkpoints.save(self.state, self.progress)
         self.saved = time.monotonic()
 
@@ -251,6 +258,7 @@ class _Loop:
         self._settle()
         lines = [line for line in self.folder.metrics() if line["step"] <= self.progress.step]
         origin = {"run_id": self.folder.path.name, "metrics": lines}
+        self.fence()
         with Checkpoints(trunk.path, kept=None) as left:
             left.save(self.state, self.progress, origin)
 

@@ -5,16 +5,13 @@
     metrics.jsonl      one line every few steps, append-only
     checkpoints/       parameters, optimizer and step (Orbax)
     record.json        written last, and whole or not at all: the run is over
-    lock               held by the process that trains the run; the kernel lets go of it when the
-                       process dies, however it dies
+    lease.NUMBER.json  who trains the run, or did last (lease.py)
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,11 +22,9 @@ from scaling.config import RunConfig, run_identity, semantic
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.files import write_atomically
+from scaling.training.lease import Lease, is_alive, is_held, take
 
 _TAIL_BYTES = 4096
-
-_LOCK_TRIES, _LOCK_PAUSE = 5, 0.02
-# `locked` below holds the lock for an instant: whoever wants it in earnest asks more than once.
 
 
 @dataclass(frozen=True)
@@ -126,36 +121,27 @@ class RunFolder:
             yield file
 
     @contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Hold the run's lock for the body of the `with`; False if another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w", encoding="utf-8") as file:
-            yield _try_lock(file)
+    def lock(self) -> Iterator[Lease | None]:
+        """Hold the run's lease for the body of the `with`; None if another process holds it."""
+        lease = take(self.path)
+        try:
+            yield lease
+        finally:
+            if lease is not None:
+                lease.release()
 
     def locked(self) -> bool:
-        """Whether some process holds the lock now."""
-        try:
-            with (self.path / "lock").open(encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        """Whether some process holds the lease now, as far as one look tells."""
+        return is_held(self.path)
+
+    def alive(self) -> bool:
+        """Whether there is proof that whoever holds the lease works on the run."""
+        return is_alive(self.path)
 
     def sweep_leftovers(self) -> None:
         """Remove half-written files of a process that was killed. Call it with the lock held."""
         for path in self.path.glob(".*.json.*"):
             path.unlink(missing_ok=True)
-
-
-def _try_lock(file: TextIO) -> bool:
-    for _ in range(_LOCK_TRIES):
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(_LOCK_PAUSE)
-    return False
 
 
 def read_json(path: Path) -> dict[str, Any]:

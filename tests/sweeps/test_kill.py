@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -104,3 +105,36 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sweep_file):
     output, _ = again.communicate(timeout=300)
     assert again.returncode == 0, output
     assert "4 done" in output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to tell who holds a run")
+def test_a_frozen_worker_loses_its_run_and_the_sweep_goes_on(
+    sweep_file, sweep_content, monkeypatch
+):
+    """The other worker takes the run over once the lease is silent for too long; the frozen one is
+    woken in the end, and changes nothing."""
+    sweep_content["grids"] = [{"kind": "product", "tokens": [400 * 64, 800 * 64]}]
+    sweep_content["run"]["checkpoint"] = {"every_seconds": 0.2}
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    monkeypatch.setenv("SCALING_LEASE_SECONDS", "3")
+    whole = start(sweep_file, "whole")
+    output, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, output
+    launcher = start(sweep_file, "frozen")
+    held, deadline = None, time.monotonic() + 120
+    while held is None:
+        assert time.monotonic() < deadline
+        for lease in sweep_file.parent.glob("frozen/*/lease.*.json"):
+            if (lease.parent / "metrics.jsonl").exists():
+                held = lease
+                break
+        time.sleep(0.01)
+    frozen = json.loads(held.read_text())["pid"]
+    os.kill(frozen, signal.SIGSTOP)
+    output, _ = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, output
+    assert not Path(f"/proc/{frozen}").exists()
+    number = max(held.parent.glob("lease.*.json")).name
+    assert number > held.name, "nobody took the frozen run over"
+    assert losses(sweep_file, "frozen") == losses(sweep_file, "whole")
