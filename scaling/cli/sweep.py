@@ -1,4 +1,4 @@
-"""`scaling sweep`: plan, run, status, retry, export."""
+"""`scaling sweep`: an index of its commands, and `run`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 
 from scaling.cli import slurm as cluster
 from scaling.cli.suggest import suggest
+from scaling.cli.sweep_export import export
 from scaling.cli.sweep_options import (
     RUNS,
-    AsJson,
     Overrides,
     Results,
     RunsFolder,
@@ -23,7 +23,9 @@ from scaling.cli.sweep_options import (
     results_folder,
 )
 from scaling.cli.sweep_plan import plan
-from scaling.cli.terminal import err, out, print_json, print_table, progress
+from scaling.cli.sweep_status import log, status
+from scaling.cli.sweep_upkeep import cancel, prune, retry
+from scaling.cli.terminal import err, out, progress
 from scaling.cli.train import SIGNAL_EXIT
 from scaling.errors import UserError
 
@@ -35,7 +37,6 @@ app = typer.Typer(
     help="Plan a grid of runs, train it, and gather the losses.", no_args_is_help=True
 )
 app.command()(plan)
-app.command()(suggest)
 
 
 @app.command()
@@ -127,7 +128,8 @@ def _summary(stage: Sequence[PlannedRun], folder: Path, name: str, runs: Path) -
     for run_id, note in failed.items():
         err.print(f"{run_id} failed: {note}", markup=False)
     if failed:
-        err.print("when the cause is mended: scaling sweep retry, then run again", markup=False)
+        err.print("scaling sweep log RUN shows more; when the cause is mended: scaling sweep "
+                  "retry, then run again", markup=False)
         raise typer.Exit(1)
     if left := sum(not s.over for s in standings.values()):
         err.print(
@@ -137,80 +139,5 @@ def _summary(stage: Sequence[PlannedRun], folder: Path, name: str, runs: Path) -
         raise typer.Exit(1)
 
 
-@app.command()
-def status(
-    config: SweepFile,
-    overrides: Overrides = None,
-    runs: RunsFolder = RUNS,
-    json_output: AsJson = False,
-) -> None:
-    """Show where each run stands, read from the run folders.
-
-    Example: `scaling sweep status configs/sweeps/quickstart.yaml`
-    """
-    from scaling.sweeps.ledger import standing
-
-    planned = open_plan(config, overrides, runs)
-    rows = [(p, standing(p)) for p in planned.runs]
-    if json_output:
-        print_json([
-            {"run_id": p.run_id, "role": p.role, "state": s.state, "step": s.step,
-             "steps": p.run.steps, "loss": s.loss, "note": s.note} for p, s in rows
-        ])
-        return
-    print_table(
-        planned.sweep.name,
-        ["run", "role", "d x layers", "tokens", "state", "step", "loss", "note"],
-        [[
-            p.run_id, p.role, f"{p.run.model.d_model} x {p.run.model.n_layers}",
-            f"{p.run.trained_tokens:,}", s.state, f"{s.step}/{p.run.steps}",
-            "" if s.loss is None else f"{s.loss:.4f}", s.note,
-        ] for p, s in rows],
-    )
-
-
-@app.command()
-def retry(config: SweepFile, overrides: Overrides = None, runs: RunsFolder = RUNS) -> None:
-    """Let failed runs be tried again by the next `run`, under the same identity.
-
-    A diverged run is a result, not a failure, and stays.
-
-    Example: `scaling sweep retry configs/sweeps/quickstart.yaml`
-    """
-    from scaling.sweeps.ledger import forgive
-
-    forgiven = sum(forgive(p) for p in open_plan(config, overrides, runs).runs)
-    out.print(f"{forgiven} failed run(s) will be tried again by `scaling sweep run`", markup=False)
-
-
-@app.command()
-def export(
-    config: SweepFile,
-    overrides: Overrides = None,
-    runs: RunsFolder = RUNS,
-    results: Results = None,
-    parquet: Annotated[
-        bool, typer.Option("--parquet", help="also write runs.parquet (needs pyarrow)")
-    ] = False,
-    wandb: Annotated[
-        str | None,
-        typer.Option(metavar="PROJECT", help="also write the finished runs to a W&B project"),
-    ] = None,
-) -> None:
-    """Write the runs table and the learning curves into the results folder.
-
-    Example: `scaling sweep export configs/sweeps/quickstart.yaml`
-    """
-    from scaling.sweeps.plan import claim_results
-    from scaling.sweeps.table import export as export_tables
-
-    planned = open_plan(config, overrides, runs)
-    folder = results_folder(planned, results)
-    claim_results(planned, folder)
-    for path in export_tables(planned, folder, parquet=parquet):
-        out.print(str(path), markup=False)
-    if wandb is not None:
-        from scaling.sweeps.wandb_export import export_wandb
-
-        count = export_wandb(planned, wandb, folder)
-        out.print(f"{count} run(s) written to the W&B project {wandb}", markup=False)
+for command in (status, log, retry, cancel, prune, export, suggest):
+    app.command()(command)

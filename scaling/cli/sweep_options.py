@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from scaling.sweeps.index import Index
     from scaling.sweeps.plan import Plan
 
 SweepFile = Annotated[
@@ -37,6 +38,14 @@ def open_plan(config: Path, overrides: list[str] | None, runs: Path) -> Plan:
     from scaling.sweeps.plan import make_plan
 
     return make_plan(load(SweepConfig, config, overrides or ()), str(config), runs)
+
+
+def open_index(config: Path, overrides: list[str] | None, runs: Path) -> Index:
+    """The runs of a sweep's YAML with overrides laid over it, planned before if possible."""
+    from scaling.config import SweepConfig, load
+    from scaling.sweeps.index import index_of
+
+    return index_of(load(SweepConfig, config, overrides or ()), str(config), runs)
 
 
 def results_folder(plan: Plan, folder: Path | None) -> Path:

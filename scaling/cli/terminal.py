@@ -30,7 +30,8 @@ def _console(*, stderr: bool = False) -> Console:
 out = _console()
 err = _console(stderr=True)
 
-_PLAIN_LINE_SECONDS = 10.0
+PLAIN_LINE_SECONDS = 10.0
+"""Between two lines about work that goes on, where there is no terminal."""
 
 _RICH_ROWS = 500
 """Rows up to which a table is laid out by rich."""
@@ -55,7 +56,7 @@ def finite(content: Any) -> Any:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on standard output: the first column to the left, numbers to the right."""
     if len(rows) > _RICH_ROWS:
-        _print_plain_table(title, columns, rows)
+        out.file.write("\n".join(table_lines(title, columns, rows)) + "\n")
         return
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(columns):
@@ -65,14 +66,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     out.print(table)
 
 
-def _print_plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The same without rich, whose layout takes a millisecond a row."""
+def table_lines(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[str] = ()
+) -> list[str]:
+    """The same without rich, whose layout takes a millisecond a row and makes all columns narrower
+    where the terminal is narrow.
+
+    Args:
+        title: the first line; none if empty.
+        columns: their names.
+        rows: their cells.
+        left: names of columns that are words, and stand to the left as the first does.
+    """
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    first, *others = [f"<{widths[0]}", *(f">{width}" for width in widths[1:])]
-    line = "  ".join([f"{{:{first}}}", *(f"{{:{width}}}" for width in others)])
-    lines = [title] if title else []
-    lines += [line.format(*row).rstrip() for row in (columns, *rows)]
-    out.file.write("\n".join(lines) + "\n")
+    sides = ["<" if place == 0 or name in left else ">" for place, name in enumerate(columns)]
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    return [*([title] if title else []), *(line.format(*r).rstrip() for r in (columns, *rows))]
 
 
 class Bar:
@@ -87,7 +96,7 @@ class Bar:
         """Say how far the work is, in the units of the total."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, note=note)
-        elif time.monotonic() - self._last >= _PLAIN_LINE_SECONDS:
+        elif time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
             self._last = time.monotonic()
             percent = 100 * done / self._total if self._total else 100.0
             err.print(f"{self._label}: {percent:.0f}% {note}".rstrip(), markup=False)

@@ -35,7 +35,11 @@ class Standing:
 
 def standing(planned: PlannedRun) -> Standing:
     """Where a run stands now."""
-    folder = planned.folder
+    return standing_in(planned.folder)
+
+
+def standing_in(folder: RunFolder) -> Standing:
+    """Where the run of a folder stands now."""
     record = folder.record()
     if record is not None:
         return Standing(record["status"], record["steps"], record["loss"])
@@ -62,9 +66,9 @@ def record_failure(folder: RunFolder, error: BaseException) -> None:
     write_atomically(folder.path / FAILURE, json.dumps(content, indent=2) + "\n")
 
 
-def forgive(planned: PlannedRun) -> bool:
+def forgive(folder: RunFolder) -> bool:
     """Let a failed run be tried again; False if it had not failed."""
-    failure = planned.folder.path / FAILURE
+    failure = folder.path / FAILURE
     if not failure.exists():
         return False
     failure.unlink()

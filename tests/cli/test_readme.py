@@ -75,7 +75,7 @@ def test_every_help_has_an_example(scaling):
         "models", "train", "fit", "allocate", "compare", "simulate", "plot", "report", "schema",
         "data prepare", "data show",
         "sweep plan", "sweep run", "sweep status", "sweep retry", "sweep export",
-        "sweep suggest",
+        "sweep log", "sweep cancel", "sweep prune", "sweep suggest",
     ):
         shown = scaling(*command.split(), "--help")
         assert shown.returncode == 0

@@ -47,13 +47,18 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
     assert heldout.returncode == 0, heldout.stderr
     assert set(pd.read_csv(results / "runs.csv")["status"]) == {"done"}
     status = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
-    assert {row["state"] for row in status} == {"done"}
-    assert all(row["step"] == row["steps"] for row in status)
+    assert status["states"] == {"done": 5}
+    assert all(row["step"] == row["steps"] for row in status["runs"])
+    assert all(row["log"].startswith("runs/logs/tiny.") for row in status["runs"])
+    assert status["flops_done"] == status["flops_total"]
     exported = scaling("sweep", "export", sweep_file, "--out", "elsewhere", "--wandb", "laws")
     assert exported.returncode == 0, exported.stderr
     assert "5 run(s) written to the W&B project laws" in exported.stdout
-    offline = sweep_file.parent.glob("elsewhere/wandb/offline-run-*")
-    assert {path.name.split("-")[-1] for path in offline} == set(table["run_id"])
+    exported = scaling("sweep", "export", sweep_file, "--out", "elsewhere", "--wandb", "laws")
+    assert "0 run(s) written to the W&B project laws; 5 were there already" in exported.stdout
+    offline = sorted(path.name.split("-")[-1]
+                     for path in sweep_file.parent.glob("elsewhere/wandb/offline-run-*"))
+    assert offline == sorted(table["run_id"])  # each once: the second export doubled nothing
     assert (sweep_file.parent / "elsewhere/runs.csv").read_bytes() == (
         results / "runs.csv").read_bytes()
 
@@ -94,7 +99,8 @@ def test_a_failing_run_is_failed_until_retried_and_the_others_go_on(
     table = pd.read_csv(sweep_file.parent / "results/tiny/runs.csv")
     assert table["status"].tolist() == ["failed"] * 4 + ["planned"]
     status = scaling("sweep", "status", sweep_file)
-    assert status.stdout.count("failed") == 4
+    assert "4 failed, 1 new" in status.stdout
+    assert status.stdout.count("makes 999 devices, and there are 1") == 4
 
     del sweep_content["run"]["execution"]  # no part of a run's identity
     sweep_file.write_text(yaml.safe_dump(sweep_content))

@@ -91,7 +91,7 @@ def training(folder: Path) -> list[Path]:
 
 
 def status(scaling, sweep_file: Path) -> list[dict[str, object]]:
-    rows = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+    rows = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)["runs"]
     return [row for row in rows if row["role"] == "grid"]
 
 

@@ -1,0 +1,125 @@
+"""Histories for W&B and TensorBoard hold what the run folders hold, and each of it once."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import types
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from scaling.sweeps.tensorboard_export import export_tensorboard
+from scaling.sweeps.wandb_export import export_wandb
+
+FINISHED, SECONDS = "2026-01-02T03:04:05+00:00", 10.0
+FINISHED_AT = 1767323045.0
+
+
+def train(planned, *steps):
+    """A run as if it had been trained to these steps, broken off once on the way."""
+    planned.folder.path.mkdir(parents=True)
+    lines = [{"step": s, "tokens": s * 64, "loss": 4.0 - s / 100, "seconds": s / 10} for s in steps]
+    texts = [json.dumps(line) for line in (*lines, lines[-1])]
+    texts.append(json.dumps({"step": steps[-1], "eval_loss": 3.5, "eval_loss_se": None}))
+    planned.folder.metrics_path.write_text("\n".join([*texts, '{"step": 9']))
+    planned.folder.record_path.write_text(json.dumps(
+        {"status": "done", "loss": 3.5, "seconds": SECONDS, "finished": FINISHED, "trunk": None}))
+    return lines
+
+
+def events(folder):
+    """Scalars by tag as (step, value, time), read by the layout of TFRecord files: length, its
+    checksum, the event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    scalars = defaultdict(list)
+    (path,) = folder.glob("events.*")
+    data, place = path.read_bytes(), 0
+    while place < len(data):
+        (length,) = struct.unpack_from("<Q", data, place)
+        event = Event.FromString(data[place + 12 : place + 12 + length])
+        place += 16 + length
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                scalars[value.tag].append((event.step, value.simple_value, event.wall_time))
+    return scalars
+
+
+def test_event_files_hold_one_history_a_run_however_often_they_are_made(plan, tmp_path):
+    done, other = plan.runs[:2]
+    lines = train(done, 5, 10, 20)
+    train(other, 5)
+    place = tmp_path / "events" / done.run_id
+    for time in range(2):
+        assert export_tensorboard(plan, tmp_path / "events") == 2
+        scalars = events(place)
+        assert [s for s, _, _ in scalars["loss"]] == [5, 10, 20]
+        assert [v for _, v, _ in scalars["loss"]] == pytest.approx([line["loss"] for line in lines])
+        assert [t for _, _, t in scalars["loss"]] == pytest.approx(
+            [FINISHED_AT - SECONDS + line["seconds"] for line in lines], abs=1e-3)
+        assert [(s, v) for s, v, _ in scalars["eval_loss"]] == [(20, 3.5)]
+        assert [(s, v) for s, v, _ in scalars["record/loss"]] == [(20, 3.5)]
+        assert "eval_loss_se" not in scalars
+        (made,) = place.iterdir()  # its name has the second in which it was made
+        made.rename(made.with_name(f"events.out.tfevents.{time}.host.scaling"))
+    assert {path.name for path in (tmp_path / "events").iterdir()} == {done.run_id, other.run_id}
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What is logged to a stand-in for wandb that keeps offline runs where wandb does."""
+    histories = defaultdict(list)
+
+    class Run:
+        def __init__(self, id, dir, **_):
+            self.id, self.summary = id, {}
+            folder = f"{dir}/wandb/offline-run-{len(histories[id])}-{id}"
+            self.dir = f"{folder}/files"
+            histories[id].append([])
+            Path(self.dir).mkdir(parents=True)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def log(self, values, step):
+            histories[self.id][-1].append((step, values))
+
+    stand_in = types.SimpleNamespace(init=Run, Settings=lambda **_: None)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    return histories
+
+
+def test_a_run_goes_to_a_project_once(plan, tmp_path, written):
+    done = plan.runs[0]
+    train(done, 5, 10)
+
+    def offline():
+        return sorted(path.name for path in (tmp_path / "wandb").glob("offline-run-*"))
+
+    assert export_wandb(plan, "laws", tmp_path) == (1, 0)
+    assert [step for step, _ in written[done.run_id][0]] == [5, 10, 10]
+    assert export_wandb(plan, "laws", tmp_path) == (0, 1)
+    assert len(offline()) == 1
+    assert export_wandb(plan, "other", tmp_path) == (1, 0)
+    assert len(offline()) == 2
+    done.folder.record_path.write_text(json.dumps({"status": "done", "loss": 3.25}))
+    assert export_wandb(plan, "laws", tmp_path) == (1, 0)
+    assert offline() == [f"offline-run-{i}-{done.run_id}" for i in (1, 2)]  # the first is replaced
+
+
+def test_an_export_that_was_broken_off_leaves_no_double(plan, tmp_path, written):
+    done = plan.runs[0]
+    train(done, 5)
+    stale = tmp_path / f"wandb/offline-run-20260101_000000-{done.run_id}"
+    stale.mkdir(parents=True)
+    assert export_wandb(plan, "laws", tmp_path) == (1, 0)
+    assert not stale.exists()
