@@ -26,7 +26,7 @@ STOPPED = 3
 """Exit status of a worker that was asked to stop."""
 
 PAUSE_SECONDS = 0.5
-"""Between two looks at runs that all wait for their trunk."""
+"""Between two looks at runs that wait for their trunk, or for a sign of their holder."""
 
 
 def main() -> None:
@@ -141,6 +141,8 @@ def _train_if_free(unit: Unit, asked_to_stop: Callable[[], bool]) -> Came:
     from scaling.training.loop import Stopped, train
 
     folder = unit.folder
+    if word_of_leader(unit.over()):
+        return "passed"
     with folder.lock() if leads() else nullcontext() as lease:
         if not word_of_leader(lease is not None and not unit.over()):
             return "passed"

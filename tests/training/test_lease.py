@@ -143,6 +143,7 @@ def test_a_frozen_holder_loses_the_run_and_knows_it_when_woken(tmp_path, start):
     frozen = start(HOLD, tmp_path, seconds="1")
     assert frozen.stdout.readline() == "held\n"
     frozen.send_signal(signal.SIGSTOP)
+    os.waitpid(frozen.pid, os.WUNTRACED)  # until its last thread has stopped
     assert not is_alive(tmp_path)
     began = time.monotonic()
     other = start(HOLD, tmp_path, seconds="1")
