@@ -26,7 +26,7 @@ from scaling.accounting.hardware import peak_flops_of_kind
 from scaling.config import RunConfig, validate
 from scaling.parallel import batch_sharding, make_mesh
 from scaling.training.microbatch import sequences_at_once
-from scaling.training.step import init_state, make_train_step
+from scaling.training.step import hyperparameters, init_state, make_train_step
 
 # width, layers, heads, context, sequences in a batch; vocabulary of 32,768
 CASES = [(64, 3, 2, 128, 64), (512, 8, 8, 1024, 32), (1024, 16, 8, 1024, 32),
@@ -50,11 +50,12 @@ def measure(case: tuple[int, ...], precision: str, scan: bool) -> dict[str, Any]
     seconds = []
     with jax.set_mesh(mesh):
         state = init_state(run)
-        step = make_train_step(run.optimizer, run.objective, sequences_at_once(run))
+        step = make_train_step(run.objective, sequences_at_once(run))
+        numbers = hyperparameters(run.optimizer, 1e-4)
         batch_of_ids = jax.device_put({"ids": random}, batch_sharding(mesh))
         for _ in range(STEPS + 2):
             start = time.perf_counter()
-            state, metrics = step(state, batch_of_ids, np.float32(1e-4))
+            state, metrics = step(state, batch_of_ids, numbers)
             loss = float(metrics.loss)
             seconds.append(time.perf_counter() - start)
     second = median(seconds[2:])

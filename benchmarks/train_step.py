@@ -73,7 +73,7 @@ def build(contender: str, shape: str) -> Any:
     from scaling.parallel.process import keep_freed_memory
     from scaling.training.cores import divide_cores
     from scaling.training.microbatch import sequences_at_once
-    from scaling.training.step import init_state, make_train_step
+    from scaling.training.step import hyperparameters, init_state, make_train_step
 
     if contender != "ours, no malloc":
         keep_freed_memory()
@@ -89,10 +89,11 @@ def build(contender: str, shape: str) -> Any:
     batch_of_ids = jax.device_put({"ids": tokens}, batch_sharding(mesh))
     states = [init_state(run_config)]
     at_once = None if contender == "ours, at once" else sequences_at_once(run_config)
-    step = make_train_step(run_config.optimizer, run_config.objective, at_once)
+    step = make_train_step(run_config.objective, at_once)
+    numbers = hyperparameters(run_config.optimizer, 1e-3)
 
     def run() -> None:
-        states[0], metrics = step(states[0], batch_of_ids, np.float32(1e-3))
+        states[0], metrics = step(states[0], batch_of_ids, numbers)
         float(metrics.loss)
 
     return run

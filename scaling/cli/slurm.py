@@ -95,6 +95,7 @@ class SlurmOptions:
         name: str,
         requested: Callable[[], int | None],
         watch: Callable[[Sequence[Standing]], None],
+        pack: str | int,
     ) -> int | None:
         """Have the runs trained by Slurm; waits unless told not to.
 
@@ -118,7 +119,7 @@ class SlurmOptions:
             minutes=self.time or Request.minutes, account=self.account,
             options=sbatch_options(self.slurm or ()),
         )
-        done = submit(stage, request, logs, name)
+        done = submit(stage, request, logs, name, pack)
         if done.there:
             err.print(
                 f"{len(done.there)} worker(s) of this sweep are queued or running already "

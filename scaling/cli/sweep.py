@@ -107,7 +107,8 @@ def run(
                 over = sum(s.over for s in standings)
                 bar.update(done / 1e9, f"GFLOP  {over}/{len(stage)} runs")
 
-            stopped_by = start(stage, workers, runs / "logs", name, requested, watch)
+            stopped_by = start(
+                stage, workers, runs / "logs", name, requested, watch, planned.sweep.pack)
         if stopped_by:
             export_tables(planned, folder)
             if launcher is cluster.Launcher.LOCAL:

@@ -73,6 +73,10 @@ class SweepConfig(Config):
     """Which runs the budgets go to first: the cheapest or the dearest, or as the grids have them;
     the grid's before the held-out ones in any case."""
 
+    pack: Literal["auto", "off"] | Count = "auto"
+    """How many runs of one shape train side by side on a device: as many as are worth it and as its
+    memory holds (one on a CPU), none, or so many."""
+
     @model_validator(mode="after")
     def _says_nothing_twice(self) -> SweepConfig:
         lists = {"seeds": self.seeds} | {f"vary.{key}": v for key, v in self.vary.items()}

@@ -74,6 +74,7 @@ def launch(
     name: str,
     asked_to_stop: Callable[[], int | None],
     watch: Callable[[Sequence[Standing]], None],
+    pack: str | int = "auto",
 ) -> int | None:
     """Train the runs in worker processes until all are over or a stop is asked for.
 
@@ -86,6 +87,7 @@ def launch(
         name: of the sweep and stage, for file names.
         asked_to_stop: which signal asked to stop, or None.
         watch: called every now and then with where each run stands.
+        pack: how many runs of one shape train side by side (SweepConfig.pack).
 
     Returns:
         The signal that asked to stop, or None.
@@ -94,8 +96,8 @@ def launch(
         UserError: workers die again and again without getting a run done.
     """
     units = units_of(runs)
-    plan = write_plan(units, logs, name)
     parts = shares(workers, len(runs))
+    plan = write_plan(units, logs, name, pack, len(parts))
     log_paths = [logs / f"{name}.worker-{i}.log" for i in range(len(parts))]
     lost, over_before = 0, 0
     now = [standing(p) for p in runs]
@@ -132,10 +134,12 @@ def plan_path(logs: Path, name: str) -> Path:
     return logs / f"{name}{PLAN_SUFFIX}"
 
 
-def write_plan(units: Sequence[Unit], logs: Path, name: str) -> Path:
+def write_plan(
+    units: Sequence[Unit], logs: Path, name: str, pack: str | int = "auto", workers: int = 1
+) -> Path:
     """Write the file that workers go through."""
     path = plan_path(logs, name)
-    content = {"runs": [unit.plain() for unit in units]}
+    content = {"pack": pack, "workers": workers, "runs": [unit.plain() for unit in units]}
     write_atomically(path, json.dumps(content) + "\n")
     return path
 

@@ -98,7 +98,9 @@ class Submission:
     """Jobs of this plan that were queued or running before."""
 
 
-def submit(runs: Sequence[PlannedRun], request: Request, logs: Path, name: str) -> Submission:
+def submit(
+    runs: Sequence[PlannedRun], request: Request, logs: Path, name: str, pack: str | int = "auto"
+) -> Submission:
     """See to it that enough workers for the runs are queued or running.
 
     That is one for each run that is not over, and no more than asked for; those of earlier
@@ -109,6 +111,7 @@ def submit(runs: Sequence[PlannedRun], request: Request, logs: Path, name: str) 
         request: what each worker needs.
         logs: folder for the plan, the job ids and what the workers print.
         name: of the sweep and stage, for file names and as the jobs' name.
+        pack: how many runs of one shape train side by side (SweepConfig.pack).
 
     Raises:
         UserError: Slurm or submitit is not there, or sbatch refuses; its words are in the message.
@@ -119,7 +122,7 @@ def submit(runs: Sequence[PlannedRun], request: Request, logs: Path, name: str) 
     if missing <= 0:
         return Submission(None, 0, there)
     executor, worker = _prepare(request, logs, name)
-    write_plan(units_of(runs), logs, name)
+    write_plan(units_of(runs), logs, name, pack, request.workers)
     job = _sbatch(executor, worker, missing)
     arrays = [*_arrays(there), job]
     write_atomically(_jobs_path(logs, name), json.dumps({"jobs": arrays}) + "\n")

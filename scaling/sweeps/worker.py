@@ -15,12 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from scaling.sweeps.units import Unit
 
 STOPPED = 3
 """Exit status of a worker that was asked to stop."""
@@ -90,6 +85,8 @@ def work(
     """
     from scaling.config import RunConfig, validate
     from scaling.parallel.process import any_process, leads, start_process, word_of_leader
+    from scaling.sweeps.packing import seats_by_shape
+    from scaling.sweeps.take import Job, train
     from scaling.sweeps.units import Unit, clear_trunks
     from scaling.training.cores import divide_cores
 
@@ -97,77 +94,38 @@ def work(
     units = [Unit.read(entry) for entry in plan["runs"]]
     start_process()
     runs = [validate(RunConfig, unit.config, str(unit.folder.path)) for unit in units]
-    divide_cores(runs, cores, processes)
-    left = units
+    if not isinstance(plan["pack"], int):  # a pack has one device
+        divide_cores(runs, cores, processes)
+    seats = seats_by_shape(runs, plan["pack"], plan["workers"], processes)
+
+    def clear() -> None:
+        if leads():
+            clear_trunks(units)
+
+    left = [Job(unit, run) for unit, run in zip(units, runs, strict=True)]
     while left:
         # In the order of the plan, and again where branches were waiting for their trunk, or where
         # a run is held by somebody of whom there is no sign.
-        waiting, silent, idle = [], [], True
-        for unit in left:
+        waiting, again, idle = [], [], True
+        for job in left:
             if any_process(asked_to_stop()):
                 return True
-            if not word_of_leader(unit.ready()):
-                waiting.append(unit)
+            if not word_of_leader(job.unit.ready()):
+                waiting.append(job)
                 continue
-            came = _train_if_free(unit, asked_to_stop)
+            came = train(job, left, seats, asked_to_stop, clear)
             if came == "stopped":
                 return True
             idle &= came == "passed"
-            if came == "passed" and word_of_leader(not unit.over() and not unit.folder.alive()):
-                silent.append(unit)
-            if leads() and came == "trained":
-                clear_trunks(units)
-        awaited = {unit.after for unit in waiting}
-        left = [unit for unit in left
-                if unit in waiting or unit in silent or unit.folder in awaited]
+            silent = came == "passed" and not (job.unit.over() or job.unit.folder.alive())
+            if came == "again" or word_of_leader(silent):
+                again.append(job)
+        awaited = {job.unit.after for job in waiting}
+        left = [job for job in left
+                if job in waiting or job in again or job.unit.folder in awaited]
         if left and idle:
             time.sleep(PAUSE_SECONDS)
     return False
-
-
-Came = Literal["trained", "passed", "stopped"]
-"""What came of a look at a run."""
-
-
-def _train_if_free(unit: Unit, asked_to_stop: Callable[[], bool]) -> Came:
-    """Train one run unless it is over or somebody else's."""
-    import jax
-
-    from scaling.config import RunConfig, validate
-    from scaling.data.store import TokenStore
-    from scaling.parallel.process import leads, word_of_leader
-    from scaling.sweeps.ledger import record_failure
-    from scaling.training.lease import LeaseLost
-    from scaling.training.loop import Stopped, train
-
-    folder = unit.folder
-    if word_of_leader(unit.over()):
-        return "passed"
-    with folder.lock() if leads() else nullcontext() as lease:
-        if not word_of_leader(lease is not None and not unit.over()):
-            return "passed"
-        fence = lease.check if lease is not None else lambda: None
-        try:
-            run = validate(RunConfig, unit.config, str(folder.path))
-            store = TokenStore.open(run.data.store)
-            print(f"{folder.path.name}: {run.trained_tokens:,} tokens", flush=True)
-            outcome = train(run, store, folder.path, trunk=unit.trunk, fence=fence,
-                            asked_to_stop=asked_to_stop)
-        except Exception as error:
-            try:
-                fence()
-            except LeaseLost as lost:
-                print(lost, flush=True)
-                return "passed"
-            record_failure(folder, error)
-            print(f"{folder.path.name}: failed: {error}", flush=True)
-            if jax.process_count() > 1:
-                raise
-            return "trained"
-        if isinstance(outcome, Stopped):
-            return "stopped"
-        print(f"{folder.path.name}: {outcome['status']} {outcome['loss']}", flush=True)
-    return "trained"
 
 
 if __name__ == "__main__":

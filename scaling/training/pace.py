@@ -12,7 +12,7 @@ from scaling.data.store import TokenStore
 from scaling.objectives import Examples
 from scaling.parallel import batch_sharding, make_mesh
 from scaling.training.microbatch import sequences_at_once
-from scaling.training.step import init_state, make_train_step
+from scaling.training.step import hyperparameters, init_state, make_train_step
 from scaling.training.teacher import load_teacher
 
 STEPS = 5
@@ -26,11 +26,12 @@ def time_step(run: RunConfig) -> float:
     times = []
     with jax.set_mesh(mesh):
         state, teacher = init_state(run), load_teacher(run)
-        step = make_train_step(run.optimizer, run.objective, sequences_at_once(run))
+        step = make_train_step(run.objective, sequences_at_once(run))
+        numbers = hyperparameters(run.optimizer, 0.0)
         batch = jax.device_put(first, batch_sharding(mesh))
         for _ in range(STEPS + 2):
             start = time.perf_counter()
-            state, metrics = step(state, batch, 0.0, teacher=teacher)
+            state, metrics = step(state, batch, numbers, teacher=teacher)
             float(metrics.loss)  # waits for the step
             times.append(time.perf_counter() - start)
     return float(np.median(times[2:])) / run.batch_tokens

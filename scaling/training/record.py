@@ -32,6 +32,8 @@ class Outcome(NamedTuple):
     eval_sequences: int
     branch: dict[str, Any] | None = None
     """Where the run left its trunk, if it has one: `run_id` of the trunk, and `step`."""
+    packed: int = 1
+    """Runs that trained side by side (training/pack.py); their seconds are the same ones."""
 
 
 def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
@@ -86,6 +88,7 @@ def make_record(
         "trunk": outcome.branch,
         "flops_shared": shared * run.batch_tokens * flops,
         "flops_own": (outcome.steps - shared) * run.batch_tokens * flops,
+        "packed": outcome.packed,
         "seconds": round(outcome.seconds, 3),
         "tokens_per_second": round(speed, 1),
         "mfu": rate / (peak * environment["devices"]) if peak else None,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Float32, UInt32
 from numpy.typing import NDArray
 
 from scaling.config import AdamW, ExecutionConfig, ModelConfig, RunConfig
@@ -43,8 +43,31 @@ class StepMetrics(NamedTuple):
     """How experts were shared out, where there are some."""
 
 
+class Hyperparameters(NamedTuple):
+    """Numbers of the optimizer at a step. They come with every call: no compiled program depends
+    on them, and runs that differ in them alone can train side by side (training/pack.py)."""
+
+    learning_rate: Any
+    b1: Any
+    b2: Any
+    epsilon: Any
+    weight_decay: Any
+    clip_norm: Any
+
+
+def hyperparameters(optimizer: AdamW, learning_rate: float) -> Float32[np.ndarray, "6"]:
+    """The numbers of `Hyperparameters`, in their order, as one array.
+
+    Args:
+        optimizer: has the others.
+        learning_rate: that of the step, not the peak.
+    """
+    others = (getattr(optimizer, name) for name in Hyperparameters._fields[1:])
+    return np.array([learning_rate, *others], np.float32)
+
+
 Step = Callable[..., tuple[TrainState, StepMetrics]]
-"""From a state, a batch, the learning rate, `step_seeds` where there is dropout, and the teacher
+"""From a state, a batch, `hyperparameters`, `step_seeds` where there is dropout, and the teacher
 where there is one."""
 
 _UNSEEDED = np.zeros(2, np.uint32)
@@ -55,8 +78,9 @@ def step_seeds(run: RunConfig, step: int) -> NDArray[np.uint32]:
     return (np.array([run.seed, step]) % 2**32).astype(np.uint32)
 
 
-def make_optimizer(config: AdamW) -> optax.GradientTransformation:
-    """AdamW without its learning rate: the direction, which the step scales."""
+def make_optimizer(config: AdamW | Hyperparameters) -> optax.GradientTransformation:
+    """AdamW without its learning rate: the direction, which the step scales. Its state is laid out
+    alike whatever the numbers."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(config.b1, config.b2, config.epsilon),
@@ -74,11 +98,6 @@ def _is_matrix(model: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decayed, model)
 
 
-def without_rate(config: AdamW) -> AdamW:
-    """The optimizer less its learning rate, which no compiled program depends on."""
-    return config.model_copy(update={"learning_rate": 1.0})
-
-
 def init_state(run: RunConfig) -> TrainState:
     """Parameters drawn from the run's seed, and an optimizer that has seen nothing.
 
@@ -88,15 +107,13 @@ def init_state(run: RunConfig) -> TrainState:
         generator_of(run.objective, run.model) if isinstance(run.objective, ReplacedTokens)
         else None
     )
-    make = _initializer(
-        run.model, generator, without_rate(run.optimizer), run.precision, run.execution)
+    make = _initializer(run.model, generator, run.precision, run.execution)
     return make(jax.random.key(run.seed))
 
 
 @cache
 def _initializer(
-    model: ModelConfig, generator: ModelConfig | None, optimizer: AdamW, precision: str,
-    execution: ExecutionConfig,
+    model: ModelConfig, generator: ModelConfig | None, precision: str, execution: ExecutionConfig
 ) -> Callable[[Array], TrainState]:
     how: dict[str, Any] = {"precision": precision, "execution": execution}
 
@@ -105,47 +122,47 @@ def _initializer(
             Transformer(model, key, **how) if generator is None
             else Electra(model, generator, key, **how)
         )
-        return TrainState(drawn, make_optimizer(optimizer).init(drawn))
+        return TrainState(drawn, make_optimizer(AdamW()).init(drawn))
 
     return jax.jit(init)
 
 
+@cache
 def make_train_step(
-    config: AdamW, objective: Objective | None = None, microbatch: int | None = None
+    objective: Objective | None = None, microbatch: int | None = None, packed: bool = False
 ) -> Step:
     """The compiled step; the state that goes in is donated, and must not be used again.
 
-    One function for each optimizer and objective, whatever the rate, which comes with every call: a
-    process that trains several runs compiles each shape once.
+    One function for each objective, whatever the optimizer's numbers: a process that trains several
+    runs compiles each shape once.
 
     Args:
-        config: the optimizer.
         objective: what the model learns to do; by default the next token.
         microbatch: sequences that a device works on at once, such as `sequences_at_once` finds;
             None for all that it has.
+        packed: several runs train side by side. All that goes in, but for the teacher, and all
+            that comes out has an axis K in front for them.
     """
-    return _train_step(without_rate(config), objective or Causal(), microbatch)
-
-
-@cache
-def _train_step(config: AdamW, objective: Objective, microbatch: int | None) -> Step:
-    optimizer = make_optimizer(config)
+    objective = objective or Causal()
     value, first = _value(objective), next(iter(KINDS[objective.kind].parts(objective)))
 
     def train_step(
-        state: TrainState, batch: Arrays, rate: float,
+        state: TrainState, batch: Arrays, numbers: Float32[Array, "6"],
         seeds: UInt32[Array, "2"] = _UNSEEDED, teacher: Transformer | None = None,
     ) -> tuple[TrainState, StepMetrics]:
-        model = state.model
+        model, hyper = state.model, Hyperparameters(*numbers)
         batch = normalised(batch if teacher is None else taught(teacher, batch))
         batch = (batch, dropout_seeds(model.config, seeds, len(batch["ids"])))
         (losses, routing), gradient = value_and_grad(value, model, batch, microbatch)
+        optimizer = make_optimizer(hyper)
         direction, optimizer_state = optimizer.update(gradient, state.optimizer, model)
-        model = jax.tree.map(lambda p, d: p - rate * d, model, direction)
+        model = jax.tree.map(lambda p, d: p - hyper.learning_rate * d, model, direction)
         metrics = StepMetrics(losses[first], losses, optax.global_norm(gradient), routing)
         return TrainState(model, optimizer_state), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    over_runs = (0, 0, 0, 0, None)
+    step = jax.vmap(train_step, in_axes=over_runs) if packed else train_step
+    return jax.jit(step, donate_argnums=0)
 
 
 Said = tuple[dict[str, Float[Array, ""]], Routing | None]

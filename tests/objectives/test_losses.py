@@ -11,7 +11,7 @@ import pytest
 from scaling.data.batches import Drawn
 from scaling.models import Tokens
 from scaling.objectives import KINDS, Examples, normalised, taught, weight_sums
-from scaling.training.step import init_state, make_train_step
+from scaling.training.step import hyperparameters, init_state, make_train_step
 from tests.objectives.cases import CASES, run_of
 
 HEADS = {"causal": ["lm"], "separate": ["lm"], "prefix": ["lm"], "masked": ["masked_lm"],
@@ -178,11 +178,12 @@ def test_a_teacher_is_not_taught(prepared):
     run, batch, _, *_ = prepared("distillation")
     teacher = init_state(run.model_copy(update={"seed": 1})).model
     before = [np.array(leaf) for leaf in jax.tree.leaves(teacher)]
-    state, step = init_state(run), make_train_step(run.optimizer, run.objective)
+    state, step = init_state(run), make_train_step(run.objective)
+    numbers = hyperparameters(run.optimizer, 0.01)
     start = [np.array(leaf) for leaf in jax.tree.leaves(state.model)]
     losses = []
     for _ in range(8):
-        state, metrics = step(state, batch, np.float32(0.01), teacher=teacher)
+        state, metrics = step(state, batch, numbers, teacher=teacher)
         losses.append({part: float(loss) for part, loss in metrics.losses.items()})
         assert float(metrics.loss) == losses[-1]["masked"]
     assert all(np.array_equal(a, b) for a, b in zip(before, jax.tree.leaves(teacher), strict=True))

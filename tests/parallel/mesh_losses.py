@@ -27,7 +27,12 @@ from scaling.data.special import Special  # noqa: E402
 from scaling.objectives import KINDS  # noqa: E402
 from scaling.objectives.base import Setting  # noqa: E402
 from scaling.parallel import batch_sharding, make_mesh  # noqa: E402
-from scaling.training.step import init_state, make_train_step, step_seeds  # noqa: E402
+from scaling.training.step import (  # noqa: E402
+    hyperparameters,
+    init_state,
+    make_train_step,
+    step_seeds,
+)
 from tests.data.memory import documents  # noqa: E402
 
 TEXT = 20
@@ -84,11 +89,12 @@ def train(model: str, shape: tuple[int, int, int], microbatch: int) -> dict[str,
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
     losses = []
     with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.optimizer, run.objective, microbatch)
+        state, step = init_state(run), make_train_step(run.objective, microbatch)
+        numbers = hyperparameters(run.optimizer, 1e-2)
         batch = jax.device_put(batch_of(run), batch_sharding(mesh))
         for number in range(3):
             seeds = step_seeds(run, number)
-            state, metrics = step(state, batch, np.float32(1e-2), seeds)
+            state, metrics = step(state, batch, numbers, seeds)
             losses += [float(loss) for loss in metrics.losses.values()]
     up, moment = (first_up(tree) for tree in (state.model, state.optimizer[1].mu))
     ids = batch["ids"]

@@ -12,7 +12,7 @@ from scaling.config import RunConfig, validate
 from scaling.data.batches import evenly
 from scaling.data.reading import sequences_of
 from scaling.errors import UserError
-from scaling.training import loop
+from scaling.training import course
 from scaling.training.loop import Stopped, train
 from scaling.training.resolve import resolve
 from scaling.training.run_folder import RunFolder
@@ -114,7 +114,7 @@ def test_dropout_and_experts_resume_too_and_say_what_was_dropped(make_run, store
 
 def test_a_finished_run_is_not_trained_again(undisturbed, store, tmp_path, monkeypatch):
     run, record, _ = undisturbed
-    monkeypatch.setattr(loop, "init_state", None)
+    monkeypatch.setattr(course, "init_state", None)
     assert train(run, store, tmp_path / "whole") == record
 
 

@@ -15,6 +15,7 @@ from scaling.training.schedule import learning_rate
 from scaling.training.step import (
     TrainState,
     _value,
+    hyperparameters,
     init_state,
     make_optimizer,
     make_train_step,
@@ -57,7 +58,8 @@ def test_the_first_update_is_adams_and_only_matrices_decay(make_run):
     tokens = some_tokens()
     gradient = jax.jit(jax.grad(lambda m: causal_losses(m, tokens).mean()))(state.model)
     before = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.array, state.model))
-    after, metrics = make_train_step(run.optimizer)(state, {"ids": tokens}, np.float32(0.1))
+    numbers = hyperparameters(run.optimizer, 0.1)
+    after, metrics = make_train_step()(state, {"ids": tokens}, numbers)
     seen = set()
     for (path, old), new, slope in zip(
         before, jax.tree.leaves(after.model), jax.tree.leaves(gradient), strict=True
@@ -88,10 +90,10 @@ def test_loss_falls_and_every_parameter_moves(make_run):
     state = init_state(run)
     start = [np.array(leaf) for leaf in jax.tree.leaves(state.model)]
     tokens = some_tokens()
-    step = make_train_step(run.optimizer)
+    step = make_train_step()
     losses = []
     for _ in range(30):
-        state, metrics = step(state, {"ids": tokens}, np.float32(0.01))
+        state, metrics = step(state, {"ids": tokens}, hyperparameters(run.optimizer, 0.01))
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.6 * losses[0]
     for old, new in zip(start, jax.tree.leaves(state.model), strict=True):
@@ -101,11 +103,12 @@ def test_loss_falls_and_every_parameter_moves(make_run):
 def test_dropout_is_drawn_by_seed_and_step(make_run):
     run = make_run("model.dropout=0.5")
     tokens = some_tokens()
-    step = make_train_step(run.optimizer)
+    step = make_train_step()
 
     def loss(run, number):
         return float(step(
-            init_state(run), {"ids": tokens}, np.float32(0), step_seeds(run, number))[1].loss)
+            init_state(run), {"ids": tokens}, hyperparameters(run.optimizer, 0),
+            step_seeds(run, number))[1].loss)
 
     first = loss(run, 0)
     assert loss(run, 0) == first
@@ -161,6 +164,7 @@ def test_the_state_is_donated(make_run):
     state = init_state(run)
     leaf = jax.tree.leaves(state)[0]
     tokens = np.zeros((4, 17), np.int32)
-    after, _ = make_train_step(run.optimizer)(state, {"ids": tokens}, np.float32(0.01))
+    numbers = hyperparameters(run.optimizer, 0.01)
+    after, _ = make_train_step()(state, {"ids": tokens}, numbers)
     assert isinstance(after, TrainState)
     assert leaf.is_deleted()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from scaling.accounting import run_flops_per_token
-from scaling.training import loop
+from scaling.training import course
 from scaling.training.loop import Stopped, train
 from scaling.training.run_folder import RunFolder
 from scaling.training.schedule import learning_rate
@@ -128,5 +128,5 @@ def test_the_record_is_plain_json(family, store, tmp_path, trunk, monkeypatch):
     train(family["long"], store, tmp_path / "long", trunk=trunk)
     record = train(family["short"], store, tmp_path / "short", trunk=Trunk(trunk.path))
     assert json.loads((tmp_path / "short" / "record.json").read_text()) == record
-    monkeypatch.setattr(loop, "init_state", None)
+    monkeypatch.setattr(course, "init_state", None)
     assert train(family["short"], store, tmp_path / "short") == record

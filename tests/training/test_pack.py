@@ -1,0 +1,204 @@
+"""Runs side by side: each as if it were alone, whoever sits beside it, and whatever becomes of
+them."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from scaling.parallel import make_mesh
+from scaling.training import course as courses
+from scaling.training.loop import Stopped, train, turns
+from scaling.training.pack import drive_together
+from scaling.training.run_folder import RunFolder
+from scaling.training.trunk import Trunk, last_shared_step
+
+TIMES = {"seconds", "data_wait_seconds"}
+
+
+def together(runs, store, root, width, **further):
+    """Train runs in folders by their names; what came of them, in the order of their ends."""
+    came = []
+    waiting = iter(runs.items())
+    with jax.set_mesh(make_mesh(next(iter(runs.values())).execution.mesh)) as mesh:
+        del mesh
+
+        def next_course():
+            name, run = next(waiting, (None, None))
+            if run is None:
+                return None
+            given = {key: value[name] for key, value in further.items() if name in value}
+            return named(name, turns(run, store, root / name,
+                                     mesh=jax.sharding.get_mesh(), **given))
+
+        drive_together(width, next_course, lambda pair: came.append(pair))
+    return dict(came)
+
+
+def named(name, course):
+    return name, (yield from course)
+
+
+def numbers(folder):
+    return [{k: v for k, v in line.items() if k not in TIMES}
+            for line in RunFolder(folder).metrics()]
+
+
+@pytest.fixture
+def runs(make_run):
+    """Of one shape, and different in everything else."""
+    return {
+        "one": make_run(),
+        "seed": make_run(seed=5),
+        "rate": make_run("optimizer.learning_rate=0.003", "optimizer.weight_decay=0"),
+        "long": make_run(f"tokens={40 * 64}", "schedule={kind: cosine, warmup_steps: 5}"),
+        "adam": make_run("optimizer.b1=0.8", "optimizer.b2=0.99", "optimizer.clip_norm=0.1"),
+    }
+
+
+def test_each_learns_what_it_learns_alone(runs, store, tmp_path):
+    came = together(runs, store, tmp_path / "pack", 3)
+    assert list(came) != list(runs), "all were of one length"
+    for name, run in runs.items():
+        record = train(run, store, tmp_path / name)
+        assert (record["packed"], came[name]["packed"]) == (1, 3)
+        assert came[name]["loss"] == pytest.approx(record["loss"], rel=1e-5)
+        assert came[name]["loss_se"] == pytest.approx(record["loss_se"], rel=1e-4)
+        assert RunFolder(tmp_path / "pack" / name).record() == came[name]
+        packed, alone = (numbers(folder / name) for folder in (tmp_path / "pack", tmp_path))
+        for ours, theirs in zip(packed, alone, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)
+    losses = [record["loss"] for record in came.values()]
+    assert len(set(losses)) == len(losses)
+
+
+def test_neither_seat_nor_company_changes_a_bit(runs, store, tmp_path):
+    first = together(runs, store, tmp_path / "first", 3)
+    turned = together(dict(reversed(runs.items())), store, tmp_path / "turned", 3)
+    lonely = together({"adam": runs["adam"]}, store, tmp_path / "lonely", 3)
+    assert {n: r["loss"] for n, r in first.items()} == {n: r["loss"] for n, r in turned.items()}
+    assert lonely["adam"]["loss"] == first["adam"]["loss"]
+    for name in runs:
+        assert numbers(tmp_path / "first" / name) == numbers(tmp_path / "turned" / name)
+
+
+def test_stopping_and_resuming_changes_no_bit(runs, store, tmp_path):
+    whole = together(runs, store, tmp_path / "whole", 3)
+    for stop in (4, 9, 30):
+        calls = iter(range(10**6))
+        stopped = together(runs, store, tmp_path / "parts", 3, asked_to_stop={
+            name: (lambda calls=calls, stop=stop: next(calls) >= stop) for name in runs})
+        assert any(isinstance(each, Stopped) for each in stopped.values())
+    came = together(runs, store, tmp_path / "parts", 3)
+    assert {n: r["loss"] for n, r in came.items()} == {n: r["loss"] for n, r in whole.items()}
+    for name in runs:
+        assert numbers(tmp_path / "parts" / name) == numbers(tmp_path / "whole" / name)
+
+
+def test_one_that_diverges_harms_nobody(runs, make_run, store, tmp_path):
+    """It has its record at once, and its seat goes to another."""
+    calm = together(runs, store, tmp_path / "calm", 3)
+    wild = {"wild": make_run("optimizer.learning_rate=1e6", "optimizer.clip_norm=1e9"), **runs}
+    came = together(wild, store, tmp_path / "wild", 3)
+    assert list(came)[0] == "wild"
+    assert came["wild"]["status"] == "diverged"
+    assert came["wild"]["steps"] < runs["one"].steps
+    assert {name: came[name]["loss"] for name in runs} == {n: r["loss"] for n, r in calm.items()}
+
+
+def test_one_that_fails_harms_nobody(runs, store, tmp_path):
+    """As a run whose disk is full, or that has become another's."""
+    def fence():
+        raise OSError("no space left")
+
+    calm = together(runs, store, tmp_path / "calm", 3)
+    came = []
+    waiting = iter(runs)
+    with jax.set_mesh(make_mesh(runs["one"].execution.mesh)):
+
+        def next_course():
+            if (name := next(waiting, None)) is None:
+                return None
+            further = {"fence": fence} if name == "seed" else {}
+            return guarded(name, turns(runs[name], store, tmp_path / "torn" / name,
+                                       mesh=jax.sharding.get_mesh(), **further))
+
+        drive_together(3, next_course, came.append)
+    came = dict(came)
+    assert str(came.pop("seed")) == "no space left"
+    assert {n: r["loss"] for n, r in came.items()} == {
+        n: r["loss"] for n, r in calm.items() if n != "seed"}
+
+
+def guarded(name, course):
+    try:
+        return name, (yield from course)
+    except OSError as error:
+        return name, error
+
+
+def test_branches_of_a_trunk_take_seats_when_it_has_left_their_state(make_run, store, tmp_path):
+    trunk_run, branch = make_run(f"tokens={24 * 64}"), make_run(f"tokens={14 * 64}")
+    step = last_shared_step(branch)
+    path = tmp_path / "trunks" / "one"
+    alone = train(branch, store, tmp_path / "alone")
+    came = together({"trunk": trunk_run}, store, tmp_path, 2,
+                    trunk={"trunk": Trunk(path, frozenset({step}))})
+    came |= together({"branch": branch, "trunk": trunk_run}, store, tmp_path, 2,
+                     trunk={"branch": Trunk(path)})
+    assert came["branch"]["trunk"]["step"] == step
+    assert came["branch"]["flops_shared"] > 0
+    assert came["branch"]["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+    assert json.loads((tmp_path / "branch" / "record.json").read_text()) == came["branch"]
+
+
+def test_a_device_that_is_too_small_is_told_of_at_once(runs, store, tmp_path, monkeypatch):
+    """No run is blamed, and all can go on."""
+    from scaling.training import pack
+
+    def too_much(*_, **__):
+        def step(*_):
+            raise RuntimeError("RESOURCE_EXHAUSTED")
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack, "make_train_step", too_much)
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            together(runs, store, tmp_path / "pack", 3)
+    assert not list((tmp_path / "pack").glob("*/record.json"))
+    assert len(together(runs, store, tmp_path / "pack", 3)) == len(runs)
+
+
+@pytest.mark.parametrize("changes", [
+    ("model.dropout=0.3",), ("model.experts={count: 4}",), ("objective={kind: prefix}", "model.attention=prefix"),
+    ("execution.microbatch_sequences=2",), ("execution={scan_layers: true, remat: full}",),
+], ids=["dropout", "experts", "prefix", "microbatch", "scanned"])
+def test_what_else_a_step_may_hold(make_run, store, tmp_path, changes):
+    runs = {f"seed-{seed}": make_run(*changes, seed=seed) for seed in range(2)}
+    came = together(runs, store, tmp_path / "pack", 2)
+    for name, run in runs.items():
+        assert came[name]["loss"] == pytest.approx(
+            train(run, store, tmp_path / name)["loss"], rel=1e-4)
+
+
+def test_one_compilation_for_all(runs, store, tmp_path):
+    step = courses_of(runs)
+    before = step._cache_size()
+    together(runs, store, tmp_path, 5)
+    assert step._cache_size() - before == 1
+    together(dict(list(runs.items())[:2]), store, tmp_path / "again", 5)
+    assert step._cache_size() - before == 1
+
+
+def courses_of(runs):
+    """The packed step of some runs."""
+    from scaling.training.microbatch import sequences_at_once
+    from scaling.training.step import make_train_step
+
+    run = next(iter(runs.values()))
+    with jax.set_mesh(make_mesh(run.execution.mesh)):
+        return make_train_step(run.objective, sequences_at_once(run), packed=True)
