@@ -56,7 +56,7 @@ def test_a_packed_sweep_stops_and_goes_on(make_plan_of, tmp_path):
     records = {}
     while len(records) < 8 or None in records.values():
         calls = iter(range(10**6))
-        stopped, records = trained(plan, tmp_path, 3, lambda calls=calls: next(calls) > 100)
+        _, records = trained(plan, tmp_path, 3, lambda calls=calls: next(calls) > 100)
         rounds += 1
         assert rounds < 50
     assert rounds > 2
@@ -76,7 +76,7 @@ def test_a_pack_that_does_not_fit_trains_one_by_one(make_plan_of, tmp_path, monk
 
 @pytest.mark.parametrize(("pack", "context"), [("off", 12), (4, 20)])
 def test_programs_are_compiled_once_a_shape(make_plan_of, tmp_path, caplog, pack, context):
-    """Two shapes, whatever runs differ in beside: tokens, seeds, rates, and the optimizer's b2."""
+    """Two shapes, whatever runs differ in beside: tokens, seeds, rates, the optimizer's b1."""
     plan = make_plan_of("runs", f"run.model.context={context}",  # that no other test compiles
                         "grids=[{kind: product, tokens: [1024, 1536]}]",
                         "vary={optimizer.b1: [0.8, 0.9]}")

@@ -4,43 +4,45 @@ them."""
 from __future__ import annotations
 
 import json
-import math
 
 import jax
-import numpy as np
 import pytest
 
 from scaling.parallel import make_mesh
-from scaling.training import course as courses
+from scaling.training import pack
 from scaling.training.loop import Stopped, train, turns
+from scaling.training.microbatch import sequences_at_once
 from scaling.training.pack import drive_together
 from scaling.training.run_folder import RunFolder
+from scaling.training.step import make_train_step
 from scaling.training.trunk import Trunk, last_shared_step
 
 TIMES = {"seconds", "data_wait_seconds"}
 
 
 def together(runs, store, root, width, **further):
-    """Train runs in folders by their names; what came of them, in the order of their ends."""
-    came = []
-    waiting = iter(runs.items())
-    with jax.set_mesh(make_mesh(next(iter(runs.values())).execution.mesh)) as mesh:
-        del mesh
+    """Train runs in folders by their names.
 
-        def next_course():
-            name, run = next(waiting, (None, None))
-            if run is None:
-                return None
-            given = {key: value[name] for key, value in further.items() if name in value}
-            return named(name, turns(run, store, root / name,
-                                     mesh=jax.sharding.get_mesh(), **given))
+    Args:
+        further: arguments of `turns`, each by the name of the run that it is for.
 
-        drive_together(width, next_course, lambda pair: came.append(pair))
-    return dict(came)
+    Returns:
+        What came of each, the first to end first; an OSError is caught for it.
+    """
+    came, waiting = {}, iter(runs.items())
 
+    def course(name, run):
+        given = {key: value[name] for key, value in further.items() if name in value}
+        try:
+            return name, (yield from turns(run, store, root / name, mesh=mesh, **given))
+        except OSError as error:
+            return name, error
 
-def named(name, course):
-    return name, (yield from course)
+    mesh = make_mesh(next(iter(runs.values())).execution.mesh)
+    with jax.set_mesh(mesh):
+        drive_together(width, lambda: next((course(*item) for item in waiting), None),
+                       lambda named: came.update([named]))
+    return came
 
 
 def numbers(folder):
@@ -104,7 +106,7 @@ def test_one_that_diverges_harms_nobody(runs, make_run, store, tmp_path):
     calm = together(runs, store, tmp_path / "calm", 3)
     wild = {"wild": make_run("optimizer.learning_rate=1e6", "optimizer.clip_norm=1e9"), **runs}
     came = together(wild, store, tmp_path / "wild", 3)
-    assert list(came)[0] == "wild"
+    assert next(iter(came)) == "wild"
     assert came["wild"]["status"] == "diverged"
     assert came["wild"]["steps"] < runs["one"].steps
     assert {name: came[name]["loss"] for name in runs} == {n: r["loss"] for n, r in calm.items()}
@@ -116,29 +118,10 @@ def test_one_that_fails_harms_nobody(runs, store, tmp_path):
         raise OSError("no space left")
 
     calm = together(runs, store, tmp_path / "calm", 3)
-    came = []
-    waiting = iter(runs)
-    with jax.set_mesh(make_mesh(runs["one"].execution.mesh)):
-
-        def next_course():
-            if (name := next(waiting, None)) is None:
-                return None
-            further = {"fence": fence} if name == "seed" else {}
-            return guarded(name, turns(runs[name], store, tmp_path / "torn" / name,
-                                       mesh=jax.sharding.get_mesh(), **further))
-
-        drive_together(3, next_course, came.append)
-    came = dict(came)
+    came = together(runs, store, tmp_path / "torn", 3, fence={"seed": fence})
     assert str(came.pop("seed")) == "no space left"
     assert {n: r["loss"] for n, r in came.items()} == {
         n: r["loss"] for n, r in calm.items() if n != "seed"}
-
-
-def guarded(name, course):
-    try:
-        return name, (yield from course)
-    except OSError as error:
-        return name, error
 
 
 def test_branches_of_a_trunk_take_seats_when_it_has_left_their_state(make_run, store, tmp_path):
@@ -158,8 +141,6 @@ def test_branches_of_a_trunk_take_seats_when_it_has_left_their_state(make_run, s
 
 def test_a_device_that_is_too_small_is_told_of_at_once(runs, store, tmp_path, monkeypatch):
     """No run is blamed, and all can go on."""
-    from scaling.training import pack
-
     def too_much(*_, **__):
         def step(*_):
             raise RuntimeError("RESOURCE_EXHAUSTED")
@@ -174,9 +155,10 @@ def test_a_device_that_is_too_small_is_told_of_at_once(runs, store, tmp_path, mo
 
 
 @pytest.mark.parametrize("changes", [
-    ("model.dropout=0.3",), ("model.experts={count: 4}",), ("objective={kind: prefix}", "model.attention=prefix"),
-    ("execution.microbatch_sequences=2",), ("execution={scan_layers: true, remat: full}",),
-], ids=["dropout", "experts", "prefix", "microbatch", "scanned"])
+    ("model.dropout=0.3", "model.experts={count: 4}"),
+    ("objective={kind: prefix}", "model.attention=prefix"),
+    ("execution={microbatch_sequences: 2, scan_layers: true, remat: full}",),
+], ids=["dropout and experts", "prefix", "microbatches of scanned layers"])
 def test_what_else_a_step_may_hold(make_run, store, tmp_path, changes):
     runs = {f"seed-{seed}": make_run(*changes, seed=seed) for seed in range(2)}
     came = together(runs, store, tmp_path / "pack", 2)
@@ -186,19 +168,11 @@ def test_what_else_a_step_may_hold(make_run, store, tmp_path, changes):
 
 
 def test_one_compilation_for_all(runs, store, tmp_path):
-    step = courses_of(runs)
+    run = runs["one"]
+    with jax.set_mesh(make_mesh(run.execution.mesh)):
+        step = make_train_step(run.objective, sequences_at_once(run), packed=True)
     before = step._cache_size()
     together(runs, store, tmp_path, 5)
     assert step._cache_size() - before == 1
     together(dict(list(runs.items())[:2]), store, tmp_path / "again", 5)
     assert step._cache_size() - before == 1
-
-
-def courses_of(runs):
-    """The packed step of some runs."""
-    from scaling.training.microbatch import sequences_at_once
-    from scaling.training.step import make_train_step
-
-    run = next(iter(runs.values()))
-    with jax.set_mesh(make_mesh(run.execution.mesh)):
-        return make_train_step(run.objective, sequences_at_once(run), packed=True)
