@@ -30,8 +30,10 @@ from benchmarks.soak_checks import records, shortcomings
 from benchmarks.soak_kills import kill_at_random
 from benchmarks.soak_sweep import Training, make_sweep
 from scaling.cli.terminal import progress
+from scaling.config import SweepConfig, load
 from scaling.errors import UserError
 from scaling.files import write_atomically
+from scaling.sweeps.plan import GRID, make_plan
 
 LOOK_SECONDS = 0.25
 USER_ERROR, GIVEN_UP_AT_MOST = 2, 3
@@ -84,24 +86,26 @@ def soak(
     """
     # Processes are found by the folder in their command line.
     folder = folder.resolve()
+    plan = make_plan(load(SweepConfig, sweep), str(sweep), folder / "undisturbed" / "runs")
+    planned = len(plan.stage(GRID))
     calm = Training(sweep.resolve(), folder / "undisturbed", workers)
     hurt = Training(sweep.resolve(), folder / "disturbed", workers)
     try:
         start = time.monotonic()
-        with progress("undisturbed", kills) as bar:
+        with progress("undisturbed", planned) as bar:
             leave_alone(calm, bar.update)
         between = time.monotonic()
         with progress("disturbed", kills) as bar:
             counts = kill_at_random(hurt, kills, mean_seconds, seed, bar.update)
         alone = time.monotonic()
         over = hurt.over()
-        with progress("left alone", len(records(calm))) as bar:
+        with progress("left alone", planned) as bar:
             leave_alone(hurt, bar.update)
     finally:
         calm.stop()
         hurt.stop()
     return {
-        "runs": len(records(calm)), "workers": workers, "launchers": len(hurt.launchers),
+        "runs": planned, "records": len(records(hurt)), "workers": workers, "launchers": len(hurt.launchers),
         "seed": seed, "mean_seconds": mean_seconds,
         "kills": {"asked": kills, "delivered": counts.total(), **dict(sorted(counts.items()))},
         "runs_over_after_the_last_kill": over,
@@ -109,7 +113,7 @@ def soak(
         "seconds": {"undisturbed": round(between - start), "disturbed": round(alone - between),
                     "left_alone": round(time.monotonic() - alone)},
         "peak_bytes": {"undisturbed": calm.peak_bytes, "disturbed": hurt.peak_bytes},
-        "wrong": shortcomings(calm, hurt),
+        "wrong": shortcomings(calm, hurt, planned),
     }
 
 

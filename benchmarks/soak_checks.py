@@ -25,14 +25,17 @@ GONE_SECONDS = 30.0
 """That a worker may take to notice that its launcher is gone."""
 
 
-def shortcomings(calm: Training, hurt: Training) -> list[str]:
+def shortcomings(calm: Training, hurt: Training, planned: int) -> list[str]:
     """All that is wrong with the disturbed sweep, a sentence each; empty if everything holds.
 
     Args:
         calm: the same sweep, undisturbed.
         hurt: the disturbed one, ended.
+        planned: how many runs there are.
     """
-    return [*_records(calm, hurt), *_tables(calm, hurt), *_metrics(calm, hurt), *_leftovers(calm),
+    count = len(records(calm))
+    few = [] if count == planned else [f"undisturbed: {count} records of {planned} runs"]
+    return [*few, *_records(calm, hurt), *_tables(calm, hurt), *_metrics(calm, hurt), *_leftovers(calm),
             *_leftovers(hurt), *_strays(hurt), *_disk(calm, hurt), *_words(hurt)]
 
 
