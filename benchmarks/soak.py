@@ -105,7 +105,8 @@ def soak(
         calm.stop()
         hurt.stop()
     return {
-        "runs": planned, "records": len(records(hurt)), "workers": workers, "launchers": len(hurt.launchers),
+        "runs": planned, "records": len(records(hurt)),
+        "workers": workers, "launchers": len(hurt.launchers),
         "seed": seed, "mean_seconds": mean_seconds,
         "kills": {"asked": kills, "delivered": counts.total(), **dict(sorted(counts.items()))},
         "runs_over_after_the_last_kill": over,

@@ -35,8 +35,8 @@ def shortcomings(calm: Training, hurt: Training, planned: int) -> list[str]:
     """
     count = len(records(calm))
     few = [] if count == planned else [f"undisturbed: {count} records of {planned} runs"]
-    return [*few, *_records(calm, hurt), *_tables(calm, hurt), *_metrics(calm, hurt), *_leftovers(calm),
-            *_leftovers(hurt), *_strays(hurt), *_disk(calm, hurt), *_words(hurt)]
+    return [*few, *_records(calm, hurt), *_tables(calm, hurt), *_metrics(calm, hurt),
+            *_leftovers(calm), *_leftovers(hurt), *_strays(hurt), *_disk(calm, hurt), *_words(hurt)]
 
 
 def records(training: Training) -> dict[str, dict[str, Any]]:
