@@ -78,7 +78,7 @@ def soak(
         folder: new; gets a folder for each.
         workers: how many train at once.
         kills: how many processes are killed.
-        mean_seconds: between kills.
+        mean_seconds: between kills, if runs and kills keep step (`benchmarks.soak_kills.pace`).
         seed: of the kills.
 
     Returns:
@@ -96,7 +96,8 @@ def soak(
             leave_alone(calm, bar.update)
         between = time.monotonic()
         with progress("disturbed", kills) as bar:
-            counts = kill_at_random(hurt, kills, mean_seconds, seed, bar.update)
+            counts = kill_at_random(
+                hurt, planned, kills, mean_seconds, seed, bar.update)
         alone = time.monotonic()
         over = hurt.over()
         with progress("left alone", planned) as bar:
@@ -124,14 +125,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--mean-seconds", type=float, default=4.0, help="between kills")
+    parser.add_argument("--mean-seconds", type=float, default=4.0,
+                        help="between kills, if the runs keep step with them")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--sizes", type=int, default=2)
     parser.add_argument("--rates", type=int, default=2, help="learning rates")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--lengths", type=int, default=5, help="runs that share a trunk")
-    parser.add_argument("--steps", type=int, default=4000, help="of the longest run")
+    parser.add_argument("--steps", type=int, default=2000, help="of the longest run")
     parser.add_argument("--folder", type=Path, help="new; by default a temporary one")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()

@@ -13,7 +13,8 @@ import pandas as pd
 from benchmarks.soak_sweep import Training
 from scaling.training.trunk import FOLDER
 
-OF_THE_PROCESS = {"seconds", "tokens_per_second", "mfu", "finished", "data_wait_seconds"}
+OF_THE_PROCESS = {"seconds", "tokens_per_second", "mfu", "finished", "commit",
+                  "data_wait_seconds"}
 """What a record or a line of metrics says of the process that trained, not of the run."""
 OF_THE_TRUNK = {"trunk", "flops_shared", "flops_own"}
 """What a record says of its trunk: which one, and where it was left, depends on what was over when

@@ -27,6 +27,10 @@ CHANCE = 0.5
 """Of a kill when a write of a record, or of a trunk's state, is seen."""
 PATIENCE_SECONDS = 15.0
 """For a checkpoint to be written; after that any worker is killed."""
+SLOWEST, FASTEST = 2.0, 0.1
+"""Most and least times of the mean pause."""
+KEPT = 0.1
+"""Share of the runs that are to be left when the last kill is dealt out."""
 LOOK_SECONDS = 0.002
 """Between two looks for writes."""
 REFRESH_SECONDS = 0.25
@@ -106,8 +110,19 @@ def holder(folder: Path) -> int | None:
     return None
 
 
+def pace(kills: float, over: float) -> float:
+    """Times the mean pause that lies before the next kill, such that kills come to an end shortly
+    before the runs do: one that comes soon sets the sweep back, and lets kills catch up.
+
+    Args:
+        kills: share of the kills that are dealt out.
+        over: share of the runs that are over.
+    """
+    return min(max((1 - KEPT - over) / (1 - KEPT) / (1 - kills), FASTEST), SLOWEST)
+
+
 def kill_at_random(
-    training: Training, kills: int, mean_seconds: float, seed: int,
+    training: Training, planned: int, kills: int, mean_seconds: float, seed: int,
     said: Callable[[int, str], None] = lambda *_: None,
 ) -> Counter[Kind]:
     """Train a sweep, and kill processes of it until so many have been killed or the sweep is over.
@@ -117,8 +132,10 @@ def kill_at_random(
 
     Args:
         training: the sweep; launchers that have ended are started again.
+        planned: how many runs it has.
         kills: how many.
-        mean_seconds: between two random moments, by an exponential distribution.
+        mean_seconds: between two random moments, by an exponential distribution; less of it the
+            faster the runs get done, and more the slower (`pace`).
         seed: of the moments, kinds and victims; what they meet depends on the machine.
         said: told how many kills there were, and of what state the sweep is in.
 
@@ -157,7 +174,8 @@ def kill_at_random(
         if struck is not None:
             counts[struck] += 1
             refreshed = 0.0
-        if aim is None and now >= due:
-            due = now + draw.expovariate(1 / mean_seconds)
+        if aim is None and now >= due and counts.total() < kills:
+            mean = mean_seconds * pace(counts.total() / kills, training.over() / planned)
+            due = now + draw.expovariate(1 / mean)
         time.sleep(LOOK_SECONDS)
     return counts

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import soak_checks
 from benchmarks.soak import soak
 from benchmarks.soak_checks import shortcomings
+from benchmarks.soak_kills import FASTEST, SLOWEST, pace
 from benchmarks.soak_sweep import Training, make_sweep
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")
@@ -27,6 +28,14 @@ def test_a_sweep_killed_at_random_moments_gives_the_same_losses(tmp_path):
     assert figures["wrong"] == []
     assert figures["records"] == figures["runs"] == 6
     assert figures["kills"]["delivered"] == KILLS
+
+
+def test_kills_come_faster_the_fewer_runs_are_left():
+    assert pace(0, 0) == pytest.approx(1)
+    assert pace(0.5, 0.45) == pytest.approx(1)
+    assert pace(0.5, 0.2) > 1 > pace(0.5, 0.6)
+    assert pace(0.99, 0) == SLOWEST
+    assert pace(0.99, 1) == FASTEST
 
 
 def write_lines(training: Training, run_id: str, *lines: dict[str, object]) -> None:
