@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.soak_checks import records, shortcomings
+from benchmarks.soak_checks import shortcomings
 from benchmarks.soak_kills import kill_at_random
 from benchmarks.soak_sweep import Training, make_sweep
 from scaling.cli.terminal import progress
@@ -90,6 +90,7 @@ def soak(
     planned = len(plan.stage(GRID))
     calm = Training(sweep.resolve(), folder / "undisturbed", workers)
     hurt = Training(sweep.resolve(), folder / "disturbed", workers)
+    wrong: list[str] = []
     try:
         start = time.monotonic()
         with progress("undisturbed", planned) as bar:
@@ -102,11 +103,15 @@ def soak(
         over = hurt.over()
         with progress("left alone", planned) as bar:
             leave_alone(hurt, bar.update)
+    except UserError as error:
+        if not hurt.launchers[0].process:  # nothing has been disturbed yet
+            raise
+        wrong = [str(error)]
     finally:
         calm.stop()
         hurt.stop()
     return {
-        "runs": planned, "records": len(records(hurt)),
+        "runs": planned, "records": hurt.over(),
         "workers": workers, "launchers": len(hurt.launchers),
         "seed": seed, "mean_seconds": mean_seconds,
         "kills": {"asked": kills, "delivered": counts.total(), **dict(sorted(counts.items()))},
@@ -115,7 +120,7 @@ def soak(
         "seconds": {"undisturbed": round(between - start), "disturbed": round(alone - between),
                     "left_alone": round(time.monotonic() - alone)},
         "peak_bytes": {"undisturbed": calm.peak_bytes, "disturbed": hurt.peak_bytes},
-        "wrong": shortcomings(calm, hurt, planned),
+        "wrong": wrong or shortcomings(calm, hurt, planned),
     }
 
 
@@ -144,8 +149,11 @@ def main() -> None:
         sweep = make_sweep(
             folder, arguments.overrides, sizes=arguments.sizes, rates=arguments.rates,
             seeds=arguments.seeds, lengths=arguments.lengths, steps=arguments.steps)
-        figures = soak(sweep, folder, workers=arguments.workers, kills=arguments.kills,
-                       mean_seconds=arguments.mean_seconds, seed=arguments.seed)
+        try:
+            figures = soak(sweep, folder, workers=arguments.workers, kills=arguments.kills,
+                           mean_seconds=arguments.mean_seconds, seed=arguments.seed)
+        except UserError as error:
+            parser.error(str(error))
     print(json.dumps(figures, indent=2))
     if arguments.json is not None:
         write_atomically(arguments.json, json.dumps(figures, indent=2) + "\n")

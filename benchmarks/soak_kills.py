@@ -23,7 +23,7 @@ MODULES: dict[Kind, str] = {"worker": WORKER, "launcher": LAUNCHER}
 WEIGHTS: dict[Kind, int] = {"worker": 5, "launcher": 2, "checkpoint write": 3}
 """Of the kills that are due at a random moment; those in other writes come when such a write is
 seen."""
-CHANCE = 0.5
+CHANCE = 0.7
 """Of a kill when a write of a record, or of a trunk's state, is seen."""
 PATIENCE_SECONDS = 15.0
 """For a checkpoint to be written; after that any worker is killed."""
@@ -31,7 +31,7 @@ SLOWEST, FASTEST = 2.0, 0.1
 """Most and least times of the mean pause."""
 KEPT = 0.1
 """Share of the runs that are to be left when the last kill is dealt out."""
-LOOK_SECONDS = 0.002
+LOOK_SECONDS = 0.0005
 """Between two looks for writes."""
 REFRESH_SECONDS = 0.25
 """Between two looks at who trains which run."""
