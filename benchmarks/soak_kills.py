@@ -31,6 +31,9 @@ SLOWEST, FASTEST = 2.0, 0.1
 """Most and least times of the mean pause."""
 KEPT = 0.1
 """Share of the runs that are to be left when the last kill is dealt out."""
+IDLE_TIMES = 30
+"""Times the mean pause without a kill, after which there is nothing left to kill: launchers give
+up as soon as they start."""
 LOOK_SECONDS = 0.0005
 """Between two looks for writes."""
 REFRESH_SECONDS = 0.25
@@ -125,7 +128,8 @@ def kill_at_random(
     training: Training, planned: int, kills: int, mean_seconds: float, seed: int,
     said: Callable[[int, str], None] = lambda *_: None,
 ) -> Counter[Kind]:
-    """Train a sweep, and kill processes of it until so many have been killed or the sweep is over.
+    """Train a sweep, and kill processes of it until so many have been killed, or the sweep is over
+    or does not go on.
 
     A kill counts as one in a write if what the process was writing is still half-written when it is
     dead; else as one of a worker.
@@ -147,11 +151,12 @@ def kill_at_random(
     writers = Writers(training)
     due = time.monotonic() + draw.expovariate(1 / mean_seconds)
     aim: Kind | None = None
-    refreshed = 0.0
+    refreshed, last = 0.0, time.monotonic()
     while counts.total() < kills:
         now = time.monotonic()
         if now - refreshed >= REFRESH_SECONDS:
-            if training.tend() or training.failed():
+            idle = now - last > IDLE_TIMES * mean_seconds
+            if training.tend() or training.failed() or idle:
                 break
             writers.refresh()
             training.measure_disk()
@@ -173,7 +178,7 @@ def kill_at_random(
             aim = None
         if struck is not None:
             counts[struck] += 1
-            refreshed = 0.0
+            refreshed, last = 0.0, now
         if aim is None and now >= due and counts.total() < kills:
             mean = mean_seconds * pace(counts.total() / kills, training.over() / planned)
             due = now + draw.expovariate(1 / mean)
