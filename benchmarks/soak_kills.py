@@ -27,11 +27,11 @@ CHANCE = 0.7
 """Of a kill when a write of a record, or of a trunk's state, is seen."""
 PATIENCE_SECONDS = 15.0
 """For a checkpoint to be written; after that any worker is killed."""
-SLOWEST, FASTEST = 2.0, 0.1
+SLOWEST, FASTEST = 4.0, 0.1
 """Most and least times of the mean pause."""
 KEPT = 0.1
 """Share of the runs that are to be left when the last kill is dealt out."""
-IDLE_TIMES = 30
+IDLE_TIMES = 60
 """Times the mean pause without a kill, after which there is nothing left to kill: launchers give
 up as soon as they start."""
 LOOK_SECONDS = 0.0005
