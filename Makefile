@@ -15,7 +15,7 @@ TORCH := torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart laws smoke test test-slow test-slurm test-parity test-prepare \
-	test-weights lint benchmark lock clean
+	test-weights lint benchmark soak lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ lint: .venv/dev  ## style and types
 
 benchmark: .venv/core  ## speed of a training step on this machine, against a plain one
 	$(BIN)/python benchmarks/train_step.py
+
+soak: .venv/core  ## a sweep of 40 runs, 200 kills, half an hour: the same losses to the last bit
+	$(BIN)/python -m benchmarks.soak --json results/benchmarks/soak.json
 
 lock:  ## resolve the requirements anew (needs uv)
 	for part in core dev prepare; do \

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+ABANDONED_SECONDS = 60.0
+"""Age at which a half-written file is taken for a dead process's: a write takes milliseconds."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -28,6 +32,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def clear_half_written(path: Path) -> None:
+    """Remove what processes that were killed while they wrote a file have left beside it.
+
+    Call it after the file has been written: its time tells that of the file system, and what is
+    much older is nobody's any more.
+    """
+    for other in path.parent.glob(f".{path.name}.*"):
+        with suppress(FileNotFoundError):  # somebody else has removed it, or given it its name
+            if path.stat().st_mtime - other.stat().st_mtime > ABANDONED_SECONDS:
+                other.unlink()
 
 
 def write_if_changed(path: Path, content: str) -> None:

@@ -73,6 +73,7 @@ def run(
     from scaling.sweeps.local import launch, shares
     from scaling.sweeps.plan import claim_results
     from scaling.sweeps.table import export as export_tables
+    from scaling.sweeps.units import clear_trunks, units_of
     from scaling.training.signals import stop_requests
 
     by_slurm = cluster.SlurmOptions(
@@ -114,6 +115,8 @@ def run(
             if launcher is cluster.Launcher.LOCAL:
                 err.print("stopped, all saved; the same command goes on from there", markup=False)
             raise typer.Exit(SIGNAL_EXIT + stopped_by)
+    else:
+        clear_trunks(units_of(stage))  # the launcher of the last of them may have been killed
     export_tables(planned, folder)
     _summary(stage, folder, name, runs)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
-from scaling.files import write_atomically
+from scaling.files import clear_half_written, write_atomically
 from scaling.sweeps.ledger import Standing, standing
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.units import Unit, clear_trunks, units_of
@@ -141,6 +141,7 @@ def write_plan(
     path = plan_path(logs, name)
     content = {"pack": pack, "workers": workers, "runs": [unit.plain() for unit in units]}
     write_atomically(path, json.dumps(content) + "\n")
+    clear_half_written(path)
     return path
 
 

@@ -70,7 +70,7 @@ def idle_trunks(plan: Plan, runs: Path) -> list[Leftover]:
     """States of trunks that no run waits for, by this plan and by those of all launchers."""
     waited_for = _waiting(runs)
     for unit in (unit for role in (GRID, HELDOUT) for unit in units_of(plan.stage(role))):
-        if unit.trunk is not None and unit.begins is not None:
+        if unit.trunk is not None and unit.begins is not None and not unit.over():
             waited_for.add((unit.trunk.path.name, unit.begins))
     wanted = {name for name, _ in waited_for}
     found: list[Leftover] = []

@@ -13,7 +13,7 @@ from scaling.sweeps.ledger import is_over
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.planning.trunks import families, shared_steps
 from scaling.training.run_folder import RunFolder
-from scaling.training.trunk import FOLDER, Trunk, trunk_identity
+from scaling.training.trunk import FOLDER, Trunk, last_shared_step, trunk_identity
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Unit:
     config: dict[str, Any] = field(repr=False)
     trunk: Trunk | None = None
     begins: int | None = None
-    """The step of the trunk from which this run goes on, if it is a branch."""
+    """The step of the trunk from whose state this run goes on, if that has been left."""
     after: RunFolder | None = None
     """The run that leaves that step."""
 
@@ -65,21 +65,23 @@ class Unit:
 
 def units_of(runs: Sequence[PlannedRun]) -> list[Unit]:
     """The runs as units, in the same order. Of those that are not over and of one family, the
-    longest is the trunk."""
+    longest is the trunk. Those that are over wait for nothing and leave nothing, but their states
+    may still lie there: a launcher that was killed could not remove them."""
     shared: dict[str, Unit] = {}
-    for family in families(planned for planned in runs if not is_over(planned.folder)):
-        trunk = family[0]
-        name = trunk_identity(trunk.run, TokenStore.open(trunk.run.data.store).hash)
+    for family in families(runs):
+        name = trunk_identity(family[0].run, TokenStore.open(family[0].run.data.store).hash)
         if name is None:
             continue
-        path = trunk.folder.path.parent / FOLDER / name
-        begins = {p.run_id: shared_steps(p, trunk) for p in family}
+        path = family[0].folder.path.parent / FOLDER / name
+        left = [planned for planned in family if not is_over(planned.folder)]
+        begins = {p.run_id: shared_steps(p, left[0]) for p in left[1:]}
         leave = frozenset(step for step in begins.values() if step)
-        shared[trunk.run_id] = Unit(trunk.folder, _plain(trunk), Trunk(path, leave))
-        for planned in family[1:]:
-            if step := begins[planned.run_id]:
+        for planned in family:
+            if step := begins.get(planned.run_id, last_shared_step(planned.run)):
+                trunk = Trunk(path, leave if planned in left[:1] else frozenset())
+                after = left[0].folder if planned.run_id in begins else None
                 shared[planned.run_id] = Unit(
-                    planned.folder, _plain(planned), Trunk(path), step, trunk.folder)
+                    planned.folder, _plain(planned), trunk, step, after)
     return [shared.get(p.run_id) or Unit(p.folder, _plain(p)) for p in runs]
 
 
@@ -88,11 +90,15 @@ def _plain(planned: PlannedRun) -> dict[str, Any]:
 
 
 def clear_trunks(units: Sequence[Unit]) -> None:
-    """Remove the states of trunks that no unit needs any more."""
-    branches: dict[tuple[Path, int], list[Unit]] = {}
+    """Remove the states of trunks that no unit needs any more. A trunk's folder stays until nobody
+    is left who may be writing there."""
+    families: dict[Path, list[Unit]] = {}
     for unit in units:
-        if unit.trunk is not None and unit.begins is not None:
-            branches.setdefault((unit.trunk.path, unit.begins), []).append(unit)
-    for (path, step), group in branches.items():
-        if all(unit.over() for unit in group):
-            Trunk(path).remove([step])
+        if unit.trunk is not None:
+            families.setdefault(unit.trunk.path, []).append(unit)
+    for path, family in families.items():
+        if path.exists():
+            left = [unit for unit in family if not unit.over()]
+            needed = {unit.begins for unit in left}
+            Trunk(path).remove(
+                {unit.begins for unit in family if unit.begins} - needed, folder=not left)

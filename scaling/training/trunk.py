@@ -41,11 +41,17 @@ class Trunk:
         shared = last_shared_step(run)
         return max((step for step in self.steps() if step <= shared), default=0)
 
-    def remove(self, steps: Iterable[int]) -> None:
-        """Delete the states of these steps, and the folder with the last of them."""
+    def remove(self, steps: Iterable[int], *, folder: bool) -> None:
+        """Delete the states of these steps.
+
+        Args:
+            steps: whose states nobody needs.
+            folder: nobody is left who may write here, so the folder goes with the last state, and
+                with it what a process that was killed has left half-written.
+        """
         for step in steps:
             shutil.rmtree(self.path / str(step), ignore_errors=True)
-        if self.path.exists() and not self.steps():
+        if folder and not self.steps():
             shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -93,7 +93,8 @@ def test_a_branch_that_has_begun_goes_on(units):
 def test_what_is_over_takes_no_part(sweep_content, tmp_path, units):
     ended(units[8, 48])
     again = by_size(sweep_content, tmp_path, "grids=[{kind: product, tokens: [1536, 2304, 3072]}]")
-    assert again[8, 48].trunk is None
+    assert not again[8, 48].trunk.leave
+    assert again[8, 48].after is None
     assert again[8, 24].after == again[8, 36].folder
     assert again[16, 24].after == again[16, 48].folder
 
@@ -104,5 +105,31 @@ def test_a_state_goes_when_no_branch_needs_it(units):
         left(units[width, 24], units[width, 24].begins)
     ended(units[8, 24], FAILURE)
     clear_trunks(everyone)
-    assert not units[8, 48].trunk.path.exists()
+    assert not Trunk(units[8, 48].trunk.path).steps()
     assert Trunk(units[16, 48].trunk.path).steps() == [units[16, 24].begins]
+
+
+def test_what_a_trunk_is_writing_stays(units):
+    """The last branch so far is over while the trunk writes the state for the next one."""
+    long, short = units[8, 48], units[8, 24]
+    left(short, short.begins)
+    half_written = long.trunk.path / "30.orbax-checkpoint-tmp"
+    half_written.mkdir()
+    ended(short)
+    clear_trunks(list(units.values()))
+    assert not long.trunk.steps()
+    assert half_written.exists()
+    ended(long)
+    clear_trunks(list(units.values()))
+    assert not long.trunk.path.exists()
+
+
+def test_states_go_that_a_killed_launcher_could_not_remove(sweep_content, tmp_path, units):
+    branches = [units[width, 24] for width in (8, 16)]
+    for branch in branches:
+        left(branch, branch.begins)
+        ended(branch)
+    ended(units[8, 48])
+    clear_trunks(list(by_size(sweep_content, tmp_path).values()))
+    assert not units[8, 48].trunk.path.exists()
+    assert not units[16, 48].trunk.steps()

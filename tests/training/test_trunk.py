@@ -90,7 +90,7 @@ def test_an_interrupted_branch_still_knows_its_trunk(family, store, tmp_path, tr
     stopped = train(family["short"], store, tmp_path / "branch", trunk=Trunk(trunk.path),
                     asked_to_stop=lambda: next(steps))
     assert stopped == Stopped(last_shared_step(family["short"]) + 2, 14)
-    trunk.remove(trunk.steps())
+    trunk.remove(trunk.steps(), folder=True)
     assert not trunk.path.exists()
     record = train(family["short"], store, tmp_path / "branch", trunk=Trunk(trunk.path))
     assert record["loss"] == alone["loss"]
