@@ -5,8 +5,10 @@
 Needs jax, flax, optax, numpy, PyYAML, jaxtyping and pydantic; no TensorFlow, no Orbax. It runs on
 whatever device JAX finds, so that `--quick` on a CPU shows that it still works.
 
-Each row is one model at one batch, precision and layout of its layers; seconds are medians over
-steps, each waited for. Compile time is that of a cold start of the step.
+Each row of train_step.json is one model at one batch, precision and layout of its layers; seconds
+are medians over steps, each waited for. Compile time is that of a cold start of the step. Each row
+of pack.json is one small model of which so many train side by side (scaling/training/pack.py), and
+says how many times the tokens per second of one that is.
 """
 
 from __future__ import annotations
@@ -19,19 +21,24 @@ from statistics import median
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scaling.accounting import count_parameters, run_flops_per_token
 from scaling.accounting.hardware import peak_flops_of_kind
-from scaling.config import RunConfig, validate
+from scaling.config import MeshConfig, RunConfig, validate
 from scaling.parallel import batch_sharding, make_mesh
 from scaling.training.microbatch import sequences_at_once
-from scaling.training.step import hyperparameters, init_state, make_train_step
+from scaling.training.step import hyperparameters, init_state, make_train_step, step_seeds
 
 # width, layers, heads, context, sequences in a batch; vocabulary of 32,768
 CASES = [(64, 3, 2, 128, 64), (512, 8, 8, 1024, 32), (1024, 16, 8, 1024, 32),
          (2048, 16, 16, 2048, 8)]
 QUICK = [(32, 2, 2, 64, 4)]
+# The same, with a vocabulary of bytes.
+SMALL = [(32, 2, 2, 128, 32), (64, 3, 2, 256, 64), (128, 4, 4, 256, 64)]
+BYTES = 257
+WIDTHS = [1, 2, 4, 8, 16, 32]
 STEPS = 20
 
 
@@ -73,6 +80,44 @@ def measure(case: tuple[int, ...], precision: str, scan: bool) -> dict[str, Any]
     }
 
 
+def measure_packs(case: tuple[int, ...], widths: list[int]) -> list[dict[str, Any]]:
+    """Rows of one small model."""
+    d_model, n_layers, n_heads, context, batch = case
+    run = validate(RunConfig, {
+        "model": {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads,
+                  "context": context, "vocab_size": BYTES},
+        "data": {"store": "none"}, "tokens": 10**9, "batch_sequences": batch,
+    }, "benchmark")
+    rows: list[dict[str, Any]] = []
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    random = np.random.default_rng(0).integers(0, BYTES, (batch, context + 1)).astype(np.int32)
+    with jax.set_mesh(mesh):
+        step = make_train_step(run.objective, sequences_at_once(run), packed=True)
+        for width in widths:
+            states = jax.tree.map(lambda x, width=width: jnp.stack([x] * width), init_state(run))
+            ids, numbers, seeds = (
+                np.stack([x] * width) for x in
+                (random, hyperparameters(run.optimizer, 1e-4), step_seeds(run, 0)))
+            seconds = []
+            for _ in range(STEPS + 2):
+                start = time.perf_counter()
+                states, metrics = step(states, {"ids": ids}, numbers, seeds, None)
+                jax.block_until_ready(metrics)
+                seconds.append(time.perf_counter() - start)
+            second = median(seconds[2:])
+            speed = width * run.batch_tokens / second
+            rows.append({
+                "device": jax.devices()[0].device_kind,
+                "params": count_parameters(run.model).total, "shape": case, "width": width,
+                "flops_of_a_step": width * run_flops_per_token(run) * run.batch_tokens,
+                "step_seconds": second, "tokens_per_second": speed,
+            })
+            rows[-1]["gain"] = speed / rows[0]["tokens_per_second"]
+            print(f"{rows[-1]['params']:>13,} parameters  {width:3} side by side  {speed:>12,.0f} "
+                  f"tokens/s  {rows[-1]['gain']:.2f} x", flush=True)
+    return rows
+
+
 def main() -> None:
     """Measure every case and write rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -92,6 +137,9 @@ def main() -> None:
                       f"{row['compile_seconds']:.1f} s", flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "train_step.json").write_text(json.dumps(rows, indent=2) + "\n")
+    cases, widths = (QUICK, WIDTHS[:2]) if arguments.quick else (SMALL, WIDTHS)
+    packs = [row for case in cases for row in measure_packs(case, widths)]
+    (arguments.out / "pack.json").write_text(json.dumps(packs, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ came of it, by whoever drives it: alone (training/loop.py), or side by side with
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Generator
@@ -36,6 +37,8 @@ from scaling.training.scores import Heldout
 from scaling.training.step import StepMetrics, TrainState, hyperparameters, init_state, step_seeds
 from scaling.training.teacher import load_teacher
 from scaling.training.trunk import Trunk
+
+_log = logging.getLogger(__name__)
 
 EXPLODED = 2.0
 """A run has diverged when its training loss exceeds this many times ln(vocabulary), the loss of a
@@ -216,8 +219,12 @@ class Course:
         lines = [line for line in self.folder.metrics() if line["step"] <= self.progress.step]
         origin = {"run_id": self.folder.path.name, "metrics": lines}
         self.fence()
-        with Checkpoints(trunk.path, kept=None) as left:
-            left.save(self.state(), self.progress, origin)
+        try:
+            with Checkpoints(trunk.path, kept=None) as left:
+                left.save(self.state(), self.progress, origin)
+        except (OSError, ValueError) as error:  # another sweep has cleared the trunk, for one
+            _log.warning("%s: step %d could not be left for other runs, which train it themselves "
+                         "(%s)", trunk.path, self.progress.step, error)
 
     def _settle(self) -> None:
         """Bring the progress up to the state."""
