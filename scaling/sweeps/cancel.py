@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
-from scaling.training.run_folder import RunFolder
+from scaling.training.run_folder import RunFolder, read_json
 
 _PROCESSES = Path("/proc")
 _MODULE, _PARENT = "scaling.sweeps.worker", "--parent"
@@ -84,5 +83,5 @@ def ask_to_stop(workers: list[Worker]) -> dict[int, int]:
 
 def held(plan: Path, runs: Path) -> int:
     """How many runs of a plan some process is training, here or elsewhere."""
-    entries = json.loads(plan.read_text(encoding="utf-8"))["runs"]
+    entries = read_json(plan)["runs"]
     return sum(RunFolder(runs / Path(entry["folder"]).name).locked() for entry in entries)

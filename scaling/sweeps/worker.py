@@ -19,6 +19,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from scaling.sweeps.room import ends_without_room
+
 if TYPE_CHECKING:
     from scaling.sweeps.units import Unit
 
@@ -38,7 +40,8 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
-    sys.exit(STOPPED if _work_for(arguments.parent, arguments.plan) else 0)
+    with ends_without_room():
+        sys.exit(STOPPED if _work_for(arguments.parent, arguments.plan) else 0)
 
 
 def keep_to(cores: list[int], gpu: str | None) -> None:

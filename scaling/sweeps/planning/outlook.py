@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from typing import Any
 
 from scaling.config import RunConfig
 from scaling.config.run import NOT_SEMANTIC
-from scaling.sweeps.ledger import Standing, standing
+from scaling.errors import UserError
+from scaling.sweeps.ledger import Standing, said, standing
 from scaling.sweeps.local import PLAN_SUFFIX
 from scaling.sweeps.plan import GRID, HELDOUT, Plan
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.training.run_folder import differing, read_json
 
-_HEAD = 200  # characters of config.json in which its first key, the identity, stands
+_HEAD = 200  # bytes of config.json in which its first key, the identity, stands
 _NAMED = 3   # differences that are spelt out
 
 
@@ -65,12 +65,14 @@ def _in_folder(planned: PlannedRun) -> str:
     """How the run in the folder of that name differs; nothing where it does not."""
     path = planned.folder.config_path
     try:
-        with path.open(encoding="utf-8") as file:
-            if f'"run_id": "{planned.run_id}"' in file.read(_HEAD):
+        with path.open("rb") as file:
+            if f'"run_id": "{planned.run_id}"'.encode() in file.read(_HEAD):
                 return ""
+        there = read_json(path)
     except FileNotFoundError:
         return ""
-    there = read_json(path)
+    except (UserError, OSError) as error:
+        return said(error)
     if there.get("run_id") == planned.run_id:
         return ""
     names = _said(differing(_plain(there.get("config", {})), _plain(_content(planned))))
@@ -129,7 +131,7 @@ def _plans(
         sweep = path.name.removesuffix(PLAN_SUFFIX)
         for role in (GRID, HELDOUT):
             sweep = sweep.removesuffix(f".{role}")
-        for entry in json.loads(path.read_text(encoding="utf-8"))["runs"]:
+        for entry in read_json(path)["runs"]:
             run_id, config = Path(entry["folder"]).name, entry["config"]
             named[run_id].add(sweep)
             if sweep == plan.sweep.name and run_id not in mine:

@@ -1,0 +1,141 @@
+"""What goes wrong around a sweep: a full disk, records nobody can read, two launchers at once."""
+
+from __future__ import annotations
+
+import json
+import resource
+
+import pandas as pd
+import pytest
+import yaml
+
+from scaling.cli.sweep_status import log, status
+from scaling.sweeps.index import index_of
+from scaling.sweeps.ledger import FAILURE, forgive, record_failure, standing
+from scaling.sweeps.planning.outlook import outlooks
+from scaling.sweeps.status import status_of
+from scaling.sweeps.table import runs_table
+from tests.conftest import assert_refused
+from tests.sweeps.conftest import begin, end
+
+
+def test_a_full_disk_fails_no_run_and_the_same_command_goes_on(
+    scaling, sweep_file, sweep_content, monkeypatch, tmp_path
+):
+    sweep_content["grids"] = [{"kind": "product", "tokens": [24 * 64]}]
+    del sweep_content["sizes"][1]
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13_000, hard))  # no room for arrays
+    try:
+        with monkeypatch.context() as patched:  # nor for compiled programs, which JAX leaves torn
+            patched.setenv("SCALING_CACHE", str(tmp_path / "cache"))
+            full = scaling("sweep", "run", sweep_file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_refused(full, "runs: a worker could not write there", "GB free. Free some space",
+                   "run the same command again")
+    said = "".join(p.read_text() for p in sweep_file.parent.glob("runs/logs/*.log"))
+    assert said.endswith("checkpoints: file too large; lift the limit on the size of files "
+                         "(ulimit -f)\n")
+    now = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+    assert "failed" not in now["states"]
+    assert now["states"]["partial"] == 1
+    assert not list(sweep_file.parent.glob(f"runs/*/{FAILURE}"))
+    again = scaling("sweep", "run", sweep_file)
+    assert again.returncode == 0, again.stderr
+    assert "1 done" in again.stdout
+
+
+def damaged(path, how):
+    good = path.read_text()
+    path.unlink()
+    if how == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes({
+            "empty": b"", "torn": good[: len(good) // 2].encode(), "zeros": bytes(500),
+            "binary": b"\xff\xfe\x00\x80" * 20, "no object": b"[1, 2]",
+            "of another version": b'{"state": "finished", "loss": 3.5}',
+            "of an unknown end": good.replace('"done"', '"cancelled"').encode(),
+        }[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "torn", "zeros", "binary", "no object", "a folder",
+                                 "of another version", "of an unknown end"])
+def test_a_record_that_cannot_be_read_is_a_row(plan, index, sweep_file, scaling, capsys, how):
+    bad, good, *others = plan.runs
+    begin(bad, 5)
+    end(bad)
+    end(good)
+    assert {row.state for row in status_of(index).rows} == {"done", "new"}
+    damaged(bad.folder.record_path, how)
+    for _ in range(2):  # the second time with what the first remembered
+        rows = {row.entry.run_id: row for row in status_of(index).rows}
+        row = rows[bad.run_id]
+        assert (row.state, row.now.step, row.now.loss) == ("failed", 5, None)
+        assert row.now == standing(bad)
+        assert str(bad.folder.record_path) in row.now.note
+        assert "move it away" in row.now.note
+        assert rows[good.run_id].state == "done"
+        assert all(rows[p.run_id].state == "new" for p in others)
+        index = index_of(plan.sweep, "tiny", index.runs)
+        assert set(index.remembered) == {good.run_id}
+    table = runs_table(plan).set_index("run_id")
+    assert table.loc[bad.run_id, "status"] == "failed"
+    assert pd.isna(table.loc[bad.run_id, "loss"])
+    outlook = outlooks(plan, index.runs, sweep_file.parent / "results")[0]
+    assert (outlook.state, outlook.why) == ("failed", row.now.note)
+    status(sweep_file, runs=index.runs)
+    assert "1 failed, 3 new, 1 done" in capsys.readouterr().out
+    log(bad.run_id, sweep_file, runs=index.runs)
+    assert row.now.note in " ".join(capsys.readouterr().out.split())
+
+
+def test_it_is_not_trained_over_but_when_it_is_retried(scaling, sweep_file, plan, index):
+    stage = plan.stage("grid")
+    bad = stage[0]
+    for planned in stage[1:]:
+        end(planned)
+    begin(bad, 5)
+    bad.folder.record_path.write_text('{"status": "do')
+    ran = scaling("sweep", "run", sweep_file)
+    assert ran.returncode == 1
+    assert "3 done, 1 failed" in ran.stdout
+    assert "Traceback" not in ran.stderr
+    assert "record.json: not readable as JSON" in ran.stderr
+    assert "sweep retry" in ran.stderr
+    assert bad.folder.record_path.read_text() == '{"status": "do'
+    retried = scaling("sweep", "retry", sweep_file)
+    assert "1 failed run(s) will be tried again" in retried.stdout
+    assert bad.folder.record_path.with_suffix(".unreadable").read_text() == '{"status": "do'
+    assert standing(bad).state == "partial"
+    assert not forgive(bad.folder)
+    ran = scaling("sweep", "run", sweep_file)
+    assert ran.returncode == 0, ran.stderr
+    assert bad.folder.record()["status"] == "done"
+
+
+@pytest.mark.parametrize("content", ["", '{"why": "x"}', "\x00" * 9])
+def test_a_failure_that_cannot_be_read_is_one(plan, index, content):
+    failed = plan.runs[0]
+    record_failure(failed.folder, ValueError("no room"))
+    (failed.folder.path / FAILURE).write_text(content)
+    row = status_of(index).rows[0]
+    assert row.state == "failed"
+    assert FAILURE in row.now.note
+    assert forgive(failed.folder)
+    assert standing(failed).state == "new"
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 9, "lo', bytes(300), b"\xff\xfe{}", b"7\n", b"{}\n",
+                                  b'{"step": "x"}\n'])
+def test_a_torn_line_of_metrics_is_passed_over(plan, index, torn):
+    planned = plan.runs[0]
+    begin(planned, 5, 10)
+    with planned.folder.metrics_path.open("ab") as file:
+        file.write(torn)
+    with planned.folder.lock():
+        row = status_of(index).rows[0]
+    assert (row.state, row.now.step, row.tokens_per_second) == ("running", 10, 128.0)
+    assert [line["step"] for line in planned.folder.metrics()] == [5, 10]
