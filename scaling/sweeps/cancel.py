@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
-from scaling.training.run_folder import RunFolder, read_json
+from scaling.sweeps.local import read_plan
+from scaling.training.run_folder import RunFolder
 
 _PROCESSES = Path("/proc")
 _MODULE, _PARENT = "scaling.sweeps.worker", "--parent"
@@ -83,5 +84,5 @@ def ask_to_stop(workers: list[Worker]) -> dict[int, int]:
 
 def held(plan: Path, runs: Path) -> int:
     """How many runs of a plan some process is training, here or elsewhere."""
-    entries = read_json(plan)["runs"]
+    entries = read_plan(plan)
     return sum(RunFolder(runs / Path(entry["folder"]).name).locked() for entry in entries)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scaling.errors import UserError
 from scaling.files import write_atomically
@@ -19,6 +20,7 @@ from scaling.sweeps.ledger import Standing, standing
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.units import Unit, clear_trunks, units_of
 from scaling.sweeps.worker import STOPPED
+from scaling.training.run_folder import read_json
 
 POLL_SECONDS = 0.5
 PLAN_SUFFIX = ".plan.json"
@@ -143,6 +145,20 @@ def write_plan(units: Sequence[Unit], logs: Path, name: str) -> Path:
     content = {"runs": [unit.plain() for unit in units]}
     write_atomically(path, json.dumps(content) + "\n")
     return path
+
+
+def read_plan(path: Path) -> list[dict[str, Any]]:
+    """The runs of a plan as `Unit.plain` has them.
+
+    Raises:
+        UserError: it is no plan, or one of another version.
+    """
+    runs = read_json(path).get("runs")
+    if isinstance(runs, list) and all(
+            isinstance(run, dict) and {"folder", "config", "begins"} <= run.keys() for run in runs):
+        return runs
+    raise UserError(f"{path}: is no plan of this version; move it away, and the next `scaling "
+                    "sweep run` writes another")
 
 
 def _start(part: Share, plan: Path, log_path: Path) -> subprocess.Popen[bytes]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from scaling.sweeps.index import Index
 from scaling.sweeps.ledger import is_over, standing_in
-from scaling.sweeps.local import PLAN_SUFFIX
+from scaling.sweeps.local import PLAN_SUFFIX, read_plan
 from scaling.sweeps.plan import GRID, HELDOUT, Plan
 from scaling.sweeps.units import units_of
-from scaling.training.run_folder import RunFolder, read_json
+from scaling.training.run_folder import RunFolder
 from scaling.training.trunk import FOLDER, Trunk
 
 
@@ -85,8 +85,8 @@ def _waiting(runs: Path) -> set[tuple[str, int]]:
     its folder's name: the path may be relative to where the launcher was started."""
     found = set()
     for path in (runs / "logs").glob(f"*{PLAN_SUFFIX}"):
-        for entry in read_json(path)["runs"]:
-            if entry.get("begins") is None:
+        for entry in read_plan(path):
+            if entry["begins"] is None:
                 continue
             if not is_over(RunFolder(runs / Path(entry["folder"]).name)):
                 found.add((Path(entry["trunk"]).name, entry["begins"]))

@@ -1,4 +1,4 @@
-"""What goes wrong around a sweep: a full disk, records nobody can read, two launchers at once."""
+"""What goes wrong around a sweep: a full disk, and files that nobody can read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import pytest
 import yaml
 
 from scaling.cli.sweep_status import log, status
+from scaling.errors import UserError
+from scaling.sweeps.cancel import held
 from scaling.sweeps.index import index_of
 from scaling.sweeps.ledger import FAILURE, forgive, record_failure, standing
+from scaling.sweeps.local import plan_path
+from scaling.sweeps.plan import claim_results
 from scaling.sweeps.planning.outlook import outlooks
+from scaling.sweeps.prune import idle_trunks
 from scaling.sweeps.status import status_of
 from scaling.sweeps.table import runs_table
 from tests.conftest import assert_refused
@@ -139,3 +144,30 @@ def test_a_torn_line_of_metrics_is_passed_over(plan, index, torn):
         row = status_of(index).rows[0]
     assert (row.state, row.now.step, row.tokens_per_second) == ("running", 10, 128.0)
     assert [line["step"] for line in planned.folder.metrics()] == [5, 10]
+
+
+@pytest.mark.parametrize("content", ['{"runs', '{"jobs": []}', '{"runs": [{"run": "x"}]}'])
+def test_a_plan_of_another_version_is_refused(index, plan, tmp_path, content):
+    path = plan_path(index.logs, "tiny.grid")
+    path.parent.mkdir()
+    path.write_text(content)
+    for ask in (lambda: outlooks(plan, index.runs, tmp_path), lambda: held(path, index.runs),
+                lambda: idle_trunks(plan, index.runs)):
+        with pytest.raises(UserError, match=r"tiny\.grid\.plan\.json: .* move it away"):
+            ask()
+
+
+def test_a_table_nobody_can_read_names_no_run(plan, index, tmp_path):
+    (tmp_path / "results/other").mkdir(parents=True)
+    (tmp_path / "results/other/runs.csv").write_bytes(b"\xff\xfe\x00run_id,sweep\n")
+    assert {o.state for o in outlooks(plan, index.runs, tmp_path / "results")} == {"new"}
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("", "not readable as JSON"), ("[1]", "a JSON object is expected"),
+    ('{"version": 3, "name": "tiny"}', "differs in data, shared, version"),
+])
+def test_results_of_another_version_are_refused(plan, tmp_path, content, words):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(UserError, match=words):
+        claim_results(plan, tmp_path)
