@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
+import typer
 import yaml
 
+from scaling.cli.sweep import run
 from scaling.cli.sweep_status import log, status
+from scaling.cli.sweep_upkeep import retry
 from scaling.errors import UserError
+from scaling.files import NO_ROOM
+from scaling.sweeps import local, room
 from scaling.sweeps.cancel import held
 from scaling.sweeps.index import index_of
 from scaling.sweeps.ledger import FAILURE, forgive, record_failure, standing
@@ -20,10 +28,11 @@ from scaling.sweeps.planning.outlook import outlooks
 from scaling.sweeps.prune import idle_trunks
 from scaling.sweeps.status import status_of
 from scaling.sweeps.table import runs_table
-from tests.conftest import assert_refused
+from tests.conftest import ROOT, assert_refused
 from tests.sweeps.conftest import begin, end
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_no_run_and_the_same_command_goes_on(
     scaling, sweep_file, sweep_content, monkeypatch, tmp_path
 ):
@@ -50,6 +59,34 @@ def test_a_full_disk_fails_no_run_and_the_same_command_goes_on(
     again = scaling("sweep", "run", sweep_file)
     assert again.returncode == 0, again.stderr
     assert "1 done" in again.stdout
+
+
+@pytest.mark.parametrize("number", NO_ROOM)
+def test_a_full_disk_is_no_failure_of_a_run_but_of_the_worker(plan, runs, monkeypatch, number):
+    planned = plan.runs[0]
+    full = OSError(number, os.strerror(number), "checkpoints")
+    with pytest.raises(OSError, match="checkpoints") as error:
+        record_failure(planned.folder, full)
+    assert error.value is full
+    assert standing(planned).state == "new"
+    code = f"""if True:
+        from scaling.sweeps.room import ends_without_room
+        with ends_without_room():
+            print("words that find no place")
+            raise OSError({number}, "No room", "checkpoints")"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    with open("/dev/full", "w") as log:  # takes nothing
+        ended = subprocess.run([sys.executable, "-c", code], stdout=log, stderr=subprocess.PIPE,
+                               text=True, check=False, env=environment)
+    assert ended.returncode == room.STATUS
+    assert ended.stderr == f"stopped: checkpoints: no room; {NO_ROOM[number]}\n"
+
+    def worker(part, path, log):
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({room.STATUS})"])
+
+    monkeypatch.setattr(local, "_start", worker)
+    with pytest.raises(UserError, match=r"could not write there.* Free some space"):
+        local.launch([planned], 1, runs / "logs", "tiny.grid", lambda: None, lambda _: None)
 
 
 def damaged(path, how):
@@ -97,22 +134,25 @@ def test_a_record_that_cannot_be_read_is_a_row(plan, index, sweep_file, scaling,
     assert row.now.note in " ".join(capsys.readouterr().out.split())
 
 
-def test_it_is_not_trained_over_but_when_it_is_retried(scaling, sweep_file, plan, index):
+def test_it_is_not_trained_over_but_when_it_is_retried(
+    scaling, sweep_file, plan, index, capsys, tmp_path
+):
     stage = plan.stage("grid")
     bad = stage[0]
     for planned in stage[1:]:
         end(planned)
     begin(bad, 5)
     bad.folder.record_path.write_text('{"status": "do')
-    ran = scaling("sweep", "run", sweep_file)
-    assert ran.returncode == 1
-    assert "3 done, 1 failed" in ran.stdout
-    assert "Traceback" not in ran.stderr
-    assert "record.json: not readable as JSON" in ran.stderr
-    assert "sweep retry" in ran.stderr
+    with pytest.raises(typer.Exit) as ended:
+        run(sweep_file, runs=index.runs, results=tmp_path / "results")
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr()
+    assert "3 done, 1 failed" in said.out
+    assert "record.json: not readable as JSON" in " ".join(said.err.split())
+    assert "sweep retry" in said.err
     assert bad.folder.record_path.read_text() == '{"status": "do'
-    retried = scaling("sweep", "retry", sweep_file)
-    assert "1 failed run(s) will be tried again" in retried.stdout
+    retry(sweep_file, runs=index.runs)
+    assert "1 failed run(s) will be tried again" in capsys.readouterr().out
     assert bad.folder.record_path.with_suffix(".unreadable").read_text() == '{"status": "do'
     assert standing(bad).state == "partial"
     assert not forgive(bad.folder)
@@ -149,7 +189,6 @@ def test_a_torn_line_of_metrics_is_passed_over(plan, index, torn):
 @pytest.mark.parametrize("content", ['{"runs', '{"jobs": []}', '{"runs": [{"run": "x"}]}'])
 def test_a_plan_of_another_version_is_refused(index, plan, tmp_path, content):
     path = plan_path(index.logs, "tiny.grid")
-    path.parent.mkdir()
     path.write_text(content)
     for ask in (lambda: outlooks(plan, index.runs, tmp_path), lambda: held(path, index.runs),
                 lambda: idle_trunks(plan, index.runs)):
