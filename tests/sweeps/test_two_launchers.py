@@ -49,8 +49,8 @@ def test_two_launchers_share_a_sweep(sweep_file, sweep_content):
 def test_a_launcher_takes_over_what_another_lets_go(sweep_file, sweep_content):
     """The one waits for the run that the other trains, which is then asked to stop."""
     # Long enough for the second one's worker to start, look, and end meanwhile.
-    sweep_content["grids"] = [{"kind": "product", "tokens": [8000 * 64]}]
-    sweep_content["run"]["data"]["epochs"] = 8
+    sweep_content["grids"] = [{"kind": "product", "tokens": [4000 * 64]}]
+    sweep_content["run"]["data"]["epochs"] = 4
     sweep_content["run"]["logging"] = {"every_steps": 100}
     del sweep_content["sizes"][1]
     sweep_file.write_text(yaml.safe_dump(sweep_content))
