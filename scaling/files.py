@@ -5,22 +5,50 @@ Like errors.py this stands below every room and imports nothing of ours.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ABANDONED_SECONDS = 60.0
 """Age at which a half-written file is taken for a dead process's: a write takes milliseconds."""
+
+NO_ROOM = {
+    errno.ENOSPC: "free some space on its disk",
+    errno.EDQUOT: "free some space of your quota there",
+    errno.EFBIG: "lift the limit on the size of files (ulimit -f)",
+}
+"""Errors of a place that takes no more, and how to mend each."""
+
+
+@contextmanager
+def blame(path: Path) -> Iterator[None]:
+    """Name `path` in an error of the file system: it may name no file (a full disk), or one in a
+    temporary folder, of which the user knows nothing."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file under another name, make it durable, and give it its name.
 
     A reader sees the old file or the new one, never a part, and a crash loses neither.
+
+    Raises:
+        OSError: the file system does not take it; the error names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
+    with blame(path):
+        _write_atomically(path, data)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

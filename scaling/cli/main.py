@@ -6,7 +6,6 @@ Subcommands import what they need when they run, so that `scaling fit` works wit
 
 from __future__ import annotations
 
-import errno
 import sys
 
 import typer
@@ -25,6 +24,7 @@ from scaling.cli import (
 )
 from scaling.cli.terminal import err
 from scaling.errors import UserError
+from scaling.files import NO_ROOM
 
 app = typer.Typer(
     name="scaling",
@@ -57,7 +57,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        mend = "free some space" if error.errno == errno.ENOSPC else "choose another place"
+        mend = NO_ROOM.get(error.errno or 0, "choose another place")
         _fail(f"{error.filename}: {error.strerror.lower()}; {mend} and run the command again")
 
 

@@ -145,9 +145,8 @@ def log(
 
     Example: `scaling sweep log 3f2a configs/sweeps/quickstart.yaml --follow`
     """
-    from scaling.sweeps.ledger import FAILURE, standing_in
+    from scaling.sweeps.ledger import standing_in, why_failed
     from scaling.sweeps.words import Words
-    from scaling.training.run_folder import read_json
 
     index = open_index(config, overrides, runs)
     entry = _entry(index, run)
@@ -165,12 +164,12 @@ def log(
                 time.sleep(_FOLLOW_SECONDS)
                 for _, line in words.more():
                     out.print(line, markup=False)
-    if (failure := folder.path / FAILURE).exists():
-        err.print(f"from {failure}", markup=False)
-        for line in read_json(failure)["traceback"].splitlines()[-lines:]:
+    now = standing_in(folder)
+    if now.state == "failed":
+        err.print(f"from {folder.path}", markup=False)
+        for line in (why_failed(folder)[1:] or [now.note])[-lines:]:
             out.print(line, markup=False)
     elif not before and not follow:
-        now = standing_in(folder)
         err.print(f"{entry.run_id} is {now.state}; no worker's log in {index.logs} has words about "
                   "it", markup=False)
 

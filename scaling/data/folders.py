@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scaling.files import blame
+
 
 @contextmanager
 def locked(out: Path, waiting: Callable[[], None]) -> Iterator[None]:
@@ -49,17 +51,6 @@ def _lock(path: Path, waiting: Callable[[], None]) -> int:
         except FileNotFoundError:
             pass
         os.close(handle)
-
-
-@contextmanager
-def blame(path: Path) -> Iterator[None]:
-    """Name `path` in an error of the file system: it may name no file (a full disk), or one in a
-    temporary folder, of which the user knows nothing."""
-    try:
-        yield
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
 
 
 def move_in_place(folder: Path, out: Path) -> None:

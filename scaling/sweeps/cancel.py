@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
+from scaling.sweeps.local import read_plan
 from scaling.training.run_folder import RunFolder
 
 _PROCESSES = Path("/proc")
@@ -84,5 +84,5 @@ def ask_to_stop(workers: list[Worker]) -> dict[int, int]:
 
 def held(plan: Path, runs: Path) -> int:
     """How many runs of a plan some process is training, here or elsewhere."""
-    entries = json.loads(plan.read_text(encoding="utf-8"))["runs"]
+    entries = read_plan(plan)
     return sum(RunFolder(runs / Path(entry["folder"]).name).locked() for entry in entries)

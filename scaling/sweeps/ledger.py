@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from scaling.errors import UserError
-from scaling.files import write_atomically
+from scaling.files import NO_ROOM, write_atomically
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.training.run_folder import RunFolder, read_json
 
@@ -25,7 +26,7 @@ class Standing:
     loss: float | None
     """Held-out loss of a finished run, else the last training loss; nats per token."""
     note: str = ""
-    """Why a run failed."""
+    """Why a run failed, or why its record cannot be read."""
 
     @property
     def over(self) -> bool:
@@ -39,15 +40,18 @@ def standing(planned: PlannedRun) -> Standing:
 
 
 def standing_in(folder: RunFolder) -> Standing:
-    """Where the run of a folder stands now."""
-    record = folder.record()
+    """Where the run of a folder stands now. One whose record cannot be read has failed: it is
+    neither taken for done nor trained again unless the user asks for it."""
+    try:
+        record, problem = folder.record(), None
+    except (UserError, OSError) as error:
+        record, problem = None, said(error)
     if record is not None:
         return Standing(record["status"], record["steps"], record["loss"])
-    failure = folder.path / FAILURE
     last = folder.last_metrics()
-    step, loss = (last.get("step", 0), last.get("loss")) if last else (0, None)
-    if failure.exists():
-        return Standing("failed", step, None, read_json(failure)["error"])
+    step, loss = (last["step"], last.get("loss")) if last else (0, None)
+    if problem := problem or next(iter(why_failed(folder)), None):
+        return Standing("failed", step, None, problem)
     if folder.locked():
         return Standing("running", step, loss)
     return Standing("partial" if last else "new", step, loss)
@@ -58,18 +62,60 @@ def is_over(folder: RunFolder) -> bool:
     return folder.record_path.exists() or (folder.path / FAILURE).exists()
 
 
+def result(folder: RunFolder) -> dict[str, Any] | None:
+    """The record of a run that is over; None also where it cannot be read."""
+    try:
+        return folder.record()
+    except (UserError, OSError):
+        return None
+
+
+def why_failed(folder: RunFolder) -> list[str]:
+    """Why a run could not be trained: in a sentence, then the lines of the traceback. Empty if
+    nobody has written that it failed."""
+    path = folder.path / FAILURE
+    try:
+        content = read_json(path)
+        return [str(content["error"]), *str(content["traceback"]).splitlines()]
+    except FileNotFoundError:
+        return []
+    except KeyError as key:
+        return [f"{path}: is of another version: it has no {key}"]
+    except (UserError, OSError) as error:
+        return [said(error)]
+
+
+def said(error: BaseException) -> str:
+    """An error in a sentence."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    if isinstance(error, UserError):
+        return str(error)
+    return traceback.format_exception_only(error)[-1].strip()
+
+
 def record_failure(folder: RunFolder, error: BaseException) -> None:
-    """Write down why a run cannot be trained; it is left alone until it is retried."""
-    lines = traceback.format_exception(error)
-    message = str(error) if isinstance(error, UserError) else lines[-1].strip()
-    content = {"error": message, "traceback": "".join(lines)}
+    """Write down why a run cannot be trained; it is left alone until it is retried.
+
+    Raises:
+        OSError: the error itself, if it says that the disk is full. That is no fault of the run,
+            and the next one would fare no better.
+    """
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        raise error
+    content = {"error": said(error), "traceback": "".join(traceback.format_exception(error))}
     write_atomically(folder.path / FAILURE, json.dumps(content, indent=2) + "\n")
 
 
 def forgive(folder: RunFolder) -> bool:
-    """Let a failed run be tried again; False if it had not failed."""
+    """Let a failed run be tried again; False if it had not failed. A record that cannot be read is
+    kept under another name, and the run goes on from its newest checkpoint."""
     failure = folder.path / FAILURE
-    if not failure.exists():
-        return False
-    failure.unlink()
-    return True
+    failed = failure.exists()
+    failure.unlink(missing_ok=True)
+    try:
+        folder.record()
+    except UserError:
+        folder.record_path.rename(folder.record_path.with_suffix(".unreadable"))
+        failed = True
+    return failed

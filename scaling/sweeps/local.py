@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scaling.errors import UserError
 from scaling.files import clear_half_written, write_atomically
+from scaling.sweeps import room
 from scaling.sweeps.ledger import Standing, standing
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.units import Unit, clear_trunks, units_of
 from scaling.sweeps.worker import STOPPED
+from scaling.training.run_folder import read_json
 
 POLL_SECONDS = 0.5
 PLAN_SUFFIX = ".plan.json"
@@ -78,7 +81,8 @@ def launch(
 ) -> int | None:
     """Train the runs in worker processes until all are over or a stop is asked for.
 
-    A worker that dies is replaced, and its run goes on from its newest checkpoint.
+    A worker that dies is replaced, and its run goes on from its newest checkpoint. Runs that other
+    launchers train are waited for, and taken over should those let them go.
 
     Args:
         runs: in the order in which they are to be taken.
@@ -93,7 +97,7 @@ def launch(
         The signal that asked to stop, or None.
 
     Raises:
-        UserError: workers die again and again without getting a run done.
+        UserError: the disk is full, or workers die again and again without getting a run done.
     """
     units = units_of(runs)
     parts = shares(workers, len(runs))
@@ -110,6 +114,8 @@ def launch(
             for part, log_path in zip(parts, log_paths, strict=True):
                 status = part.process.poll() if part.process else None
                 if part.process is None or status not in (None, 0):
+                    if status == room.STATUS:
+                        raise room.no_room(logs.parent, log_path)
                     lost += status not in (None, STOPPED)
                     if lost > LOST_AT_MOST:
                         raise UserError(
@@ -117,12 +123,13 @@ def launch(
                             f"{status}); the last one's words are in {log_path}"
                         )
                     part.process = _start(part, plan, log_path)
-            if all(part.process and part.process.poll() == 0 for part in parts):
-                # Runs that another launcher holds are its own to finish.
-                break
             time.sleep(POLL_SECONDS)
             now = [standing(p) for p in runs]
             watch(now)
+            idle = [part for part in parts if part.process and part.process.poll() == 0]
+            if idle and any(p.folder.free() and not standing(p).over for p in runs):
+                # Workers end when others hold what is left, and somebody has let go of a run.
+                idle[0].process = None
     finally:
         _stop(parts)
         clear_trunks(units)
@@ -143,6 +150,20 @@ def write_plan(
     write_atomically(path, json.dumps(content) + "\n")
     clear_half_written(path)
     return path
+
+
+def read_plan(path: Path) -> list[dict[str, Any]]:
+    """The runs of a plan as `Unit.plain` has them.
+
+    Raises:
+        UserError: it is no plan, or one of another version.
+    """
+    runs = read_json(path).get("runs")
+    if isinstance(runs, list) and all(
+            isinstance(run, dict) and {"folder", "config", "begins"} <= run.keys() for run in runs):
+        return runs
+    raise UserError(f"{path}: is no plan of this version; move it away, and the next `scaling "
+                    "sweep run` writes another")
 
 
 def _start(part: Share, plan: Path, log_path: Path) -> subprocess.Popen[bytes]:

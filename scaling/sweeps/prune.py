@@ -3,7 +3,6 @@ nothing else. Records, metrics and configurations stay."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from scaling.sweeps.index import Index
 from scaling.sweeps.ledger import is_over, standing_in
-from scaling.sweeps.local import PLAN_SUFFIX
+from scaling.sweeps.local import PLAN_SUFFIX, read_plan
 from scaling.sweeps.plan import GRID, HELDOUT, Plan
 from scaling.sweeps.units import units_of
 from scaling.training.run_folder import RunFolder
@@ -86,8 +85,8 @@ def _waiting(runs: Path) -> set[tuple[str, int]]:
     its folder's name: the path may be relative to where the launcher was started."""
     found = set()
     for path in (runs / "logs").glob(f"*{PLAN_SUFFIX}"):
-        for entry in json.loads(path.read_text(encoding="utf-8"))["runs"]:
-            if entry.get("begins") is None:
+        for entry in read_plan(path):
+            if entry["begins"] is None:
                 continue
             if not is_over(RunFolder(runs / Path(entry["folder"]).name)):
                 found.add((Path(entry["trunk"]).name, entry["begins"]))

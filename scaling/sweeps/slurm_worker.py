@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from scaling.files import NO_ROOM
 from scaling.sweeps.worker import set_up_xla, work
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class SlurmWorker:
                 _join(self.nodes)
             if not work(Path(self.plan), lambda: bool(received), self.cores, self.nodes):
                 return
-        except Exception:
-            if self.nodes == 1:
+        except Exception as error:
+            if self.nodes == 1 or (isinstance(error, OSError) and error.errno in NO_ROOM):
                 raise
             # The run has its failure on record. The processes may be out of step: come back as new
             # ones, for the other runs. Only the first can ask for that, and it ends the others.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from scaling.sweeps.index import Entry, Index
-from scaling.sweeps.ledger import FAILURE, Standing, standing_in
+from scaling.sweeps.ledger import FAILURE, Standing, result, standing_in
 from scaling.sweeps.words import logs_of_runs
 from scaling.training.run_folder import RunFolder
 
 ORDER = ("running", "failed", "diverged", "partial", "new", "done", "over budget")
 """States, those first that somebody may want to look at."""
 
-_TAIL_BYTES = 4096
 _RECORD = RunFolder(Path()).record_path.name
 
 
@@ -75,15 +73,11 @@ class Status:
 
 
 def status_of(index: Index) -> Status:
-    """Where the runs of a sweep stand now, by their folders.
-
-    Raises:
-        UserError: a record is not readable; the message names the file.
-    """
+    """Where the runs of a sweep stand now, by their folders."""
     there: set[str] = set()
     with suppress(FileNotFoundError):
         there.update(os.listdir(index.runs))
-    known = len(index.remembered)
+    known = dict(index.remembered)
     logs = logs_of_runs(index.logs)
     rows = []
     for entry in index.entries:
@@ -95,7 +89,7 @@ def status_of(index: Index) -> Status:
         if log is None and now.state == "failed":
             log = index.folder(entry).path / FAILURE
         rows.append(Row(entry, now, state, speed, log))
-    if len(index.remembered) > known:
+    if index.remembered != known:
         index.save()
     counts = Counter(row.state for row in rows)
     paid_for = [row for row in rows if row.entry.paid_for]
@@ -122,7 +116,9 @@ def _standing(index: Index, entry: Entry) -> tuple[Standing, float | None]:
     stamp = [stat.st_size, stat.st_mtime_ns]
     kept = index.remembered.get(entry.run_id)
     if kept is None or kept[:2] != stamp:
-        record = folder.record() or {}
+        if (record := result(folder)) is None:  # gone again, or not readable
+            index.remembered.pop(entry.run_id, None)
+            return standing_in(folder), None
         kept = [*stamp, *(record.get(k) for k in ("status", "steps", "loss", "tokens_per_second"))]
         index.remembered[entry.run_id] = kept
     state, step, loss, per_second = kept[2:]
@@ -132,11 +128,11 @@ def _standing(index: Index, entry: Entry) -> tuple[Standing, float | None]:
 def speed(folder: RunFolder) -> float | None:
     """Tokens a second of a run over the last lines of its metrics, evaluations and waiting
     included; None where these do not tell."""
-    lines = [line for line in _last_lines(folder.metrics_path) if "seconds" in line]
+    lines = [line for line in folder.newest_metrics() if {"seconds", "tokens"} <= line.keys()]
     if not lines:
         return None
-    last = first = lines[-1]
-    for line in reversed(lines[:-1]):
+    last = first = lines[0]
+    for line in lines[1:]:
         # A process that goes on from a checkpoint, or from a trunk, begins an earlier line again.
         if not (line["step"] < first["step"] and line["seconds"] < first["seconds"]):
             break
@@ -144,20 +140,6 @@ def speed(folder: RunFolder) -> float | None:
     if first is last:
         return None
     return float((last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"]))
-
-
-def _last_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines among the last few thousand characters of a metrics file."""
-    found: list[dict[str, Any]] = []
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
-        file.seek(start)
-        for text in file.read().splitlines()[1 if start else 0:]:
-            with suppress(ValueError):
-                line = json.loads(text)
-                if isinstance(line, dict):
-                    found.append(line)
-    return found
 
 
 def _flops(steps: Iterable[tuple[Entry, int]]) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scaling.errors import UserError
 from scaling.files import write_atomically, write_if_changed
-from scaling.sweeps.ledger import standing
+from scaling.sweeps.ledger import result, standing
 from scaling.sweeps.plan import Plan
 
 COLUMNS = (
@@ -31,8 +31,8 @@ def runs_table(plan: Plan) -> pd.DataFrame:
     for planned in plan.runs:
         now = standing(planned)
         status = now.state if now.over else "planned"
-        result = planned.folder.record() or {} if now.state in ("done", "diverged") else {}
-        known = planned.facts | {k: result.get(k) for k in ("loss", "loss_se", "bits_per_byte")}
+        record = result(planned.folder) or {}
+        known = planned.facts | {k: record.get(k) for k in ("loss", "loss_se", "bits_per_byte")}
         rows.append({"sweep": plan.sweep.name, "role": planned.role, "status": status} | known)
     order = ["role", "params_non_embedding", "tokens", "seed"]
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(order, ignore_index=True)

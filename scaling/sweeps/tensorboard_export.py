@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaling.errors import UserError
+from scaling.sweeps.ledger import result
 from scaling.sweeps.plan import Plan, PlannedRun
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def export_tensorboard(plan: Plan, folder: Path) -> int:
 
 
 def _write(writer: SummaryWriter, plan: Plan, planned: PlannedRun) -> None:
-    lines, record = planned.folder.metrics(), planned.folder.record() or {}
+    lines, record = planned.folder.metrics(), result(planned.folder) or {}
     seconds, started = 0.0, _started(planned, record)
     step = 0
     about = {"sweep": plan.sweep.name, "role": planned.role, "status": record.get("status"),

@@ -18,6 +18,7 @@ from typing import Any
 
 from scaling.errors import UserError
 from scaling.files import write_atomically
+from scaling.sweeps.ledger import result
 from scaling.sweeps.plan import Plan, PlannedRun
 from scaling.training.run_folder import read_json
 
@@ -45,7 +46,7 @@ def export_wandb(plan: Plan, project: str, folder: Path) -> tuple[int, int]:
         raise UserError("wandb is not installed; pip install 'scaling[wandb]'") from None
     has_key = bool(os.environ.get("WANDB_API_KEY"))
     mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
-    over = [(p, record) for p in plan.runs if (record := p.folder.record()) is not None]
+    over = [(p, record) for p in plan.runs if (record := result(p.folder)) is not None]
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
     path = folder / "wandb" / "exported.json"
     exported = read_json(path) if path.exists() else {}

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from scaling.sweeps.room import ends_without_room
+
 STOPPED = 3
 """Exit status of a worker that was asked to stop."""
 
@@ -33,7 +35,8 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
     keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
-    sys.exit(STOPPED if _work_for(arguments.parent, arguments.plan) else 0)
+    with ends_without_room():
+        sys.exit(STOPPED if _work_for(arguments.parent, arguments.plan) else 0)
 
 
 def keep_to(cores: list[int], gpu: str | None) -> None:

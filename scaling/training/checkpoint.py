@@ -7,7 +7,11 @@ types around them: they can be read on any mesh, and by other programs.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from scaling.files import blame
 from scaling.training.step import TrainState
 
 _CHECKSUM = "checksum"
@@ -26,8 +31,12 @@ _log = logging.getLogger(__name__)
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before it."""
 
-# Orbax reports each of its steps; only what goes wrong is for the user.
-logging.getLogger("absl").setLevel(logging.WARNING)
+# Orbax reports each of its steps, and what goes wrong with a traceback; that comes to us as an
+# exception as well, and the user hears of it from us.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+_SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
+"""How TensorStore gives the system's number of what ended a write (its absl::Status payload)."""
 
 
 class Progress(NamedTuple):
@@ -77,17 +86,35 @@ class Checkpoints:
             state: arrays.
             progress: what else the run needs.
             origin: plain data for another run that goes on from here.
+
+        Raises:
+            OSError: the file system does not take it; the error names the folder. The checkpoints
+                before are as they were.
         """
         if progress.step in self._manager.all_steps():
             return
-        self._manager.save(
-            progress.step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_by_name(state)),
-                progress=ocp.args.JsonSave(progress._asdict() | {_CHECKSUM: _checksum(state)}),
-                **({} if origin is None else {"origin": ocp.args.JsonSave(origin)}),
-            ),
+        content = ocp.args.Composite(
+            state=ocp.args.StandardSave(_by_name(state)),
+            progress=ocp.args.JsonSave(progress._asdict() | {_CHECKSUM: _checksum(state)}),
+            **({} if origin is None else {"origin": ocp.args.JsonSave(origin)}),
         )
+        with blame(Path(self._manager.directory)):
+            self._check_room(state)
+            try:
+                self._manager.save(progress.step, args=content)
+            except ValueError as error:  # of TensorStore, which writes the arrays
+                if (found := _SYSTEM_ERROR.search(str(error))) is None:
+                    raise
+                number = int(found[1])
+                raise OSError(number, os.strerror(number)) from error
+
+    def _check_room(self, state: TrainState) -> None:
+        """Refuse early what cannot fit: a disk that is full in the midst of a write is left full,
+        and the tasks that write the other arrays complain of it each by itself."""
+        disk = shutil.disk_usage(Path(self._manager.directory))
+        # Some network file systems do not tell, and are of size 0.
+        if disk.total and disk.free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def restore(
         self, like: TrainState, step: int | None = None

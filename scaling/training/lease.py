@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from scaling.files import blame
+
 SECONDS = 60.0
 """Silence after which a run may be taken over; SCALING_LEASE_SECONDS says otherwise."""
 BEATS = 6
@@ -89,15 +91,16 @@ def take(folder: Path) -> Lease | None:
     """Take the lease of a run's folder; None if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     newest = _newest(folder)
-    if newest is not None and not _is_free(newest):
+    if newest is not None and not _is_left(newest):
         return None
     number = _number(newest) + 1 if newest else 1
     path = folder / f"lease.{number:06}.json"
     holder = _this_process()
     written = folder / f".lease.json.{uuid.uuid4().hex}"
-    written.write_text(_json(holder), encoding="utf-8")
     try:
-        os.link(written, path)
+        with blame(path):
+            written.write_text(_json(holder), encoding="utf-8")
+            os.link(written, path)
     except (FileExistsError, FileNotFoundError):  # another one was quicker
         return None
     finally:
@@ -106,6 +109,13 @@ def take(folder: Path) -> Lease | None:
         if _number(other) < number:
             other.unlink(missing_ok=True)
     return Lease(path, holder)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether the lease can be taken now. One that belongs to another machine, and is silent, can
+    be when this process has asked for long enough."""
+    newest = _newest(folder)
+    return newest is None or _is_left(newest)
 
 
 def is_held(folder: Path) -> bool:
@@ -151,7 +161,7 @@ def _watched(path: Path) -> float | None:
     return now - _seen[path][1]
 
 
-def _is_free(path: Path) -> bool:
+def _is_left(path: Path) -> bool:
     holder = _read(path)
     if holder is not None:
         if holder.released:
@@ -196,8 +206,11 @@ def _with_release(holder: Holder) -> Holder:
 
 def _replace(path: Path, holder: Holder) -> None:
     written = path.with_name(f".lease.json.{uuid.uuid4().hex}")
-    written.write_text(_json(holder), encoding="utf-8")
-    os.replace(written, path)
+    try:
+        written.write_text(_json(holder), encoding="utf-8")
+        os.replace(written, path)
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def _seconds() -> float:

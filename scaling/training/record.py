@@ -79,8 +79,8 @@ def make_record(
         "loss": first.loss if first else None,
         "loss_se": first.error if first else None,
         "bits_per_byte": _bits_per_byte(run, store, first.loss) if first else None,
-        **{f"loss_{part}": score.loss for part, score in outcome.scores.items()
-           if len(outcome.scores) > 1},
+        **{f"loss_{part}": score.loss if done else None
+           for part, score in outcome.scores.items() if len(outcome.scores) > 1},
         "target_entropy": outcome.target_entropy,
         "status": outcome.status,
         "eval_sequences": outcome.eval_sequences,

@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,14 @@ from typing import Any, TextIO
 from scaling.config import RunConfig, run_identity, semantic
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
-from scaling.files import write_atomically
-from scaling.training.lease import Lease, is_alive, is_held, take
+from scaling.files import blame, write_atomically
+from scaling.training.lease import Lease, is_alive, is_free, is_held, take
+
+ENDED = ("done", "diverged")
+"""What the record of a run may say of its end."""
 
 _TAIL_BYTES = 4096
+_MEND = "move it away to have it made again"
 
 
 @dataclass(frozen=True)
@@ -77,45 +82,53 @@ class RunFolder:
             )
 
     def record(self) -> dict[str, Any] | None:
-        """The record of a run that is over, or None."""
-        return read_json(self.record_path) if self.record_path.exists() else None
+        """The record of a run that is over, or None.
+
+        Raises:
+            UserError: there is one, and it cannot be read, or is none of a run.
+        """
+        try:
+            record = read_json(self.record_path)
+        except FileNotFoundError:
+            return None
+        kinds = {"status": str, "steps": int, "loss": float | int | None}
+        wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key, ()), kind)]
+        if wrong or record["status"] not in ENDED:
+            raise UserError(
+                f"{self.record_path}: is no record of this version ({', '.join(wrong) or 'status'} "
+                f"is missing or not understood); {_MEND}"
+            )
+        return record
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl by step. A run that was killed and resumed wrote some steps
         twice, with the same numbers: the later line counts. A line torn by a crash is left out."""
-        lines: dict[tuple[int, bool], dict[str, Any]] = {}
-        if self.metrics_path.exists():
-            for text in self.metrics_path.read_text(encoding="utf-8").splitlines():
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                lines[line["step"], "eval_loss" in line] = line
-        return [lines[key] for key in sorted(lines)]
+        with suppress(FileNotFoundError):
+            lines = {(line["step"], "eval_loss" in line): line
+                     for line in _whole_lines(self.metrics_path.read_bytes().splitlines())}
+            return [lines[key] for key in sorted(lines)]
+        return []
 
     def last_metrics(self) -> dict[str, Any] | None:
         """The last whole line of metrics.jsonl, without reading those before it."""
-        if not self.metrics_path.exists():
-            return None
-        with self.metrics_path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            tail = file.read().splitlines()
-        for text in reversed(tail):
-            with suppress(ValueError):
-                line = json.loads(text)
-                if isinstance(line, dict) and "step" in line:
-                    return line
-        return None
+        return next(self.newest_metrics(), None)
+
+    def newest_metrics(self) -> Iterator[dict[str, Any]]:
+        """The whole lines among the last few thousand characters of metrics.jsonl, as they are,
+        from the last one backwards."""
+        with suppress(FileNotFoundError), self.metrics_path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            yield from _whole_lines(reversed(file.read().splitlines()))
 
     @contextmanager
     def metrics_writer(self) -> Iterator[TextIO]:
-        """metrics.jsonl, open at its end, on a line of its own."""
+        """metrics.jsonl, open at its end, on a line of its own. An error in writing names it."""
         torn = False
         if self.metrics_path.exists():
             content = self.metrics_path.read_bytes()
             torn = bool(content) and not content.endswith(b"\n")
-        with self.metrics_path.open("a", encoding="utf-8", buffering=1) as file:
+        raw = io.BufferedWriter(_Named(self.metrics_path, "a"))
+        with io.TextIOWrapper(raw, encoding="utf-8", line_buffering=True) as file:
             if torn:
                 file.write("\n")
             yield file
@@ -134,6 +147,10 @@ class RunFolder:
         """Whether some process holds the lease now, as far as one look tells."""
         return is_held(self.path)
 
+    def free(self) -> bool:
+        """Whether the lease can be taken now."""
+        return is_free(self.path)
+
     def alive(self) -> bool:
         """Whether there is proof that whoever holds the lease works on the run."""
         return is_alive(self.path)
@@ -142,6 +159,23 @@ class RunFolder:
         """Remove half-written files of a process that was killed. Call it with the lock held."""
         for path in self.path.glob(".*.json.*"):
             path.unlink(missing_ok=True)
+
+
+def _whole_lines(texts: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The metrics of each line, less those of lines that a crash tore, or filled with zeros."""
+    for text in texts:
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield line
+
+
+class _Named(io.FileIO):
+    """A file that is named by an error in writing it, which of itself names none."""
+
+    def write(self, data: Any, /) -> int | None:
+        with blame(Path(str(self.name))):
+            return super().write(data)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -153,11 +187,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(
-            f"{path}: not readable as JSON ({error}); move the file away to have it made again"
-        ) from None
+        raise UserError(f"{path}: not readable as JSON ({error}); {_MEND}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, and a file is expected; {_MEND}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: a JSON object is expected")
+        raise UserError(f"{path}: a JSON object is expected; {_MEND}")
     return content
 
 

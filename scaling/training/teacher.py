@@ -22,10 +22,10 @@ def described(objective: Distillation, student: ModelConfig) -> Distillation:
     """
     folder = RunFolder(objective.teacher)
     where = f"objective.teacher = {folder.path}"
-    if not folder.record_path.exists():
+    if (record := folder.record()) is None:
         problem = "is still to be trained" if folder.path.exists() else "does not exist"
         raise UserError(f"{where}: {problem}; train a masked language model there first")
-    if (status := read_json(folder.record_path).get("status")) != "done":
+    if (status := record["status"]) != "done":
         raise UserError(f"{where}: that run {status}; choose one that is done")
     run = _configured(folder)
     teacher = run.model

@@ -119,6 +119,11 @@ def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(scaling, sweep_file, 
     ran = scaling("sweep", "run", sweep_file)
     assert ran.returncode == 0, ran.stderr
     assert "2 diverged, 2 done" in ran.stdout
+    status = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+    assert status["states"] == {"diverged": 2, "new": 1, "done": 2}
+    diverged = [row for row in status["runs"] if row["state"] == "diverged"]
+    assert all(row["loss"] is None and 0 < row["step"] < row["steps"] for row in diverged)
+    assert "0 failed run(s)" in scaling("sweep", "retry", sweep_file).stdout  # a result stays
     table = pd.read_csv(sweep_file.parent / "results/tiny/runs.csv")
     assert table.loc[table["status"] == "diverged", "loss"].isna().all()
     fit = scaling("fit", sweep_file.parent / "results/tiny", "--law", "kaplan-d")

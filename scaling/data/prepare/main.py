@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config import canonical_json, content_hash, validate
-from scaling.data.folders import blame, locked, move_in_place
+from scaling.data.folders import locked, move_in_place
 from scaling.data.manifest import LAYOUT, Manifest, Options
 from scaling.data.prepare.making import Making, Progress
 from scaling.data.prepare.pieces import find_corpus
@@ -23,7 +23,7 @@ from scaling.data.synthetic import AnyLanguage, parse_language
 from scaling.data.synthetic.parse import PREFIX as SYNTHETIC
 from scaling.data.tokenizers import TOKENIZER_FILE, dtype_name, read_tokenizer
 from scaling.errors import UserError
-from scaling.files import write_atomically
+from scaling.files import blame, write_atomically
 
 
 def prepare(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scaling.data.folders import blame
 from scaling.data.manifest import SPLITS, Options, Split
 from scaling.data.prepare.assemble import assemble
 from scaling.data.prepare.contaminated import LookTask, contaminated, enter_wanted, look
@@ -35,6 +34,7 @@ from scaling.data.tokenizers import (
     train_tokenizer,
 )
 from scaling.errors import UserError
+from scaling.files import blame
 
 Progress = Callable[[str, float, float], None]
 """Called now and then with a stage of the work, the bytes of files that it has read, and those

@@ -19,8 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.data.folders import blame
-from scaling.files import write_atomically
+from scaling.files import blame, write_atomically
 
 LAYOUT = 2
 """Of the files in it: work of another layout is not gone on with."""

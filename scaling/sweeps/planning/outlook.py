@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scaling.config import RunConfig
 from scaling.config.run import NOT_SEMANTIC
-from scaling.sweeps.ledger import Standing, standing
-from scaling.sweeps.local import PLAN_SUFFIX
+from scaling.errors import UserError
+from scaling.sweeps.ledger import Standing, said, standing
+from scaling.sweeps.local import PLAN_SUFFIX, read_plan
 from scaling.sweeps.plan import GRID, HELDOUT, Plan
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.training.run_folder import differing, read_json
 
-_HEAD = 200  # characters of config.json in which its first key, the identity, stands
+_HEAD = 200  # bytes of config.json in which its first key, the identity, stands
+_PLACE = ("model.d_model", "model.n_layers", "model.n_heads", "tokens", "seed")
 _NAMED = 3   # differences that are spelt out
 
 
@@ -65,12 +67,14 @@ def _in_folder(planned: PlannedRun) -> str:
     """How the run in the folder of that name differs; nothing where it does not."""
     path = planned.folder.config_path
     try:
-        with path.open(encoding="utf-8") as file:
-            if f'"run_id": "{planned.run_id}"' in file.read(_HEAD):
+        with path.open("rb") as file:
+            if f'"run_id": "{planned.run_id}"'.encode() in file.read(_HEAD):
                 return ""
+        there = read_json(path)
     except FileNotFoundError:
         return ""
-    there = read_json(path)
+    except (UserError, OSError) as error:
+        return said(error)
     if there.get("run_id") == planned.run_id:
         return ""
     names = _said(differing(_plain(there.get("config", {})), _plain(_content(planned))))
@@ -129,13 +133,11 @@ def _plans(
         sweep = path.name.removesuffix(PLAN_SUFFIX)
         for role in (GRID, HELDOUT):
             sweep = sweep.removesuffix(f".{role}")
-        for entry in json.loads(path.read_text(encoding="utf-8"))["runs"]:
+        for entry in read_plan(path):
             run_id, config = Path(entry["folder"]).name, entry["config"]
             named[run_id].add(sweep)
             if sweep == plan.sweep.name and run_id not in mine:
-                model = config["model"]
-                place = (model["d_model"], model["n_layers"], model["n_heads"], config["tokens"],
-                         config["seed"])
+                place = tuple(_at(config, key) for key in _PLACE)
                 before.setdefault(place, {})[run_id] = config
     return named, before
 
@@ -143,7 +145,8 @@ def _plans(
 def _tables(results_root: Path) -> Iterator[tuple[str, str]]:
     """(identity, sweep) of every row of every runs table."""
     for path in sorted(results_root.glob("*/runs.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
+        # One that is no table is somebody else's affair, and names no run.
+        with suppress(ValueError, csv.Error), path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 if row.get("run_id") and row.get("sweep"):
                     yield row["run_id"], row["sweep"]

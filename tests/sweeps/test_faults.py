@@ -1,0 +1,212 @@
+"""What goes wrong around a sweep: a full disk, and files that nobody can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import typer
+import yaml
+
+from scaling.cli.sweep import run
+from scaling.cli.sweep_status import log, status
+from scaling.cli.sweep_upkeep import retry
+from scaling.errors import UserError
+from scaling.files import NO_ROOM
+from scaling.sweeps import local, room
+from scaling.sweeps.cancel import held
+from scaling.sweeps.index import index_of
+from scaling.sweeps.ledger import FAILURE, forgive, record_failure, standing
+from scaling.sweeps.local import plan_path
+from scaling.sweeps.plan import claim_results
+from scaling.sweeps.planning.outlook import outlooks
+from scaling.sweeps.prune import idle_trunks
+from scaling.sweeps.status import status_of
+from scaling.sweeps.table import runs_table
+from tests.conftest import ROOT, assert_refused
+from tests.sweeps.conftest import begin, end
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_no_run_and_the_same_command_goes_on(
+    scaling, sweep_file, sweep_content, monkeypatch, tmp_path
+):
+    sweep_content["grids"] = [{"kind": "product", "tokens": [24 * 64]}]
+    del sweep_content["sizes"][1]
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (13_000, hard))  # no room for arrays
+    try:
+        with monkeypatch.context() as patched:  # nor for compiled programs, which JAX leaves torn
+            patched.setenv("SCALING_CACHE", str(tmp_path / "cache"))
+            full = scaling("sweep", "run", sweep_file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert_refused(full, "runs: a worker could not write there", "GB free. Free some space",
+                   "run the same command again")
+    said = "".join(p.read_text() for p in sweep_file.parent.glob("runs/logs/*.log"))
+    assert said.endswith("checkpoints: file too large; lift the limit on the size of files "
+                         "(ulimit -f)\n")
+    now = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+    assert "failed" not in now["states"]
+    assert now["states"]["partial"] == 1
+    assert not list(sweep_file.parent.glob(f"runs/*/{FAILURE}"))
+    again = scaling("sweep", "run", sweep_file)
+    assert again.returncode == 0, again.stderr
+    assert "1 done" in again.stdout
+
+
+@pytest.mark.parametrize("number", NO_ROOM)
+def test_a_full_disk_is_no_failure_of_a_run_but_of_the_worker(plan, runs, monkeypatch, number):
+    planned = plan.runs[0]
+    full = OSError(number, os.strerror(number), "checkpoints")
+    with pytest.raises(OSError, match="checkpoints") as error:
+        record_failure(planned.folder, full)
+    assert error.value is full
+    assert standing(planned).state == "new"
+    code = f"""if True:
+        from scaling.sweeps.room import ends_without_room
+        with ends_without_room():
+            print("words that find no place")
+            raise OSError({number}, "No room", "checkpoints")"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    with open("/dev/full", "w") as log:  # takes nothing
+        ended = subprocess.run([sys.executable, "-c", code], stdout=log, stderr=subprocess.PIPE,
+                               text=True, check=False, env=environment)
+    assert ended.returncode == room.STATUS
+    assert ended.stderr == f"stopped: checkpoints: no room; {NO_ROOM[number]}\n"
+
+    def worker(part, path, log):
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({room.STATUS})"])
+
+    monkeypatch.setattr(local, "_start", worker)
+    with pytest.raises(UserError, match=r"could not write there.* Free some space"):
+        local.launch([planned], 1, runs / "logs", "tiny.grid", lambda: None, lambda _: None)
+
+
+def damaged(path, how):
+    good = path.read_text()
+    path.unlink()
+    if how == "a folder":
+        path.mkdir()
+    else:
+        path.write_bytes({
+            "empty": b"", "torn": good[: len(good) // 2].encode(), "zeros": bytes(500),
+            "binary": b"\xff\xfe\x00\x80" * 20, "no object": b"[1, 2]",
+            "of another version": b'{"state": "finished", "loss": 3.5}',
+            "of an unknown end": good.replace('"done"', '"cancelled"').encode(),
+        }[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "torn", "zeros", "binary", "no object", "a folder",
+                                 "of another version", "of an unknown end"])
+def test_a_record_that_cannot_be_read_is_a_row(plan, index, sweep_file, scaling, capsys, how):
+    bad, good, *others = plan.runs
+    begin(bad, 5)
+    end(bad)
+    end(good)
+    assert {row.state for row in status_of(index).rows} == {"done", "new"}
+    damaged(bad.folder.record_path, how)
+    for _ in range(2):  # the second time with what the first remembered
+        rows = {row.entry.run_id: row for row in status_of(index).rows}
+        row = rows[bad.run_id]
+        assert (row.state, row.now.step, row.now.loss) == ("failed", 5, None)
+        assert row.now == standing(bad)
+        assert str(bad.folder.record_path) in row.now.note
+        assert "move it away" in row.now.note
+        assert rows[good.run_id].state == "done"
+        assert all(rows[p.run_id].state == "new" for p in others)
+        index = index_of(plan.sweep, "tiny", index.runs)
+        assert set(index.remembered) == {good.run_id}
+    table = runs_table(plan).set_index("run_id")
+    assert table.loc[bad.run_id, "status"] == "failed"
+    assert pd.isna(table.loc[bad.run_id, "loss"])
+    outlook = outlooks(plan, index.runs, sweep_file.parent / "results")[0]
+    assert (outlook.state, outlook.why) == ("failed", row.now.note)
+    status(sweep_file, runs=index.runs)
+    assert "1 failed, 3 new, 1 done" in capsys.readouterr().out
+    log(bad.run_id, sweep_file, runs=index.runs)
+    assert row.now.note in " ".join(capsys.readouterr().out.split())
+
+
+def test_it_is_not_trained_over_but_when_it_is_retried(
+    scaling, sweep_file, plan, index, capsys, tmp_path
+):
+    stage = plan.stage("grid")
+    bad = stage[0]
+    for planned in stage[1:]:
+        end(planned)
+    begin(bad, 5)
+    bad.folder.record_path.write_text('{"status": "do')
+    with pytest.raises(typer.Exit) as ended:
+        run(sweep_file, runs=index.runs, results=tmp_path / "results")
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr()
+    assert "3 done, 1 failed" in said.out
+    assert "record.json: not readable as JSON" in " ".join(said.err.split())
+    assert "sweep retry" in said.err
+    assert bad.folder.record_path.read_text() == '{"status": "do'
+    retry(sweep_file, runs=index.runs)
+    assert "1 failed run(s) will be tried again" in capsys.readouterr().out
+    assert bad.folder.record_path.with_suffix(".unreadable").read_text() == '{"status": "do'
+    assert standing(bad).state == "partial"
+    assert not forgive(bad.folder)
+    ran = scaling("sweep", "run", sweep_file)
+    assert ran.returncode == 0, ran.stderr
+    assert bad.folder.record()["status"] == "done"
+
+
+@pytest.mark.parametrize("content", ["", '{"why": "x"}', "\x00" * 9])
+def test_a_failure_that_cannot_be_read_is_one(plan, index, content):
+    failed = plan.runs[0]
+    record_failure(failed.folder, ValueError("no room"))
+    (failed.folder.path / FAILURE).write_text(content)
+    row = status_of(index).rows[0]
+    assert row.state == "failed"
+    assert FAILURE in row.now.note
+    assert forgive(failed.folder)
+    assert standing(failed).state == "new"
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 9, "lo', bytes(300), b"\xff\xfe{}", b"7\n", b"{}\n",
+                                  b'{"step": "x"}\n'])
+def test_a_torn_line_of_metrics_is_passed_over(plan, index, torn):
+    planned = plan.runs[0]
+    begin(planned, 5, 10)
+    with planned.folder.metrics_path.open("ab") as file:
+        file.write(torn)
+    with planned.folder.lock():
+        row = status_of(index).rows[0]
+    assert (row.state, row.now.step, row.tokens_per_second) == ("running", 10, 128.0)
+    assert [line["step"] for line in planned.folder.metrics()] == [5, 10]
+
+
+@pytest.mark.parametrize("content", ['{"runs', '{"jobs": []}', '{"runs": [{"run": "x"}]}'])
+def test_a_plan_of_another_version_is_refused(index, plan, tmp_path, content):
+    path = plan_path(index.logs, "tiny.grid")
+    path.write_text(content)
+    for ask in (lambda: outlooks(plan, index.runs, tmp_path), lambda: held(path, index.runs),
+                lambda: idle_trunks(plan, index.runs)):
+        with pytest.raises(UserError, match=r"tiny\.grid\.plan\.json: .* move it away"):
+            ask()
+
+
+def test_a_table_nobody_can_read_names_no_run(plan, index, tmp_path):
+    (tmp_path / "results/other").mkdir(parents=True)
+    (tmp_path / "results/other/runs.csv").write_bytes(b"\xff\xfe\x00run_id,sweep\n")
+    assert {o.state for o in outlooks(plan, index.runs, tmp_path / "results")} == {"new"}
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("", "not readable as JSON"), ("[1]", "a JSON object is expected"),
+    ('{"version": 3, "name": "tiny"}', "differs in data, shared, version"),
+])
+def test_results_of_another_version_are_refused(plan, tmp_path, content, words):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(UserError, match=words):
+        claim_results(plan, tmp_path)
