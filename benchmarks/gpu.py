@@ -1,6 +1,6 @@
 """Speed of training on an accelerator: tokens per second, model FLOPs utilisation, compile time.
 
-    python benchmarks/gpu.py [--out results/gpu] [--quick]
+    python benchmarks/gpu.py [--out results/gpu] [--quick] [--packs]
 
 Needs jax, flax, optax, numpy, PyYAML, jaxtyping and pydantic; no TensorFlow, no Orbax. It runs on
 whatever device JAX finds, so that `--quick` on a CPU shows that it still works.
@@ -123,9 +123,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
     parser.add_argument("--quick", action="store_true", help="one small case")
+    parser.add_argument("--packs", action="store_true", help="pack.json alone")
     arguments = parser.parse_args()
     rows = []
-    for case in QUICK if arguments.quick else CASES:
+    for case in () if arguments.packs else QUICK if arguments.quick else CASES:
         for precision in ("bfloat16", "float32"):
             for scan in (False, True):
                 row = measure(case, precision, scan)
@@ -136,7 +137,8 @@ def main() -> None:
                       f"tokens/s  {row['tflops']:7.2f} TFLOP/s  MFU {mfu}  compile "
                       f"{row['compile_seconds']:.1f} s", flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "train_step.json").write_text(json.dumps(rows, indent=2) + "\n")
+    if rows:
+        (arguments.out / "train_step.json").write_text(json.dumps(rows, indent=2) + "\n")
     cases, widths = (QUICK, WIDTHS[:2]) if arguments.quick else (SMALL, WIDTHS)
     packs = [row for case in cases for row in measure_packs(case, widths)]
     (arguments.out / "pack.json").write_text(json.dumps(packs, indent=2) + "\n")

@@ -24,7 +24,8 @@ SWEEP = Path(__file__).parents[1] / "configs/sweeps/quickstart.yaml"
 
 def tokens_per_second(run: RunConfig, splits: list[str]) -> float:
     """Sum over processes that train side by side, each on its cores."""
-    content = json.dumps([run.model_dump(mode="json")])
+    content = json.dumps(
+        [{"run": run.model_dump(mode="json"), "alike": 1, "pack": 1, "workers": 1}])
     command = [sys.executable, "-m", "scaling.sweeps.cost", "/dev/stdin", "--cores"]
     started = [
         subprocess.Popen([*command, cores], stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -88,7 +88,8 @@ def run(
     claim_results(planned, folder)
     if planned.sweep.max_device_hours is not None:
         parts = shares(workers, len(planned.stage("grid")))
-        planned = within_hours(planned, Pace.measure(planned.runs, parts[0]))
+        planned = within_hours(planned, Pace.measure(
+            planned.runs, parts[0], planned.sweep.pack, len(parts)))
     role = "heldout" if heldout else "grid"
     stage = planned.stage(role)
     if not stage:

@@ -65,7 +65,8 @@ def plan(
     planned = open_plan(config, overrides, runs)
     parts = shares(workers, len(planned.stage("grid")))
     pace = Pace.modelled(gpu, mfu) if gpu else (
-        Pace.measure(planned.runs, parts[0]) if measure else None)
+        Pace.measure(
+            planned.runs, parts[0], planned.sweep.pack, len(parts)) if measure else None)
     if pace is not None:
         planned = within_hours(planned, pace)
     elif planned.sweep.max_device_hours is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from scaling.config.base import Config, Count, Index, Positive, Real, field_error
 from scaling.config.grids import Cross, Grid, Point, Several, Sizes
@@ -73,9 +74,17 @@ class SweepConfig(Config):
     """Which runs the budgets go to first: the cheapest or the dearest, or as the grids have them;
     the grid's before the held-out ones in any case."""
 
-    pack: Literal["auto", "off"] | Count = "auto"
+    pack: Literal["auto"] | Count = "auto"
     """How many runs of one shape train side by side on a device: as many as are worth it and as its
-    memory holds (one on a CPU), none, or so many."""
+    memory holds (one on a CPU), or so many."""
+
+    @field_validator("pack", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and value is not True and value > 0):
+            return value
+        raise ValueError("auto is expected, or how many runs train side by side (1: each by "
+                         f"itself), not {json.dumps(value)}")
 
     @model_validator(mode="after")
     def _says_nothing_twice(self) -> SweepConfig:

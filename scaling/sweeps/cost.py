@@ -14,9 +14,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaling.accounting import run_flops_per_token
 from scaling.accounting.hardware import peak_flops
@@ -25,6 +26,7 @@ from scaling.errors import UserError
 from scaling.files import cache_folder, write_atomically
 from scaling.sweeps.ledger import Standing
 from scaling.sweeps.local import Share
+from scaling.sweeps.packing import seats, shape_of
 from scaling.sweeps.plan import Plan
 from scaling.sweeps.planning.planned import PlannedRun
 from scaling.sweeps.worker import keep_to
@@ -44,15 +46,25 @@ class Pace:
     seconds_per_flop: float
 
     @classmethod
-    def measure(cls, runs: list[PlannedRun], share: Share) -> Pace:
+    def measure(
+        cls, runs: list[PlannedRun], share: Share, pack: str | int = "auto", workers: int = 1
+    ) -> Pace:
         """Time the smallest and the largest model, or look up when they were timed here before.
+
+        Args:
+            runs: those of a plan.
+            share: of the machine that a worker has.
+            pack: how many runs of one shape train side by side (SweepConfig.pack).
+            workers: that share the runs.
 
         Raises:
             UserError: a step cannot be taken.
         """
         ends = sorted(runs, key=lambda p: run_flops_per_token(p.run))
         pair = [ends[0], ends[-1]]
-        times = _measured([p.run for p in pair], share)
+        alike = Counter(shape_of(p.run) for p in runs)
+        timed = [_Timed(p.run, alike[shape_of(p.run)], pack, workers) for p in pair]
+        times = _measured(timed, share)
         flops = [run_flops_per_token(p.run) for p in pair]
         if flops[0] == flops[1]:
             return cls(0.0, times[0] / flops[0])
@@ -98,10 +110,22 @@ def within_hours(plan: Plan, pace: Pace) -> Plan:
     return plan.capped(pace.seconds_of_step, hours * SECONDS_PER_HOUR, "max_device_hours")
 
 
-def _measured(runs: list[RunConfig], share: Share) -> list[float]:
+class _Timed(NamedTuple):
+    """What a step is timed of: a run among so many of its shape, packed as the sweep asks."""
+
+    run: RunConfig
+    alike: int
+    pack: str | int
+    workers: int
+
+
+def _measured(runs: list[_Timed], share: Share) -> list[float]:
     """Seconds per token of each run, from the cache where it has them."""
     host = {"cores": len(share.cores), "gpu": share.gpu is not None, "node": os.uname().nodename}
-    keys = [content_hash([host, _shape(run)]) for run in runs]
+    # Where nothing is packed (on a CPU only for a number), it does not matter who else is alike.
+    keys = [content_hash([host, _shape(run), *(
+        [] if pack == 1 or (pack == "auto" and share.gpu is None) else [alike, pack, workers])])
+        for run, alike, pack, workers in runs]
     path = cache_folder() / "step_times.json"
     known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
     missing = [run for key, run in zip(keys, runs, strict=True) if key not in known]
@@ -118,10 +142,11 @@ def _shape(run: RunConfig) -> dict[str, Any]:
     return run.model_dump(mode="json", include=kept)
 
 
-def _measure(runs: list[RunConfig], share: Share) -> list[float]:
+def _measure(runs: list[_Timed], share: Share) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "runs.json")
-        path.write_text(json.dumps([run.model_dump(mode="json") for run in runs]))
+        path.write_text(json.dumps(
+            [timed._asdict() | {"run": timed.run.model_dump(mode="json")} for timed in runs]))
         command = [sys.executable, "-m", "scaling.sweeps.cost", str(path)]
         command += ["--cores", ",".join(map(str, share.cores))]
         command += ["--gpu", share.gpu] if share.gpu is not None else []
@@ -145,10 +170,12 @@ def main() -> None:
     from scaling.training.cores import divide_cores
     from scaling.training.pace import time_step
 
-    runs = [validate(RunConfig, r, "run") for r in json.loads(arguments.runs.read_text())]
+    runs = [_Timed(**entry | {"run": validate(RunConfig, entry["run"], "run")})
+            for entry in json.loads(arguments.runs.read_text())]
     start_process()
-    divide_cores(runs)
-    print(json.dumps([time_step(run) for run in runs]))
+    if not any(timed.pack not in ("auto", 1) for timed in runs):  # a pack has one device
+        divide_cores([timed.run for timed in runs])
+    print(json.dumps([time_step(timed.run, seats(*timed)) for timed in runs]))
 
 
 if __name__ == "__main__":

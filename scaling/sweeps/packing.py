@@ -40,13 +40,14 @@ def seats_by_shape(
     alike: dict[Hashable, list[RunConfig]] = {}
     for run in runs:
         alike.setdefault(shape_of(run), []).append(run)
-    return {shape: 1 if processes > 1 else _seats(group[0], len(group), asked, workers)
+    return {shape: 1 if processes > 1 else seats(group[0], len(group), asked, workers)
             for shape, group in alike.items()}
 
 
-def _seats(run: RunConfig, alike: int, asked: str | int, workers: int) -> int:
+def seats(run: RunConfig, alike: int, asked: str | int, workers: int) -> int:
+    """Seats for runs of one shape, of which there are so many."""
     mesh = run.execution.mesh
-    if asked == "off" or alike == 1 or mesh.fsdp * mesh.tensor * (mesh.data or 1) > 1:
+    if asked == 1 or alike == 1 or mesh.fsdp * mesh.tensor * (mesh.data or 1) > 1:
         return 1
     import jax
 

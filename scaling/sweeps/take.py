@@ -69,6 +69,8 @@ def train(
     alike = [other for other in others if shape_of(other.run) == shape and other is not job]
     try:
         return _train_together([job, *alike], seats[shape], asked_to_stop, ended)
+    except OSError:  # no room on the disk
+        raise
     except Exception as error:  # no run is to blame: each is as it was at its newest checkpoint
         print(f"{seats[shape]} runs side by side: {error}\nNow one by one.", flush=True)
         seats[shape] = 1

@@ -97,7 +97,7 @@ def work(
     units = [Unit.read(entry) for entry in plan["runs"]]
     start_process()
     runs = [validate(RunConfig, unit.config, str(unit.folder.path)) for unit in units]
-    if not isinstance(plan["pack"], int):  # a pack has one device
+    if plan["pack"] in ("auto", 1):  # a pack has one device
         divide_cores(runs, cores, processes)
     seats = seats_by_shape(runs, plan["pack"], plan["workers"], processes)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from scaling.config import RunConfig
 from scaling.data.store import TokenStore
+from scaling.files import NO_ROOM
 from scaling.objectives import Arrays, Examples, heldout, target_entropy
 from scaling.parallel import batch_sharding, batch_shares
 from scaling.parallel.process import Accord, word_of_leader
@@ -223,6 +224,8 @@ class Course:
             with Checkpoints(trunk.path, kept=None) as left:
                 left.save(self.state(), self.progress, origin)
         except (OSError, ValueError) as error:  # another sweep has cleared the trunk, for one
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
             _log.warning("%s: step %d could not be left for other runs, which train it themselves "
                          "(%s)", trunk.path, self.progress.step, error)
 

@@ -98,7 +98,7 @@ class _Pack(Generic[Came]):
         seat.course, seat.turn = course, turn
         number, state = self.seats.index(seat), turn.course.state()
         if self.states is None:
-            self.states = _copies(len(self.seats), state)
+            self.states = copies(len(self.seats), state)
         else:
             self.states = _put(self.states, number, state)
         turn.course.state = lambda: _at(self.states, number)
@@ -159,7 +159,8 @@ def _stacked(batches: Sequence[Arrays]) -> Arrays:
 
 
 @partial(jax.jit, static_argnums=0)
-def _copies(width: int, state: TrainState) -> TrainState:
+def copies(width: int, state: TrainState) -> TrainState:
+    """So many of one state, along an axis in front."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), state)
 
 

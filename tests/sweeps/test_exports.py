@@ -26,7 +26,8 @@ def train(planned, *steps):
     texts.append(json.dumps({"step": steps[-1], "eval_loss": 3.5, "eval_loss_se": None}))
     planned.folder.metrics_path.write_text("\n".join([*texts, '{"step": 9']))
     planned.folder.record_path.write_text(json.dumps(
-        {"status": "done", "loss": 3.5, "seconds": SECONDS, "finished": FINISHED, "trunk": None}))
+        {"status": "done", "steps": steps[-1], "loss": 3.5, "seconds": SECONDS,
+         "finished": FINISHED, "trunk": None}))
     return lines
 
 

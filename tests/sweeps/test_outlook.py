@@ -38,7 +38,8 @@ def seen(plan, place):
 
 
 def launched(plan, name, place):
-    content = {"runs": [{"folder": str(p.folder.path), "config": p.run.model_dump(mode="json")}
+    content = {"runs": [{"folder": str(p.folder.path), "config": p.run.model_dump(mode="json"),
+                         "begins": None}
                         for p in plan.stage("grid")]}
     (place / f"runs/logs/{name}{PLAN_SUFFIX}").write_text(json.dumps(content))
 

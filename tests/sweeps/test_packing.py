@@ -38,7 +38,7 @@ def trained(plan, tmp_path, pack, asked_to_stop=lambda: False):
 
 def test_a_packed_sweep_is_the_same_sweep(make_plan_of, tmp_path):
     """Two sizes of four runs each, in three seats: half of them are branches of the others."""
-    _, alone = trained(make_plan_of("alone"), tmp_path, "off")
+    _, alone = trained(make_plan_of("alone"), tmp_path, 1)
     stopped, packed = trained(make_plan_of("packed"), tmp_path, 3)
     assert not stopped
     assert alone.keys() == packed.keys()
@@ -74,7 +74,7 @@ def test_a_pack_that_does_not_fit_trains_one_by_one(make_plan_of, tmp_path, monk
     assert capsys.readouterr().out.count("4 runs side by side: RESOURCE_EXHAUSTED") == 1
 
 
-@pytest.mark.parametrize(("pack", "context"), [("off", 12), (4, 20)])
+@pytest.mark.parametrize(("pack", "context"), [(1, 12), (4, 20)])
 def test_programs_are_compiled_once_a_shape(make_plan_of, tmp_path, caplog, pack, context):
     """Two shapes, whatever runs differ in beside: tokens, seeds, rates, the optimizer's b1."""
     plan = make_plan_of("runs", f"run.model.context={context}",  # that no other test compiles
@@ -103,7 +103,7 @@ def test_seats_are_as_many_as_are_worth_it_and_fit(make_plan_of, monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [Accelerator()])
     assert set(seats_by_shape(runs, "auto", 1).values()) == {4}, "all of a size"
     assert set(seats_by_shape(runs, "auto", 3).values()) == {2}, "shared out among workers"
-    assert set(seats_by_shape(runs, "off", 1).values()) == {1}
+    assert set(seats_by_shape(runs, 1, 1).values()) == {1}
     assert set(seats_by_shape(runs, 3, 3).values()) == {3}
     assert set(seats_by_shape(runs, 50, 1).values()) == {4}
     assert set(seats_by_shape(runs, "auto", 1, processes=2).values()) == {1}
@@ -118,9 +118,9 @@ def test_seats_are_as_many_as_are_worth_it_and_fit(make_plan_of, monkeypatch):
     assert set(seats_by_shape(runs, "auto", 1).values()) == {1}, "one keeps the device busy"
 
 
-@pytest.mark.parametrize("pack", ["many", 0, -1, 1.5])
+@pytest.mark.parametrize("pack", ["many", 0, -1, 1.5, True, False, None])
 def test_what_pack_may_be(sweep_content, pack):
-    with pytest.raises(UserError, match="pack"):
+    with pytest.raises(UserError, match=r"^tiny: pack: auto is expected, or how many .* not [^\n]*$"):
         validate(SweepConfig, sweep_content | {"pack": pack}, "tiny")
 
 
