@@ -112,7 +112,8 @@ def test_a_run_goes_to_a_project_once(plan, tmp_path, written):
     assert len(offline()) == 1
     assert export_wandb(plan, "other", tmp_path) == (1, 0)
     assert len(offline()) == 2
-    done.folder.record_path.write_text(json.dumps({"status": "done", "loss": 3.25}))
+    done.folder.record_path.write_text(json.dumps(
+        {"status": "done", "steps": 10, "loss": 3.25}))
     assert export_wandb(plan, "laws", tmp_path) == (1, 0)
     assert offline() == [f"offline-run-{i}-{done.run_id}" for i in (1, 2)]  # the first is replaced
 

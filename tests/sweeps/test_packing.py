@@ -120,7 +120,7 @@ def test_seats_are_as_many_as_are_worth_it_and_fit(make_plan_of, monkeypatch):
 
 @pytest.mark.parametrize("pack", ["many", 0, -1, 1.5, True, False, None])
 def test_what_pack_may_be(sweep_content, pack):
-    with pytest.raises(UserError, match=r"^tiny: pack: auto is expected, or how many .* not [^\n]*$"):
+    with pytest.raises(UserError, match=r"^tiny: pack: auto is expected, or how .* not [^\n]*$"):
         validate(SweepConfig, sweep_content | {"pack": pack}, "tiny")
 
 
