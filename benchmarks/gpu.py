@@ -35,10 +35,12 @@ from scaling.training.step import hyperparameters, init_state, make_train_step, 
 CASES = [(64, 3, 2, 128, 64), (512, 8, 8, 1024, 32), (1024, 16, 8, 1024, 32),
          (2048, 16, 16, 2048, 8)]
 QUICK = [(32, 2, 2, 64, 4)]
-# The same, with a vocabulary of bytes.
+# The same, with a vocabulary of bytes; and how many train side by side.
 SMALL = [(32, 2, 2, 128, 32), (64, 3, 2, 256, 64), (128, 4, 4, 256, 64)]
+QUICK_SMALL = [(16, 1, 1, 32, 8), (32, 2, 2, 64, 8), (64, 3, 2, 128, 8)]
 BYTES = 257
 WIDTHS = [1, 2, 4, 8, 16, 32]
+QUICK_WIDTHS = [1, 2, 4, 8]
 STEPS = 20
 
 
@@ -122,7 +124,7 @@ def main() -> None:
     """Measure every case and write rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
-    parser.add_argument("--quick", action="store_true", help="one small case")
+    parser.add_argument("--quick", action="store_true", help="small cases, as a CPU takes them")
     parser.add_argument("--packs", action="store_true", help="pack.json alone")
     arguments = parser.parse_args()
     rows = []
@@ -139,7 +141,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     if rows:
         (arguments.out / "train_step.json").write_text(json.dumps(rows, indent=2) + "\n")
-    cases, widths = (QUICK, WIDTHS[:2]) if arguments.quick else (SMALL, WIDTHS)
+    cases, widths = (QUICK_SMALL, QUICK_WIDTHS) if arguments.quick else (SMALL, WIDTHS)
     packs = [row for case in cases for row in measure_packs(case, widths)]
     (arguments.out / "pack.json").write_text(json.dumps(packs, indent=2) + "\n")
 

@@ -83,8 +83,8 @@ class _Pack(Generic[Came]):
         alone = len(free) == len(self.seats)
         if free and (alone or time.monotonic() - self.looked >= LOOK_SECONDS):
             while free and (course := self.next_course()) is not None:
-                if self._sit(free[-1], course):
-                    free.pop()
+                if self._sit(free[0], course):
+                    free.pop(0)
             self.looked = time.monotonic()
         return len(free) < len(self.seats)
 

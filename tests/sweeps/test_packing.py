@@ -50,6 +50,7 @@ def test_a_packed_sweep_is_the_same_sweep(make_plan_of, tmp_path):
     assert sum(record["trunk"] is not None for record in packed.values()) == 4
 
 
+@pytest.mark.slow
 def test_a_packed_sweep_stops_and_goes_on(make_plan_of, tmp_path):
     _, whole = trained(make_plan_of("whole"), tmp_path, 3)
     plan, rounds = make_plan_of("parts"), 0

@@ -154,6 +154,7 @@ def test_a_device_that_is_too_small_is_told_of_at_once(runs, store, tmp_path, mo
     assert len(together(runs, store, tmp_path / "pack", 3)) == len(runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     ("model.dropout=0.3", "model.experts={count: 4}"),
     ("objective={kind: prefix}", "model.attention=prefix"),
