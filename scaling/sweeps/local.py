@@ -127,7 +127,7 @@ def launch(
             now = [standing(p) for p in runs]
             watch(now)
             idle = [part for part in parts if part.process and part.process.poll() == 0]
-            if idle and any(p.folder.free() and not standing(p).over for p in runs):
+            if idle and any(p.folder.free() for p, s in zip(runs, now, strict=True) if not s.over):
                 # Workers end when others hold what is left, and somebody has let go of a run.
                 idle[0].process = None
     finally:

@@ -24,7 +24,9 @@ from scaling.training.step import StepMetrics, TrainState, make_train_step
 Came = TypeVar("Came")
 
 LOOK_SECONDS = 0.5
-"""Between two looks for a run that could take a seat that is free."""
+LOOK_SHARE = 0.05
+"""Between two looks for a run that could take a seat that is free; a look takes at most this share
+of the time, however many runs there are."""
 
 
 class _Seat(Generic[Came]):
@@ -74,18 +76,19 @@ class _Pack(Generic[Came]):
         self.seats: list[_Seat[Came]] = [_Seat() for _ in range(width)]
         self.next_course, self.came = next_course, came
         self.states: TrainState | None = None
-        self.looked = -LOOK_SECONDS
+        self.next_look = 0.0
         self.proven = False
 
     def fill(self) -> bool:
         """Give free seats to runs that wait; False if no seat is taken in the end."""
         free = [seat for seat in self.seats if seat.course is None]
-        alone = len(free) == len(self.seats)
-        if free and (alone or time.monotonic() - self.looked >= LOOK_SECONDS):
+        began = time.monotonic()
+        if len(free) == len(self.seats) or (free and began >= self.next_look):
             while free and (course := self.next_course()) is not None:
                 if self._sit(free[0], course):
                     free.pop(0)
-            self.looked = time.monotonic()
+            took = time.monotonic() - began
+            self.next_look = began + max(LOOK_SECONDS, took / LOOK_SHARE)
         return len(free) < len(self.seats)
 
     def _sit(self, seat: _Seat[Came], course: Generator[Turn, Said, Came]) -> bool:
@@ -127,7 +130,7 @@ class _Pack(Generic[Came]):
                 seat.turn = seat.course.send(partial(said.of, number))
             except StopIteration as end:
                 seat.course = None
-                self.looked = -LOOK_SECONDS
+                self.next_look = 0.0
                 self.came(end.value)
 
     def close(self) -> None:
