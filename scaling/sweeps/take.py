@@ -88,7 +88,7 @@ def _train_together(
         for job in jobs:
             if job.name not in seen and job.unit.ready() and not asked_to_stop():
                 seen.add(job.name)
-                return _named(job.name, _held(job, asked_to_stop, mesh))
+                return _named(job.name, _held(job, asked_to_stop, mesh, width))
         return None
 
     def over(named: tuple[str, Came]) -> None:
@@ -108,7 +108,7 @@ def _named(
 
 
 def _held(
-    job: Job, asked_to_stop: Callable[[], bool], mesh: Mesh | None = None
+    job: Job, asked_to_stop: Callable[[], bool], mesh: Mesh | None = None, packed: int = 1
 ) -> Generator[Turn, Said, Came]:
     """The steps of a run under its lease. What ends it early is put down as its failure."""
     unit, folder = job.unit, job.unit.folder
@@ -122,8 +122,8 @@ def _held(
             store = TokenStore.open(job.run.data.store)
             print(f"{job.name}: {job.run.trained_tokens:,} tokens", flush=True)
             outcome = yield from turns(
-                job.run, store, folder.path, mesh=mesh, trunk=unit.trunk, fence=fence,
-                asked_to_stop=asked_to_stop)
+                job.run, store, folder.path, mesh=mesh, packed=packed, trunk=unit.trunk,
+                fence=fence, asked_to_stop=asked_to_stop)
         except Exception as error:
             try:
                 fence()

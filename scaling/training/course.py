@@ -84,7 +84,7 @@ class Course:
         checkpoints: Checkpoints,
         metrics: TextIO,
         report: Callable[[Report], None],
-        alone: bool,
+        packed: int,
     ) -> None:
         self.run, self.checkpoints, self.metrics, self.report = run, checkpoints, metrics, report
         self.folder, self.trunk, self.fence = folder, trunk, fence
@@ -94,13 +94,13 @@ class Course:
         self.sharding = batch_sharding(mesh)
         self.at_once = sequences_at_once(run)
         self.teacher = load_teacher(run)
-        self.packed = 1
-        """How many runs train side by side. Whoever drives the course says so, and says where its
-        state is after the steps that it has taken."""
+        self.packed = packed
         state, self.progress = self._begin()
         self.state: Callable[[], TrainState] = lambda: state
+        """Whoever drives the course says where its state is after the steps that it has taken."""
         self.put: Callable[[Any], Any] = partial(
-            jax.make_array_from_process_local_data, batch_sharding(mesh)) if alone else lambda x: x
+            jax.make_array_from_process_local_data, batch_sharding(mesh)
+        ) if packed == 1 else lambda x: x
         self.started = time.perf_counter() - self.progress.seconds
         self.saved = time.monotonic()
         self.window: list[Said] = []

@@ -80,6 +80,7 @@ def turns(
     path: Path,
     *,
     mesh: Mesh | None = None,
+    packed: int = 1,
     trunk: Trunk | None = None,
     fence: Callable[[], None] = lambda: None,
     asked_to_stop: Callable[[], object] = lambda: None,
@@ -91,6 +92,7 @@ def turns(
 
     Args:
         mesh: that in force, where the run trains beside others; by default its own is put in force.
+        packed: how many seats there are, its own included.
     """
     folder = RunFolder(path)
     writes = leads()
@@ -100,18 +102,19 @@ def turns(
         return record
     if writes:
         folder.sweep_leftovers()
-    alone = mesh is None
+    beside = mesh is not None
     mesh = mesh or make_mesh(run.execution.mesh)
     check_batch(mesh, run.batch_sequences)
     environment = describe_environment()
     if writes:
         write_atomically(path / "environment.json", json.dumps(environment, indent=2) + "\n")
     with (
-        jax.set_mesh(mesh) if alone else nullcontext(),
+        nullcontext() if beside else jax.set_mesh(mesh),
         Checkpoints(folder.checkpoints) as checkpoints,
         folder.metrics_writer() if writes else open(os.devnull, "w") as metrics,
     ):
-        course = Course(run, store, mesh, folder, trunk, fence, checkpoints, metrics, report, alone)
+        course = Course(
+            run, store, mesh, folder, trunk, fence, checkpoints, metrics, report, packed)
         outcome = yield from course.turns(asked_to_stop)
         if outcome is None:
             return Stopped(course.progress.step, run.steps)

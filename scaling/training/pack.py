@@ -105,7 +105,6 @@ class _Pack(Generic[Came]):
         else:
             self.states = _put(self.states, number, state)
         turn.course.state = lambda: _at(self.states, number)
-        turn.course.packed = len(self.seats)
         return True
 
     def step(self) -> None:

@@ -34,7 +34,8 @@ def together(runs, store, root, width, **further):
     def course(name, run):
         given = {key: value[name] for key, value in further.items() if name in value}
         try:
-            return name, (yield from turns(run, store, root / name, mesh=mesh, **given))
+            return name, (yield from turns(
+                run, store, root / name, mesh=mesh, packed=width, **given))
         except OSError as error:
             return name, error
 
