@@ -1,6 +1,6 @@
 """How long a plan of 10,000 runs takes, and where they stand once all have a record.
 
-    python benchmarks/plan.py
+    python benchmarks/plan.py [--json results/benchmarks/plan.json]
 
 Prints seconds, as medians over rounds, and as multiples of reading 10,000 small JSON files in the
 same rounds: the multiples say more on a machine that others use too. A small store is made on the
@@ -25,6 +25,7 @@ import yaml
 
 from scaling.config import SweepConfig, validate
 from scaling.data.prepare import prepare
+from scaling.files import write_atomically
 from scaling.sweeps.ledger import standing
 from scaling.sweeps.plan import Plan, make_plan
 
@@ -67,7 +68,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "text.jsonl").write_text("".join(
@@ -103,6 +106,10 @@ def main() -> None:
                 times[label].append(seconds(work))
     base = median(times["small JSON files"])
     print(f"{len(plan.runs):,} runs, {rounds} rounds")
+    if arguments.json is not None:
+        figures = {"runs": len(plan.runs), "rounds": rounds,
+                   "seconds": {label: round(median(taken), 3) for label, taken in times.items()}}
+        write_atomically(arguments.json, json.dumps(figures, indent=2) + "\n")
     for label, taken in times.items():
         print(f"{label:18} {median(taken):6.2f} s  {median(taken) / base:6.1f} x")
 
