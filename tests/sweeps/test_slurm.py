@@ -228,6 +228,31 @@ def test_a_wall_time_shorter_than_a_run_is_no_obstacle(
     assert restarts(submitted_array(sweep_file)) >= 1
 
 
+@slurm_test
+def test_a_job_that_a_more_urgent_one_displaces_saves_and_comes_back(
+    cluster, scaling, sweep_file, sweep_content
+):
+    """Pre-emption by Slurm itself: the urgent partition's job wants all nodes."""
+    keep_one_run(sweep_content, sweep_file, 2000)
+    whole = scaling("sweep", "run", sweep_file, "--runs", "whole", "--out", "local")
+    assert whole.returncode == 0, whole.stderr
+    by_slurm = by_slurm_with(sweep_file, "--cpus-per-run", 2, workers=1)
+    assert scaling(*by_slurm, "--no-wait").returncode == 0
+    folder = sweep_file.parent
+    until(lambda: training(folder))
+    urgent = slurm("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive",
+                   "--output=/dev/null", "--wrap=sleep 1")
+    job = submitted_array(sweep_file)
+    until(lambda: restarts(job) == 1)
+    (saved,) = {int(path.name) for path in folder.glob("runs/*/checkpoints/[0-9]*")}
+    assert 0 < saved < 2000
+    until(lambda: facts(urgent)["JobState"] == "COMPLETED")
+    ran = scaling(*by_slurm)
+    assert ran.returncode == 0, ran.stderr
+    assert losses(folder / "by-slurm") == losses(folder / "local")
+    assert restarts(job) == 1
+
+
 def worker_process(cluster: Path) -> int:
     """The process that submitit runs in; the one before it is srun."""
     found = []

@@ -53,8 +53,11 @@ SlurmctldTimeout=30
 SlurmdTimeout=30
 KillWait=30
 MinJobAge=300
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 {nodes}
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PartitionName=debug Nodes=ALL Default=YES OverSubscribe=NO PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL OverSubscribe=NO PriorityTier=2 PreemptMode=OFF
 """
 # cred_expire: Slurm holds a requeued job back for about five times that long.
 
