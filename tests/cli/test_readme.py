@@ -7,8 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
+from scaling.cli.main import app
 from tests.conftest import ROOT
 
 # What the README's files become here: the same keys, a few seconds' work.
@@ -70,16 +73,19 @@ def test_every_make_target_exists():
     assert {"quickstart", "test", "lint", "smoke"} <= make_targets() <= defined
 
 
-def test_every_help_has_an_example(scaling):
-    for command in (
-        "models", "train", "fit", "allocate", "compare", "simulate", "plot", "report", "schema",
-        "data prepare", "data show",
-        "sweep plan", "sweep run", "sweep status", "sweep retry", "sweep export",
-        "sweep log", "sweep cancel", "sweep prune", "sweep suggest",
-    ):
-        shown = scaling(*command.split(), "--help")
-        assert shown.returncode == 0
-        assert "Example" in shown.stdout, command
+def test_every_help_has_an_example():
+    def walk(command, words):
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, [*words, name])
+        if not hasattr(command, "commands"):
+            yield words
+
+    found = list(walk(typer.main.get_command(app), []))
+    assert len(found) >= 20
+    for words in found:
+        shown = CliRunner().invoke(app, [*words, "--help"])
+        assert shown.exit_code == 0
+        assert "Example" in shown.stdout, words
 
 
 def test_files_and_pictures_that_the_readme_names_are_there():

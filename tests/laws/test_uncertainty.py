@@ -127,6 +127,7 @@ def test_resamples_that_end_lower_from_afar_are_all_fitted_again(grid) -> None:
     np.testing.assert_allclose(again, good, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_short_study_of_coverage() -> None:
     """experiments/interval_coverage.py in little: 54 sweeps, each asked for four quantities."""
     from experiments.interval_coverage import study

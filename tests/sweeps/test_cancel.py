@@ -50,6 +50,7 @@ def test_cancel_asks_the_launcher_that_would_start_another_worker(tmp_path):
     assert local_workers(plan) == []
 
 
+@pytest.mark.slow
 def test_a_cancelled_sweep_has_saved_and_can_go_on(scaling, sweep_file, sweep_content):
     nothing = scaling("sweep", "cancel", sweep_file)
     assert nothing.returncode == 0, nothing.stderr

@@ -112,6 +112,7 @@ def test_a_failing_run_is_failed_until_retried_and_the_others_go_on(
     assert "4 done" in ran.stdout
 
 
+@pytest.mark.slow
 def test_a_diverging_run_is_recorded_and_the_sweep_goes_on(scaling, sweep_file, sweep_content):
     sweep_content["learning_rate"] = {"rule": "listed", "rates": [1e-2, 1e30, 1e-2]}
     sweep_content["run"]["optimizer"] = {"clip_norm": 1e9}

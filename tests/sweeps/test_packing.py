@@ -75,7 +75,8 @@ def test_a_pack_that_does_not_fit_trains_one_by_one(make_plan_of, tmp_path, monk
     assert capsys.readouterr().out.count("4 runs side by side: RESOURCE_EXHAUSTED") == 1
 
 
-@pytest.mark.parametrize(("pack", "context"), [(1, 12), (4, 20)])
+@pytest.mark.parametrize(("pack", "context"), [
+    (1, 12), pytest.param(4, 20, marks=pytest.mark.slow)])
 def test_programs_are_compiled_once_a_shape(make_plan_of, tmp_path, caplog, pack, context):
     """Two shapes, whatever runs differ in beside: tokens, seeds, rates, the optimizer's b1."""
     plan = make_plan_of("runs", f"run.model.context={context}",  # that no other test compiles

@@ -11,10 +11,8 @@ import pytest
 from scaling.parallel import make_mesh
 from scaling.training import pack
 from scaling.training.loop import Stopped, train, turns
-from scaling.training.microbatch import sequences_at_once
 from scaling.training.pack import drive_together
 from scaling.training.run_folder import RunFolder
-from scaling.training.step import make_train_step
 from scaling.training.trunk import Trunk, last_shared_step
 
 TIMES = {"seconds", "data_wait_seconds"}
@@ -167,14 +165,3 @@ def test_what_else_a_step_may_hold(make_run, store, tmp_path, changes):
     for name, run in runs.items():
         assert came[name]["loss"] == pytest.approx(
             train(run, store, tmp_path / name)["loss"], rel=1e-4)
-
-
-def test_one_compilation_for_all(runs, store, tmp_path):
-    run = runs["one"]
-    with jax.set_mesh(make_mesh(run.execution.mesh)):
-        step = make_train_step(run.objective, sequences_at_once(run), packed=True)
-    before = step._cache_size()
-    together(runs, store, tmp_path, 5)
-    assert step._cache_size() - before == 1
-    together(dict(list(runs.items())[:2]), store, tmp_path / "again", 5)
-    assert step._cache_size() - before == 1

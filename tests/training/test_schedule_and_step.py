@@ -127,14 +127,15 @@ def test_routers_learn_from_balance_too(make_run):
     def gradient(*overrides):
         model = init_state(make_run("model.experts={count: 4}", *overrides)).model
         value = _value(Causal())
-        (_, said), g = jax.value_and_grad(value, has_aux=True)(model, ({"ids": tokens}, None))
+        grad = jax.jit(jax.value_and_grad(value, has_aux=True))
+        (_, said), g = grad(model, ({"ids": tokens}, None))
         losses, _ = said
         router = g.decoder.stack.kinds[1].feed_forward.router
         return float(losses["causal"]), np.array(router.weight[...])
 
     def parts(of):
         model = init_state(make_run("model.experts={count: 4}")).model
-        g = jax.grad(lambda m: of(m.states(tokens[:, :-1]).routing))(model)
+        g = jax.jit(jax.grad(lambda m: of(m.states(tokens[:, :-1]).routing)))(model)
         return np.array(g.decoder.stack.kinds[1].feed_forward.router.weight[...])
 
     loss, plain = gradient("model.experts.balance_weight=0")
