@@ -23,8 +23,8 @@ KILLS = 8
 
 @pytest.mark.slow
 def test_a_sweep_killed_at_random_moments_gives_the_same_losses(tmp_path):
-    sweep = make_sweep(tmp_path, sizes=1, rates=2, seeds=1, lengths=3, steps=400)
-    figures = soak(sweep, tmp_path, workers=2, kills=KILLS, mean_seconds=3.0, seed=0)
+    sweep = make_sweep(tmp_path, sizes=1, rates=2, seeds=1, lengths=3, steps=1200)
+    figures = soak(sweep, tmp_path, workers=2, kills=KILLS, mean_seconds=2.0, seed=0)
     assert figures["wrong"] == []
     assert figures["records"] == figures["runs"] == 6
     assert figures["kills"]["delivered"] == KILLS
