@@ -117,6 +117,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_loss(scaling, run_file, 
         assert hurt[key] == whole[key]
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_and_goes_on(scaling, run_file, tmp_path):
     long = ("tokens=60_000", "checkpoint.every_seconds=60")
     process = start(run_file, "asked", *long)
@@ -134,6 +135,7 @@ def test_asked_to_stop_it_saves_and_goes_on(scaling, run_file, tmp_path):
     assert json.loads(again.stdout)["steps"] == 937
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_one_run(scaling, run_file, tmp_path):
     from scaling.training.run_folder import RunFolder
 

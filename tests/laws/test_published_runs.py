@@ -73,6 +73,7 @@ def test_delta_moves_the_coefficient_as_known(reference) -> None:
         assert law.params["A"] == pytest.approx(a, abs=0.6)
 
 
+@pytest.mark.slow
 def test_bootstrap_spread_of_the_240_runs(reference) -> None:
     """Standard deviations to 5%. A thousand resamples, as those that the figures come from, know
     B's to 10% only, the others to 2 or 3%; hence twenty times as many here."""

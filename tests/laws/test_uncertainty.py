@@ -83,6 +83,7 @@ def test_intervals_without_a_jackknife_are_percentiles() -> None:
     np.testing.assert_allclose(edge, (low, high))
 
 
+@pytest.mark.slow
 def test_with_many_runs_a_newton_step_is_a_refit(grid, monkeypatch) -> None:
     """Both ways on the same 3,000 runs: the step's error is small beside the spread."""
     rng = np.random.default_rng(4)

@@ -16,13 +16,13 @@ from scaling.parallel import check_batch, make_mesh
 
 ONE = "1x1x1/16"
 SHAPES = {
-    "dense": ["1x1x1/4", "8x1x1/1", "2x2x2/2"],
+    "dense": ["1x1x1/4", "2x2x2/2"],
     "routed": ["2x2x2/2"],
     "bert": ["2x2x1/2"],
 }
 """For each model the mesh's axes, and of a batch's 16 sequences those that a device has at once."""
 FURTHER = {
-    "dense": ["4x2x1/2", "2x4x1/1"],
+    "dense": ["8x1x1/1", "4x2x1/2", "2x4x1/1"],
     "routed": ["4x2x1/1"],
     "ul2": ["2x1x1/2"],
     "electra": ["2x2x1/2"],

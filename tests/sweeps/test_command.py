@@ -86,6 +86,7 @@ def test_a_plan_for_another_machine_is_drawn_and_counted(scaling, sweep_file, sw
     assert_refused(scaling("sweep", "plan", sweep_file, "--gpu", "X9"), "no accelerator known")
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_failed_until_retried_and_the_others_go_on(
     scaling, sweep_file, sweep_content
 ):

@@ -36,6 +36,7 @@ def trained(plan, tmp_path, pack, asked_to_stop=lambda: False):
     return stopped, {p.run_id: p.folder.record() for p in runs}
 
 
+@pytest.mark.slow
 def test_a_packed_sweep_is_the_same_sweep(make_plan_of, tmp_path):
     """Two sizes of four runs each, in three seats: half of them are branches of the others."""
     _, alone = trained(make_plan_of("alone"), tmp_path, 1)

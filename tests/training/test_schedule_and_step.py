@@ -152,7 +152,7 @@ def test_gains_and_biases_are_not_decayed(make_run):
     model = jax.tree.map(np.ones_like, init_state(run).model)
     nothing = jax.tree.map(np.zeros_like, model)
     optimizer = make_optimizer(AdamW(weight_decay=0.5))
-    step, _ = optimizer.update(nothing, optimizer.init(model), model)
+    step, _ = jax.jit(optimizer.update)(nothing, optimizer.init(model), model)
     by_path = {jax.tree_util.keystr(path): float(leaf.max())
                for path, leaf in jax.tree_util.tree_leaves_with_path(step)}
     still = {path for path, size in by_path.items() if size == 0}
