@@ -46,7 +46,7 @@ def drive_together(
     """Take the steps of runs of one shape, so many at a time, until none is left.
 
     The mesh of the runs, of one device, is in force. What a run's losses are depends neither on its
-    seat nor on the others.
+    seat nor on the others; on a CPU that was seen to hold to the last bit.
 
     Args:
         width: seats.

@@ -17,6 +17,7 @@ from scaling.sweeps.packing import seats_by_shape, shape_of
 from scaling.sweeps.plan import make_plan
 from scaling.sweeps.units import units_of
 from scaling.sweeps.worker import work
+from tests.sweeps.conftest import end
 
 
 @pytest.fixture
@@ -91,6 +92,17 @@ def test_programs_are_compiled_once_a_shape(make_plan_of, tmp_path, caplog, pack
     compiled = Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
     assert {name: compiled[name] for name in ("train_step", "eval_step", "init")} == {
         "train_step": 2, "eval_step": 2, "init": 2}
+
+
+def test_what_is_over_starts_no_pack(make_plan_of, tmp_path, monkeypatch):
+    """Else going through a plan would look at each of its runs once for each other."""
+    started = []
+    monkeypatch.setattr(take, "drive_together", lambda *_: started.append(1))
+    plan = make_plan_of("runs")
+    for planned in plan.runs:
+        end(planned)
+    trained(plan, tmp_path, 3)
+    assert not started
 
 
 class Accelerator:
