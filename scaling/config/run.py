@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import model_validator
 
@@ -96,64 +97,81 @@ def check_length(run: RunConfig) -> None:
         )
 
 
-LAYOUT = 2
-"""Raised when the same configuration would no longer train the same model, as when a default of
-the model changes."""
+_NOTHING: Mapping[str, Any] = {}
+
+LAYOUT = 3
+"""Raised when the same configuration would no longer train the same model, as when a default
+changes."""
 
 NOT_SEMANTIC: dict[str, Any] = {
     "data": True,  # a path and a permission; what is read is in the hash
-    "evaluation": {"every_steps"},
+    "evaluation": {"every_steps": True},
+    "objective": {"teacher": True, "teacher_model": True},  # its identity stands beside
     "checkpoint": True,
     "logging": True,
     "execution": True,
 }
 """Keys of a run that its losses do not depend on, whole (True) or some of the keys within."""
 
-_SAID_APART = {"model": True, "objective": True}
-
 
 def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
-    """What the losses of a run depend on: its configuration less paths, pace and devices.
+    """What the losses of a run depend on: its configuration less paths, pace and devices, as far as
+    it is not as it is by default. So what can be configured may grow, and runs keep their names.
 
     Args:
         run: a run whose vocabulary is resolved.
         data_hash: content hash of the token store's manifest.
     """
-    content = run.model_dump(mode="json", exclude=NOT_SEMANTIC | _SAID_APART)
-    content["data"] = data_hash
-    content["tokens"] = run.trained_tokens
-    content["model"] = dict(_semantic_model(run.model))
-    content["objective"] = _said(run.objective, exclude={"teacher", "teacher_model"})
-    content["layout"] = LAYOUT
+    content: dict[str, Any] = not_default(run, NOT_SEMANTIC | {"model": True})
+    return content | {
+        "data": data_hash, "tokens": run.trained_tokens, "model": dict(_semantic_model(run.model)),
+        "layout": LAYOUT,
+    }
+
+
+def not_default(
+    value: Any, without: Mapping[str, Any] = _NOTHING, spelt_out: Mapping[str, Any] = _NOTHING
+) -> Any:
+    """A value as JSON has it: of a configuration its kind, and what is not as it is by default.
+
+    Args:
+        value: a configuration, or what may stand in one.
+        without: keys to leave out, whole (True) or some of the keys within.
+        spelt_out: values that stand for those of the configuration.
+    """
+    if isinstance(value, tuple):
+        return [not_default(each) for each in value]
+    if not isinstance(value, Config):
+        return value
+    content = {}
+    for name, (default, is_kind) in _fields(type(value)).items():
+        inner, left_out = spelt_out.get(name, getattr(value, name)), without.get(name, _NOTHING)
+        # Where keys within are left out, those alone may differ from the default.
+        if left_out is not True and (is_kind or left_out or inner != default):
+            content[name] = not_default(inner, left_out)
     return content
 
 
-def _said(choice: Any, exclude: set[str] | None = None) -> dict[str, Any]:
-    """A kind, and what of it is not as it is by default."""
-    said: dict[str, Any] = choice.model_dump(mode="json", exclude_defaults=True, exclude=exclude)
-    return {"kind": choice.kind} | said
+@functools.cache
+def _fields(kind: type[Config]) -> dict[str, tuple[Any, bool]]:
+    """Of each field its default, and whether it says what kind of configuration this is."""
+    return {name: (field.get_default(call_default_factory=True),
+                   get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1)
+            for name, field in kind.model_fields.items()}
 
 
 @functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
 def _semantic_model(model: ModelConfig) -> dict[str, Any]:
-    """The model's values that are not the default ones: what it may be configured with can grow,
-    and runs keep their names. Defaults that depend on other fields are spelt out, so that saying
-    them changes nothing; a preset is the values that it stands for."""
-    spelt_out = {
-        "preset": None, "d_head": model.head_width, "d_ff": model.ff_width,
-        "vocab_size": model.vocabulary, "n_kv_heads": model.kv_heads,
-        "d_embedding": model.embedding_width, "n_encoder_layers": model.encoder_layers,
-        "source_context": model.source_length, "attention": model.sees,
-        "final_norm": model.has_final_norm,
-        "attention_dropout": model.attention_dropout_rate,
-        "heads": [_said(head) for head in model.outputs],
-    }
-    defaults = {name: field.default for name, field in ModelConfig.model_fields.items()}
-    plain = {name: value.model_dump(mode="json") if isinstance(value, Config) else value
-             for name, value in defaults.items()}
-    content = model.model_dump(mode="json") | spelt_out
-    return {name: value for name, value in content.items()
-            if name not in plain or value != plain[name]}
+    """What a model says, less its preset, which is the values that it stands for. Defaults that
+    depend on other fields are spelt out, so that saying them changes nothing."""
+    content: dict[str, Any] = not_default(model, {"preset": True}, {
+        "d_head": model.head_width, "d_ff": model.ff_width, "vocab_size": model.vocabulary,
+        "n_kv_heads": model.kv_heads, "d_embedding": model.embedding_width,
+        "n_encoder_layers": model.encoder_layers, "source_context": model.source_length,
+        "attention": model.sees, "final_norm": model.has_final_norm,
+        "attention_dropout": model.attention_dropout_rate, "heads": model.outputs,
+    })
+    return content
 
 
 def canonical_json(content: Any) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scaling.config import RunConfig, SweepConfig
-from scaling.config.run import check_length
+from scaling.config import RunConfig, SweepConfig, semantic
+from scaling.config.run import check_length, not_default
 from scaling.config.sweep import DECIDED
 from scaling.data.reading import check_epochs
 from scaling.data.store import TokenStore
@@ -196,15 +196,12 @@ def claim_results(plan: Plan, folder: Path) -> None:
     Raises:
         UserError: the folder belongs to a sweep whose runs share something else.
     """
-    shared = plan.base.model_dump(
-        mode="json",
-        exclude={"data": True, "checkpoint": True, "logging": True, "execution": True},
-    )
+    shared = semantic(plan.base, plan.store.hash) | {"model": not_default(plan.base.model)}
+    content = {"name": plan.sweep.name, "data": shared.pop("data"), "shared": shared}
     for key in (*DECIDED, *plan.sweep.vary):
         _remove(shared, key.split("."))
-    content = {"name": plan.sweep.name, "shared": shared}
-    if not any(_has({"data": {"store": None}}, key.split(".")) for key in plan.sweep.vary):
-        content["data"] = plan.store.hash
+    if any(_has({"data": {"store": None}}, key.split(".")) for key in plan.sweep.vary):
+        del content["data"]
     path = folder / "sweep.json"
     if not path.exists():
         write_atomically(path, json.dumps(content, indent=2) + "\n")

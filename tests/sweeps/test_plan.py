@@ -7,6 +7,8 @@ import json
 import pytest
 
 from scaling.config import SweepConfig, override, validate
+from scaling.config.run import LAYOUT
+from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.sweeps.ledger import record_failure, standing
 from scaling.sweeps.local import shares
@@ -103,6 +105,18 @@ def test_results_of_another_configuration_are_not_mixed_in(plan, sweep_content, 
     with pytest.raises(UserError, match=r"another configuration.*optimizer\.b2"):
         claim_results(changed, results)
     assert (results / "sweep.json").read_bytes() == before
+
+
+def test_results_stay_a_sweeps_own_when_more_can_be_configured(plan, store_path, tmp_path):
+    claim_results(plan, tmp_path)
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {
+        "name": "tiny", "data": TokenStore.open(store_path).hash, "shared": {
+            "model": {"context": 16, "vocab_size": plan.base.model.vocabulary},
+            "batch_sequences": 4, "objective": {"kind": "causal"}, "optimizer": {"kind": "adamw"},
+            "schedule": {"kind": "wsd", "warmup_steps": 3}, "evaluation": {"sequences": 10},
+            "layout": LAYOUT,
+        },
+    }
 
 
 def test_the_table_holds_every_run_in_whatever_state(plan, tmp_path):

@@ -104,7 +104,7 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
     """A run's content less what its losses do not depend on."""
     kept = {key: value for key, value in config.items() if NOT_SEMANTIC.get(key) is not True}
     for key, inner in NOT_SEMANTIC.items():
-        if isinstance(inner, set) and isinstance(kept.get(key), dict):
+        if isinstance(inner, dict) and isinstance(kept.get(key), dict):
             kept[key] = {k: v for k, v in kept[key].items() if k not in inner}
     return kept
 
