@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from scaling.config import RunConfig, run_identity, semantic
+from scaling.config.run import NOT_SEMANTIC
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.files import blame, write_atomically
@@ -75,7 +76,9 @@ class RunFolder:
             return
         there = read_json(path)
         if there.get("run_id") != content["run_id"]:
-            differences = differing(there.get("semantic", {}), content["semantic"])
+            differences = differing_runs(there.get("config"), content["config"])
+            if "data" in differing(there.get("semantic"), content["semantic"]):
+                differences.append("data")
             raise UserError(
                 f"{self.path}: holds another run ({there.get('run_id')}), which differs in "
                 f"{', '.join(differences) or 'its layout'}; choose another folder with --out"
@@ -193,6 +196,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: a JSON object is expected; {_MEND}")
     return content
+
+
+def differing_runs(left: Any, right: Any) -> list[str]:
+    """Dotted paths at which two runs' configurations differ, but for what no loss depends on."""
+    return differing(_semantic_only(left), _semantic_only(right))
+
+
+def _semantic_only(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    kept = {key: value for key, value in config.items() if NOT_SEMANTIC.get(key) is not True}
+    for key, inner in NOT_SEMANTIC.items():
+        if isinstance(inner, dict) and isinstance(kept.get(key), dict):
+            kept[key] = {k: v for k, v in kept[key].items() if k not in inner}
+    return kept
 
 
 def differing(left: Any, right: Any, prefix: str = "") -> list[str]:

@@ -132,6 +132,12 @@ def test_a_torn_line_is_left_out_and_does_not_spoil_the_next(make_run, store, tm
 def test_a_folder_of_another_run_is_refused(undisturbed, make_run, store, tmp_path):
     with pytest.raises(UserError, match=r"differs in optimizer\.b2, seed"):
         train(make_run("optimizer.b2=0.9", seed=3), store, tmp_path / "whole")
+    config = json.loads((tmp_path / "whole/config.json").read_text())
+    for damage in ({"semantic": config["semantic"] | {"data": "other"}}, {"config": "none"}):
+        damaged = config | {"run_id": "other"} | damage
+        (tmp_path / "whole/config.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match="differs in (data|its layout);"):
+            train(make_run(), store, tmp_path / "whole")
 
 
 def test_a_run_that_explodes_is_recorded_as_diverged(make_run, store, tmp_path):

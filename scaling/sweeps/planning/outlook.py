@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config import RunConfig
-from scaling.config.run import NOT_SEMANTIC
 from scaling.errors import UserError
 from scaling.sweeps.ledger import Standing, said, standing
 from scaling.sweeps.local import PLAN_SUFFIX, read_plan
 from scaling.sweeps.plan import GRID, HELDOUT, Plan
 from scaling.sweeps.planning.planned import PlannedRun
-from scaling.training.run_folder import differing, read_json
+from scaling.training.run_folder import differing_runs, read_json
 
 _HEAD = 200  # bytes of config.json in which its first key, the identity, stands
 _PLACE = ("model.d_model", "model.n_layers", "model.n_heads", "tokens", "seed")
@@ -77,14 +76,14 @@ def _in_folder(planned: PlannedRun) -> str:
         return said(error)
     if there.get("run_id") == planned.run_id:
         return ""
-    names = _said(differing(_plain(there.get("config", {})), _plain(_content(planned))))
+    names = _said(differing_runs(there.get("config"), _content(planned)))
     return (f"{planned.folder.path} holds another run ({there.get('run_id')}), which differs in "
             f"{names or 'its data or layout'}; move that folder away")
 
 
 def _closest(planned: PlannedRun, earlier: dict[str, dict[str, Any]]) -> str:
-    now = _plain(_content(planned))
-    by_id = {run_id: differing(_plain(config), now) for run_id, config in earlier.items()}
+    now = _content(planned)
+    by_id = {run_id: differing_runs(config, now) for run_id, config in earlier.items()}
     run_id, paths = min(by_id.items(), key=lambda item: (len(item[1]), item[0]))
     changes = [f"{path} {_at(earlier[run_id], path)} -> {_at(now, path)}"
                for path in paths[:_NAMED]]
@@ -98,15 +97,6 @@ def _said(names: list[str], count: int | None = None) -> str:
 
 def _content(planned: PlannedRun) -> dict[str, Any]:
     return planned.run.model_dump(mode="json")
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's content less what its losses do not depend on."""
-    kept = {key: value for key, value in config.items() if NOT_SEMANTIC.get(key) is not True}
-    for key, inner in NOT_SEMANTIC.items():
-        if isinstance(inner, dict) and isinstance(kept.get(key), dict):
-            kept[key] = {k: v for k, v in kept[key].items() if k not in inner}
-    return kept
 
 
 def _at(content: Any, path: str) -> Any:
