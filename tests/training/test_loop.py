@@ -136,7 +136,7 @@ def test_a_folder_of_another_run_is_refused(undisturbed, make_run, store, tmp_pa
     for damage in ({"semantic": config["semantic"] | {"data": "other"}}, {"config": "none"}):
         damaged = config | {"run_id": "other"} | damage
         (tmp_path / "whole/config.json").write_text(json.dumps(damaged))
-        with pytest.raises(UserError, match="differs in (data|its layout);"):
+        with pytest.raises(UserError, match=r"differs in (data|its layout);"):
             train(make_run(), store, tmp_path / "whole")
 
 
