@@ -41,6 +41,7 @@ laws:
 	$(BIN)/scaling report $(RESULTS)
 
 smoke:  ## the quickstart with a sweep of a minute, in build/smoke
+	rm -rf build/smoke
 	$(MAKE) quickstart SWEEP=configs/sweeps/smoke.yaml RESULTS=build/smoke/results RUNS=build/smoke/runs
 
 test: .venv/dev  ## every test but those of test-slow, in under ten minutes

@@ -21,7 +21,7 @@ from scaling.sweeps.planning.points import Asked, points_of
 from scaling.sweeps.planning.shapes import Shapes, said_of, shapes_of
 from scaling.sweeps.planning.trunks import Price, families, flops_of_step, paid, within
 from scaling.training.record import describe_run
-from scaling.training.run_folder import RunFolder, differing, read_json
+from scaling.training.run_folder import RunFolder, differing, listed, read_json
 
 __all__ = ["GRID", "HELDOUT", "Plan", "PlannedRun", "claim_results", "make_plan"]
 
@@ -209,7 +209,7 @@ def claim_results(plan: Plan, folder: Path) -> None:
     if differences := differing(read_json(path), json.loads(json.dumps(content))):
         raise UserError(
             f"{folder}: holds the results of another configuration, which differs in "
-            f"{', '.join(differences)}; give this sweep another name, or move the folder away"
+            f"{listed(differences)}; give this sweep another name, or move the folder away"
         )
 
 

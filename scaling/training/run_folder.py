@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ class RunFolder:
                 differences.append("data")
             raise UserError(
                 f"{self.path}: holds another run ({there.get('run_id')}), which differs in "
-                f"{', '.join(differences) or 'its layout'}; choose another folder with --out"
+                f"{listed(differences) or 'its layout'}; choose another folder with --out"
             )
 
     def record(self) -> dict[str, Any] | None:
@@ -196,6 +196,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: a JSON object is expected; {_MEND}")
     return content
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Names in a message, the first of them where there are many."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def differing_runs(left: Any, right: Any) -> list[str]:

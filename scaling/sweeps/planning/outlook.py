@@ -16,11 +16,10 @@ from scaling.sweeps.ledger import Standing, said, standing
 from scaling.sweeps.local import PLAN_SUFFIX, read_plan
 from scaling.sweeps.plan import GRID, HELDOUT, Plan
 from scaling.sweeps.planning.planned import PlannedRun
-from scaling.training.run_folder import differing_runs, read_json
+from scaling.training.run_folder import differing_runs, listed, read_json
 
 _HEAD = 200  # bytes of config.json in which its first key, the identity, stands
 _PLACE = ("model.d_model", "model.n_layers", "model.n_heads", "tokens", "seed")
-_NAMED = 3   # differences that are spelt out
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _in_folder(planned: PlannedRun) -> str:
         return said(error)
     if there.get("run_id") == planned.run_id:
         return ""
-    names = _said(differing_runs(there.get("config"), _content(planned)))
+    names = listed(differing_runs(there.get("config"), _content(planned)))
     return (f"{planned.folder.path} holds another run ({there.get('run_id')}), which differs in "
             f"{names or 'its data or layout'}; move that folder away")
 
@@ -86,13 +85,8 @@ def _closest(planned: PlannedRun, earlier: dict[str, dict[str, Any]]) -> str:
     by_id = {run_id: differing_runs(config, now) for run_id, config in earlier.items()}
     run_id, paths = min(by_id.items(), key=lambda item: (len(item[1]), item[0]))
     changes = [f"{path} {_at(earlier[run_id], path)} -> {_at(now, path)}"
-               for path in paths[:_NAMED]]
-    return f"was {run_id} before: {_said(changes, len(paths)) or 'its data or layout changed'}"
-
-
-def _said(names: list[str], count: int | None = None) -> str:
-    more = (count or len(names)) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+               for path in paths]
+    return f"was {run_id} before: {listed(changes) or 'its data or layout changed'}"
 
 
 def _content(planned: PlannedRun) -> dict[str, Any]:
