@@ -1,29 +1,34 @@
-# `make help` lists the targets. Python 3.11 or newer and make are all that must be there before.
+# `make help` lists the targets. The only requirements are Python 3.11 or newer and make.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# The quickstart's parts; `make quickstart SWEEP=my.yaml RESULTS=results/my` runs another sweep.
+# `make quickstart SWEEP=my.yaml RESULTS=results/my` runs another sweep.
 SWEEP ?= configs/sweeps/quickstart.yaml
 RESULTS ?= results/quickstart
 RUNS ?= runs
 
-# What the parity tests compare with.
+# `make test-fuzz SEED=1` generates other files.
+SEED ?= 0
+
+# Reference implementations of the parity tests.
 TORCH := torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart laws smoke test test-slow test-slurm test-parity test-prepare \
-	test-weights lint benchmark soak lock clean
+.PHONY: help install quickstart laws smoke test test-slow test-fuzz test-slurm test-parity \
+	test-prepare test-weights lint benchmark soak lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-install: .venv/core  ## make .venv with what training, fitting and plotting need
+install: .venv/core  ## create .venv for training, fitting and plotting
 
-quickstart: .venv/core  ## corpus, sweep, laws, prediction, held-out model, figures, report
+quickstart: .venv/core  ## corpus, sweep, laws, prediction, held-out model, report
+	@echo "--- $(SWEEP): prepare, train, fit, report (the quickstart takes 10 minutes on two cores)"
 	$(BIN)/scaling data prepare wheel:chitchat-dataset --out stores/chitchat-byte
+	@mkdir -p $(RUNS)
 	$(BIN)/scaling sweep plan $(SWEEP) --runs $(RUNS)
 	$(BIN)/scaling sweep run $(SWEEP) --runs $(RUNS) --out $(RESULTS)
 	@if [ $(RESULTS)/report.html -nt $(RESULTS)/runs.csv ]; then \
@@ -31,50 +36,66 @@ quickstart: .venv/core  ## corpus, sweep, laws, prediction, held-out model, figu
 	else $(MAKE) --no-print-directory laws; fi
 
 laws:
-	@echo "--- the laws, and what they predict for a model that is yet to be trained"
-	$(BIN)/scaling fit $(RESULTS) --json $(RESULTS)/laws.json
-	@echo "--- train that model"
+	@echo "--- fit the laws, and predict the loss of the held-out model"
+	$(BIN)/scaling fit $(RESULTS) --save $(RESULTS)/laws.json
+	@echo "--- train the held-out model"
 	$(BIN)/scaling sweep run $(SWEEP) --heldout --runs $(RUNS) --out $(RESULTS)
-	@echo "--- the prediction held against it"
-	$(BIN)/scaling fit $(RESULTS) --json $(RESULTS)/laws.json
+	@echo "--- compare the prediction with its loss"
+	$(BIN)/scaling fit $(RESULTS) --save $(RESULTS)/laws.json
 	$(BIN)/scaling plot $(RESULTS)
 	$(BIN)/scaling report $(RESULTS)
 
 smoke:  ## the quickstart with a sweep of a minute, in build/smoke
+	@echo "--- the quickstart with a tiny sweep: about a minute"
 	rm -rf build/smoke
 	$(MAKE) quickstart SWEEP=configs/sweeps/smoke.yaml RESULTS=build/smoke/results RUNS=build/smoke/runs
 
-test: .venv/dev  ## every test but those of test-slow, in under ten minutes
+test: .venv/dev  ## all tests except those of test-slow, in under ten minutes
+	@echo "--- all tests except the slow ones: about 8 minutes on two cores"
 	$(BIN)/pytest --numprocesses auto --dist worksteal
 
-test-slow: .venv/dev  ## what takes minutes: a sweep killed again and again, every README command
-	$(BIN)/pytest -m "slow and not slurm"
+test-slow: .venv/dev  ## slow ones: a sweep killed again and again, README's commands
+	@echo "--- the slow tests: 15 minutes or more on two cores"
+	$(BIN)/pytest -m "slow and not slurm and not alone" --numprocesses 2 --dist worksteal
+	$(BIN)/pytest -m "slow and not slurm and alone"
 
-test-slurm: .venv/dev  ## sweeps on a Slurm cluster started for it (Debian's slurm-wlm and munge)
-	command -v slurmctld >/dev/null && command -v munged >/dev/null || { apt-get update -q && \
+test-fuzz: .venv/dev  ## thousands of changed files for every file reader: 3 minutes
+	@echo "--- thousands of changed files for every reader, seed $(SEED): about 3 minutes on two cores"
+	SCALING_FUZZ_SEED=$(SEED) $(BIN)/pytest tests/fuzz -m fuzz --numprocesses 2 --dist worksteal
+
+test-slurm: .venv/dev  ## sweeps on a Slurm cluster started for it, installed by apt-get
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null || { \
+		echo "--- installing slurm-wlm and munge with apt-get: about a minute" && apt-get update -q && \
 		apt-get install -y -q --no-install-recommends slurm-wlm munge; }
+	@echo "--- sweeps on a Slurm cluster of this machine: some minutes"
 	$(BIN)/pytest -m slurm
 
-test-parity: .venv-parity/done  ## models against Hugging Face's in torch, each with the same weights
+test-parity: .venv-parity/done  ## models against Hugging Face's, with the same weights
+	@echo "--- every family against Hugging Face's: some minutes"
 	.venv-parity/bin/pytest tests/parity
 
-test-prepare: .venv-prepare/done  ## corpora through TensorFlow Datasets and seqio, and T5's examples
+test-prepare: .venv-prepare/done  ## corpora through TensorFlow Datasets and seqio
+	@echo "--- corpora through TensorFlow Datasets and seqio: some minutes"
 	.venv-prepare/bin/pytest tests/prepare
 
-test-weights: .venv/dev  ## published weights (a download of 180 MB): BERT's embeddings, a Llama
+test-weights: .venv/dev  ## published weights (180 MB): BERT's embeddings, a Llama
+	@echo "--- published weights, which are downloaded first (180 MB): some minutes"
 	$(BIN)/pytest -m weights
 
 lint: .venv/dev  ## style and types
+	@echo "--- ruff and mypy: about a minute"
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 benchmark: .venv/core  ## speed of a training step on this machine, against a plain one
+	@echo "--- speed of a training step: some minutes"
 	$(BIN)/python benchmarks/train_step.py
 
-soak: .venv/core  ## a sweep of 40 runs, 200 kills, half an hour: the same losses to the last bit
+soak: .venv/core  ## 40 runs, 200 kills, half an hour: bitwise identical losses
+	@echo "--- 40 runs that are killed 200 times: 10 to 30 minutes"
 	$(BIN)/python -m benchmarks.soak --json results/benchmarks/soak.json
 
-lock:  ## resolve the requirements anew (needs uv)
+lock:  ## resolve the requirements again (needs uv)
 	for part in core dev prepare; do \
 		printf 'setuptools>=77\nwheel\n' | uv pip compile --quiet --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate $$([ $$part = core ] || echo --extra dev) \
@@ -82,7 +103,7 @@ lock:  ## resolve the requirements anew (needs uv)
 			$$([ $$part = core ] || echo --constraint requirements/core.txt) \
 			--output-file requirements/$$part.txt pyproject.toml - || exit 1; done
 
-clean:  ## remove the environment and what tests leave; runs, stores and results stay
+clean:  ## remove environments and test output; runs and results are kept
 	rm -rf .venv .venv-parity .venv-prepare build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
 .venv/bin/python:
@@ -90,25 +111,31 @@ clean:  ## remove the environment and what tests leave; runs, stores and results
 	$(PYTHON) -m venv .venv
 
 .venv/core: requirements/core.txt pyproject.toml | .venv/bin/python
+	@echo "--- installing JAX and 59 other packages (1 GB) into .venv: about a minute"
 	$(PIP) --require-hashes -r requirements/core.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev: requirements/dev.txt .venv/core
+	@echo "--- installing the test dependencies, 61 other packages (200 MB) into .venv: half a minute"
 	$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# torch's wheel differs from machine to machine, so it has no place in the hashed requirements.
+# The wheel of torch depends on the machine, so it is not in the hashed requirements.
 .venv-parity/done: requirements/dev.txt
+	@echo "--- installing PyTorch and Transformers (GBs with CUDA) into .venv-parity: some minutes"
 	$(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/pip install --quiet --disable-pip-version-check --require-hashes \
 		-r requirements/core.txt -r requirements/dev.txt
 	.venv-parity/bin/pip install --quiet --disable-pip-version-check $(TORCH)
 	@touch $@
 
-# TensorFlow is 2 GB that nothing but corpora needs.
-.venv-prepare/done: requirements/prepare.txt
+# TensorFlow takes 2 GB and is needed only for corpora.
+.venv-prepare/done: requirements/prepare.txt pyproject.toml
+	@echo "--- installing TensorFlow and seqio (3 GB) into .venv-prepare: some minutes"
 	$(PYTHON) -m venv .venv-prepare
 	.venv-prepare/bin/pip install --quiet --disable-pip-version-check --require-hashes \
 		-r requirements/prepare.txt
+	.venv-prepare/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
 	@touch $@

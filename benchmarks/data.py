@@ -28,9 +28,9 @@ from scaling.config import RunConfig, validate
 from scaling.data.prepare import prepare
 from scaling.data.store import TokenStore
 from scaling.objectives import Examples
-from scaling.training.cores import available_cores
+from scaling.parallel.cpu_devices import available_cores
+from scaling.runs.folder import RunFolder
 from scaling.training.loop import train
-from scaling.training.run_folder import RunFolder
 
 LENGTH, SEQUENCES = 512, 64
 TRAINED, STEPS = 4, 50  # sequences of a batch, and batches, that the small model is trained on
@@ -44,7 +44,7 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "masked words": (ENCODER, {"kind": "masked", "unit": "word"}),
     "masked spans": (ENCODER, {"kind": "masked", "unit": "span"}),
     "masked, next sentence": (
-        ENCODER | {"n_types": 2, "heads": [{"kind": "masked_lm"}, {"kind": "next_sentence"}]},
+        ENCODER | {"n_token_types": 2, "heads": [{"kind": "masked_lm"}, {"kind": "next_sentence"}]},
         {"kind": "masked", "pairs": "next_sentence"}),
     "replaced tokens": (
         ENCODER | {"n_heads": 4, "heads": [{"kind": "replaced_token"}]},

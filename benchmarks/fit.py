@@ -22,10 +22,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from scaling.laws import FORMS, RunsTable, fit, from_frame, published, read
-from scaling.laws.evidence.problem import prepare
-from scaling.laws.fitting.bootstrap import Problem, refit
-from scaling.laws.fitting.robust import DELTA
+from scaling.laws import FORMS, RunsTable, fit_law, from_frame, published, read
+from scaling.laws.evidence.refit import prepare
+from scaling.laws.fitting.bootstrap import BootstrapProblem, refit_resamples
+from scaling.laws.forms.losses import DELTA
 
 RESAMPLES = 4000
 SAMPLE = 40  # of the loop's starts and resamples in a round
@@ -81,13 +81,14 @@ def main() -> None:
 
     for _ in range(arguments.rounds):
         began = time.perf_counter()
-        law = fit(table, form, resamples=0)
+        law = fit_law(table, form, resamples=0)
         clock("fit", began)
-        theta = form.internal(law.point)[0]
+        theta = form.from_params(law.point)[0]
         laid = prepare(table, form)
-        problem = Problem(form, laid.x, laid.y, laid.runs.n, laid.theta, laid.starts, laid.robust)
+        problem = BootstrapProblem(
+            form, laid.x, laid.y, laid.runs.n, laid.theta, laid.starts, laid.robust)
         began = time.perf_counter()
-        again = refit(problem, "case", RESAMPLES, 0)
+        again = refit_resamples(problem, "case", RESAMPLES, 0)
         clock("bootstrap", began)
         began = time.perf_counter()
         for place in rng.choice(len(starts), SAMPLE, replace=False):

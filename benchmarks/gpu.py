@@ -7,7 +7,7 @@ whatever device JAX finds, so that `--quick` on a CPU shows that it still works.
 
 Each row of train_step.json is one model at one batch, precision and layout of its layers; seconds
 are medians over steps, each waited for. Compile time is that of a cold start of the step. Each row
-of pack.json is one small model of which so many train side by side (scaling/training/pack.py), and
+of pack.json is one small model of which N train side by side (scaling/training/packed.py), and
 says how many times the tokens per second of one that is.
 """
 
@@ -27,9 +27,10 @@ import numpy as np
 from scaling.accounting import count_parameters, run_flops_per_token
 from scaling.accounting.hardware import peak_flops_of_kind
 from scaling.config import MeshConfig, RunConfig, validate
+from scaling.optim.optimizers import optimizer_numbers
 from scaling.parallel import batch_sharding, make_mesh
 from scaling.training.microbatch import sequences_at_once
-from scaling.training.step import hyperparameters, init_state, make_train_step, step_seeds
+from scaling.training.step import init_state, make_train_step, step_seeds
 
 # width, layers, heads, context, sequences in a batch; vocabulary of 32,768
 CASES = [(64, 3, 2, 128, 64), (512, 8, 8, 1024, 32), (1024, 16, 8, 1024, 32),
@@ -60,7 +61,7 @@ def measure(case: tuple[int, ...], precision: str, scan: bool) -> dict[str, Any]
     with jax.set_mesh(mesh):
         state = init_state(run)
         step = make_train_step(run.objective, sequences_at_once(run))
-        numbers = hyperparameters(run.optimizer, 1e-4)
+        numbers = optimizer_numbers(run.optimizer, 1e-4)
         batch_of_ids = jax.device_put({"ids": random}, batch_sharding(mesh))
         for _ in range(STEPS + 2):
             start = time.perf_counter()
@@ -99,7 +100,7 @@ def measure_packs(case: tuple[int, ...], widths: list[int]) -> list[dict[str, An
             states = jax.tree.map(lambda x, width=width: jnp.stack([x] * width), init_state(run))
             ids, numbers, seeds = (
                 np.stack([x] * width) for x in
-                (random, hyperparameters(run.optimizer, 1e-4), step_seeds(run, 0)))
+                (random, optimizer_numbers(run.optimizer, 1e-4), step_seeds(run, 0)))
             seconds = []
             for _ in range(STEPS + 2):
                 start = time.perf_counter()

@@ -26,7 +26,7 @@ import yaml
 from scaling.config import SweepConfig, validate
 from scaling.data.prepare import prepare
 from scaling.files import write_atomically
-from scaling.sweeps.ledger import standing
+from scaling.runs.state import run_state
 from scaling.sweeps.plan import Plan, make_plan
 
 SIZES, TOKENS, SEEDS = 20, 50, 10
@@ -96,7 +96,7 @@ def main() -> None:
         works: dict[str, Callable[[], object]] = {
             "small JSON files": lambda: [json.loads(path.read_text()) for path in paths],
             "make_plan": lambda: make_plan(sweep, "big", folder / "runs"),
-            "standing": lambda: [standing(planned) for planned in plan.runs],
+            "standing": lambda: [run_state(planned) for planned in plan.runs],
             "plan --no-measure": lambda: command("plan", "big.yaml", "--no-measure"),
             "status": lambda: command("status", "big.yaml"),
         }

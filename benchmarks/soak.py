@@ -29,11 +29,12 @@ from typing import Any
 from benchmarks.soak_checks import shortcomings
 from benchmarks.soak_kills import kill_at_random
 from benchmarks.soak_sweep import Training, make_sweep
-from scaling.cli.terminal import progress
 from scaling.config import SweepConfig, load
+from scaling.console import progress
 from scaling.errors import UserError
 from scaling.files import write_atomically
-from scaling.sweeps.plan import GRID, make_plan
+from scaling.runs.planned import GRID
+from scaling.sweeps.plan import make_plan
 
 LOOK_SECONDS = 0.25
 USER_ERROR, GIVEN_UP_AT_MOST = 2, 3

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.soak_sweep import Training
-from scaling.training.trunk import FOLDER
+from scaling.runs.trunk import TRUNKS_FOLDER
 
 OF_THE_PROCESS = {"seconds", "tokens_per_second", "mfu", "finished", "commit",
                   "data_wait_seconds"}
@@ -105,7 +105,7 @@ def _leftovers(training: Training) -> Iterator[str]:
     for path in sorted(training.folder.rglob("*")):
         if path.name.startswith(".") or "tmp" in path.name:
             yield f"{path.relative_to(training.folder.parent)}: left over"
-    if (training.runs / FOLDER).exists() and any((training.runs / FOLDER).iterdir()):
+    if (training.runs / TRUNKS_FOLDER).exists() and any((training.runs / TRUNKS_FOLDER).iterdir()):
         yield f"{training.folder.name}: trunks are left over"
 
 

@@ -18,8 +18,8 @@ import yaml
 
 from scaling.config import override
 from scaling.data.prepare import prepare
-from scaling.sweeps.ledger import FAILURE
-from scaling.training.run_folder import RunFolder
+from scaling.runs.folder import RunFolder
+from scaling.runs.state import FAILURE
 
 ROOT = Path(__file__).parents[1]
 SEQUENCES, CONTEXT = 4, 16
@@ -30,7 +30,7 @@ SHORTEST = 0.3
 PAUSE_SECONDS = 3.0
 """Before a launcher is started again that has ended by itself: it may have found nothing but runs
 that another one trains."""
-WORKER, LAUNCHER = "scaling.sweeps.worker", "scaling.cli.main"
+WORKER, LAUNCHER = "scaling.launch.worker", "scaling.cli.main"
 
 
 def sweep_content(

@@ -7,7 +7,7 @@ noisy for all. Printed are medians over rounds: tokens and GFLOP (matrix product
 ratio to the plain decoder, and for scale the rate of a large matrix product in the same run.
 
     ours              scaling's step in a process set up as `scaling train` sets it up
-    ours, one device  the same with all cores as one device (scaling/training/cores.py)
+    ours, one device  the same with all cores as one device (scaling/parallel/cpu_devices.py)
     ours, at once     the same as one device and with the whole batch at once (microbatch.py)
     ours, no malloc   the same without scaling.parallel.process.keep_freed_memory
     plain             benchmarks/plain.py in a process that is left as it is
@@ -69,11 +69,12 @@ def build(contender: str, shape: str) -> Any:
 
         return run
     from scaling.config import RunConfig, validate
+    from scaling.optim.optimizers import optimizer_numbers
     from scaling.parallel import batch_sharding, make_mesh
+    from scaling.parallel.cpu_devices import divide_cores
     from scaling.parallel.process import keep_freed_memory
-    from scaling.training.cores import divide_cores
     from scaling.training.microbatch import sequences_at_once
-    from scaling.training.step import hyperparameters, init_state, make_train_step
+    from scaling.training.step import init_state, make_train_step
 
     if contender != "ours, no malloc":
         keep_freed_memory()
@@ -90,7 +91,7 @@ def build(contender: str, shape: str) -> Any:
     states = [init_state(run_config)]
     at_once = None if contender == "ours, at once" else sequences_at_once(run_config)
     step = make_train_step(run_config.objective, at_once)
-    numbers = hyperparameters(run_config.optimizer, 1e-3)
+    numbers = optimizer_numbers(run_config.optimizer, 1e-3)
 
     def run() -> None:
         states[0], metrics = step(states[0], batch_of_ids, numbers)
@@ -107,10 +108,11 @@ def build_part(part: str, shape: str, random: Any) -> Any:
     from benchmarks import plain
     from scaling.config import ModelConfig
     from scaling.models import Tokens
-    from scaling.models.attention import Attention, View
+    from scaling.models.attention import Attention
     from scaling.models.feed_forward import FeedForward
+    from scaling.models.kernels.attention import AttentionInputs
     from scaling.models.positions import rotary_angles
-    from scaling.models.tokens import self_mask
+    from scaling.models.tokens import AttentionMask
     from scaling.parallel.process import keep_freed_memory
 
     keep_freed_memory()
@@ -121,7 +123,7 @@ def build_part(part: str, shape: str, random: Any) -> Any:
     x = jnp.asarray(random.standard_normal((batch, context, d)), jnp.float32)
     key, dtype = jax.random.key(0), jnp.dtype("float32")
     block = plain.init(d, 1, heads, vocab, key)["blocks"][0]
-    mask = self_mask(Tokens(jnp.zeros((batch, context), int)), "causal", None)
+    mask = AttentionMask.within(Tokens(jnp.zeros((batch, context), int)), "causal", None)
     rotation = rotary_angles(context, config.head_width, config.rotary_base)
     weights: Any
     if part == "feed-forward":
@@ -132,7 +134,7 @@ def build_part(part: str, shape: str, random: Any) -> Any:
         forward = lambda w, x: jax.nn.gelu(x @ w[0]) @ w[1]  # noqa: E731
     elif part == "attention":
         weights = Attention(config, dtype, key)
-        forward = lambda w, x: w(x, x, View(mask, rotation))  # noqa: E731
+        forward = lambda w, x: w(x, x, AttentionInputs(mask, rotation))  # noqa: E731
     else:
         weights = {name: block[name] for name in "qkvo"}
 

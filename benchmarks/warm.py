@@ -23,9 +23,10 @@ from statistics import median
 from benchmarks.soak_sweep import make_sweep
 from scaling.config import SweepConfig, load
 from scaling.files import write_atomically
-from scaling.sweeps.local import write_plan
-from scaling.sweeps.plan import GRID, make_plan
-from scaling.sweeps.units import units_of
+from scaling.launch.jobs import jobs_of
+from scaling.launch.worker_plan import write_plan
+from scaling.runs.planned import GRID
+from scaling.sweeps.plan import make_plan
 
 OVERRIDES = ["run.schedule.warmup_steps=0", "run.checkpoint.every_seconds=60"]
 STEPS = 2
@@ -35,10 +36,10 @@ def measure(folder: Path, runs: int) -> list[float]:
     """Seconds from one record to the next; the first from the worker's beginning to train."""
     sweep = make_sweep(folder, OVERRIDES, sizes=1, rates=1, seeds=runs, lengths=1, steps=STEPS)
     stage = make_plan(load(SweepConfig, sweep), str(sweep), folder / "runs").stage(GRID)
-    plan = write_plan(units_of(stage), folder, "warm")
+    plan = write_plan(jobs_of(stage), folder / "runs/logs", "warm")
     core = min(os.sched_getaffinity(0))
     subprocess.run(
-        [sys.executable, "-m", "scaling.sweeps.worker", str(plan), "--cores", str(core),
+        [sys.executable, "-m", "scaling.launch.worker", str(plan), "--cores", str(core),
          "--parent", str(os.getpid())],
         check=True, stdout=subprocess.DEVNULL, env=os.environ | {"SCALING_CACHE": str(folder)})
     began = min(p.folder.config_path.stat().st_mtime for p in stage)

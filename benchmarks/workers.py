@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 
@@ -24,23 +25,27 @@ SWEEP = Path(__file__).parents[1] / "configs/sweeps/quickstart.yaml"
 
 def tokens_per_second(run: RunConfig, splits: list[str]) -> float:
     """Sum over processes that train side by side, each on its cores."""
-    content = json.dumps(
-        [{"run": run.model_dump(mode="json"), "alike": 1, "pack": 1, "workers": 1}])
-    command = [sys.executable, "-m", "scaling.sweeps.cost", "/dev/stdin", "--cores"]
-    started = [
-        subprocess.Popen([*command, cores], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                         text=True)
-        for cores in splits
-    ]
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write(content)
-        process.stdin.close()
+    plain = run.model_dump(mode="json")
+    timed = {"run": plain, "same_shape": 1, "pack": 1, "workers": 1}
+    content = {"models": [timed], "divide": [plain]}
     total = 0.0
-    for process in started:
-        assert process.stdout is not None
-        total += 1 / json.loads(process.stdout.read())[0]
-        process.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "runs.json")
+        path.write_text(json.dumps(content))
+        command = [sys.executable, "-m", "scaling.sweeps.measure", str(path), "--cores"]
+        started = [
+            subprocess.Popen([*command, cores], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             text=True)
+            for cores in splits
+        ]
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("0\n")
+            process.stdin.close()
+        for process in started:
+            assert process.stdout is not None
+            total += 1 / json.loads(process.stdout.read().splitlines()[-1])["per_token"]
+            process.wait()
     return total
 
 

@@ -1,25 +1,25 @@
-"""Which biases do the models of Chinchilla's table A9 have?
+"""The biases of the models of Chinchilla's table A9, inferred from their parameter counts.
 
-The paper prints the parameters of 50 models to the million, and says neither whether norms and
-projections have biases nor whether the vocabulary's logits do. Biases are few, but the 50 roundings
-together can tell: a way to have biases is possible only if every count rounds to the printed one.
+The paper prints the parameters of 50 models to the million, but does not specify whether norms,
+projections and the vocabulary's logits have biases. Biases are few, but the 50 rounded counts
+together constrain them: a combination is possible only if every count rounds to the printed one.
 
-Hypothesis: what GPT-2 has (biases on projections, none on the logits) with RMS norms, which are
-said of Gopher, the same architecture.
+Hypothesis: the biases of GPT-2 (on projections, not on the logits) with RMS norms, which are
+documented for Gopher, the same architecture.
 
 Method: N = 32000 d + L (5 d a + 2 d f) + norms + biases, where a = heads x d_head, f is the
 feed-forward width and the fifth d a projects Transformer-XL's relative positions; counted for all
 96 combinations of: biases of norms, of the attention's projections, of the feed-forward layer, of
-the projection of positions, of the logits, and the two learned vectors of queries (none, one pair
-for each layer, one pair for all).
+the projection of positions, of the logits, and the two learned query vectors (none, one pair per
+layer, one shared pair).
 
     python experiments/chinchilla_biases.py            # a second
 
 Result, as measured: results/chinchilla_biases/combinations.csv. Four combinations round to the
-printed million in all 50 rows. All four have a bias on the logits, and vectors that amount to 10 d
-a layer; they differ in which ones. What GPT-2 has rounds rightly in 42 rows and is off by 0.254% at
-74M. The preset keeps RMS norms and the biases of all projections and adds that of the logits: 41
-rows round rightly, and the largest error from 74M up is 0.221%.
+printed million in all 50 rows. All four have a bias on the logits and vectors of 10 d in total per
+layer; they differ in which vectors. GPT-2's biases round correctly in 42 rows and have an error of
+0.254% at 74M. The preset has RMS norms, biases on all projections and on the logits: 41 rows round
+correctly, and the largest error from 74M up is 0.221%.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling.cli.terminal import out
 from scaling.config import ModelConfig
 from scaling.config.presets import family_named
+from scaling.console import out
 from scaling.files import write_atomically
 
 RESULTS = Path("results/chinchilla_biases")
 VOCABULARY = 32_000
 MILLION = 1e6
 LARGE = 74
-"""Millions of parameters from which on the printed counts are known well."""
+"""Millions of parameters above which the printed counts have a small relative rounding error."""
 PARTS = ("norms", "attention", "feed_forward", "positions", "logits")
 QUERY_VECTORS = ("none", "a layer", "shared")
 
 
 def count(size: ModelConfig, biased: dict[str, bool], query_vectors: str) -> int:
-    """Parameters of one model of the table.
+    """Number of parameters of one model of the table.
 
     Args:
-        size: its shape.
-        biased: which of PARTS have biases.
+        size: the shape of the model.
+        biased: whether each of PARTS has biases.
         query_vectors: one of QUERY_VECTORS.
     """
     d, layers, f = size.d_model, size.n_layers, size.ff_width
@@ -64,7 +64,7 @@ def count(size: ModelConfig, biased: dict[str, bool], query_vectors: str) -> int
 
 
 def study() -> pd.DataFrame:
-    """One row for each combination, the best first."""
+    """One row per combination, the best first."""
     published = family_named("chinchilla").sizes
     sizes = {
         round(known.params / MILLION): ModelConfig(preset=f"chinchilla/{name}")
@@ -89,7 +89,7 @@ def study() -> pd.DataFrame:
 
 
 def main() -> None:
-    """Count, write the table, and show its best rows."""
+    """Count, write the table, and print its best rows."""
     table = study()
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / "combinations.csv"

@@ -1,13 +1,13 @@
-"""Do the 90% intervals of a fitted law hold the truth nine times in ten?
+"""Coverage of the 90% intervals of a fitted law.
 
-Hypothesis: BCa intervals of the case bootstrap cover alpha, beta, E and the exponent a as often as
-they say, whatever the noise and the design; plain percentiles cover too much where the noise is far
-above Huber's delta, since the absolute loss leaps from run to run.
+Hypothesis: BCa intervals of the case bootstrap for alpha, beta, E and the exponent a have their
+nominal coverage at every noise and design; percentile intervals over-cover where the noise is far
+above Huber's delta, because the optimum of the absolute loss jumps between runs.
 
 Method: synthetic sweeps of Chinchilla's form. Every sweep draws its own constants (alpha and beta
 from 0.25 to 0.45, E from 1.4 to 2.0, and each of the other terms from 0.3 to 0.8 nats at 1e8
-parameters or 2e9 tokens) and its own log-normal noise, is fitted as `scaling fit` does, and asked
-whether its intervals hold the constants. Three designs times three levels of noise, in turn.
+parameters or 2e9 tokens) and its own log-normal noise, and is fitted as by `scaling fit`; an
+interval covers if it contains the constant. Three designs times three noise levels, in turn.
 
     python experiments/interval_coverage.py             # about ten minutes on two cores
 
@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.cli.terminal import out, print_table, progress
+from scaling.console import out, print_table, progress
 from scaling.files import write_atomically
-from scaling.laws import FORMS, Law, fit, from_frame
+from scaling.laws import FORMS, Law, fit_law, from_frame
 
 RESULTS = Path("results/interval_coverage")
 SWEEPS = 504
@@ -40,15 +40,15 @@ Array = NDArray[np.float64]
 
 
 def grid(sizes: int, tokens: int) -> tuple[Array, Array]:
-    """N and D of a rectangle: 1e7 to 1e9 parameters by 2e8 to 4e10 tokens."""
+    """N and D of a product grid: 1e7 to 1e9 parameters by 2e8 to 4e10 tokens."""
     n, d = np.meshgrid(np.geomspace(1e7, 1e9, sizes), np.geomspace(2e8, 4e10, tokens))
     return n.ravel(), d.ravel()
 
 
 def isoflop(budgets: int, sizes: int) -> tuple[Array, Array]:
-    """N and D of IsoFLOP curves, 1e18 to 1e21 FLOP, sizes within a factor of 5 of D = 20 N."""
-    c, off = np.meshgrid(np.geomspace(1e18, 1e21, budgets), np.geomspace(1 / 5, 5, sizes))
-    n = np.sqrt(c / 120) * off
+    """N and D of IsoFLOP profiles, 1e18 to 1e21 FLOP, sizes within a factor of 5 of D = 20 N."""
+    c, factor = np.meshgrid(np.geomspace(1e18, 1e21, budgets), np.geomspace(1 / 5, 5, sizes))
+    n = np.sqrt(c / 120) * factor
     return n.ravel(), (c / (6 * n)).ravel()
 
 
@@ -56,30 +56,30 @@ DESIGNS = {"grid 6 x 6": grid(6, 6), "IsoFLOP 6 x 7": isoflop(6, 7), "grid 5 x 4
 
 
 def draw(seed: int) -> dict[str, float]:
-    """Constants of a law."""
+    """Random constants of a law."""
     rng = np.random.default_rng([seed, 0])
     alpha, beta = rng.uniform(0.25, 0.45, 2)
-    by_n, by_d = rng.uniform(0.3, 0.8, 2)
-    return {"E": rng.uniform(1.4, 2.0), "A": by_n * 1e8**alpha, "B": by_d * 2e9**beta,
+    n_term, d_term = rng.uniform(0.3, 0.8, 2)
+    return {"E": rng.uniform(1.4, 2.0), "A": n_term * 1e8**alpha, "B": d_term * 2e9**beta,
             "alpha": alpha, "beta": beta}
 
 
 def sweep(
     seed: int, design: str, noise: float, resamples: int
 ) -> tuple[dict[str, float], Law]:
-    """The constants behind a synthetic sweep, with a among them, and the law fitted to it."""
+    """The true constants of a synthetic sweep, including a, and the law fitted to it."""
     truth = draw(seed)
     n, d = DESIGNS[design]
     form = FORMS["chinchilla"]
     loss = form.loss(np.array([[truth[p] for p in form.parameters]]), {"n": n, "d": d})[0]
     loss = loss * np.exp(noise * np.random.default_rng([seed, 1]).standard_normal(len(n)))
     table = from_frame(pd.DataFrame({"N": n, "D": d, "loss": loss}), "sweep", n="N", d="D")
-    law = fit(table, form, resamples=resamples, seed=seed)
+    law = fit_law(table, form, resamples=resamples, seed=seed)
     return truth | {"a": truth["beta"] / (truth["alpha"] + truth["beta"])}, law
 
 
-def held(truth: dict[str, float], law: Law) -> dict[str, list[bool]]:
-    """Whether the interval of each quantity holds the truth, by method."""
+def covers(truth: dict[str, float], law: Law) -> dict[str, list[bool]]:
+    """Whether the interval of each quantity contains the truth, by method."""
     assert law.bootstrap is not None
     alpha, beta, e = (law.form.parameters.index(p) for p in ("alpha", "beta", "E"))
 
@@ -87,32 +87,32 @@ def held(truth: dict[str, float], law: Law) -> dict[str, list[bool]]:
         exponent = params[:, beta] / (params[:, alpha] + params[:, beta])
         return np.column_stack([params[:, [alpha, beta, e]], exponent])
 
-    inside = {}
+    covered = {}
     for method in METHODS:
-        ends = replace(law, bootstrap=replace(law.bootstrap, method=method)).band(quantities)
-        assert ends is not None
-        inside[method] = [bool(low <= truth[q] <= high)
-                          for q, low, high in zip(QUANTITIES, *ends, strict=True)]
-    return inside
+        band = replace(law, bootstrap=replace(law.bootstrap, method=method)).band(quantities)
+        assert band is not None
+        covered[method] = [bool(low <= truth[q] <= high)
+                           for q, low, high in zip(QUANTITIES, *band, strict=True)]
+    return covered
 
 
 def study(sweeps: int, resamples: int = RESAMPLES) -> pd.DataFrame:
-    """One row for each sweep, method and quantity."""
+    """One row per sweep, method and quantity."""
     rows = []
     cells = list(itertools.product(DESIGNS, NOISE))
     with progress("sweeps", sweeps) as bar:
         for seed in range(sweeps):
             design, noise = cells[seed % len(cells)]
             truth, law = sweep(seed, design, noise, resamples)
-            rows += [(seed, design, noise, method, quantity, inside)
-                     for method, answers in held(truth, law).items()
-                     for quantity, inside in zip(QUANTITIES, answers, strict=True)]
+            rows += [(seed, design, noise, method, quantity, covered)
+                     for method, by_quantity in covers(truth, law).items()
+                     for quantity, covered in zip(QUANTITIES, by_quantity, strict=True)]
             bar.update(seed + 1)
     return pd.DataFrame(rows, columns=["seed", "design", "noise", "method", "quantity", "held"])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Coverage of every quantity, over all sweeps, by noise and by design."""
+    """Coverage of every quantity: over all sweeps, by noise, and by design."""
     tables = [rows.assign(cell="all")]
     tables += [rows.assign(cell=rows["design"]),
                rows.assign(cell="noise " + (100 * rows["noise"]).map("{:g}%".format))]

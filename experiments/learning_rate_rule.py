@@ -1,11 +1,11 @@
-"""Which peak learning rate does each size of the quickstart want?
+"""The optimal peak learning rate as a function of model size, for the quickstart sweep.
 
-Hypothesis: the best rate falls with size as a power of N (parameters outside embeddings and head),
-so one rule serves the whole ladder, and the held-out model with it.
+Hypothesis: the optimal rate decreases as a power of N (parameters outside embeddings and head), so
+one rule applies to all sizes of the sweep and to the held-out model.
 
 Method: three sizes of configs/sweeps/quickstart.yaml, each trained on the same tokens with rates a
-factor of two apart; a parabola through the losses around the best, in log rate, gives its optimum;
-a line through the optima, in log-log, gives the rule.
+factor of two apart; a parabola through the losses around the best, in log rate, gives the optimal
+rate; a line through the optima, in log-log, gives the rule.
 
     python experiments/learning_rate_rule.py            # about ten minutes on two cores
 
@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scaling.cli.terminal import out, progress
 from scaling.config import SweepConfig, load
+from scaling.console import out, progress
 from scaling.files import write_atomically
-from scaling.sweeps.ledger import standing
-from scaling.sweeps.local import launch
-from scaling.sweeps.plan import PlannedRun, make_plan
+from scaling.launch.local import launch
+from scaling.runs.planned import PlannedRun
+from scaling.runs.state import run_state
+from scaling.sweeps.plan import make_plan
 from scaling.training.signals import stop_requests
 
 SWEEP = Path("configs/sweeps/quickstart.yaml")
@@ -35,23 +36,23 @@ RESULTS = Path("results/learning_rate_rule")
 
 
 def planned_runs() -> list[PlannedRun]:
-    """Every size at every rate, dearest first."""
+    """Every size at every rate, the most expensive first."""
     runs = []
     sizes = load(SweepConfig, SWEEP).sizes
     assert isinstance(sizes, tuple)
-    for number in SIZES:
-        size = sizes[number].model_dump(exclude_none=True)
+    for index in SIZES:
+        size = sizes[index].model_dump(exclude_none=True)
         for rate in RATES:
-            changes = [f"sizes={[size]}", f"grids=[{{kind: product, tokens: [{TOKENS}]}}]",
-                       "heldout=[]",
-                       f"learning_rate={{rule: listed, rates: [{rate}]}}"]
-            runs += make_plan(load(SweepConfig, SWEEP, changes), str(SWEEP), Path("runs")).runs
+            overrides = [f"sizes={[size]}", f"grids=[{{kind: product, tokens: [{TOKENS}]}}]",
+                         "heldout=[]",
+                         f"learning_rate={{rule: listed, rates: [{rate}]}}"]
+            runs += make_plan(load(SweepConfig, SWEEP, overrides), str(SWEEP), Path("runs")).runs
     return sorted(runs, key=lambda p: -p.facts["flops_counted"])
 
 
 def optimum(rates: np.ndarray, losses: np.ndarray) -> float:
-    """Where the parabola through the best rate and its neighbours, in log rate, is lowest; NaN if
-    the best lies at an end of the grid."""
+    """The minimum of the parabola through the best rate and its neighbours, in log rate; NaN if
+    the best rate is at an end of the grid."""
     best = int(np.argmin(losses))
     if best in (0, len(rates) - 1):
         return float("nan")
@@ -61,15 +62,15 @@ def optimum(rates: np.ndarray, losses: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Train what is not trained yet, and print the rule."""
+    """Train the runs that are not finished, and print the rule."""
     runs = planned_runs()
     with stop_requests() as requested, progress("learning rates", len(runs)) as bar:
         stopped_by = launch(runs, None, Path("runs/logs"), "learning_rate_rule", requested,
                             lambda now: bar.update(sum(s.over for s in now)))
     if stopped_by:
-        raise SystemExit("stopped, all saved; the same command goes on from there")
+        raise SystemExit("stopped, all progress saved; run the same command to continue")
     rows = pd.DataFrame(
-        [p.facts | {"loss": standing(p).loss, "state": standing(p).state} for p in runs]
+        [p.facts | {"loss": run_state(p).loss, "state": run_state(p).state} for p in runs]
     ).sort_values(["params_non_embedding", "lr"])
     RESULTS.mkdir(parents=True, exist_ok=True)
     columns = ["params_non_embedding", "tokens", "lr", "loss", "state"]

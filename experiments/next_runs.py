@@ -1,35 +1,35 @@
-"""How much compute does an optimal choice of the next runs save?
+"""Compute saved by an optimal choice of the next runs.
 
-Hypothesis: once a small pilot sweep is fitted, runs chosen for one question (N* of a budget far
-beyond the sweep, or the loss there) narrow its interval as much as a uniform grid does with
-several times the compute.
+Hypothesis: after a small pilot sweep is fitted, runs chosen for one target (N* at a budget far
+beyond the sweep, or the loss there) narrow its interval as much as a uniform grid with several
+times the compute.
 
-Method: a law that is known (Hoffmann 2022, approach 3) with log-normal noise of 0.3% and of 1%. A
-pilot of 12 runs is fitted; `suggest` then spends a further budget on at most 20 runs, chosen from
-that fit and not from the truth. It is compared with three designs that know nothing of the pilot:
-a grid of 5 sizes by 4 ratios D/N in the pilot's range (5 to 80), such a grid over the range that
-the suggestion may use (1.25 to 320), and IsoFLOP profiles, 4 budgets by 5 sizes about the true N*.
-All include the pilot and keep to the same compute and the same cost of the dearest run, 1e20 FLOP;
-a design at that limit repeats itself with new seeds. Targets are 10 and 100 times that run. The
-width of an interval is the spread of many simulated and refitted sweeps, log(high / low) of the
-central 90%; what the linear theory expects stands beside. At equal width, the compute that a
-uniform design needs is read off its curve of width against compute, drawn to 3e21 FLOP.
+Method: a known law (Hoffmann 2022, approach 3) with log-normal noise of 0.3% and of 1%. A pilot of
+12 runs is fitted; `suggest` then spends a further budget on at most 20 runs, chosen by that fit,
+not by the true law. It is compared with three designs that do not depend on the pilot: a grid of 5
+sizes by 4 ratios D/N in the pilot's range (5 to 80), the same over the range that the suggestion
+may use (1.25 to 320), and IsoFLOP profiles, 4 budgets by 5 sizes around the true N*. All include
+the pilot and have the same total compute and the same cost of the most expensive run, 1e20 FLOP; a
+design at that limit is repeated with new seeds. Targets are at 10 and 100 times that cost. The
+width of an interval is that of many simulated and refitted sweeps, log(high / low) of the central
+90%; the expectation of the linear theory is reported as well. The compute that a uniform design
+needs for equal width is interpolated on its curve of width against compute, up to 3e21 FLOP.
 
     python experiments/next_runs.py                     # 2.3 minutes of one core
 
-Result (results/next_runs/, medians over 5 pilots; all ratios of compute leave out the pilot's):
-for N* the suggested runs narrow the interval 2.1 to 2.5 times as much as the grid of equal compute,
-which needs 5.4 to 25 times the compute for the same width; for the loss 1.1 to 2.3 times as much,
-which takes 1.2 to 5.4 times the compute. The less there is to spend, the more is saved. The wide
-grid mostly does worse than the narrow one: a wider range of D/N filled evenly is of no use here.
-IsoFLOP profiles come near, although they were laid about the true N*, which nobody knows: 1.0 to
-1.25 times as wide for N* (1.1 to 3.4 times the compute), 1.0 to 1.5 for the loss (1.0 to 3.6).
+Result (results/next_runs/, medians over 5 pilots; ratios of compute exclude the pilot): for N* the
+suggested runs narrow the interval 2.1 to 2.5 times as much as the grid of equal compute, which
+needs 5.4 to 25 times the compute for the same width; for the loss 1.1 to 2.3 times as much, which
+takes 1.2 to 5.4 times the compute. The smaller the budget, the larger the saving. The wide grid is
+mostly worse than the narrow one: evenly spaced ratios over a wider range of D/N do not help here.
+IsoFLOP profiles come close, but they are centred on the true N*, which is unknown in practice: 1.0
+to 1.25 times as wide for N* (1.1 to 3.4 times the compute), 1.0 to 1.5 for the loss (1.0 to 3.6).
 Noise of 0.3% or 1% changes the ratios little. A poor pilot can mislead: at 1% and 3e19 FLOP the
 worst of the five led to an interval of the loss 2.3 times as wide as the median one. Simulated
-widths are 0.78 to 1.31 of those that the linear theory expects (mean 0.99, and a width of 150
-sweeps is itself good to about 7%). Where each of 40 sweeps goes the whole way by itself, from its
-own pilot's losses to its own suggestion and the fit of both, N* at 1e21 after 1e20 FLOP has a width
-of 0.19 against the grid's 0.42 (noise 0.3%) and 0.64 against 1.56 (1%).
+widths are 0.78 to 1.31 of those expected by the linear theory (mean 0.99; a width from 150 sweeps
+has an error of about 7%). If each of 40 sweeps is simulated end to end, from its own pilot's losses
+to its own suggestion and the fit of both, N* at 1e21 after 1e20 FLOP has a width of 0.19 against
+the grid's 0.42 (noise 0.3%) and 0.64 against 1.56 (1%).
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scaling.cli.terminal import out, print_table, progress
+from scaling.console import out, print_table, progress
 from scaling.errors import UserError
 from scaling.files import write_atomically
-from scaling.laws import Law, RunsTable, fit, from_frame
-from scaling.laws.planning.design import Design, by_ratio, isoflop
-from scaling.laws.planning.fisher import WIDE, Noise, target
-from scaling.laws.planning.simulate import simulate, simulate_study
-from scaling.laws.planning.suggest import suggest
+from scaling.laws import Law, RunsTable, fit_law, from_frame
+from scaling.laws.design.fisher import INTERVAL_HALF_WIDTH, Noise, target_named
+from scaling.laws.design.grid import Design, by_ratio, isoflop
+from scaling.laws.design.simulate import simulate, simulate_study
+from scaling.laws.design.suggest import suggest
 from scaling.laws.published import published_named
 
 RESULTS = Path("results/next_runs")
 PILOT_SIZES = (2e7, 4.3e7, 9.3e7, 2e8)
 PILOT_RATIOS = (5.0, 20.0, 80.0)
 WIDE_RATIOS = (1.25, 320.0)
-MOST = 1e20                 # FLOP of one run
+MAX_RUN_FLOPS = 1e20
 RUNS = 20
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is compared, and how often."""
+    """Settings of the comparison."""
 
     truth: str = "hoffmann2022-3"
     noises: tuple[float, ...] = (0.003, 0.01)
@@ -72,26 +72,26 @@ class Config:
     uniform_budgets: tuple[float, ...] = (3e19, 1e20, 3e20, 1e21, 3e21)
     pilots: int = 5
     sweeps: int = 150
-    whole: int = 40
-    """Sweeps of the check that draws, fits, asks, draws and fits again, each for itself."""
+    end_to_end_sweeps: int = 40
+    """Sweeps of the end-to-end check, each with its own pilot, suggestion and final fit."""
 
 
 def pilot() -> Design:
-    """Twelve small runs."""
+    """The pilot design of twelve small runs."""
     return by_ratio(PILOT_SIZES, PILOT_RATIOS)
 
 
 def joined(first: Design, second: Design) -> Design:
-    """Both."""
+    """The runs of both designs."""
     return Design(np.concatenate([first.n, second.n]), np.concatenate([first.d, second.d]))
 
 
 def uniform(kind: str, flops: float, truth: str) -> Design:
-    """A uniform design of this compute: its largest size or budget is what scales, and where its
-    dearest run has reached `MOST` it is repeated with new seeds."""
+    """A uniform design of this compute: its largest size or budget is scaled until its most
+    expensive run costs `MAX_RUN_FLOPS`, and beyond that it is repeated with new seeds."""
     law = published_named(truth).law
 
-    def of(scale: float) -> Design:
+    def scaled(scale: float) -> Design:
         if kind == "isoflop":
             return isoflop(np.geomspace(1e17, scale, 4).tolist(), law=law)
         low, high = (PILOT_RATIOS[0], PILOT_RATIOS[-1]) if kind == "grid" else WIDE_RATIOS
@@ -99,54 +99,56 @@ def uniform(kind: str, flops: float, truth: str) -> Design:
         return by_ratio(np.geomspace(PILOT_SIZES[0], top, 5).tolist(),
                         np.geomspace(low, high, 4).tolist())
 
-    largest = of(MOST)
+    largest = scaled(MAX_RUN_FLOPS)
     if largest.flops <= flops:
-        return largest.times(max(1, round(flops / largest.flops)))
-    low, high = np.log(1e17), np.log(MOST)
+        return largest.with_seeds(max(1, round(flops / largest.flops)))
+    low, high = np.log(1e17), np.log(MAX_RUN_FLOPS)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if of(np.exp(middle)).flops < flops else (low, middle)
-    return of(np.exp(low))
+        low, high = (middle, high) if scaled(np.exp(middle)).flops < flops else (low, middle)
+    return scaled(np.exp(low))
 
 
 @cache
 def fitted_pilot(truth: str, noise: float, draw: int) -> tuple[Law, RunsTable]:
-    """A law fitted to one pilot, and the pilot."""
+    """The law fitted to one simulated pilot, and the pilot's table."""
     law = published_named(truth).law
     assert law is not None
     table = from_frame(simulate(law, pilot(), Noise(noise), draw=draw), "pilot")
-    return fit(table, law.form, resamples=0), table
+    return fit_law(table, law.form, resamples=0), table
 
 
 def suggested(config: Config, noise: float, name: str, at: float, budget: float, draw: int
               ) -> Design | None:
-    """What `suggest` proposes after one pilot, fitted; None where that has no answer."""
+    """The runs that `suggest` proposes after one fitted pilot; None if it has no solution."""
     fitted, table = fitted_pilot(config.truth, noise, draw)
     try:
-        found = suggest(fitted, table, target(fitted.form, name, at), budget, at=at, most=MOST,
-                        ratios=WIDE_RATIOS, runs=RUNS, noise=Noise(noise))
+        runs = suggest(fitted, table, target_named(fitted.form, name, at), budget, at=at,
+                       max_flops_per_run=MAX_RUN_FLOPS, ratios=WIDE_RATIOS, runs=RUNS,
+                       noise=Noise(noise)).runs
     except UserError:
         return None
-    return Design(np.array([run.n for run in found.runs]), np.array([run.d for run in found.runs]))
+    return Design(np.array([run.n for run in runs]), np.array([run.d for run in runs]))
 
 
 def widths(config: Config, watch: Callable[[int], None] = lambda done: None) -> pd.DataFrame:
-    """The width of every target's interval under every design: one row each."""
+    """The width of every target's interval under every design, one row each."""
     law = published_named(config.truth).law
     assert law is not None
-    aims = {pair: target(law.form, *pair) for pair in config.targets}
+    targets = {pair: target_named(law.form, *pair) for pair in config.targets}
     rows = []
 
     def add(kind: str, noise: float, design: Design, draw: int,
             pairs: tuple[tuple[str, float], ...]) -> None:
         study = simulate_study(law, joined(pilot(), design), Noise(noise), config.sweeps,
-                               [aims[pair] for pair in pairs], draw=draw)
-        for (name, at), found in zip(pairs, study.found, strict=True):
-            low, high = found.interval
+                               [targets[pair] for pair in pairs], draw=draw)
+        for (name, at), result in zip(pairs, study.targets, strict=True):
+            low, high = result.interval
             rows.append({"noise": noise, "target": name, "at": at, "design": kind, "pilot": draw,
                          "runs": len(design.n), "flops": design.flops,
-                         "width": np.log(high / low), "expected": 2 * WIDE * found.expected_sd,
-                         "lost": found.lost})
+                         "width": np.log(high / low),
+                         "expected": 2 * INTERVAL_HALF_WIDTH * result.expected_sd,
+                         "lost": result.lost})
         watch(len(rows))
 
     for noise in config.noises:
@@ -163,9 +165,9 @@ def widths(config: Config, watch: Callable[[int], None] = lambda done: None) -> 
 
 
 def savings(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each suggestion, by noise, target and budget: the median width over pilots and the worst;
-    and for each uniform design how much wider it is at equal compute, and how many times the
-    compute it takes for the median width. Compute is that of the runs beyond the pilot."""
+    """Median and largest width over pilots of the suggestions, by noise, target and budget; and for
+    each uniform design its width at equal compute, and its compute at the median width, as ratios.
+    Compute excludes the pilot."""
     keys = ["noise", "target", "at"]
     table = []
     chosen = rows[rows["design"] == "suggested"].copy()
@@ -187,49 +189,47 @@ def savings(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _needed(x: np.ndarray, y: np.ndarray, width: float) -> float:
-    """log compute at which a curve of log width y, at log compute x, comes down to a width. Beyond
-    its end a design at the limit repeats itself, and the width falls as C^-1/2."""
+    """log compute at which a curve of log width y, at log compute x, reaches a width. Beyond its
+    end a design at the limit is repeated, and the width decreases as C^-1/2."""
     y = np.minimum.accumulate(y)
     if width < y[-1]:
         return float(x[-1] + 2 * (y[-1] - width))
     return float(np.interp(-width, -y, x))
 
 
-def whole_way(config: Config, noise: float, budget: float, watch: Callable[[int], None]
-              ) -> tuple[float, float]:
-    """Width for N* at the first target's budget where every sweep has a pilot and a suggestion of
-    its own, and keeps the losses that the suggestion was made from; and the median width over the
-    same sweeps of the grid instead."""
+def end_to_end(config: Config, noise: float, budget: float, watch: Callable[[int], None]
+               ) -> tuple[float, float]:
+    """Width for the first target, with a pilot and a suggestion for every sweep, and the pilot's
+    losses kept in the final fit; and the width for the grid with the same pilots."""
     law = published_named(config.truth).law
     assert law is not None
     name, at = config.targets[0]
-    aim = target(law.form, name, at)
+    target = target_named(law.form, name, at)
     estimates: dict[str, list[float]] = {"suggested": [], "grid": []}
-    for draw in range(config.whole):
+    for draw in range(config.end_to_end_sweeps):
         seed = 10_000 + draw
         first = simulate(law, pilot(), Noise(noise), draw=seed)
-        for kind, ends in estimates.items():
+        for kind, values in estimates.items():
             design = (uniform("grid", budget, config.truth) if kind == "grid"
                       else suggested(config, noise, name, at, budget, seed))
             if design is None:
                 continue
-            more = simulate(law, design, Noise(noise), draw=seed + config.whole)
+            more = simulate(law, design, Noise(noise), draw=seed + config.end_to_end_sweeps)
             frame = pd.concat([first, more.assign(run_id="next-" + more["run_id"])])
-            fitted = fit(from_frame(frame, "sweep"), law.form, resamples=0)
-            ends.append(float(aim.of(fitted.point)[0]))
+            fitted = fit_law(from_frame(frame, "sweep"), law.form, resamples=0)
+            values.append(float(target.evaluate(fitted.point)[0]))
         watch(draw + 1)
-    spans = []
-    for ends in estimates.values():
-        low, high = np.nanquantile(ends, [0.05, 0.95])
-        spans.append(float(np.log(high / low)))
-    return spans[0], spans[1]
+    interval_widths = []
+    for values in estimates.values():
+        low, high = np.nanquantile(values, [0.05, 0.95])
+        interval_widths.append(float(np.log(high / low)))
+    return interval_widths[0], interval_widths[1]
 
 
 def main() -> None:
     """Compare, print and write the tables."""
     config = Config()
-    targets = len(config.targets)
-    total = len(config.noises) * targets * (
+    total = len(config.noises) * len(config.targets) * (
         3 * len(config.uniform_budgets) + config.pilots * len(config.budgets))
     with progress("designs", total) as bar:
         rows = widths(config, bar.update)
@@ -240,10 +240,10 @@ def main() -> None:
                 [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in line]
                  for line in summary.itertuples(index=False)])
     for noise in config.noises:
-        with progress("whole way", config.whole) as bar:
-            ours, grid = whole_way(config, noise, config.budgets[1], bar.update)
-        out.print(f"noise {noise:g}, each sweep for itself: width {ours:.3g} suggested, {grid:.3g} "
-                  "grid", markup=False)
+        with progress("end to end", config.end_to_end_sweeps) as bar:
+            ours, grid = end_to_end(config, noise, config.budgets[1], bar.update)
+        out.print(f"noise {noise:g}, end to end: width {ours:.3g} suggested, {grid:.3g} grid",
+                  markup=False)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Does every pretraining objective teach its model more than how often each target occurs?
+"""Every pretraining objective against the unigram entropy of its targets.
 
-Hypothesis: seven published families, each in small and by its own objective, get clearly below the
-entropy of their targets' frequencies on two million bytes of real text.
+Hypothesis: small models of seven published families, each trained with its own objective, reach a
+loss clearly below the unigram entropy of their targets on two million bytes of real text.
 
-Method: configs/runs/{bert,roberta,albert,electra,t5,bart,gpt2}_tiny.yaml, each trained as `scaling
-train` would, on one store; the held-out loss of each beside the entropy of the held-out targets
-(ELECTRA's are those of its generator), and the same along the training.
+Method: configs/runs/{bert,roberta,albert,electra,t5,bart,gpt2}_tiny.yaml, each trained as by
+`scaling train`, on one store; the held-out loss of each is compared with the entropy of the
+held-out targets' frequencies (for ELECTRA, the targets of its generator), and the training loss
+likewise.
 
     scaling data prepare wheel:chitchat-dataset --special cls,sep,mask,pad --sentinels 48 \\
         --out stores/chitchat-marked
@@ -20,16 +21,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling.cli.terminal import out, progress
 from scaling.config import RunConfig, load
+from scaling.console import out, progress
 from scaling.data.store import TokenStore
 from scaling.figures.style import INK, MUTED, Drawing, canvas, in_style, size_colours, write
 from scaling.files import write_atomically
-from scaling.sweeps.local import launch
-from scaling.sweeps.plan import GRID, PlannedRun
-from scaling.training.record import describe_run
+from scaling.launch.local import launch
+from scaling.runs.folder import RunFolder
+from scaling.runs.planned import GRID, PlannedRun
+from scaling.runs.record import describe_run
 from scaling.training.resolve import resolve
-from scaling.training.run_folder import RunFolder
 from scaling.training.signals import stop_requests
 
 FAMILIES = ("bert", "roberta", "albert", "electra", "t5", "bart", "gpt2")
@@ -54,7 +55,7 @@ def planned_runs() -> list[PlannedRun]:
 
 @in_style
 def curves(planned: list[PlannedRun]) -> Drawing:
-    """Training loss over the entropy of the targets, against tokens."""
+    """Training loss, divided by the entropy of the targets, against tokens."""
     figure, (axes,) = canvas(6.4, 3.8)
     colours = size_colours(list(range(len(planned))))
     rows, ends = [], []
@@ -67,25 +68,25 @@ def curves(planned: list[PlannedRun]) -> Drawing:
         ends.append((record["loss"] / record["target_entropy"], number, each.facts["family"]))
         rows += [{"family": each.facts["family"], "tokens": round(1e6 * t), "loss_share": share}
                  for t, share in zip(tokens, shares, strict=True)]
-    # Names stand at the height of the held-out loss, moved apart where they would meet.
+    # Labels are at the height of the held-out loss, moved apart where they would overlap.
     low = 0.0
     for share, number, family in sorted(ends):
         low = max(share, low + 0.045)
         axes.annotate(f"{family} {share:.2f}", (1.01, low), color=colours[number], va="center",
                       xycoords=("axes fraction", "data"), fontsize=8, annotation_clip=False)
     axes.axhline(1, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
-    axes.annotate("the targets' frequencies alone", (0.99, 1.015), ha="right", color=INK,
+    axes.annotate("unigram entropy of the targets", (0.99, 1.015), ha="right", color=INK,
                   xycoords=("axes fraction", "data"), fontsize=8)
     axes.set_ylim(0.35, 1.25)
     axes.set_xlim(left=0)
     axes.set_xlabel("million tokens of text")
     axes.set_ylabel("loss / entropy of the targets")
-    axes.set_title("Seven families in small, each by its own objective")
+    axes.set_title("Small models of seven families, each with its own objective")
     return Drawing(figure, pd.DataFrame(rows))
 
 
 def main() -> None:
-    """Train what is not trained yet, and write what came out."""
+    """Train the runs that are not finished, and write their results."""
     planned = planned_runs()
     with stop_requests() as requested, progress("tiny models", len(planned)) as bar:
         stopped_by = launch(
@@ -93,14 +94,14 @@ def main() -> None:
             lambda now: bar.update(sum(s.step / p.run.steps
                                        for s, p in zip(now, planned, strict=True))))
     if stopped_by:
-        raise SystemExit("stopped, all saved; the same command goes on from there")
+        raise SystemExit("stopped, all progress saved; run the same command to continue")
     table = pd.DataFrame([p.folder.record() for p in planned])[list(COLUMNS)]
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_atomically(RESULTS / "runs.csv", table.to_csv(index=False))
     write(curves(planned), RESULTS / "curves")
     for row in table.to_dict("records"):
-        out.print(f"{row['family']:8} loss {row['loss']:.3f} ± {row['loss_se']:.3f}, the targets' "
-                  f"frequencies alone {row['target_entropy']:.3f}", markup=False)
+        out.print(f"{row['family']:8} loss {row['loss']:.3f} ± {row['loss_se']:.3f}, unigram "
+                  f"entropy of the targets {row['target_entropy']:.3f}", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What do runs of one model on six token counts cost when they share a trunk, and is it the same?
+"""Cost and losses of runs on six token counts that share a trunk, against separate runs.
 
-Hypothesis: a branch that cools down from the trunk of a longer run ends at the loss of the run
-trained by itself, well within the noise of the seed, since until the cool-down both are one
-computation; and six token counts a factor of 1.5 apart cost half of what they cost apart.
+Hypothesis: a branch that cools down from the trunk of a longer run reaches the loss of the same run
+trained separately, well within the noise between seeds, because both are the same computation until
+the cool-down; and six token counts a factor of 1.5 apart cost half as much together as separately.
 
 Method: a model of configs/sweeps/quickstart.yaml on real text, with six token counts and three
-seeds, trained once together, as `scaling sweep run` does, and once apart, a launch for each token
-count, in another folder of runs. What the runs of the first folder paid themselves (`flops_own` of
-their records) is held against what those of the second did; each loss against its twin, and the
-differences against the standard deviation over seeds.
+seeds, trained once together, as by `scaling sweep run`, and once separately, with one launch per
+token count, in another folder of runs. The FLOPs that the runs of each folder spent themselves
+(`flops_own` of their records) are compared, and each loss with that of its separate counterpart;
+the differences are compared with the standard deviation over seeds.
 
     python experiments/trunks.py                # about five minutes on two cores
 
@@ -21,11 +21,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling.cli.terminal import out, progress
 from scaling.config import SweepConfig, load
+from scaling.console import out, progress
 from scaling.files import write_atomically
-from scaling.sweeps.local import launch
-from scaling.sweeps.plan import PlannedRun, make_plan
+from scaling.launch.local import launch
+from scaling.runs.planned import PlannedRun
+from scaling.sweeps.plan import make_plan
 from scaling.training.signals import stop_requests
 
 SWEEP = Path("configs/sweeps/quickstart.yaml")
@@ -37,31 +38,31 @@ TOGETHER, APART = Path("runs/together"), Path("runs/apart")
 
 
 def planned_runs(folder: Path) -> list[PlannedRun]:
-    """All runs, dearest first."""
+    """All runs, the most expensive first."""
     size = load(SweepConfig, SWEEP).sizes[SIZE].model_dump(exclude_none=True)
-    changes = [f"sizes={[size]}", f"grids=[{{kind: product, tokens: {list(TOKENS)}}}]",
-               f"seeds={list(SEEDS)}", "heldout=[]"]
-    return make_plan(load(SweepConfig, SWEEP, changes), str(SWEEP), folder).stage("grid")
+    overrides = [f"sizes={[size]}", f"grids=[{{kind: product, tokens: {list(TOKENS)}}}]",
+                 f"seeds={list(SEEDS)}", "heldout=[]"]
+    return make_plan(load(SweepConfig, SWEEP, overrides), str(SWEEP), folder).stage("grid")
 
 
 def train(launches: list[list[PlannedRun]], name: str) -> None:
-    """Train what is not trained yet, one launch after the other."""
+    """Train the runs that are not finished, one launch after the other."""
     with stop_requests() as requested, progress(name, len(launches)) as bar:
         for done, runs in enumerate(launches):
             if launch(runs, None, runs[0].folder.path.parent / "logs", name, requested,
                       lambda _: None):
-                raise SystemExit("stopped, all saved; the same command goes on from there")
+                raise SystemExit("stopped, all progress saved; run the same command to continue")
             bar.update(done + 1)
 
 
 def records(runs: list[PlannedRun]) -> pd.DataFrame:
-    """What came out, by seed and tokens."""
+    """Losses and FLOPs from the runs' records, by seed and tokens."""
     columns = ["seed", "tokens", "loss", "loss_se", "flops_own", "flops_shared", "trunk"]
     return pd.DataFrame([p.folder.record() for p in runs])[columns].set_index(["seed", "tokens"])
 
 
 def main() -> None:
-    """Train both ways, and print how they compare."""
+    """Train together and separately, and print the comparison."""
     together, apart = planned_runs(TOGETHER), planned_runs(APART)
     train([together], "together")
     counts = sorted({p.run.trained_tokens for p in apart})
@@ -75,8 +76,8 @@ def main() -> None:
     share = both["flops_own_together"].sum() / both["flops_own_apart"].sum()
     difference = (both["loss_together"] - both["loss_apart"]).abs().max()
     noise = both["loss_apart"].groupby("tokens").std().mean()
-    out.print(f"{len(both)} runs; together they paid {share:.1%} of the FLOPs of runs apart; the "
-              f"largest difference between twins is {difference:.2g} nats/token, and the standard "
+    out.print(f"{len(both)} runs; together they spent {share:.1%} of the FLOPs of separate runs; "
+              f"the largest difference of losses is {difference:.2g} nats/token, and the standard "
               f"deviation over seeds {noise:.4f}", markup=False)
 
 

@@ -1,14 +1,20 @@
-"""The one exception that means "you asked for something that cannot be done".
+"""Exceptions for requests that cannot be carried out.
 
-It stands at the root of the package, below every room, and imports nothing.
+This module is at the bottom of the package and imports nothing.
 """
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: the command line prints it and exits with status 2.
+    """A mistake in the user's input: the command line prints it and exits with status 2.
 
-    The message names the thing, says what was expected, and says how to mend it. It is shown
-    as it is, with no traceback, so it has to make sense to somebody who never read the code.
+    The message names the thing, states what was expected and how to fix it. It is shown without a
+    traceback, so a user who has never read the code must understand it.
+    """
+
+
+class DataError(UserError):
+    """The request is valid, but the given data cannot answer it: too few runs, or budgets without
+    an optimum. The command line prints it and exits with status 1.
     """

@@ -7,6 +7,8 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 # One compile cache for all tests and the processes they start: each shape is compiled once.
 os.environ.setdefault("SCALING_CACHE", str(ROOT / "build" / "test-cache"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["SCALING_TRACEBACK"] = "1"  # an error that nobody expects fails a test
 # Compiling is most of what these tests do, and what they check holds of slow code as of fast.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
@@ -25,6 +28,56 @@ def _compile_once():
     from scaling.parallel.process import cache_compilations
 
     cache_compilations()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_device():
+    """A command that trains in this process would otherwise make each core a device for all tests
+    after it (scaling/parallel/cpu_devices.py), if none before it has computed."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 1)
+
+
+@pytest.fixture
+def ends():
+    """A test that would wait for ever, such as for a pipe that nobody writes to, fails instead:
+    after minutes, which nothing takes that does not wait, on any machine."""
+    from tests.fuzz.limits import at_most
+
+    with at_most(120):
+        yield
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., Done]:
+    """The `scaling` command in this process: `command("fit", "runs.csv", cwd=folder)`.
+
+    Whatever it raises other than its exit status is a traceback to the user, and fails the test.
+    """
+    from scaling.cli.main import main
+
+    def run(*words: object, cwd: Path | None = None) -> Done:
+        monkeypatch.setattr(sys, "argv", ["scaling", *map(str, words)])
+        monkeypatch.setattr(sys, "warnoptions", ["error"])  # a warning fails the test
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return Done(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
 
 
 def write_corpus(path: Path, documents: int = 400) -> None:

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and memory, by part and by convention, and the peaks of hardware."""
+"""Parameters, FLOPs and memory of models, by part and by convention, and hardware peaks."""
 
 from scaling.accounting.conventions import flops_by_convention
 from scaling.accounting.flops import (
@@ -8,11 +8,11 @@ from scaling.accounting.flops import (
     training_flops_per_token,
 )
 from scaling.accounting.memory import training_memory
-from scaling.accounting.params import Parameters, count_parameters
+from scaling.accounting.params import ParameterCounts, count_parameters
 from scaling.accounting.runs import run_flops_per_sequence, run_flops_per_token
 
 __all__ = [
-    "Parameters",
+    "ParameterCounts",
     "count_parameters",
     "flops_6nd",
     "flops_by_convention",

@@ -1,18 +1,18 @@
-"""How much arithmetic a token of training takes.
+"""Training FLOPs per token, counted from the matrix products that the program computes.
 
-A multiplication and an addition are two FLOPs. The backward pass takes twice the forward pass
-(Kaplan et al. 2020, section 2.1), so training takes three times the forward pass.
+A multiply-add is two FLOPs. The backward pass takes twice the forward pass (Kaplan et al. 2020,
+section 2.1), so training takes three times the forward pass.
 
-Counted are the matrix products that the program computes, on full sequences:
+Counted on full sequences are:
 
-- attention over the whole of its keys, whether a mask or a band hides some of them or not;
-- every slot of every expert, since empty ones are computed too;
+- attention over all keys, also those that a mask or local attention excludes;
+- every slot of every expert, since empty slots are computed too;
 - shared layers at every application;
 - heads over the vocabulary and over tokens at every position (span boundaries as if every position
-  were masked, which is their upper bound), heads on a pooled or a last token once a sequence.
+  were masked, which is an upper bound), heads on a pooled or last token once per sequence.
 
-Not counted are element-wise work, and what is computed once a batch, however many sequences it has:
-the map of distances of Transformer-XL's positions, and T5's biases.
+Not counted are element-wise operations, and what is computed once per batch whatever its size: the
+projection of distances of Transformer-XL positions, and T5's attention biases.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from collections import Counter
 from fractions import Fraction
 
 from scaling.accounting.shapes import (
-    WITH_VOCABULARY,
-    Side,
+    VOCABULARY_HEADS,
+    StackShape,
     attention_width,
-    feed_forward_matrices,
+    feed_forward_weights,
     head_matrices,
-    key_matrices,
-    query_matrices,
-    sides,
+    key_value_weights,
+    query_output_weights,
+    stacks,
 )
 from scaling.config import ModelConfig
 from scaling.config.parts import Head
@@ -41,17 +41,18 @@ def forward_flops_per_sequence(
 ) -> dict[str, int]:
     """FLOPs of the forward pass for one full sequence, by part.
 
-    In an encoder-decoder a sequence is `source_context` tokens of the encoder and `context` of the
-    decoder, each stack counted on its own; keys and values of cross-attention are computed of the
+    In an encoder-decoder a sequence is `source_context` tokens of the encoder and `context` tokens
+    of the decoder, counted by stack; keys and values of cross-attention are computed from the
     encoder's tokens.
 
     Args:
-        model: a model whose vocabulary is known.
-        predictions: positions at which heads over the vocabulary are computed; by default all.
+        model: a model with a known vocabulary size.
+        predictions: number of positions at which heads over the vocabulary are computed; by default
+            all.
     """
     flops: Counter[str] = Counter()
-    for side in sides(model):
-        flops.update(_stack(model, side))
+    for stack in stacks(model):
+        flops.update(_stack(model, stack))
     for head in model.outputs:
         flops[f"{head.kind}_head"] += _head(model, head, predictions or model.context)
     if model.has_pooler:
@@ -60,53 +61,53 @@ def forward_flops_per_sequence(
 
 
 def forward_flops_per_token(model: ModelConfig) -> dict[str, float]:
-    """FLOPs of the forward pass for one token of a full sequence, by part; in an encoder-decoder
-    for one token of the decoder's sequence, with its share of the encoder's work."""
+    """FLOPs of the forward pass per token of a full sequence, by part; in an encoder-decoder per
+    token of the decoder's sequence, including the encoder."""
     counted = forward_flops_per_sequence(model)
     return {part: count / model.context for part, count in counted.items()}
 
 
 def training_flops_per_token(model: ModelConfig) -> int:
-    """FLOPs for one token of training, of the decoder's sequence in an encoder-decoder:
+    """Training FLOPs per token, in an encoder-decoder per token of the decoder's sequence. The
     `flops_counted` of a run is this times its tokens."""
     total = FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(model).values())
     return round(Fraction(total, model.context))
 
 
 def flops_6nd(params: int, tokens: int) -> int:
-    """The usual estimate C = 6 N D (Kaplan et al. 2020, section 2.1).
+    """The estimate C = 6 N D of training FLOPs (Kaplan et al. 2020, section 2.1).
 
     Args:
-        params: N; the runs table takes all parameters (Hoffmann et al. 2022).
+        params: N; the runs table uses all parameters (Hoffmann et al. 2022).
         tokens: D.
     """
     return 2 * FORWARD_AND_BACKWARD * params * tokens
 
 
-def _stack(model: ModelConfig, side: Side) -> dict[str, int]:
-    D, P, A, n = model.d_model, model.embedding_width, attention_width(model), side.tokens
-    whose = f"{side.name}_" if model.mode == "encoder-decoder" else ""
-    # Scores and the sum of values; with Transformer-XL's positions the scores of distances, too.
+def _stack(model: ModelConfig, stack: StackShape) -> dict[str, int]:
+    D, P, A, n = model.d_model, model.embedding_width, attention_width(model), stack.tokens
+    prefix = f"{stack.name}_" if model.mode == "encoder-decoder" else ""
+    # Scores and the sum of values; Transformer-XL positions add scores of distances.
     products = 3 if model.positions == "transformer_xl" else 2
-    cross = n * query_matrices(model) + side.source_tokens * key_matrices(model)
-    looks = side.layers if side.source_tokens else 0
+    cross = n * query_output_weights(model) + stack.source_tokens * key_value_weights(model)
+    cross_layers = stack.layers if stack.source_tokens else 0
     experts = model.experts
-    slots = experts.count * experts.room(n) if experts else 0
+    slots = experts.count * experts.slots(n) if experts else 0
     return {
-        "embedding_map": 2 * n * P * D if P != D else 0,
-        f"{whose}attention_projections":
-            side.layers * 2 * n * (query_matrices(model) + key_matrices(model)),
-        f"{whose}attention_products": side.layers * products * 2 * n * n * A,
-        "cross_attention_projections": looks * 2 * cross,
-        "cross_attention_products": looks * 2 * 2 * n * side.source_tokens * A,
-        "feed_forward": side.dense_layers * 2 * n * feed_forward_matrices(model),
-        "router": side.expert_layers * 2 * n * D * (experts.count if experts else 0),
-        "experts": side.expert_layers * 2 * slots * feed_forward_matrices(model),
+        "embedding_projection": 2 * n * P * D if P != D else 0,
+        f"{prefix}attention_projections":
+            stack.layers * 2 * n * (query_output_weights(model) + key_value_weights(model)),
+        f"{prefix}attention_products": stack.layers * products * 2 * n * n * A,
+        "cross_attention_projections": cross_layers * 2 * cross,
+        "cross_attention_products": cross_layers * 2 * 2 * n * stack.source_tokens * A,
+        "feed_forward": stack.dense_layers * 2 * n * feed_forward_weights(model),
+        "router": stack.expert_layers * 2 * n * D * (experts.count if experts else 0),
+        "experts": stack.expert_layers * 2 * slots * feed_forward_weights(model),
     }
 
 
 def _head(model: ModelConfig, head: Head, predictions: int) -> int:
-    numbers = sum(inside * outside for inside, outside in head_matrices(model, head))
-    if head.kind in WITH_VOCABULARY:
-        return 2 * predictions * (numbers + model.embedding_width * model.vocabulary)
-    return 2 * (model.context if model.pooling(head) is None else 1) * numbers
+    weights = sum(n_in * n_out for n_in, n_out in head_matrices(model, head))
+    if head.kind in VOCABULARY_HEADS:
+        return 2 * predictions * (weights + model.embedding_width * model.vocabulary)
+    return 2 * (model.context if model.pooling(head) is None else 1) * weights

@@ -1,10 +1,10 @@
-"""How much memory training takes on one device that holds all of a model.
+"""Memory of a training step on one device that holds the whole model.
 
-What the state takes is exact. What the activations take is an estimate, derived from what the
-backward pass reads of the forward pass and checked against XLA's own account of compiled programs:
-it is within a factor of 1.5 (tests/accounting/test_memory.py) of a program whose layers are
-unrolled, or scanned and rematerialised. Layers that are scanned and not rematerialised keep up to
-twice as much, because XLA then cannot choose what to compute again. XLA's CPU backend undoes the
+The memory of the state is exact. The memory of the activations is an estimate, derived from what
+the backward pass reads of the forward pass and checked against XLA's memory analysis of compiled
+programs: it is within a factor of 1.5 (tests/accounting/test_memory.py) for layers that are
+unrolled, or scanned and rematerialised. Layers that are scanned without rematerialisation keep up
+to twice as much, because XLA cannot choose what to recompute. XLA's CPU backend undoes the
 rematerialisation of unrolled layers.
 """
 
@@ -14,34 +14,35 @@ from typing import Literal, NamedTuple
 
 from scaling.accounting.params import count_parameters
 from scaling.accounting.shapes import (
-    WITH_VOCABULARY,
-    Side,
+    VOCABULARY_HEADS,
+    StackShape,
     attention_width,
     kv_width,
-    sides,
+    stacks,
 )
-from scaling.config import ModelConfig
+from scaling.config import AdamW, ModelConfig
 
-WORD = 4
-"""Bytes of a number of the state, whatever the precision: parameters stay in float32."""
+FLOAT32_BYTES = 4
+"""Bytes of a value of the state, which is float32 whatever the precision."""
 
 _NARROW = {"float32": 0, "bfloat16": 2}
-"""Bytes of the second copy of an operand that is read in a narrower type."""
+"""Bytes per value of the second copy of an operand that is cast to a narrower type."""
 
 _HIDDEN_COPIES = {"relu": 2, "squared_relu": 2, "gelu": 3, "gelu_exact": 3, "swiglu": 5, "geglu": 5}
-"""Arrays as wide as the feed-forward layer is inside that its backward pass reads: what goes into
-the activation and what comes out, its slope where that is no comparison, and with a gate the other
+"""Number of arrays of the hidden feed-forward width that the backward pass reads: the input and
+output of the activation, its derivative unless that is a comparison, and with a gate the other
 factor and the product."""
 
 
 class _Block(NamedTuple):
-    """Numbers that a block's backward pass reads of one sequence."""
+    """Numbers of values that the backward pass of a block reads for one sequence."""
 
     kept: int
+    """All values."""
     narrow: int
-    """Those of them that are kept in the narrower type as well."""
+    """Values that are also stored in the narrower type."""
     products: int
-    """What comes out of products with weights, less the last, which nothing reads."""
+    """Outputs of products with weights, except the last, which is not read."""
 
 
 def training_memory(
@@ -51,82 +52,92 @@ def training_memory(
     precision: Literal["float32", "bfloat16"] = "float32",
     remat: Literal["none", "full", "dots"] = "none",
     microbatch: int | None = None,
+    moments: int = AdamW.moments,
+    attention: str = "plain",
+    cross_entropy: str = "plain",
 ) -> dict[str, int]:
     """Bytes of a training step with AdamW, by part: `parameters`, `gradients`, `moments` (two), all
     in float32, and `activations`.
 
     Args:
-        model: a model whose vocabulary is known; dropout is not counted.
-        sequences: full sequences in a batch.
-        precision: type in which products read their operands.
-        remat: what is computed again in the backward pass (ExecutionConfig.remat).
-        microbatch: sequences that are worked on at once, whose gradients are added to those of the
-            ones before: two sets of gradients are then held. By default all.
+        model: a model with a known vocabulary size; dropout is not counted.
+        sequences: number of full sequences in a batch.
+        precision: type of the operands of matrix products.
+        remat: activations that are recomputed in the backward pass (ExecutionConfig.remat).
+        microbatch: number of sequences in a microbatch; by default all. With several microbatches
+            two sets of gradients are held, since gradients are accumulated.
+        moments: arrays of optimizer state per parameter; by default those of AdamW.
+        attention: attention kernel; only the plain one stores the weights of all pairs of
+            positions.
+        cross_entropy: kernel of the loss; only the plain one stores all logits.
     """
-    state = WORD * count_parameters(model).total
+    state = FLOAT32_BYTES * count_parameters(model).total
     at_once = min(microbatch or sequences, sequences)
     return {
         "parameters": state,
         "gradients": state * (2 if at_once < sequences else 1),
-        "moments": 2 * state,
-        "activations": at_once * _activations(model, precision, remat),
+        "moments": moments * state,
+        "activations": at_once * _activations(model, precision, remat, attention, cross_entropy),
     }
 
 
-def _activations(model: ModelConfig, precision: str, remat: str) -> int:
-    """Bytes for one sequence, when the last block's backward pass begins."""
-    kept, again = _above(model), 0
-    for side in sides(model):
-        blocks = [_block(model, side, routed=False)] * side.dense_layers
-        blocks += [_block(model, side, routed=True)] * side.expert_layers
-        whole = [WORD * block.kept + _NARROW[precision] * block.narrow for block in blocks]
+def _activations(
+    model: ModelConfig, precision: str, remat: str, attention: str, cross_entropy: str
+) -> int:
+    """Bytes of activations for one sequence when the backward pass of the last block begins."""
+    kept, recomputed = _output_bytes(model, cross_entropy), 0
+    for stack in stacks(model):
+        blocks = [_block(model, stack, attention, routed=False)] * stack.dense_layers
+        blocks += [_block(model, stack, attention, routed=True)] * stack.expert_layers
+        block_bytes = [FLOAT32_BYTES * block.kept + _NARROW[precision] * block.narrow
+                       for block in blocks]
         if remat == "none":
-            kept += sum(whole)
+            kept += sum(block_bytes)
         else:
-            # Each block keeps what came into it; the one that is worked on has all else again.
+            # Each block keeps its input; one block at a time recomputes everything else.
             saved = sum(block.products for block in blocks) if remat == "dots" else 0
-            kept += WORD * (side.layers * side.tokens * model.d_model + saved)
-            again = max(again, *whole)
-    return kept + again
+            kept += FLOAT32_BYTES * (stack.layers * stack.tokens * model.d_model + saved)
+            recomputed = max(recomputed, *block_bytes)
+    return kept + recomputed
 
 
-def _above(model: ModelConfig) -> int:
-    """Bytes of logits and of the gradients that go back into the last block."""
-    T, D, last = model.context, model.d_model, sides(model)[-1]
-    numbers = 2 * T * D + _rows(model, last, routed=last.expert_layers > 0) * model.ff_width
+def _output_bytes(model: ModelConfig, cross_entropy: str) -> int:
+    """Bytes of the logits and of the gradients that enter the last block."""
+    T, D, decoder = model.context, model.d_model, stacks(model)[-1]
+    values = 2 * T * D + _rows(model, decoder, routed=decoder.expert_layers > 0) * model.ff_width
     for head in model.outputs:
-        if head.kind in WITH_VOCABULARY:  # logits and their gradient
-            numbers += 2 * T * model.vocabulary
-    return WORD * numbers
+        if head.kind in VOCABULARY_HEADS:  # logits and their gradient
+            values += 2 * (T if cross_entropy == "plain" else 1) * model.vocabulary
+    return FLOAT32_BYTES * values
 
 
-def _rows(model: ModelConfig, side: Side, *, routed: bool) -> int:
-    """Rows that a feed-forward layer reads: tokens, or slots of experts."""
+def _rows(model: ModelConfig, stack: StackShape, *, routed: bool) -> int:
+    """Number of rows that a feed-forward layer processes: tokens, or slots of experts."""
     if not routed or model.experts is None:
-        return side.tokens
-    return model.experts.count * model.experts.room(side.tokens)
+        return stack.tokens
+    return model.experts.count * model.experts.slots(stack.tokens)
 
 
-def _block(model: ModelConfig, side: Side, *, routed: bool) -> _Block:
+def _block(model: ModelConfig, stack: StackShape, attention: str, *, routed: bool) -> _Block:
     D, A, F = model.d_model, attention_width(model), model.ff_width
-    n, m = side.tokens, side.source_tokens
-    # Each branch reads the stream and, where that is normed, its normed form before and after the
-    # gains; a layer norm the centred one, too.
+    n, m = stack.tokens, stack.source_tokens
+    # Each branch reads the residual stream and, with a norm, the normalised values before and after
+    # the gains; a layer norm also reads the centred values.
     forms = 1 if model.norm_place == "none" else 3 if model.norm == "rms" else 4
     branches = 2 + (m > 0) - (model.parallel == "one_norm")
-    # Queries, and what they gathered before and after it is divided by its sum; keys and values,
-    # which stand there once for each head of queries; and the weights.
+    # Queries, and attention outputs before and after division by the sum; keys and values, repeated
+    # for each query head; and the attention weights.
     attentions = [n, m] if m else [n]
     arrays = sum(3 * n * A + 2 * keys * A for keys in attentions)
-    weights = model.n_heads * n * sum(attentions)
+    weights = model.n_heads * n * sum(attentions) if attention == "plain" else 0
     if model.positions == "transformer_xl":
-        arrays += 2 * n * A  # queries with either of their biases
-    hidden = _rows(model, side, routed=routed) * F
+        arrays += 2 * n * A  # queries with each of the two biases
+    hidden = _rows(model, stack, routed=routed) * F
     kept = branches * forms * n * D + arrays + weights + _HIDDEN_COPIES[model.activation] * hidden
     products = sum(n * (A + D) + 2 * keys * kv_width(model) for keys in attentions)
     if routed and model.experts is not None:
-        # Into the slots, out of them, and back to the tokens.
-        kept += 2 * _rows(model, side, routed=True) * D + model.experts.top_k * n * D
+        # Inputs of the slots, outputs of the slots, and outputs gathered by token.
+        kept += 2 * _rows(model, stack, routed=True) * D + model.experts.top_k * n * D
     else:
         products += (1 + model.gated) * hidden
     return _Block(kept, weights + hidden, products)

@@ -1,4 +1,4 @@
-"""How many parameters a model has, part by part, without making one."""
+"""Parameter counts of a model by part, computed from its configuration."""
 
 from __future__ import annotations
 
@@ -7,163 +7,168 @@ from collections import Counter
 from dataclasses import dataclass
 
 from scaling.accounting.shapes import (
-    WITH_VOCABULARY,
-    Side,
+    VOCABULARY_HEADS,
+    StackShape,
     attention_width,
-    feed_forward_matrices,
+    feed_forward_weights,
     head_matrices,
     head_norms,
-    key_matrices,
+    key_value_weights,
     kv_width,
-    query_matrices,
-    sides,
+    query_output_weights,
+    stacks,
 )
 from scaling.config import ModelConfig
 from scaling.config.parts import Head, SpanBoundary
 
 EMBEDDINGS = ("embedding", "positions", "types", "vocabulary")
-"""Parts that `non_embedding` leaves out."""
+"""Parts that `non_embedding` excludes."""
 
 PARTS = (
-    *EMBEDDINGS[:3], "embedding_map", "relative_positions",
+    *EMBEDDINGS[:3], "embedding_projection", "relative_positions",
     "attention", "encoder_attention", "decoder_attention", "cross_attention",
     "feed_forward", "router", "experts", "norms", "pooler", "vocabulary",
 )
-"""The order of parts; other heads' parts, named after their kind, follow."""
+"""Order of the parts; the parts of other heads, named after their kind, follow."""
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """Parameters of a model. Every parameter is in exactly one part, so the parts add up."""
+class ParameterCounts:
+    """Numbers of parameters of a model. Every parameter is in exactly one part, so the parts add up
+    to the total."""
 
     parts: dict[str, int]
-    """By part, only those that the model has, in a fixed order. `embedding` is the table of token
-    vectors; a tied head uses it too, and it is counted once. `vocabulary` is the heads' own output
-    matrices over the vocabulary where they are not tied, and their biases. Shared layers are
-    counted once; both sides of an encoder-decoder together where a part does not name one."""
-    idle: int
-    """Those of experts that a token does not go to."""
+    """Counts by part, without empty parts, in a fixed order. `embedding` is the table of token
+    embeddings, which is counted once if the head is tied to it. `vocabulary` is the untied output
+    matrices over the vocabulary and their biases. Shared layers are counted once. Parts without the
+    name of a stack add up the encoder and decoder of an encoder-decoder."""
+    inactive: int
+    """Parameters of the experts that a token is not routed to."""
     kaplan: int
-    """Matrices of attention and feed-forward alone: N as Kaplan et al. 2020 count it, 12 L d^2
-    (section 2.1, eq. 2.1), without embeddings, norms, biases and maps of relative positions."""
+    """Parameters of the attention and feed-forward matrices: N of Kaplan et al. 2020, 12 L d^2
+    (section 2.1, eq. 2.1), without embeddings, norms, biases and projections of relative
+    positions."""
 
     @property
     def total(self) -> int:
-        """All of them: N as Hoffmann et al. 2022 count it."""
+        """All parameters: N of Hoffmann et al. 2022."""
         return sum(self.parts.values())
 
     @property
     def non_embedding(self) -> int:
-        """Without the tables of embeddings, positions and types and what is the vocabulary's own in
-        the heads: close to `kaplan`, with the norms and biases that it leaves out."""
+        """Parameters without the tables of tokens, positions and token types and without the output
+        matrices and biases of the vocabulary: close to `kaplan`, but with norms and biases."""
         return self.total - sum(self.parts.get(part, 0) for part in EMBEDDINGS)
 
     @property
     def active(self) -> int:
-        """Those that one token passes through: of the experts only its top_k (Fedus et al. 2021).
-        They drive compute, the total drives memory."""
-        return self.total - self.idle
+        """Parameters that one token uses, with only its top_k experts (Fedus et al. 2021). They
+        determine compute; the total determines memory."""
+        return self.total - self.inactive
 
 
-@functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
-def count_parameters(model: ModelConfig) -> Parameters:
-    """Parameters of a model whose vocabulary is known. Nothing is materialised.
+@functools.lru_cache(maxsize=1024)  # a sweep has few models and thousands of calls
+def count_parameters(model: ModelConfig) -> ParameterCounts:
+    """Count the parameters of a model with a known vocabulary size. No array is created.
 
     Raises:
-        ValueError: the vocabulary is still to be taken from the data.
+        ValueError: the vocabulary size is null.
     """
     parts = Counter({"embedding": model.vocabulary * model.embedding_width})
-    idle = kaplan = 0
-    for side in sides(model):
-        parts.update(_around(model, side))
-        parts.update(_blocks(model, side))
-        own, attentions = _copies(model, side), 2 if side.source_tokens else 1
-        kaplan += own["attention"] * attentions * (query_matrices(model) + key_matrices(model))
-        kaplan += own["feed_forward"] * feed_forward_matrices(model)
+    inactive = kaplan = 0
+    for stack in stacks(model):
+        parts.update(_embeddings_and_norms(model, stack))
+        parts.update(_blocks(model, stack))
+        distinct, attentions = _distinct_layers(model, stack), 2 if stack.source_tokens else 1
+        kaplan += distinct["attention"] * attentions * (
+            query_output_weights(model) + key_value_weights(model))
+        kaplan += distinct["feed_forward"] * feed_forward_weights(model)
         if model.experts is not None:
-            kaplan += side.expert_layers * model.experts.count * feed_forward_matrices(model)
-            idle += side.expert_layers * (model.experts.count - model.experts.top_k) * (
+            kaplan += stack.expert_layers * model.experts.count * feed_forward_weights(model)
+            inactive += stack.expert_layers * (model.experts.count - model.experts.top_k) * (
                 _expert(model))
     for head in model.outputs:
         parts.update(_head(model, head))
     if model.has_pooler:
         parts["pooler"] = _linear(model, model.d_model, model.d_model)
     order = [*PARTS, *(f"{head.kind}_head" for head in model.outputs)]
-    return Parameters({part: parts[part] for part in order if parts[part]}, idle, kaplan)
+    return ParameterCounts({part: parts[part] for part in order if parts[part]}, inactive, kaplan)
 
 
-def _around(model: ModelConfig, side: Side) -> dict[str, int]:
-    """What stands below and above a stack's blocks."""
+def _embeddings_and_norms(model: ModelConfig, stack: StackShape) -> dict[str, int]:
+    """Parameters of a stack outside its blocks: positions, token types, projection, norms."""
     D, P = model.d_model, model.embedding_width
-    width = P if model.embedding_map == "last" else D
+    width = P if model.embedding_projection == "last" else D
     learned, buckets = model.positions == "learned", model.positions == "relative"
     norms = model.embedding_norm * _norm(model, width) + model.has_final_norm * _norm(model, D)
     return {
-        "positions": learned * (side.tokens + model.position_offset) * width,
-        "types": model.n_types * width,
-        "embedding_map": (P != D) * (P * D + model.embedding_bias * D),
+        "positions": learned * (stack.tokens + model.position_offset) * width,
+        "types": model.n_token_types * width,
+        "embedding_projection": (P != D) * (P * D + model.embedding_projection_bias * D),
         "relative_positions": buckets * model.relative_buckets * model.n_heads,
         "norms": norms,
     }
 
 
-def _copies(model: ModelConfig, side: Side) -> dict[str, int]:
-    """How many attentions, and feed-forward layers that are not routed, a stack has of its own."""
+def _distinct_layers(model: ModelConfig, stack: StackShape) -> dict[str, int]:
+    """Number of attention layers, and of dense feed-forward layers, that share no parameters."""
     return {
-        "attention": 1 if model.share_layers in ("all", "attention") else side.layers,
-        "feed_forward": 1 if model.share_layers in ("all", "feed_forward") else side.dense_layers,
+        "attention": 1 if model.share_layers in ("all", "attention") else stack.layers,
+        "feed_forward": 1 if model.share_layers in ("all", "feed_forward") else stack.dense_layers,
     }
 
 
-def _blocks(model: ModelConfig, side: Side) -> dict[str, int]:
-    """What stands in a stack's blocks."""
+def _blocks(model: ModelConfig, stack: StackShape) -> dict[str, int]:
+    """Parameters of the blocks of a stack."""
     D, A = model.d_model, attention_width(model)
-    own = _copies(model, side)
-    attention = query_matrices(model) + key_matrices(model)
-    attention += model.biases * (A + 2 * kv_width(model) + D)
-    crosses = own["attention"] if side.source_tokens else 0
-    # Routed layers are never shared, so they have a norm each.
-    wide_norms = 0 if model.parallel == "one_norm" else own["feed_forward"] + side.expert_layers
-    norms = own["attention"] + crosses + wide_norms
+    distinct = _distinct_layers(model, stack)
+    attention = query_output_weights(model) + key_value_weights(model)
+    attention += model.use_bias * (A + 2 * kv_width(model) + D)
+    crosses = distinct["attention"] if stack.source_tokens else 0
+    # Layers with experts are never shared, so each has its own norm.
+    feed_forward_norms = (
+        0 if model.parallel == "one_norm" else distinct["feed_forward"] + stack.expert_layers)
+    norms = distinct["attention"] + crosses + feed_forward_norms
     count, router = (model.experts.count, D * model.experts.count) if model.experts else (0, 0)
     both = model.mode == "encoder-decoder"
-    # A map of the distance's sines, and two biases of queries (Transformer-XL).
+    # The projection of distance embeddings, and two query biases (Transformer-XL).
     distances = (D + 2) * A if model.positions == "transformer_xl" else 0
     return {
-        f"{side.name}_attention" if both else "attention": own["attention"] * attention,
+        f"{stack.name}_attention" if both else "attention": distinct["attention"] * attention,
         "cross_attention": crosses * attention,
-        "relative_positions": own["attention"] * distances,
-        "feed_forward": own["feed_forward"] * (
-            feed_forward_matrices(model) + model.biases * ((1 + model.gated) * model.ff_width + D)),
-        "router": side.expert_layers * router,
-        "experts": side.expert_layers * count * _expert(model),
+        "relative_positions": distinct["attention"] * distances,
+        "feed_forward": distinct["feed_forward"] * (
+            feed_forward_weights(model)
+            + model.use_bias * ((1 + model.gated) * model.ff_width + D)),
+        "router": stack.expert_layers * router,
+        "experts": stack.expert_layers * count * _expert(model),
         "norms": norms * _norm(model, D) if model.norm_place != "none" else 0,
     }
 
 
 def _expert(model: ModelConfig) -> int:
-    """Parameters of one expert, whose gate has no bias."""
-    return feed_forward_matrices(model) + model.biases * (model.ff_width + model.d_model)
+    """Parameters of one expert; its gate has no bias."""
+    return feed_forward_weights(model) + model.use_bias * (model.ff_width + model.d_model)
 
 
 def _head(model: ModelConfig, head: Head) -> dict[str, int]:
-    """What a head has of its own, apart from the pooler."""
-    biased = model.biases and model.pooling(head) != "last" and head.kind != "lm"
-    own = sum(inside * outside + biased * outside for inside, outside in head_matrices(model, head))
-    own += sum(_norm(model, width) for width in head_norms(model, head))
+    """Parameters of a head, without the pooler."""
+    biased = model.use_bias and model.pooling(head) != "last" and head.kind != "lm"
+    params = sum(n_in * n_out + biased * n_out for n_in, n_out in head_matrices(model, head))
+    params += sum(_norm(model, width) for width in head_norms(model, head))
     if isinstance(head, SpanBoundary):
-        own += head.longest * head.d_place
+        params += head.max_span * head.d_position
     vocabulary = 0
-    if head.kind in WITH_VOCABULARY:
+    if head.kind in VOCABULARY_HEADS:
         matrix = 0 if model.tied_head else model.embedding_width
         vocabulary = model.vocabulary * (matrix + (head.kind != "lm" or head.bias))
-    return {f"{head.kind}_head": own, "vocabulary": vocabulary}
+    return {f"{head.kind}_head": params, "vocabulary": vocabulary}
 
 
-def _linear(model: ModelConfig, inside: int, outside: int) -> int:
-    return (inside + model.biases) * outside
+def _linear(model: ModelConfig, n_in: int, n_out: int) -> int:
+    return (n_in + model.use_bias) * n_out
 
 
 def _norm(model: ModelConfig, width: int) -> int:
-    """A norm's gains, and the biases that a layer norm has where the model has biases."""
-    return width * (2 if model.biases and model.norm == "layer" else 1)
+    """Parameters of a norm: gains, and biases of a layer norm if the model has biases."""
+    return width * (2 if model.use_bias and model.norm == "layer" else 1)

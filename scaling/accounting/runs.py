@@ -1,5 +1,4 @@
-"""How much arithmetic a run takes: that of its model, and of what its objective trains or asks
-beside."""
+"""Training FLOPs of a run, including the generator or teacher of its objective."""
 
 from __future__ import annotations
 
@@ -8,39 +7,32 @@ from fractions import Fraction
 
 from scaling.accounting.flops import FORWARD_AND_BACKWARD, forward_flops_per_sequence
 from scaling.config import ModelConfig, RunConfig
-from scaling.config.objectives import (
-    Distillation,
-    Objective,
-    ReplacedTokens,
-    generator_of,
-    predictions,
-)
+from scaling.config.objectives import ObjectiveConfig
 
 
 def run_flops_per_sequence(run: RunConfig) -> int:
-    """FLOPs of training on one sequence, for a run that is resolved.
+    """Training FLOPs per sequence of a run with a known vocabulary size.
 
-    Heads over the vocabulary are counted at the positions where the objective computes them; beside
-    the model a generator is trained (ELECTRA), or a teacher is asked (distillation).
+    Heads over the vocabulary are counted at the positions where the objective computes them. The
+    training of a generator (ELECTRA) and the forward pass of a teacher (distillation) are included.
     """
     return _flops_per_sequence(run.objective, run.model)
 
 
-@functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
-def _flops_per_sequence(objective: Objective, model: ModelConfig) -> int:
-    asked = predictions(objective, model)
-    total = FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(model, asked).values())
-    if isinstance(objective, ReplacedTokens):
-        generator = generator_of(objective, model)
-        total += FORWARD_AND_BACKWARD * sum(forward_flops_per_sequence(generator, asked).values())
-    if isinstance(objective, Distillation) and objective.teacher_model is not None:
-        total += sum(forward_flops_per_sequence(objective.teacher_model, asked).values())
-    return total
+@functools.lru_cache(maxsize=1024)  # a sweep has few models and thousands of calls
+def _flops_per_sequence(objective: ObjectiveConfig, model: ModelConfig) -> int:
+    count, generator = objective.n_predictions(model), objective.generator(model)
+    trained = [model] if generator is None else [model, generator]
+    return FORWARD_AND_BACKWARD * sum(_forward_flops(each, count) for each in trained) + sum(
+        _forward_flops(each, count) for each in objective.evaluated_models())
+
+
+def _forward_flops(model: ModelConfig, predictions: int) -> int:
+    return sum(forward_flops_per_sequence(model, predictions).values())
 
 
 def run_flops_per_token(run: RunConfig) -> int:
-    """FLOPs for one token of text that is trained on: `flops_counted` of a run is this times its
-    tokens."""
+    """Training FLOPs per token of text: `flops_counted` of a run is this times its tokens."""
     return _rounded(run_flops_per_sequence(run), run.sequence_tokens)
 
 

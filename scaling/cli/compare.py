@@ -1,106 +1,119 @@
-"""`scaling compare`: laws side by side, under their own conventions or under one."""
+"""`scaling compare`: laws side by side, under their own conventions or a common one."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from scaling.cli.allocate import laws_called, numbers, pairs
-from scaling.cli.terminal import err, finite, out, print_table
+from scaling.cli.allocate import check_given, law_files, load_laws, numbers, pairs
+from scaling.cli.options import JsonSwitch
+from scaling.console import err, out, print_table, print_text, tables_hidden
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws.planning.compare import Agreement, Entry
-    from scaling.laws.planning.counting import Relation
+    from scaling.laws.conventions.compare import Agreement, ComparedLaw
+    from scaling.laws.conventions.recount import Relation
 
+_COMMAND = "scaling compare"
 _BUDGETS = "1e18,1e20,1e22,1e24"
 _NAMES = {"a": "a", "n": "N*", "d": "D*", "loss": "loss"}
 
 
 def compare(
     law: Annotated[list[str], typer.Argument(
-        metavar="LAW...", help="Name of a published law, a JSON file that `scaling fit` wrote, or "
+        metavar="LAW", help="Name of a published law, a JSON file that `scaling fit` wrote, or "
                                "a results folder with laws.json.")],
     compute: Annotated[list[str] | None, typer.Option(
-        metavar="FLOPS", help=f"Budgets in training FLOPs, with commas or given again; {_BUDGETS} "
-                              "by default.", show_default=False)] = None,
+        metavar="FLOPS", help="Budgets in training FLOPs, separated by commas or repeated; "
+                              f"{_BUDGETS} by default.", show_default=False)] = None,
     convention: Annotated[Literal["total", "non-embedding"] | None, typer.Option(
-        help="Which parameters N, and C = 6 N D with it, counts in all laws; by default what each "
-             "law counts.", show_default=False)] = None,
+        help="Parameters that N (and so C = 6 N D) counts in all laws; by default each law's own "
+             "convention.", show_default=False)] = None,
     models: Annotated[Path | None, typer.Option(
-        metavar="TABLE", help="CSV or Parquet of your models, with params_total and "
-                              "params_non_embedding, to go from one count to the other; by default "
+        metavar="TABLE", help="CSV or Parquet table of your models with params_total and "
+                              "params_non_embedding, to convert one count to the other; by default "
                               "Pearce and Song's relation.", show_default=False)] = None,
     omega: Annotated[float | None, typer.Option(
-        help="Of N_total = N + omega N^(1/3), for another vocabulary or shape than "
-             "Chinchilla's.", show_default=False)] = None,
-    at: Annotated[list[str] | None, typer.Option(
+        help="Coefficient of N_total = N + omega N^(1/3), for a vocabulary or shape that differs "
+             "from Chinchilla's; by default Chinchilla's.", show_default=False)] = None,
+    given: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="Value of another variable of the laws, such as experts=8; may "
-                                   "be given again.", show_default=False)] = None,
-    json_file: Annotated[Path | None, typer.Option(
-        "--json", metavar="FILE", help="Also write the comparison to this file.",
+                                   "be repeated.", show_default=False)] = None,
+    out_file: Annotated[Path | None, typer.Option(
+        "--out", metavar="FILE", help="Write the comparison to this JSON file.",
         show_default=False)] = None,
+    json_output: JsonSwitch = False,
 ) -> None:
-    """Set published and fitted laws side by side: what they are, and what they allot.
+    """Compare published and fitted laws: their formulas and their compute-optimal allocations.
 
     Example: `scaling compare besiroglu2024 kaplan2020 --convention non-embedding`
 
     Example: `scaling compare results/quickstart/laws.json hoffmann2022-3 --compute 1e14,1e16`
 
-    With a convention, each law's optimum is found anew under it: the loss is a function of the
-    model and its tokens, and only what is called N and C changes.
+    With --convention, each law's optimum is computed under that convention: the loss stays a
+    function of the model and its tokens, and only the definitions of N and C change.
     """
-    from scaling.files import write_atomically
-    from scaling.laws.planning.budgets import Budget
-    from scaling.laws.planning.compare import agreements
-    from scaling.laws.planning.compare import compare as compare_laws
+    from scaling.laws.allocation.budgets import AllocationBudget
+    from scaling.laws.conventions.compare import agreements
+    from scaling.laws.conventions.compare import compare as compare_laws
+    from scaling.outputs import json_output as json_file
+    from scaling.outputs import with_command
 
+    if out_file is not None:
+        output = json_file(
+            out_file, _COMMAND, [*law_files(law), *([models] if models else [])])
+        output.check()
     budgets = numbers(compute or [_BUDGETS], "--compute")
-    given = pairs(at or [], "--at")
-    questions = [Budget(c=c, given=given) for c in budgets]
+    values = pairs(given or [], "--given")
+    checked = [AllocationBudget(c=c, given=values) for c in budgets]
     relation = _relation(models, omega)
-    laws = [pair for name in law for pair in laws_called(name, questions[0])]
-    entries = compare_laws(laws, budgets, convention, relation, given)
+    laws = [pair for name in law for pair in load_laws(name, checked[0])]
+    check_given(values, [entry for _, entry in laws])
+    entries = compare_laws(laws, budgets, convention, relation, values)
     found = agreements(entries)
-    _print_laws(entries)
-    for place, c in enumerate(budgets):
-        _print_budget(entries, place, c)
-    _print_agreements(found, len(budgets))
-    _print_notes(entries, convention, relation)
-    if json_file is not None:
-        content = {"compute": budgets, "convention": convention,
-                   "relation": relation.source if convention else None,
-                   "laws": [entry.to_json() for entry in entries],
-                   "agreements": [pair.to_json() for pair in found]}
-        write_atomically(json_file, json.dumps(finite(content), indent=2) + "\n")
-        err.print(f"wrote {json_file}", markup=False)
+    with tables_hidden(json_output):
+        _print_laws(entries)
+        for place, c in enumerate(budgets):
+            _print_budget(entries, place, c)
+        _print_agreements(found, len(budgets))
+        _print_notes(entries, convention, relation)
+    text = with_command(
+        {"compute": budgets, "convention": convention,
+         "relation": relation.source if convention else None,
+         "laws": [entry.to_json() for entry in entries],
+         "agreements": [pair.to_json() for pair in found]}, _COMMAND)
+    if out_file is not None:
+        output.write(text)
+        err.print(f"wrote {out_file}", markup=False)
+    if json_output:
+        print_text(text)
 
 
 def _relation(models: Path | None, omega: float | None) -> Relation:
-    from scaling.laws.planning.counting import published_relation, relation_between
-    from scaling.laws.runs.table import N_COLUMNS, file_of, read_frame
+    import numpy as np
+
+    from scaling.laws.columns import numeric_column as numbers_of
+    from scaling.laws.columns import require_column
+    from scaling.laws.conventions.recount import published_relation, relation_between
+    from scaling.laws.forms.variables import N_COLUMNS
+    from scaling.laws.frames import read_frame, table_path
 
     if models is None:
         return published_relation(omega)
     if omega is not None:
-        raise UserError("--models and --omega both say how the two counts are related; give one")
-    frame = read_frame(file_of(models))
-    for column in N_COLUMNS.values():
-        if column not in frame:
-            raise UserError(f"{models}: has no column {column}; it has "
-                            f"{', '.join(map(str, frame.columns))}")
-        if not (frame[column].dtype.kind in "iuf" and (frame[column] > 0).all()):
-            raise UserError(f"{models}, column {column}: positive numbers are expected in every "
-                            "row")
-    total, bare = (frame[N_COLUMNS[name]].to_numpy(float) for name in ("total", "non-embedding"))
-    return relation_between(total, bare, str(models))
+        raise UserError("--models and --omega both relate the two counts; give only one")
+    frame = read_frame(table_path(models))
+    total, non_embedding = (
+        numbers_of(frame, str(models), require_column(frame, str(models), column, "another name"),
+                   np.arange(len(frame)), None)
+        for column in (N_COLUMNS["total"], N_COLUMNS["non-embedding"]))
+    return relation_between(total, non_embedding, str(models))
 
 
-def _print_laws(entries: Sequence[Entry]) -> None:
+def _print_laws(entries: Sequence[ComparedLaw]) -> None:
     from scaling.laws import show
 
     print_table("", ("law", "formula", "N counts", "C", "runs", "a by Kaplan's method",
@@ -109,13 +122,13 @@ def _print_laws(entries: Sequence[Entry]) -> None:
          entry.convention["n"] + (f", from {entry.convention['from']}"
                                   if "from" in entry.convention else ""),
          entry.convention["c"], str(entry.law.n_runs or "-") if entry.law else "-",
-         show.number(entry.study.exponent if entry.study else None, 3),
-         show.span(entry.study.interval if entry.study else None, 3))
+         show.number(entry.kaplan.exponent if entry.kaplan else None, 3),
+         show.span(entry.kaplan.interval if entry.kaplan else None, 3))
         for entry in entries
     ])
 
 
-def _print_budget(entries: Sequence[Entry], place: int, c: float) -> None:
+def _print_budget(entries: Sequence[ComparedLaw], place: int, c: float) -> None:
     from scaling.laws import show
 
     columns = ["law"]
@@ -133,7 +146,7 @@ def _print_budget(entries: Sequence[Entry], place: int, c: float) -> None:
 
 
 def _print_agreements(agreements: Sequence[Agreement], budgets: int) -> None:
-    """One row for a pair: at how many budgets the two can be the same, by quantity."""
+    """One row for each pair of laws: the number of budgets at which each quantity agrees."""
     grouped: dict[tuple[str, str], list[Agreement]] = {}
     for pair in agreements:
         grouped.setdefault((pair.first, pair.second), []).append(pair)
@@ -146,16 +159,19 @@ def _print_agreements(agreements: Sequence[Agreement], budgets: int) -> None:
             cells.append(f"{agree} of {len(verdicts)}" if verdicts else "-")
         rows.append((f"{first} | {second}", *cells))
     if rows:
-        print_table(f"agreement: at how many of {budgets} budgets intervals overlap, or hold the "
-                    "value of a law without one", ("laws", *_NAMES.values()), rows)
+        print_table(f"agreement: number of {budgets} budgets at which intervals overlap, or "
+                    "contain the value of a law without one", ("laws", *_NAMES.values()), rows)
 
 
-def _print_notes(entries: Sequence[Entry], convention: str | None, relation: Relation) -> None:
+def _print_notes(
+    entries: Sequence[ComparedLaw], convention: str | None, relation: Relation
+) -> None:
     rows = [row for entry in entries for row in entry.allocations]
     out.print("a is d log N* / d log C at that budget.", markup=False)
-    if any(entry.study for entry in entries):
-        out.print("a by Kaplan's method: what counting neither embeddings nor their compute, on "
-                  f"Kaplan's sizes, would find were the law true; {relation.source}.", markup=False)
+    if any(entry.kaplan for entry in entries):
+        out.print("a by Kaplan's method: the exponent that a study of Kaplan's sizes, counting "
+                  f"neither embeddings nor their compute, would find if the law were true; "
+                  f"{relation.source}.", markup=False)
     if convention:
         out.print(f"N and C = 6 N D are {convention}; {relation.source}.", markup=False)
     for level in sorted({row.level for row in rows if row.level}):

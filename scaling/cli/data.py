@@ -1,4 +1,4 @@
-"""`scaling data`: make token stores, and look into them."""
+"""`scaling data`: prepare and inspect token stores."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from scaling.cli.options import JsonSwitch
 from scaling.cli.stores import QUANTILES, facts, print_counts, sample_texts, statistics
-from scaling.cli.terminal import Bar, out, print_json, print_table, progress
+from scaling.console import Bar, out, print_json, print_table, progress
 
 app = typer.Typer(
-    help="Turn text into token stores, which training reads, and look into them.",
+    help="Prepare token stores for training from text, and inspect them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -23,62 +24,64 @@ _MEGABYTE = 10**6
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(help="Where the text is; see `scaling data list`.")],
+    source: Annotated[str, typer.Argument(
+        metavar="SOURCE", help="Source of the text; see `scaling data list`.")],
     folder: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder of the store; by default stores/CORPUS-TOKENIZER.",
-                     show_default=False),
+        typer.Option("--out", metavar="DIR", show_default=False,
+                     help="Folder of the store; by default stores/CORPUS-TOKENIZER."),
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="byte (the default); bpe, wordpiece or unigram, learnt from the corpus; "
-                     "or the file of a published one.", show_default=False),
+        typer.Option(help="Tokenizer: byte (the default); bpe, wordpiece or unigram, trained on "
+                     "the corpus; or the file of a published one.", show_default=False),
     ] = None,
     vocab_size: Annotated[
         int | None,
-        typer.Option(help="Tokens of a tokenizer that is learnt, special ones counted in.",
-                     show_default=False),
+        typer.Option(metavar="TOKENS", help="Vocabulary size of a trained tokenizer, including "
+                     "special tokens.", show_default=False),
     ] = None,
     special: Annotated[
-        str, typer.Option(help="Special tokens beside the end of a document, for example "
+        str, typer.Option(help="Special tokens in addition to the end of document, for example "
                           "cls,sep,mask,pad.", show_default=False),
     ] = "",
-    sentinels: Annotated[int, typer.Option(help="Special tokens that stand for spans.")] = 0,
+    sentinels: Annotated[int, typer.Option(
+        help="Number of sentinel tokens for span corruption.")] = 0,
     validation_fraction: Annotated[
-        float, typer.Option(help="Share of the documents that is held out for choosing.")
+        float, typer.Option(help="Fraction of the documents in the validation split.")
     ] = 0.05,
     test_fraction: Annotated[
-        float, typer.Option(help="Share of the documents that is held out for the last word.")
+        float, typer.Option(help="Fraction of the documents in the test split.")
     ] = 0.02,
     max_bytes: Annotated[
         int | None,
-        typer.Option(help="Take so much text at most, from the start of the corpus.",
+        typer.Option(help="Most bytes of text, from the start of the corpus; by default all.",
                      show_default=False),
     ] = None,
     deduplicate: Annotated[
-        str, typer.Option(help="exact, near (also documents with nearly the same words) or none.")
+        str, typer.Option(help="Repeated documents to drop: exact, near (also near-duplicates) or "
+                          "none.")
     ] = "exact",
     contamination: Annotated[
-        str, typer.Option(help="off; report or drop: test documents that share 13 words in a row "
-                          "with the train split.")
+        str, typer.Option(help="Test documents that share 13 consecutive words with the train "
+                          "split: off, report or drop.")
     ] = "off",
     not_utf8: Annotated[
-        str, typer.Option(help="What is done about text that is not UTF-8: refuse, skip or "
-                          "replace.")
+        str, typer.Option(help="Handling of text that is not UTF-8: refuse, skip or replace.")
     ] = "refuse",
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes that read and tokenize; by default one for each core.",
+        typer.Option(help="Worker processes; by default one for each core.",
                      show_default=False),
     ] = None,
 ) -> None:
-    """Turn a corpus into a token store.
+    """Prepare a token store from a corpus.
 
     Example: `scaling data prepare wheel:chitchat-dataset --tokenizer bpe --vocab-size 4096`
 
-    Documents are split by a hash of their text, so a document stays in its split when the corpus
-    grows; repeated documents are dropped. A store that is already there is left as it is. What
-    was interrupted goes on where it was when the same command is run again.
+    Documents are assigned to splits by a hash of their text, so a document stays in its split when
+    the corpus grows; repeated documents are dropped. An existing store is not changed. If it is
+    interrupted, the same command continues.
     """
     from scaling.data.prepare import prepare as prepare_store
     from scaling.data.synthetic.parse import PREFIX as SYNTHETIC
@@ -105,12 +108,12 @@ def _default_folder(source: str, tokenizer: str, vocab_size: int | None) -> Path
 
     if source.startswith(SYNTHETIC):
         return language_folder(source)
-    corpus = "-".join(dict.fromkeys(one.corpus for _, one in sources.find_mix(source)))
+    corpus = sources.corpus_of(one for _, one in sources.find_mix(source))
     return default_folder(corpus, tokenizer, vocab_size)
 
 
 class _Stages:
-    """A bar for each stage of preparing, with megabytes a second and the time that is left."""
+    """A progress bar for each stage of preparation, with megabytes per second and the time left."""
 
     def __enter__(self) -> _Stages:
         self._stack, self._stage = ExitStack(), ""
@@ -126,7 +129,7 @@ class _Stages:
             total_megabytes = max(round(total / _MEGABYTE), 1)
             self._bar: Bar = self._stack.enter_context(progress(stage, total_megabytes))
         elif done > self._first:
-            # What an earlier try has finished took no time.
+            # Work that an earlier process finished took no time.
             rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
             note = f"{rate / _MEGABYTE:.1f} MB/s, {max(total - done, 0) / rate:.0f} s left"
             self._bar.update(round(done / _MEGABYTE), note)
@@ -134,9 +137,9 @@ class _Stages:
 
 @app.command("list")
 def list_sources(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json_output: JsonSwitch = False,
 ) -> None:
-    """Say which sources of text there are, and whether they work here.
+    """List the sources of text, and whether they are available here.
 
     Example: `scaling data list`
     """
@@ -145,19 +148,21 @@ def list_sources(
     from scaling.errors import UserError
 
     rows: list[dict[str, Any]] = []
-    for known in sources.KNOWN:
-        size, note, problem = None, "", None
+    for known in sources.known_sources():
+        size, note, problem = None, "", known.missing()
         try:
             size = known.text_bytes() if known.text_bytes else None
             note = known.find(known.pattern).note if known.corpus else ""
         except UserError as error:
             problem = str(error)
+        except OSError as error:  # such as of the cache: the other sources are still listed
+            problem = f"{error.filename}: {(error.strerror or str(error)).lower()}"
         rows.append({"source": known.pattern, "text": known.text, "bytes": size, "note": note,
                      "licence": known.licence, "problem": problem})
     rows.append({"source": PATTERN, "bytes": None, "licence": "none", "note": "", "problem": None,
-                 "text": f"a language of known entropy, made up as it is read; KIND is one of "
+                 "text": "a synthetic language of known entropy; KIND is one of "
                          f"{', '.join(KINDS)}"})
-    if as_json:
+    if json_output:
         print_json(rows)
         return
     for row in rows:
@@ -165,33 +170,34 @@ def list_sources(
         out.print(row["source"], style="bold", markup=False)
         out.print(f"    {row['text']}; {size}licence: {row['licence']}", markup=False)
         note = f", {row['note']}" if row["note"] else ""
-        out.print(f"    {row['problem'] or 'works here' + note}", markup=False)
+        out.print(f"    {row['problem'] or 'available' + note}", markup=False)
 
 
 @app.command()
 def show(
     folder: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a token store.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json_output: JsonSwitch = False,
     samples: Annotated[
-        int, typer.Option(min=0, help="Documents of the train split to show.")
+        int, typer.Option(min=0, help="Number of documents of the train split to show.")
     ] = 2,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Also compare the SHA-256 of every file.")
+        bool, typer.Option("--verify", help="Also read every file and check its SHA-256, the order "
+                           "of documents, and that all ids are in the vocabulary.")
     ] = False,
 ) -> None:
-    """Say what a token store holds: where it came from, counts, lengths, tokens and samples.
+    """Show the origin of a token store, its counts, document lengths, tokens and samples.
 
     Example: `scaling data show stores/chitchat-byte --samples 3`
 
-    The unigram entropy is the loss of a model that knows how often each token comes, and nothing
-    of what came before it.
+    The unigram entropy is the loss of a model that predicts the token frequencies and ignores the
+    context.
     """
     from scaling.data.store import TokenStore
 
     store = TokenStore.open(folder, verify=verify)
     shown = statistics(store) | {"samples": sample_texts(store, samples)}
     manifest = store.manifest
-    if as_json:
+    if json_output:
         print_json({"path": str(folder), "hash": store.hash} | shown
                    | {"manifest": manifest.model_dump(mode="json")})
         return
@@ -200,7 +206,7 @@ def show(
     out.print()
     print_counts(store)
     out.print()
-    print_table("unigrams", ["split", "entropy (nats)", "ids that occur", "tokens counted"], [
+    print_table("unigrams", ["split", "entropy (nats)", "distinct ids", "tokens counted"], [
         [split, f"{row['entropy']:.4f}", f"{row['ids']:,}", f"{row['counted']:,}"]
         for split, row in shown["unigrams"].items()
     ])

@@ -1,133 +1,180 @@
-"""What stands behind laws, for `scaling fit`: profiles, comparisons, forecasts, checklists."""
+"""Evidence for fitted laws in `scaling fit`: profiles, comparisons, forecasts, checklists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from scaling.cli import terminal
+from scaling import console
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scaling.laws import Law, Robust, RunsTable
+    from scaling.laws import Form, Law, Robust, RunsTable
 
-Variable = Literal["n", "d", "c"]
-_SPARE = 0.2  # of the runs, at most, are dropped to see what hangs on them
+RollingVariable = Literal["n", "d", "c"]
+_MAX_DROPPED = 0.2  # share of the runs that a sensitivity test may drop
 
 
-class Fitted(NamedTuple):
-    """A law, the runs that it was fitted to, and what residuals cost."""
+class FittedLaw(NamedTuple):
+    """A law, the runs that it was fitted to, and the objective."""
 
     law: Law
     table: RunsTable
     robust: Robust
 
 
-class Wanted(NamedTuple):
-    """What is asked for beside the laws."""
+class EvidenceOptions(NamedTuple):
+    """The requested evidence."""
 
     profiles: Sequence[str]
     compare: bool
-    rolling: Variable | None
+    rolling: RollingVariable | None
     sensitivity: bool
     checklist: bool
 
 
-def show(fitted: Sequence[Fitted], frame: pd.DataFrame, wanted: Wanted) -> dict[str, Any]:
-    """Print what is asked for; the same as plain data.
+def check(requested: EvidenceOptions, forms: Sequence[Form]) -> None:
+    """Check, before the fit, that the parameters to be profiled exist.
 
     Raises:
-        UserError: no law has a parameter that is to be profiled, or the laws cannot be compared.
+        UserError: none of the forms has one of them.
+    """
+    parameters = dict.fromkeys(p for form in forms for p in form.parameters)
+    for name in requested.profiles:
+        if name not in parameters and name not in ("a", "b"):
+            raise UserError(f"--profile {name}: no fitted law has such a parameter; one of "
+                            f"{', '.join(parameters)}, a or b is expected")
+
+
+def show(
+    fitted: Sequence[FittedLaw], frame: pd.DataFrame, requested: EvidenceOptions
+) -> dict[str, Any]:
+    """Print the requested evidence.
+
+    Returns:
+        The same as plain data.
+
+    Raises:
+        UserError: the laws cannot be compared.
     """
     content: dict[str, Any] = {}
-    if wanted.profiles:
-        content["profiles"] = [_shown(found) for name in wanted.profiles
-                               for found in _profiles(name, fitted)]
-    if wanted.compare:
+    if requested.profiles:
+        content["profiles"] = [shown for name in requested.profiles
+                               for shown in _profiles(name, fitted)]
+    if requested.compare and len(fitted) < 2:
+        console.err.print("--compare: not shown, fewer than two laws were fitted", markup=False)
+    elif requested.compare:
         from scaling.laws.evidence.comparison import compare_forms
 
-        table, forms, robust = _one_table(fitted)
+        table, forms, robust = _common_table(fitted)
         content["comparison"] = _shown(compare_forms(table, forms, robust=robust))
-    if wanted.rolling is not None:
-        from scaling.laws.evidence.rolling import rolling_origin
-
-        content["rolling"] = [
-            _shown(rolling_origin(one.table, [one.law.form], wanted.rolling, robust=one.robust))
-            for one in fitted
-        ]
-    if wanted.sensitivity:
-        content["sensitivity"] = {one.law.name: _sensitivity(one) for one in fitted}
-    if wanted.checklist:
+    if requested.rolling is not None:
+        content["rolling"] = _rolling(requested.rolling, fitted)
+    if requested.sensitivity:
+        content["sensitivity"] = {each.law.name: _sensitivity(each) for each in fitted}
+    if requested.checklist:
         from scaling.laws.evidence.checklist import as_text, checklist
 
         content["checklists"] = {}
-        for one in fitted:
-            rows = checklist(one.law, one.table, frame)
-            terminal.out.print(f"{one.law.name}: checklist\n{as_text(rows)}\n", markup=False)
-            content["checklists"][one.law.name] = [
+        for each in fitted:
+            rows = checklist(each.law, each.table, frame)
+            console.out.print(f"{each.law.name}: checklist\n{as_text(rows)}\n", markup=False)
+            content["checklists"][each.law.name] = [
                 {"section": section, "question": question, "answer": answer}
                 for section, question, answer in rows
             ]
     return content
 
 
-def _sensitivity(one: Fitted) -> dict[str, Any]:
-    """How the law moves with the objective, the largest losses and each size; its residuals."""
+def _sensitivity(fitted: FittedLaw) -> dict[str, Any]:
+    """Sensitivity of the law to the objective, the largest losses and each size; its residuals."""
     from scaling.laws.evidence.residuals import residuals
     from scaling.laws.evidence.sensitivity import (
         DROPS,
         leave_one_size_out,
-        to_objective,
-        to_outliers,
+        objective_sensitivity,
+        outlier_sensitivity,
     )
 
-    form, runs = one.law.form, one.law.n_runs or 0
-    drops = [drop for drop in DROPS if drop <= _SPARE * runs]
-    asked: dict[str, Callable[[], Any]] = {
-        "objective": lambda: to_objective(one.table, form, robust=one.robust),
-        "outliers": lambda: to_outliers(one.table, form, drops, robust=one.robust),
-        "sizes": lambda: leave_one_size_out(one.table, form, robust=one.robust),
-        "residuals": lambda: residuals(one.law, one.table),
+    form, n_runs = fitted.law.form, fitted.law.n_runs or 0
+    drops = [drop for drop in DROPS if drop <= _MAX_DROPPED * n_runs]
+    tests: dict[str, Callable[[], Any]] = {
+        "objective": lambda: objective_sensitivity(fitted.table, form, robust=fitted.robust),
+        "outliers": lambda: outlier_sensitivity(fitted.table, form, drops, robust=fitted.robust),
+        "sizes": lambda: leave_one_size_out(fitted.table, form, robust=fitted.robust),
+        "residuals": lambda: residuals(fitted.law, fitted.table),
     }
     content: dict[str, Any] = {}
-    for name, ask in asked.items():
+    for name, test in tests.items():
         try:
-            content[name] = _shown(ask())
-        except UserError as reason:  # a law of a few runs has none to spare
-            terminal.err.print(f"{name}: not shown, {reason}", markup=False)
+            content[name] = _shown(test())
+        except UserError as reason:  # too few runs to drop one
+            console.err.print(f"{name}: not shown, {reason}", markup=False)
     return content
 
 
-def _profiles(name: str, fitted: Sequence[Fitted]) -> list[Any]:
+def _profiles(name: str, fitted: Sequence[FittedLaw]) -> list[Any]:
     from scaling.laws.evidence.profile import profile
 
-    having = [one for one in fitted if name in one.law.params
-              or one.law.exponents.get(name) is not None]
-    if not having:
-        there = dict.fromkeys(p for one in fitted for p in one.law.params)
-        raise UserError(f"--profile {name}: no law that was fitted has such a parameter; expected "
-                        f"is one of {', '.join(there)}, or a or b")
-    return [profile(one.table, one.law.form, name, robust=one.robust) for one in having]
+    with_parameter = [each for each in fitted if name in each.law.params
+                      or each.law.exponents.get(name) is not None]
+    if not with_parameter:  # the law that has it was not fitted, or has no such exponent
+        console.err.print(f"--profile {name}: not shown, no fitted law has it", markup=False)
+    return _for_each(f"--profile {name}", with_parameter,
+                     lambda each: profile(each.table, each.law.form, name, robust=each.robust))
 
 
-def _one_table(fitted: Sequence[Fitted]) -> tuple[RunsTable, list[Any], Robust]:
-    """The laws' forms, and the table and the objective that they have in common."""
+def _rolling(by: RollingVariable, fitted: Sequence[FittedLaw]) -> list[Any]:
+    from scaling.laws.evidence.rolling import rolling_origin
+
+    return _for_each(f"--rolling {by}", fitted, lambda each: rolling_origin(
+        each.table, [each.law.form], by, robust=each.robust))
+
+
+def _for_each(
+    option: str, fitted: Sequence[FittedLaw], evaluate: Callable[[FittedLaw], Any]
+) -> list[Any]:
+    """Evaluate and print something for each law; a failure does not hide the other laws.
+
+    Raises:
+        UserError: it failed for all laws; the reason of the last.
+    """
+    shown, failed = [], {}
+    for each in fitted:
+        try:
+            shown.append(_shown(evaluate(each)))
+        except UserError as reason:
+            failed[each.law.name] = reason
+    if failed and not shown:
+        raise failed.popitem()[1]
+    for name, reason in failed.items():
+        console.err.print(f"{option}: not shown for {name}, {reason}", markup=False)
+    return shown
+
+
+def _common_table(fitted: Sequence[FittedLaw]) -> tuple[RunsTable, list[Any], Robust]:
+    """The common table of the laws, their forms, and their common objective."""
     first = fitted[0]
-    for one in fitted[1:]:
-        if one.table is not first.table:
-            raise UserError(f"--compare: {first.law.name} and {one.law.name} read other columns, "
-                            "where the same runs are expected; give --n-convention, and laws of "
-                            "the same variables with --law")
-        if one.robust != first.robust:
-            raise UserError(f"--compare: {first.law.name} and {one.law.name} minimise other "
+    for other in fitted[1:]:
+        if other.table is not first.table:
+            raise UserError(f"--compare: {first.law.name} and {other.law.name} read different "
+                            "columns, where the same are expected; give --n-convention, and laws "
+                            "of the same variables with --law")
+        if other.robust != first.robust:
+            raise UserError(f"--compare: {first.law.name} and {other.law.name} minimise different "
                             "objectives, where one is expected; give --objective")
-    return first.table, [one.law.form for one in fitted], first.robust
+    return first.table, [each.law.form for each in fitted], first.robust
 
 
 def _shown(item: Any) -> dict[str, Any]:
-    terminal.out.print(item.text(), markup=False)
-    terminal.out.print()
+    """Print a result; the same as plain data."""
+    for part in item.parts():
+        if isinstance(part, str):
+            console.out.print(part, markup=False)
+        else:
+            console.print_table("", part.columns, part.rows, part.left_aligned)
+    console.out.print()
     content: dict[str, Any] = item.to_json()
     return content

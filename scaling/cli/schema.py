@@ -1,4 +1,4 @@
-"""`scaling schema`: what may stand in a configuration, for editors and for reading."""
+"""`scaling schema`: the JSON Schema of configurations, for editors and for reference."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-from scaling.cli.terminal import print_json
+from scaling.console import print_json
 
 
-class Kind(StrEnum):
-    """What a YAML file may configure."""
+class ConfigKind(StrEnum):
+    """Kinds of configuration files."""
 
     RUN = "run"
     SWEEP = "sweep"
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="which configuration")] = Kind.RUN,
+    kind: Annotated[ConfigKind, typer.Argument(help="Kind of configuration.")] = ConfigKind.RUN,
 ) -> None:
-    """Print the JSON Schema of a run or a sweep: every key, its type, default and meaning.
+    """Print the JSON Schema of a run or a sweep: every key with its type, default and meaning.
 
-    Editors complete and check YAML with it. Example: `scaling schema sweep > sweep.schema.json`
+    Editors use it to complete and check YAML.
+
+    Example: `scaling schema sweep > sweep.schema.json`
     """
     from scaling.config import RunConfig, SweepConfig, json_schema
 
-    print_json(json_schema(RunConfig if kind is Kind.RUN else SweepConfig))
+    print_json(json_schema(RunConfig if kind is ConfigKind.RUN else SweepConfig))

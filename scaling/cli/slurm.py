@@ -1,4 +1,4 @@
-"""`scaling sweep run --launcher slurm`: its options, and what it says."""
+"""`scaling sweep run --launcher slurm`: options and messages."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scaling.cli.terminal import err
+from scaling.console import err
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.sweeps.ledger import Standing
-    from scaling.sweeps.plan import PlannedRun
+    from scaling.runs.planned import PlannedRun
+    from scaling.runs.state import RunState
 
 
 class Launcher(StrEnum):
-    """What starts the workers."""
+    """Launchers of workers."""
 
     LOCAL = "local"
     SLURM = "slurm"
@@ -32,38 +32,39 @@ def _option(text: str, **settings: Any) -> Any:
     return typer.Option(help=text, rich_help_panel=_PANEL, **settings)
 
 
-Which = Annotated[Launcher, typer.Option("--launcher", help="what starts the workers")]
-Partition = Annotated[str | None, _option("partition; by default the cluster's default")]
-Account = Annotated[str | None, _option("account that is charged")]
-GpusPerRun = Annotated[int | None, _option("GPUs of a run; by default none", min=0)]
-CpusPerRun = Annotated[int | None, _option("cores of a run; by default 1 on each node", min=1)]
-NodesPerRun = Annotated[int | None, _option("nodes of a run; by default 1", min=1)]
+LauncherOption = Annotated[Launcher, typer.Option(
+    "--launcher", help="Launcher of the workers: local processes or Slurm jobs.")]
+Partition = Annotated[str | None, _option("Partition; by default the cluster's default.")]
+Account = Annotated[str | None, _option("Account to charge; by default the user's default.")]
+GpusPerRun = Annotated[int | None, _option("GPUs per run; none by default.", min=0)]
+CpusPerRun = Annotated[int | None, _option("Cores per run; one on each node by default.", min=1)]
+NodesPerRun = Annotated[int | None, _option("Nodes per run; 1 by default.", min=1)]
 Minutes = Annotated[
     int | None,
     typer.Option(
-        "--time", min=1, rich_help_panel=_PANEL,
-        help="wall time of a job in minutes, by default 60; a run may take longer",
+        "--time", min=1, metavar="MINUTES", rich_help_panel=_PANEL,
+        help="Wall time of a job in minutes; 60 by default. A run may take longer.",
     ),
 ]
 Wait = Annotated[
     bool | None,
     typer.Option(
         "--wait/--no-wait", rich_help_panel=_PANEL,
-        help="watch until all runs are over, as by default, or leave once the jobs are queued",
+        help="Wait until all runs are over (the default), or return once the jobs are queued.",
     ),
 ]
-Further = Annotated[
+SbatchOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--slurm", metavar="KEY=VALUE", rich_help_panel=_PANEL,
-        help="further option of sbatch, such as qos=high; may be given again",
+        help="Further option of sbatch, such as qos=high; may be repeated.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """The options as given; None for one that was not."""
+    """The given options; None for one that was not given."""
 
     partition: str | None
     gpus_per_run: int | None
@@ -75,15 +76,15 @@ class SlurmOptions:
     slurm: list[str] | None
 
     def refuse(self) -> None:
-        """The local launcher has no use for any of them.
+        """Check that no option was given: the local launcher uses none of them.
 
         Raises:
-            UserError: one was given.
+            UserError: an option was given.
         """
         given = [name for name, value in vars(self).items() if value not in (None, [])]
         if given:
             raise UserError(
-                f"--{given[0].replace('_', '-')}: only for Slurm; add --launcher slurm, or leave "
+                f"--{given[0].replace('_', '-')}: needs Slurm; add --launcher slurm, or leave "
                 "it out"
             )
 
@@ -94,23 +95,23 @@ class SlurmOptions:
         logs: Path,
         name: str,
         requested: Callable[[], int | None],
-        watch: Callable[[Sequence[Standing]], None],
+        watch: Callable[[Sequence[RunState]], None],
         pack: str | int,
     ) -> int | None:
-        """Have the runs trained by Slurm; waits unless told not to.
+        """Train the runs by Slurm jobs, and wait for them unless `--no-wait` was given.
 
         Returns:
-            The signal that asked to stop waiting, or None.
+            The signal that ended the wait, or None.
 
         Raises:
             UserError: the jobs cannot be submitted.
-            typer.Exit: the jobs are queued, and the user does not want to wait.
+            typer.Exit: the jobs are queued, with `--no-wait`.
         """
-        from scaling.sweeps.slurm import Request, sbatch_options, submit, wait
+        from scaling.launch.slurm import Request, sbatch_options, submit, wait
 
         if workers is None:
             raise UserError(
-                "--launcher slurm: say how many jobs may train at once, such as --workers 4"
+                "--launcher slurm: needs the number of concurrent jobs, such as --workers 4"
             )
         nodes = self.nodes_per_run or 1
         request = Request(
@@ -126,14 +127,15 @@ class SlurmOptions:
                 f"({', '.join(done.there)})", markup=False,
             )
         err.print(
-            f"submitted job {done.job} of {done.workers} worker(s); they print into "
-            f"{logs / name}.slurm" if done.job else "nothing submitted: these will do",
+            f"submitted job {done.job} of {done.workers} worker(s); their output is in "
+            f"{logs / name}.slurm" if done.job else "nothing submitted: these are enough",
             markup=False,
         )
         if self.wait is False:
-            err.print("`scaling sweep status` shows how far they are", markup=False)
+            err.print("`scaling sweep status` shows their progress", markup=False)
             raise typer.Exit
         stopped_by = wait(stage, logs, name, requested, watch)
         if stopped_by:
-            err.print("the jobs go on without this command; it may be run again", markup=False)
+            err.print("the jobs continue without this command; run it again to wait for them",
+                      markup=False)
         return stopped_by

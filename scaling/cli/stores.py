@@ -1,22 +1,25 @@
-"""What `scaling data` says of a store, in words and numbers."""
+"""Description of a token store for `scaling data`: facts, statistics and samples."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scaling.cli.terminal import print_table
+from scaling.console import out, print_table
 
 if TYPE_CHECKING:
+    from scaling.data.manifest import Component
     from scaling.data.store import TokenStore
+    from scaling.data.tokenizers import Tokenizer
 
 QUANTILES = {"min": 0.0, "10%": 0.1, "50%": 0.5, "90%": 0.9, "max": 1.0}
-"""Of the tokens in a document, by the name that they are shown under."""
+"""Quantiles of the tokens in a document, by their label."""
 
 _SAMPLE_CHARACTERS = 300
 
 
 def facts(store: TokenStore) -> list[tuple[str, str]]:
-    """What is said of a store in words, each with its name."""
+    """(label, text) rows about the origin of a store."""
     manifest = store.manifest
     roles = {role: value for role, value in manifest.special if isinstance(value, int)}
     special = ", ".join(f"{role} {number}" for role, number in roles.items())
@@ -31,9 +34,9 @@ def facts(store: TokenStore) -> list[tuple[str, str]]:
                 ("entropy", f"{manifest.entropy.rate:.6f} nats per token, {spread}")]
     options = ", ".join(f"{name} {value}" for name, value in manifest.options
                         if value not in (None, ()))
-    found = manifest.contaminated
-    shared = "share 13 words in a row with the train split"
-    contamination = "not looked for" if found is None else f"{found:,} test documents {shared}" + (
+    count = manifest.contaminated
+    shared = "share 13 consecutive words with the train split"
+    contamination = "not checked" if count is None else f"{count:,} test documents {shared}" + (
         ", dropped" if manifest.options.contamination == "drop" else "")
     return [
         *facts,
@@ -41,7 +44,7 @@ def facts(store: TokenStore) -> list[tuple[str, str]]:
         ("options", options),
         ("tokenizer", f"{manifest.tokenizer}, {vocabulary}"),
         ("dropped", f"{manifest.duplicates:,} repeated documents, "
-                    f"{manifest.near_duplicates:,} nearly repeated ones"),
+                    f"{manifest.near_duplicates:,} near-duplicates"),
         ("not UTF-8", f"{manifest.not_utf8:,} documents"),
         ("contamination", contamination),
         ("hash", store.hash),
@@ -58,6 +61,7 @@ def statistics(store: TokenStore) -> dict[str, Any]:
     frequent = [number for number in (-train).argsort(kind="stable")[:10].tolist()
                 if train[number]]
     has_documents = store.manifest.language is None
+    tokenizer = store.tokenizer() if has_documents else None
     return {
         "bytes_per_token": {name: store.bytes_per_token(name) for name in counts},
         "document_tokens": {
@@ -66,23 +70,23 @@ def statistics(store: TokenStore) -> dict[str, Any]:
             for name in counts if has_documents
         },
         "unigrams": {
-            name: {"entropy": entropy(found), "ids": int((found > 0).sum()),
-                   "counted": int(found.sum())}
-            for name, found in counts.items()
+            name: {"entropy": entropy(occurrences), "ids": int((occurrences > 0).sum()),
+                   "counted": int(occurrences.sum())}
+            for name, occurrences in counts.items()
         },
         "frequent": [
-            {"id": number, "token": _spelt(store, number),
+            {"id": number, "token": _token_text(store, tokenizer, number),
              "share": float(train[number] / train.sum())}
             for number in frequent
         ],
     }
 
 
-def _spelt(store: TokenStore, number: int) -> str:
-    """One token as it is shown in a table."""
+def _token_text(store: TokenStore, tokenizer: Tokenizer | None, number: int) -> str:
+    """A token for a table; `tokenizer` is None for a synthetic language."""
     import numpy as np
 
-    from scaling.data.special import ROLES, sentinel, spelling
+    from scaling.data.tokenizers.special import ROLES, sentinel, spelling
 
     special = store.special
     for role in ROLES:
@@ -92,11 +96,12 @@ def _spelt(store: TokenStore, number: int) -> str:
         return sentinel(special.sentinels.index(number))
     if store.manifest.language is not None:
         return store.manifest.language.spell(np.array([number]))
-    return ascii(store.tokenizer().decode([number]))
+    assert tokenizer is not None
+    return ascii(tokenizer.decode([number]))
 
 
 def print_counts(store: TokenStore) -> None:
-    """A table of what each split holds."""
+    """Print the documents, tokens and bytes of each split."""
     columns = ["split", "documents", "tokens", "bytes", "bytes per token"]
     stored = store.manifest.splits()
     print_table("", columns if stored else ["split", "tokens"], [
@@ -104,10 +109,28 @@ def print_counts(store: TokenStore) -> None:
          f"{store.bytes_per_token(name):.4f}"]
         for name, record in stored.items()
     ] or [[name, f"{store.split(name).tokens:,}"] for name in store.splits()])
+    if store.manifest.mixture:
+        _print_mixture(store.manifest.mixture)
+
+
+def _print_mixture(mixture: Sequence[Component]) -> None:
+    """Print the sources of a mixture, and those of which it omits more than half."""
+    out.print()
+    total = sum(part.bytes for part in mixture)
+    print_table("", ["source", "weight", "share", "bytes used", "available", "epochs"], [
+        [part.source, f"{part.share:.1%}", f"{part.bytes / total:.1%}", f"{part.bytes:,}",
+         f"{part.available:,}", f"{part.bytes / part.available:.3f}"] for part in mixture
+    ])
+    for part in mixture:
+        left = 1 - part.bytes / part.available
+        if left > 0.5:
+            out.print(f"{part.source}: {left:.0%} of its text is omitted to match the weights; "
+                      "increase its weight to use more of it",
+                      markup=False)
 
 
 def sample_texts(store: TokenStore, count: int) -> dict[int, str]:
-    """The starts of some documents that lie evenly over the train split, by number."""
+    """The beginnings of documents evenly spaced in the train split, by document number."""
     import numpy as np
 
     split = store.split("train")
@@ -119,12 +142,11 @@ def sample_texts(store: TokenStore, count: int) -> dict[int, str]:
     texts = {}
     for place in range(min(count, split.documents)):
         number = place * split.documents // min(count, split.documents)
-        # A token may have no more than one byte, and a character four.
+        # A token may be a single byte, and a character up to four.
         start = int(offsets[number])
         text = tokenizer.decode(
             split.read(start, min(int(offsets[number + 1]), start + 4 * _SAMPLE_CHARACTERS))
         )
-        shown = text[:_SAMPLE_CHARACTERS] + (" ..." if len(text) > _SAMPLE_CHARACTERS else "")
-        # A corpus must not steer the terminal.
-        texts[number] = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in shown)
+        more = " ..." if len(text) > _SAMPLE_CHARACTERS else ""
+        texts[number] = text[:_SAMPLE_CHARACTERS] + more
     return texts

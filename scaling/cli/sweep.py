@@ -1,9 +1,10 @@
-"""`scaling sweep`: an index of its commands, and `run`."""
+"""`scaling sweep`: its commands, and `scaling sweep run`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from scaling.cli.sweep_export import export
 from scaling.cli.sweep_options import (
     RUNS,
     Overrides,
-    Results,
+    ResultsFolder,
     RunsFolder,
     SweepFile,
     Workers,
@@ -25,16 +26,17 @@ from scaling.cli.sweep_options import (
 from scaling.cli.sweep_plan import plan
 from scaling.cli.sweep_status import log, status
 from scaling.cli.sweep_upkeep import cancel, prune, retry
-from scaling.cli.terminal import err, out, progress
 from scaling.cli.train import SIGNAL_EXIT
+from scaling.console import err, notice, out, progress, warn
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.sweeps.ledger import Standing
-    from scaling.sweeps.plan import PlannedRun
+    from scaling.runs.planned import PlannedRun
+    from scaling.runs.state import RunState
+    from scaling.sweeps.plan import Plan
 
 app = typer.Typer(
-    help="Plan a grid of runs, train it, and gather the losses.", no_args_is_help=True
+    help="Plan and train a grid of runs, and collect the losses.", no_args_is_help=True
 )
 app.command()(plan)
 
@@ -44,12 +46,12 @@ def run(
     config: SweepFile,
     overrides: Overrides = None,
     runs: RunsFolder = RUNS,
-    results: Results = None,
+    results: ResultsFolder = None,
     workers: Workers = None,
     heldout: Annotated[
-        bool, typer.Option("--heldout", help="train the held-out runs instead of the grid")
+        bool, typer.Option("--heldout", help="Train the held-out runs instead of the grid.")
     ] = False,
-    launcher: cluster.Which = cluster.Launcher.LOCAL,
+    launcher: cluster.LauncherOption = cluster.Launcher.LOCAL,
     partition: cluster.Partition = None,
     gpus_per_run: cluster.GpusPerRun = None,
     cpus_per_run: cluster.CpusPerRun = None,
@@ -57,25 +59,27 @@ def run(
     time: cluster.Minutes = None,
     account: cluster.Account = None,
     wait: cluster.Wait = None,
-    slurm: cluster.Further = None,
+    slurm: cluster.SbatchOptions = None,
 ) -> None:
-    """Train every run of the grid that is not done, and write the runs table.
+    """Train the runs of the grid that are not done, and write the runs table.
 
-    Interrupt it when you like: the same command goes on. `--heldout` trains the runs that test
-    the law, once it has been fitted. `--launcher slurm` submits an array of jobs, each of which
-    trains one run after the other, is requeued when it is pre-empted or its wall time ends, and
-    goes on.
+    It can be interrupted at any time; the same command continues. `--heldout` trains the runs that
+    test a fitted law. `--launcher slurm` submits an array of jobs; each job trains one run after
+    another, and is requeued and continues when it is pre-empted or its wall time ends. The exit
+    status is 1 if runs failed, or if all of them diverged.
 
     Example: `scaling sweep run configs/sweeps/quickstart.yaml`
     """
-    from scaling.sweeps.cost import Pace, within_hours
-    from scaling.sweeps.ledger import standing
-    from scaling.sweeps.local import launch, shares
+    from scaling.launch.jobs import clear_trunks, jobs_of
+    from scaling.launch.local import launch
+    from scaling.runs.lease import lease_seconds
+    from scaling.runs.state import run_state
     from scaling.sweeps.plan import claim_results
+    from scaling.sweeps.table import check_tables
     from scaling.sweeps.table import export as export_tables
-    from scaling.sweeps.units import clear_trunks, units_of
     from scaling.training.signals import stop_requests
 
+    lease_seconds()
     by_slurm = cluster.SlurmOptions(
         partition, gpus_per_run, cpus_per_run, nodes_per_run, time, account, wait, slurm)
     if launcher is cluster.Launcher.LOCAL:
@@ -86,60 +90,119 @@ def run(
     planned = open_plan(config, overrides, runs)
     folder = results_folder(planned, results)
     claim_results(planned, folder)
+    finished = check_tables(folder)  # before training, which may take days
     if planned.sweep.max_device_hours is not None:
-        parts = shares(workers, len(planned.stage("grid")))
-        planned = within_hours(planned, Pace.measure(
-            planned.runs, parts[0], planned.sweep.pack, len(parts)))
+        planned = _within_hours(planned, workers)
+    for warning in planned.warnings:
+        warn(warning)
     role = "heldout" if heldout else "grid"
     stage = planned.stage(role)
     if not stage:
-        left_out = any(p.role == role for p in planned.runs)
-        raise UserError(f"{config}: the budgets pay for no {role} run; raise max_flops or "
-                        "max_device_hours" if left_out else
+        over_budget = any(p.role == role for p in planned.runs)
+        raise UserError(f"{config}: the budgets cover no {role} run; raise max_flops or "
+                        "max_device_hours" if over_budget else
                         f"{config}: has no {role} runs; list some under `{role}`")
     name = f"{planned.sweep.name}.{role}"
-    total = sum(p.facts["flops_counted"] for p in stage)
-    if not all(standing(p).over for p in stage):
-        with stop_requests() as requested, progress(name, total / 1e9) as bar:
-            def watch(standings: Sequence[Standing]) -> None:
-                done = sum(
-                    p.facts["flops_counted"] * (1 if s.over else s.step / p.run.steps)
-                    for p, s in zip(stage, standings, strict=True)
-                )
-                over = sum(s.over for s in standings)
-                bar.update(done / 1e9, f"GFLOP  {over}/{len(stage)} runs")
-
+    if lost := sum(p.run_id in finished and not run_state(p).over for p in stage):
+        notice(f"{lost} finished run(s) of {folder / 'runs.csv'} are not in {runs} and are trained "
+               "again; if their folders are elsewhere, stop this command and use --runs")
+    if not all(run_state(p).over for p in stage):
+        local = launcher is cluster.Launcher.LOCAL
+        with stop_requests() as requested, _progress_bar(name, stage) as watch:
             stopped_by = start(
-                stage, workers, runs / "logs", name, requested, watch, planned.sweep.pack)
+                stage, workers, runs / "logs", name,
+                _announced(requested) if local else requested, watch, planned.sweep.pack)
         if stopped_by:
-            export_tables(planned, folder)
-            if launcher is cluster.Launcher.LOCAL:
-                err.print("stopped, all saved; the same command goes on from there", markup=False)
+            export_tables(planned, folder, notify=notice)
+            if local:
+                err.print("stopped; all runs are saved, and the same command continues",
+                          markup=False)
             raise typer.Exit(SIGNAL_EXIT + stopped_by)
     else:
-        clear_trunks(units_of(stage))  # the launcher of the last of them may have been killed
-    export_tables(planned, folder)
+        clear_trunks(jobs_of(stage))  # the launcher of the last run may have been killed
+    export_tables(planned, folder, notify=notice)
     _summary(stage, folder, name, runs)
 
 
-def _summary(stage: Sequence[PlannedRun], folder: Path, name: str, runs: Path) -> None:
-    from scaling.sweeps.ledger import standing
+def _announced(requested: Callable[[], int | None]) -> Callable[[], int | None]:
+    """`requested`, with a message at the first stop request, because saving may take a while."""
+    announced = False
 
-    standings = {p.run_id: standing(p) for p in stage}
-    counts = Counter(s.state for s in standings.values())
+    def check() -> int | None:
+        nonlocal announced
+        number = requested()
+        if number and not announced:
+            announced = True
+            err.print("stopping: every run is saved first", markup=False)
+        return number
+
+    return check
+
+
+def _within_hours(planned: Plan, workers: int | None) -> Plan:
+    """The plan limited to max_device_hours, from a measured step time without a time limit."""
+    from scaling.launch.local import shares
+    from scaling.sweeps.cost import StepTimeModel, within_hours
+
+    worker_shares = shares(workers, len(planned.stage("grid")))
+    notice("timing a step, for max_device_hours")
+    step_times = StepTimeModel.measure(
+        planned.runs, worker_shares[0], planned.sweep.pack, len(worker_shares), budget=None)
+    assert step_times is not None
+    return within_hours(planned, step_times)
+
+
+_Watch = Callable[["Sequence[RunState]"], None]
+
+
+@contextmanager
+def _progress_bar(name: str, stage: Sequence[PlannedRun]) -> Iterator[_Watch]:
+    """A progress bar of a launch; yields a function that updates it from the states of the runs."""
+    from scaling.sweeps.launch_progress import LaunchProgress
+
+    launch = LaunchProgress(stage)
+    with progress(name, 1.0, counted=False) as bar:
+        def watch(run_states: Sequence[RunState]) -> None:
+            now, counts = launch.measure(run_states), Counter(s.state for s in run_states)
+            parts = [f"of {now.flops_total:.3g} FLOPs",
+                     f"{counts['done']} of {len(stage)} runs done",
+                     *(f"{counts[s]} {s}" for s in ("diverged", "failed") if counts[s])]
+            if now.tokens_per_second:
+                parts.append(f"{now.tokens_per_second:,.0f} tokens/s")
+            bar.update(now.flops_done, ", ".join(parts), now.flops_total)
+
+        yield watch
+
+
+def _summary(stage: Sequence[PlannedRun], folder: Path, name: str, runs: Path) -> None:
+    from scaling.runs.state import UNREADABLE, run_state
+
+    run_states = {p.run_id: run_state(p) for p in stage}
+    counts = Counter(s.state for s in run_states.values())
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     out.print(f"{name}: {states}; table in {folder / 'runs.csv'}", markup=False)
-    failed = {run_id: s.note for run_id, s in standings.items() if s.state == "failed"}
+    failed = {run_id: s.note for run_id, s in run_states.items() if s.state == "failed"}
     for run_id, note in failed.items():
         err.print(f"{run_id} failed: {note}", markup=False)
     if failed:
-        err.print("scaling sweep log RUN shows more; when the cause is mended: scaling sweep "
-                  "retry, then run again", markup=False)
+        err.print("`scaling sweep log RUN SWEEP` shows more; when the cause is fixed, run `scaling "
+                  "sweep retry SWEEP` and this command again", markup=False)
+    unreadable = {run_id: s.note for run_id, s in run_states.items() if s.state == UNREADABLE}
+    for run_id, note in unreadable.items():
+        err.print(f"{run_id} is not readable and was skipped: {note}", markup=False)
+    if unreadable:
+        err.print("`scaling sweep retry SWEEP` renames such files, and the next `scaling sweep "
+                  "run` trains these runs", markup=False)
+    if failed or unreadable:
         raise typer.Exit(1)
-    if left := sum(not s.over for s in standings.values()):
+    if counts.keys() == {"diverged"}:
+        err.print("every run diverged, so there is no loss to fit: choose smaller rates in "
+                  "learning_rate, or a longer schedule.warmup_steps", markup=False)
+        raise typer.Exit(1)
+    if left := sum(not s.over for s in run_states.values()):
         err.print(
-            f"{left} run(s) are not over: another process trains them, or their worker died; see "
-            f"{runs / 'logs'}, and run the same command again", markup=False,
+            f"{left} run(s) are not over: another process is training them, or their worker died; "
+            f"see {runs / 'logs'}, and run the same command again", markup=False,
         )
         raise typer.Exit(1)
 

@@ -1,62 +1,88 @@
-"""Arguments that the commands of `scaling sweep` share, and how they open a plan."""
+"""Common arguments of the commands of `scaling sweep`, and functions that open a plan."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scaling.console import err
+from scaling.errors import UserError
+
 if TYPE_CHECKING:
-    from scaling.sweeps.index import Index
+    from scaling.sweeps.index import SweepIndex
     from scaling.sweeps.plan import Plan
 
 SweepFile = Annotated[
-    Path, typer.Argument(help="YAML of a sweep, such as configs/sweeps/quickstart.yaml")
+    Path, typer.Argument(
+        metavar="SWEEP", help="YAML file of a sweep, such as configs/sweeps/quickstart.yaml.")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="key=value laid over it, such as grids.0.tokens=[1e6,2e6]"),
+    typer.Argument(metavar="KEY=VALUE", help="Overrides of the configuration, such as "
+                                             "grids.0.tokens=[1e6,2e6]."),
 ]
 RunsFolder = Annotated[
-    Path, typer.Option("--runs", help="where run folders are; all sweeps share them")
+    Path, typer.Option("--runs", metavar="DIR", help="Folder of all runs, shared by all sweeps.")
 ]
-Results = Annotated[
-    Path | None, typer.Option("--out", help="results folder; by default results/NAME")
+ResultsFolder = Annotated[
+    Path | None, typer.Option(
+        "--out", metavar="DIR", help="Results folder; by default results/NAME.")
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="worker processes; by default one for each GPU, or each core", min=1),
+    typer.Option(help="Worker processes; by default one for each GPU, or for each core.", min=1),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 RUNS = Path("runs")
 
 
 def open_plan(config: Path, overrides: list[str] | None, runs: Path) -> Plan:
-    """The plan of a sweep's YAML with overrides laid over it."""
+    """The plan of a sweep file with overrides."""
     from scaling.config import SweepConfig, load
     from scaling.sweeps.plan import make_plan
 
+    _check_runs(runs)
     return make_plan(load(SweepConfig, config, overrides or ()), str(config), runs)
 
 
-def open_index(config: Path, overrides: list[str] | None, runs: Path) -> Index:
-    """The runs of a sweep's YAML with overrides laid over it, planned before if possible."""
+def open_index(config: Path, overrides: list[str] | None, runs: Path) -> SweepIndex:
+    """The index of a sweep file with overrides, read from the cache if possible."""
     from scaling.config import SweepConfig, load
     from scaling.sweeps.index import index_of
 
+    _check_runs(runs)
     return index_of(load(SweepConfig, config, overrides or ()), str(config), runs)
 
 
+def _check_runs(runs: Path) -> None:
+    existing = next(path for path in (runs, *runs.parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"--runs {runs}: {existing} is a file; a folder of runs is expected, or a "
+                        "new one")
+
+
+def check_runs_exist(runs: Path) -> None:
+    """Check that the folder of runs exists, for a command that only reads or cleans up.
+
+    The default folder may be missing, because a sweep creates it when it starts; a message says so.
+    With a given folder that is missing, all runs would appear new.
+
+    Raises:
+        UserError: the given folder does not exist, or is not a folder.
+    """
+    if runs.is_dir():
+        return
+    if os.path.lexists(runs):
+        raise UserError(f"--runs {runs}: is not a folder; name the folder of the runs")
+    if runs != RUNS:
+        raise UserError(f"--runs {runs}: no such folder; name the one that `scaling sweep run` "
+                        "used, or create it (mkdir) if it is a new one")
+    err.print(f"{runs}: no such folder, so no run has started; if the runs are elsewhere, name "
+              "their folder with --runs", markup=False)
+
+
 def results_folder(plan: Plan, folder: Path | None) -> Path:
-    """Where a sweep's results go: where the user says, or results/NAME."""
+    """The results folder of a sweep: the given one, or results/NAME."""
     return folder or Path("results", plan.sweep.name)
-
-
-def clock(seconds: float | None) -> str:
-    """Minutes and seconds, or from an hour on hours and minutes: 3:05, 12h04."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, of_hour = divmod(minutes, 60)
-    return f"{hours}h{of_hour:02d}" if hours else f"{minutes}:{rest:02d}"

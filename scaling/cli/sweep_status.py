@@ -1,9 +1,9 @@
-"""`scaling sweep status` and `log`: where each run stands, and what its worker said."""
+"""`scaling sweep status` and `log`: the state of each run, and its worker's log."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,31 +11,42 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
+from scaling.cli.options import JsonSwitch
 from scaling.cli.sweep_options import (
     RUNS,
-    AsJson,
     Overrides,
     RunsFolder,
     SweepFile,
-    clock,
+    check_runs_exist,
     open_index,
 )
-from scaling.cli.terminal import PLAIN_LINE_SECONDS, err, out, print_json, table_lines
+from scaling.console import (
+    PLAIN_LINE_SECONDS,
+    clock,
+    err,
+    fitting_lines,
+    out,
+    print_json,
+    print_lines,
+    table_lines,
+)
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.sweeps.index import Entry, Index
-    from scaling.sweeps.status import Row, Status
+    from scaling.sweeps.index import IndexedRun, SweepIndex
+    from scaling.sweeps.status import StatusRow, SweepStatus
 
-_ROWS = 50
-"""Rows that a terminal shows unless asked for all."""
+_MAX_ROWS = 50
+"""Rows shown on a terminal without --all."""
 _WATCH_SECONDS = 2.0
 _FOLLOW_SECONDS = 0.5
-_AROUND_TABLE = 6
-"""Lines of a display that are not rows: title, head, what is left out, counts, compute, cursor."""
+_OTHER_LINES = 6
+"""Lines of the display that are not rows: title, header, number of hidden rows, counts, compute and
+cursor."""
 _COLUMNS = ("run", "state", "step", "%", "loss", "tokens/s", "left", "size", "tokens", "role",
             "log", "note")
-"""What a narrow terminal cuts off stands last."""
+"""The last columns are those that a narrow terminal cuts off with --watch."""
+TableLayout = Callable[[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]], list[str]]
 
 
 def status(
@@ -43,21 +54,23 @@ def status(
     overrides: Overrides = None,
     runs: RunsFolder = RUNS,
     watch: Annotated[bool, typer.Option(
-        "--watch", help="go on showing it until all runs are over, or Ctrl-C")] = False,
+        "--watch", help="Update the display until all runs are over, or until Ctrl-C.")] = False,
     all_rows: Annotated[bool, typer.Option(
-        "--all", help=f"show every run; a terminal gets {_ROWS} of them otherwise")] = False,
-    json_output: AsJson = False,
+        "--all", help=f"Show every run; by default a terminal shows {_MAX_ROWS}.")] = False,
+    json_output: JsonSwitch = False,
 ) -> None:
-    """Show where each run stands, read from the run folders: first those that train or failed.
+    """Show the state of each run, read from the run folders; running and failed runs come first.
 
-    Compute counts steps that runs share once, as `max_flops` does.
+    Compute counts steps that runs share once, like `max_flops`. A run with an invalid file is `not
+    readable`; its note names the file.
 
     Example: `scaling sweep status configs/sweeps/quickstart.yaml --watch`
     """
     from scaling.sweeps.status import status_of
 
     if watch and json_output:
-        raise UserError("--watch: shows a table; leave it or --json out")
+        raise UserError("--watch: shows a table; leave out either --watch or --json")
+    check_runs_exist(runs)
     index = open_index(config, overrides, runs)
     if watch:
         with _until_interrupted():
@@ -65,15 +78,15 @@ def status(
         return
     now = status_of(index)
     if json_output:
-        print_json({"runs": [row.plain() for row in now.rows], "states": now.states,
+        print_json({"runs": [row.to_json() for row in now.rows], "states": now.states,
                     "flops_done": now.flops_done, "flops_total": now.flops_total,
                     "max_flops": index.max_flops})
         return
-    most = None if all_rows or not out.is_terminal else _ROWS
-    out.file.write("\n".join(_lines(index, now, most)) + "\n")
+    max_rows = None if all_rows or not out.is_terminal else _MAX_ROWS
+    print_lines(_lines(index, now, max_rows))
 
 
-def _watch(index: Index, all_rows: bool) -> None:
+def _watch(index: SweepIndex, all_rows: bool) -> None:
     from scaling.sweeps.status import status_of
 
     if not out.is_terminal:
@@ -84,8 +97,10 @@ def _watch(index: Index, all_rows: bool) -> None:
         return
 
     def display() -> Text:
-        most = max(1, out.height - _AROUND_TABLE)
-        lines = _lines(index, now, most if all_rows else min(_ROWS, most))
+        max_rows = max(1, out.height - _OTHER_LINES)
+        # One line for each run, because the height is limited.
+        lines = _lines(
+            index, now, max_rows if all_rows else min(_MAX_ROWS, max_rows), table_lines)
         return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     now = status_of(index)
@@ -96,34 +111,37 @@ def _watch(index: Index, all_rows: bool) -> None:
             live.update(display(), refresh=True)
 
 
-def _lines(index: Index, now: Status, most: int | None) -> list[str]:
-    """The table with at most so many runs, and below it what there is to say of all."""
-    from scaling.sweeps.status import by_interest
+def _lines(
+    index: SweepIndex, now: SweepStatus, max_rows: int | None,
+    layout: TableLayout = fitting_lines,
+) -> list[str]:
+    """The lines of the table with at most `max_rows` runs, and of the summary."""
+    from scaling.sweeps.status import sort_by_state
 
-    rows = by_interest(now.rows)[:most]
+    rows = sort_by_state(now.rows)[:max_rows]
     more = len(now.rows) - len(rows)
     cells = [_cells(index, row) for row in rows]
-    table = table_lines(f"{index.sweep}: logs are in {index.logs}", _COLUMNS, cells,
-                        left=("state", "log", "note"))
+    table = layout(f"{index.sweep}: logs are in {index.logs}", _COLUMNS, cells,
+                   ("state", "log", "note"))
     return [*table, *([f"... and {more:,} more; --all shows every run"] if more else []),
             *_summary(index, now)]
 
 
-def _cells(index: Index, row: Row) -> list[str]:
-    entry, now, log = row.entry, row.now, row.log
+def _cells(index: SweepIndex, row: StatusRow) -> list[str]:
+    run, now, log = row.run, row.run_state, row.log
     if log is not None and log.is_relative_to(index.logs):
         log = log.relative_to(index.logs)
     return [
-        entry.run_id, row.state, f"{now.step}/{entry.steps}", f"{now.step / entry.steps:.0%}",
+        run.run_id, row.state, f"{now.step}/{run.steps}", f"{now.step / run.steps:.0%}",
         "" if now.loss is None else f"{now.loss:.4f}",
         "" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
-        clock(row.seconds_left), entry.size, f"{entry.tokens:,}", entry.role, str(log or ""),
+        clock(row.seconds_left), run.size, f"{run.tokens:,}", run.role, str(log or ""),
         " ".join(now.note.split()),
     ]
 
 
-def _summary(index: Index, now: Status) -> list[str]:
-    """What there is to say of all runs together, in lines."""
+def _summary(index: SweepIndex, now: SweepStatus) -> list[str]:
+    """Lines with the counts of the states and the compute of all runs."""
     counts = ", ".join(f"{count:,} {state}" for state, count in now.states.items())
     compute = (f"{now.flops_done:.3g} of {now.flops_total:.3g} FLOPs done "
                f"({now.flops_done / now.flops_total:.0%})" if now.flops_total else "")
@@ -133,67 +151,71 @@ def _summary(index: Index, now: Status) -> list[str]:
 
 
 def log(
-    run: Annotated[str, typer.Argument(help="identity of a run, or the first digits of it")],
+    run: Annotated[str, typer.Argument(
+        metavar="RUN", help="Identity of a run, or its first digits.")],
     config: SweepFile,
     overrides: Overrides = None,
     runs: RunsFolder = RUNS,
-    lines: Annotated[int, typer.Option(help="how many of the last lines", min=1)] = 40,
+    lines: Annotated[int, typer.Option(
+        help="Number of last lines.", min=1, max=1_000_000)] = 40,
     follow: Annotated[bool, typer.Option(
-        "--follow", help="go on showing new lines until the run is over, or Ctrl-C")] = False,
+        "--follow", help="Show new lines until the run is over, or until Ctrl-C.")] = False,
 ) -> None:
-    """Show the last words about a run, of the workers that had it, and why it failed if it did.
+    """Show the last log lines of the workers about a run, and the error of a failed run.
 
     Example: `scaling sweep log 3f2a configs/sweeps/quickstart.yaml --follow`
     """
-    from scaling.sweeps.ledger import standing_in, why_failed
-    from scaling.sweeps.words import Words
+    from scaling.runs.logs import RunLog
+    from scaling.runs.state import UNREADABLE, folder_state, read_failure
 
+    check_runs_exist(runs)
     index = open_index(config, overrides, runs)
-    entry = _entry(index, run)
-    folder, words = index.folder(entry), Words(index.logs, entry.run_id)
-    before = words.more()[-lines:]
-    for path in dict.fromkeys(path for path, _ in before):
+    found = _find_run(index, run)
+    folder, log_lines = index.folder(found), RunLog(index.logs, found.run_id)
+    last = log_lines.new_lines(lines)
+    for path in dict.fromkeys(path for path, _ in last):
         err.print(f"from {path}", markup=False)
-    for _, line in before:
+    for _, line in last:
         out.print(line, markup=False)
     if follow:
         with _until_interrupted():
             over = False
             while not over:
-                over = standing_in(folder).over  # the last words come after the record
+                over = folder_state(folder).over  # the last lines come after the record
                 time.sleep(_FOLLOW_SECONDS)
-                for _, line in words.more():
+                for _, line in log_lines.new_lines():
                     out.print(line, markup=False)
-    now = standing_in(folder)
-    if now.state == "failed":
+    now = folder_state(folder)
+    if now.state in ("failed", UNREADABLE):
         err.print(f"from {folder.path}", markup=False)
-        for line in (why_failed(folder)[1:] or [now.note])[-lines:]:
+        error = read_failure(folder)[1:] if now.state == "failed" else []
+        for line in (error or [now.note])[-lines:]:
             out.print(line, markup=False)
-    elif not before and not follow:
-        err.print(f"{entry.run_id} is {now.state}; no worker's log in {index.logs} has words about "
-                  "it", markup=False)
+    elif not last and not follow:
+        err.print(f"{found.run_id} is {now.state}; no log in {index.logs} mentions it",
+                  markup=False)
 
 
-def _entry(index: Index, prefix: str) -> Entry:
-    """The one run of the sweep whose identity begins so.
+def _find_run(index: SweepIndex, prefix: str) -> IndexedRun:
+    """The run of the sweep whose identity begins with a prefix.
 
     Raises:
         UserError: there is none, or more than one.
     """
-    found = [entry for entry in index.entries if entry.run_id.startswith(prefix)]
+    found = [run for run in index.runs if run.run_id.startswith(prefix)]
     if not found:
-        raise UserError(f"{prefix}: no run of {index.sweep} has an identity that begins so; see "
-                        "`scaling sweep status`")
+        raise UserError(f"{prefix}: no run of {index.sweep} has an identity that begins with it; "
+                        "see `scaling sweep status`")
     if len(found) > 1:
-        some = ", ".join(entry.run_id for entry in found[:3])
-        raise UserError(f"{prefix}: {len(found)} runs of {index.sweep} begin so ({some}"
+        some = ", ".join(run.run_id for run in found[:3])
+        raise UserError(f"{prefix}: {len(found)} runs of {index.sweep} begin with it ({some}"
                         f"{', ...' if len(found) > 3 else ''}); give more digits")
     return found[0]
 
 
 @contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Ctrl-C ends the body of the `with`, and nothing else."""
+    """Ctrl-C ends only the body of the `with`."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`scaling sweep retry`, `cancel` and `prune`: what is done about a sweep besides training it."""
+"""`scaling sweep retry`, `cancel` and `prune`: maintenance of a sweep."""
 
 from __future__ import annotations
 
@@ -8,83 +8,102 @@ from typing import Annotated
 
 import typer
 
+from scaling.cli.options import JsonSwitch
 from scaling.cli.sweep_options import (
     RUNS,
-    AsJson,
     Overrides,
     RunsFolder,
     SweepFile,
-    open_index,
+    check_runs_exist,
     open_plan,
 )
-from scaling.cli.terminal import err, out, print_json, progress
+from scaling.console import err, out, print_json, progress
 from scaling.errors import UserError
 
 _SAVING_SECONDS = 120.0
-"""How long `cancel` waits for local workers to save."""
-_PAUSE_SECONDS = 0.2
+"""Time that `cancel` waits for local workers to save."""
+_POLL_SECONDS = 0.2
 
 
 class Keep(StrEnum):
-    """Which checkpoints stay."""
+    """Which checkpoints are kept."""
 
     FINAL = "final"
     NONE = "none"
 
 
 def retry(config: SweepFile, overrides: Overrides = None, runs: RunsFolder = RUNS) -> None:
-    """Let failed runs be tried again by the next `run`, under the same identity.
+    """Mark failed and unreadable runs to be trained again by the next `scaling sweep run`.
 
-    A diverged run is a result, not a failure, and stays.
+    They keep their identity; unreadable files are renamed. A diverged run is a result, not a
+    failure, and is not changed.
 
     Example: `scaling sweep retry configs/sweeps/quickstart.yaml`
     """
-    from scaling.sweeps.ledger import forgive
+    from scaling.runs.state import clear_failure, error_text
 
-    index = open_index(config, overrides, runs)
-    forgiven = sum(forgive(index.folder(entry)) for entry in index.entries)
-    out.print(f"{forgiven} failed run(s) will be tried again by `scaling sweep run`", markup=False)
+    check_runs_exist(runs)
+    n_retried, refused = 0, []
+    for planned in open_plan(config, overrides, runs).runs:
+        try:
+            n_retried += clear_failure(planned.folder)
+        except (UserError, OSError) as error:
+            refused.append(f"{planned.run_id} is not changed: {error_text(error)}")
+    out.print(f"{n_retried} failed run(s) will be trained again by `scaling sweep run`",
+              markup=False)
+    for line in refused:
+        err.print(line, markup=False)
+    if refused:
+        raise typer.Exit(1)
 
 
 def cancel(config: SweepFile, overrides: Overrides = None, runs: RunsFolder = RUNS) -> None:
-    """Ask all that trains a sweep, on this machine and by Slurm, to save and stop.
+    """Stop all processes on this machine and all Slurm jobs that train a sweep, after they save.
 
-    What is trained is not lost: `scaling sweep run` goes on from there. Launchers on other
-    machines are to be stopped there; what they train is counted.
+    No training is lost: `scaling sweep run` continues from the saved state. Launchers on other
+    machines have to be stopped there; the number of their runs is printed.
 
     Example: `scaling sweep cancel configs/sweeps/quickstart.yaml`
     """
     from scaling.config import SweepConfig, load
-    from scaling.sweeps import slurm
-    from scaling.sweeps.cancel import ask_to_stop, held, local_workers
-    from scaling.sweeps.local import plan_path
-    from scaling.sweeps.planning.planned import GRID, HELDOUT
+    from scaling.launch import slurm
+    from scaling.launch.cancel import ask_to_stop, held, local_workers
+    from scaling.launch.worker_plan import plan_path
+    from scaling.runs.planned import GRID, HELDOUT
 
+    check_runs_exist(runs)
     sweep, logs = load(SweepConfig, config, overrides or ()).name, runs / "logs"
     names = [f"{sweep}.{role}" for role in (GRID, HELDOUT)]
     plans = [plan for name in names if (plan := plan_path(logs, name)).exists()]
-    stopped = False
+    stopped, refusal = False, None
     for plan in plans:
-        for pid, workers in ask_to_stop(local_workers(plan)).items():
+        try:
+            asked = ask_to_stop(local_workers(plan))
+        except UserError as error:  # stop the others first
+            refusal = error
+            continue
+        for pid, workers in asked.items():
             stopped = True
-            out.print(f"{plan}: asked process {pid} to stop, and with it {workers} worker(s)",
+            out.print(f"{plan}: asked process {pid} and its {workers} worker(s) to stop",
                       markup=False)
     for name in names:
         if jobs := slurm.cancel(name, logs):
             stopped = True
-            out.print(f"{name}: cancelled Slurm's jobs {', '.join(jobs)}, which save what they "
-                      "have", markup=False)
+            out.print(f"{name}: cancelled the Slurm jobs {', '.join(jobs)}, which save first",
+                      markup=False)
+    if refusal is not None:
+        raise refusal
     if not stopped:
-        out.print(f"{sweep}: nothing trains it on this machine or by Slurm", markup=False)
+        out.print(f"{sweep}: no process on this machine and no Slurm job trains it", markup=False)
     deadline = time.monotonic() + _SAVING_SECONDS
-    while left := sum(len(local_workers(plan)) for plan in plans):
+    while left := sum(worker.ours for plan in plans for worker in local_workers(plan)):
         if time.monotonic() > deadline:
             raise UserError(f"{left} worker(s) of {sweep} are still saving; `scaling sweep status` "
-                            "shows when nothing is running any more")
-        time.sleep(_PAUSE_SECONDS)
-    if count := sum(held(plan, runs) for plan in plans):
-        err.print(f"{count} run(s) are still being trained: by Slurm's jobs until they have saved, "
-                  "or by launchers on other machines, which are to be stopped there", markup=False)
+                            "shows when none is running any more")
+        time.sleep(_POLL_SECONDS)
+    if count := sum(held(plan) for plan in plans):
+        err.print(f"{count} run(s) are still being trained: by Slurm jobs until they have saved, "
+                  "or by launchers on other machines, which have to be stopped there", markup=False)
 
 
 def prune(
@@ -92,43 +111,55 @@ def prune(
     overrides: Overrides = None,
     runs: RunsFolder = RUNS,
     keep: Annotated[Keep, typer.Option(
-        help="final: the newest checkpoint of each run that is done or failed; none: no checkpoint "
-        "of a run that is over")] = Keep.FINAL,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
-    json_output: AsJson = False,
+        help="Checkpoints to keep: final keeps the newest one of each done or failed run, none "
+        "keeps no checkpoint of a run that is over.")] = Keep.FINAL,
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="Only list the checkpoints that would be removed.")] = False,
+    json_output: JsonSwitch = False,
 ) -> None:
-    """Remove checkpoints of runs that are over, and trunks' states that no run waits for.
+    """Remove checkpoints of runs that are over, and trunk states that no run needs.
 
-    Records, metrics and configurations stay, and whatever a process is working on. Fine-tuning
-    needs a run's newest checkpoint, and so does a failed run that is tried again.
+    Records, metrics and configurations are kept, and so is everything that a process is using or
+    that is behind a link. Fine-tuning, and the retry of a failed run, need the newest checkpoint.
 
     Example: `scaling sweep prune configs/sweeps/quickstart.yaml --dry-run`
     """
+    from scaling.runs.state import error_text
     from scaling.sweeps.prune import idle_trunks, old_checkpoints
 
-    checkpoints = old_checkpoints(
-        open_index(config, overrides, runs), keep_final=keep is Keep.FINAL)
-    leftovers = [*checkpoints, *idle_trunks(open_plan(config, overrides, runs), runs)]
+    check_runs_exist(runs)
+    planned = open_plan(config, overrides, runs)
+    checkpoints = old_checkpoints(planned, keep_final=keep is Keep.FINAL)
+    leftovers = [*checkpoints, *idle_trunks(planned, runs)]
+    kept = []
     if not dry_run:
         with progress("removing", len(leftovers)) as bar:
             for count, leftover in enumerate(leftovers, 1):
-                leftover.remove()
+                try:
+                    leftover.remove()
+                except (UserError, OSError) as error:
+                    kept.append(leftover)
+                    err.print(f"{leftover.path} is kept: {error_text(error)}", markup=False)
                 bar.update(count)
+    leftovers = [leftover for leftover in leftovers if leftover not in kept]
     size = sum(leftover.size for leftover in leftovers)
     if json_output:
         print_json({"removed": not dry_run, "bytes": size,
                     "folders": [str(leftover.path) for leftover in leftovers]})
-        return
-    for leftover in leftovers if dry_run else ():
-        out.print(f"{leftover.path}  {_bytes(leftover.size)}", markup=False)
-    said = "would be removed" if dry_run else "removed"
-    out.print(f"{len(leftovers)} folder(s) of checkpoints {said}, {_bytes(size)}", markup=False)
-    if dry_run and leftovers:
-        err.print("without --dry-run they go", markup=False)
+    else:
+        for leftover in leftovers if dry_run else ():
+            out.print(f"{leftover.path}  {_bytes(leftover.size)}", markup=False)
+        action = "would be removed" if dry_run else "removed"
+        out.print(f"{len(leftovers)} folder(s) of checkpoints {action}, {_bytes(size)}",
+                  markup=False)
+        if dry_run and leftovers:
+            err.print("run without --dry-run to remove them", markup=False)
+    if kept:
+        raise typer.Exit(1)
 
 
 def _bytes(count: int) -> str:
-    """A number of bytes for people: 12.3 MB."""
+    """A readable number of bytes: 12.3 MB."""
     size, units = float(count), ["B", "kB", "MB", "GB"]
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]

@@ -1,24 +1,27 @@
-"""Frozen, validated configuration: YAML in, canonical JSON and a run's identity out."""
+"""Frozen, validated configuration: reads YAML, writes canonical JSON, computes run identities."""
 
 from scaling.config.base import Config
 from scaling.config.grids import Point, Size
-from scaling.config.load import json_schema, load, override, read_yaml, validate
+from scaling.config.load import json_schema, load, validate
 from scaling.config.model import ModelConfig
+from scaling.config.overrides import override, override_values
 from scaling.config.run import RunConfig, canonical_json, content_hash, run_identity, semantic
 from scaling.config.sweep import SweepConfig
+from scaling.config.text import read_yaml
 from scaling.config.training import (
     AdamW,
     Cosine,
     DataConfig,
     EvaluationConfig,
     ExecutionConfig,
+    Lion,
     MeshConfig,
     WarmupStableDecay,
 )
 
 __all__ = [
-    "AdamW", "Config", "Cosine", "DataConfig", "EvaluationConfig", "ExecutionConfig",
+    "AdamW", "Config", "Cosine", "DataConfig", "EvaluationConfig", "ExecutionConfig", "Lion",
     "MeshConfig", "ModelConfig", "Point", "RunConfig", "Size", "SweepConfig", "WarmupStableDecay",
-    "canonical_json", "content_hash", "json_schema", "load", "override", "read_yaml",
-    "run_identity", "semantic", "validate",
+    "canonical_json", "content_hash", "json_schema", "load", "override", "override_values",
+    "read_yaml", "run_identity", "semantic", "validate",
 ]

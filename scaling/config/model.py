@@ -1,269 +1,182 @@
-"""The shape of a Transformer. A family is a set of values here, never a class."""
+"""The model of a run: an architecture with an optional preset, and the checks of its values."""
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from scaling.config.base import Config, Count, Fraction, Index, Positive
-from scaling.config.model_checks import check_model
-from scaling.config.parts import (
-    ExpertsConfig,
-    Head,
-    InitConfig,
-    LanguageModel,
-    MaskedLM,
-    SequenceClasses,
-)
+from scaling.config.architecture import Architecture
+from scaling.config.base import Problem
+from scaling.config.parts import HEAD_MODES
 from scaling.config.presets import expand_preset
 
-Activation = Literal["gelu", "gelu_exact", "relu", "squared_relu", "swiglu", "geglu"]
 
-
-class ModelConfig(Config):
-    """A Transformer: its preset or sizes first, then the choices in which families differ."""
+class ModelConfig(Architecture):
+    """A Transformer, given by a preset, by its values, or by a preset and values that override
+    it."""
 
     preset: str | None = None
-    """A published shape, such as gpt2/124M, whose values stand where none are given here;
-    `scaling models` lists them."""
-
-    # Sizes
-    d_model: Count
-    """Width of the residual stream."""
-    n_layers: Count
-    """Number of blocks; in an encoder-decoder, of the decoder."""
-    n_heads: Count
-    """Attention heads in each block."""
-    d_head: Count | None = None
-    """Width of a head; by default d_model / n_heads, which must then come out even."""
-    n_kv_heads: Count | None = None
-    """Heads of keys and values, a divisor of n_heads; by default n_heads. Fewer are grouped-query
-    attention (Ainslie et al. 2023), and one is multi-query attention (Shazeer 2019)."""
-    d_ff: Count | None = None
-    """Hidden width of the feed-forward layer; by default 4 d_model, or where it is gated (three
-    matrices for two) 8/3 d_model rounded up to a multiple of 8."""
-    d_embedding: Count | None = None
-    """Width of the embeddings, with a map to and from d_model where it differs (ALBERT); by default
-    d_model."""
-    context: Count
-    """Tokens in a sequence; also the number of learned positions."""
-    vocab_size: Count | None = None
-    """Entries of the embedding; by default the number that the data's tokenizer has."""
-    n_types: Index = 0
-    """Kinds of segment with an embedding of their own (BERT's A and B: 2)."""
-    n_encoder_layers: Count | None = None
-    """Blocks of the encoder of an encoder-decoder; by default n_layers."""
-    source_context: Count | None = None
-    """Tokens that the encoder of an encoder-decoder reads; by default `context`."""
-
-    # Who sees whom
-    mode: Literal["decoder-only", "encoder-only", "encoder-decoder"] = "decoder-only"
-    """Which Transformer this is: a decoder reads from left to right, an encoder sees all, and an
-    encoder-decoder is a decoder that sees what an encoder made of another sequence."""
-    attention: Literal["full", "causal", "prefix"] | None = None
-    """What a position of a decoder, or of an encoder alone, sees: all, itself and those before, or
-    those and all of a prefix (Raffel et al. 2020, section 3.2.1). By default causal in decoders
-    and full in encoders."""
-    banded: Literal["none", "alternate", "all"] = "none"
-    """Layers whose attention is local: every other from the second on (GPT-3), or all."""
-    window: Count | None = None
-    """Positions that local attention reaches back, its own among them; in an encoder, as many
-    forward too."""
-
-    # Positions
-    positions: Literal[
-        "none", "learned", "sinusoidal", "rotary", "relative", "alibi", "transformer_xl"
-    ] = "rotary"
-    """How a token knows its place: a vector added at the bottom, learned or of sines (Vaswani et
-    al. 2017, section 3.5); queries and keys rotated in every block (Su et al. 2021); a bias on
-    attention by distance, learned in buckets (T5) or linear (ALiBi, Press et al. 2021); or queries
-    against vectors of the distance (Transformer-XL, Dai et al. 2019, section 3.3)."""
-    position_offset: Index = 0
-    """Row of the table of learned positions at which a sequence begins (OPT, BART, RoBERTa: 2)."""
-    rotary_base: Positive = 10_000.0
-    """Base of the rotary wavelengths."""
-    rotary_fraction: Annotated[Fraction, Field(gt=0)] = 1.0
-    """The part of a head that is rotated (GPT-NeoX: 0.25)."""
-    rotary_pairs: Literal["halves", "adjacent"] = "halves"
-    """Which numbers of a head turn together: i and i + half of them, or 2i and 2i + 1."""
-    relative_buckets: Count = 32
-    """Buckets of T5's relative positions."""
-    relative_max_distance: Count = 128
-    """Distance from which on they share one bucket."""
-
-    # Norms
-    norm: Literal["layer", "rms"] = "rms"
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019)."""
-    norm_epsilon: Positive = 1e-6
-    """Added to the variance inside a norm."""
-    norm_place: Literal["pre", "post", "none"] = "pre"
-    """Before each branch, or after its sum with the residual stream (Vaswani et al. 2017)."""
-    final_norm: bool | None = None
-    """Whether the last block is followed by a norm; by default where norm_place is pre."""
-    embedding_norm: bool = False
-    """Whether the embeddings are normed before the first block (BERT)."""
-
-    # Inside a block
-    activation: Activation = "gelu"
-    """Feed-forward layer: GELU (tanh form, or exact), ReLU, its square (So et al. 2021), or one of
-    the gated SwiGLU and GEGLU (Shazeer 2020)."""
-    parallel: Literal["no", "one_norm", "two_norms"] = "no"
-    """Attention and feed-forward one after the other, or both on the same input, normed once (PaLM)
-    or once for each (GPT-NeoX)."""
-    biases: bool = False
-    """Whether projections and layer norms carry a bias."""
-    scale_attention: bool = True
-    """Whether queries are divided by sqrt(d_head); T5 has that in its initialisation instead."""
-    experts: ExpertsConfig | None = None
-    """Routed experts in place of feed-forward layers."""
-    share_layers: Literal["none", "all", "attention", "feed_forward"] = "none"
-    """What all blocks have in common (ALBERT)."""
-    dropout: Fraction = 0.0
-    """Probability, in training, with which numbers of the embedded input and of what each branch
-    adds are set to nought."""
-    attention_dropout: Fraction | None = None
-    """The same for weights of attention; by default `dropout`."""
-
-    # In and out
-    heads: tuple[Head, ...] | None = None
-    """What is computed from the last hidden states; by default the vocabulary's logits: lm, or in
-    an encoder masked_lm."""
-    tied_head: bool = True
-    """Whether the vocabulary's output matrix is the embedding transposed."""
-    scale_embedding: bool = True
-    """Whether embeddings of tokens are multiplied by sqrt(d_model) as an input (Vaswani et al.
-    2017, section 3.4)."""
-    scale_output: bool = False
-    """Whether hidden states are divided by sqrt(d_model) before the vocabulary's matrix (T5, where
-    it is tied)."""
-    embedding_bias: bool = False
-    """Whether the map from d_embedding to d_model has a bias (ALBERT, ELECTRA)."""
-    embedding_map: Literal["last", "first"] = "last"
-    """Where that map stands: after positions, types and norm of the embeddings (ALBERT), or before
-    them (OPT's 350M)."""
-    init: InitConfig = InitConfig()
-    """How the weights are drawn at the start."""
-
-    @property
-    def head_width(self) -> int:
-        """Width of one attention head."""
-        return self.d_head or self.d_model // self.n_heads
-
-    @property
-    def kv_heads(self) -> int:
-        """Heads of keys and values."""
-        return self.n_kv_heads or self.n_heads
-
-    @property
-    def gated(self) -> bool:
-        """Whether the feed-forward layer has a gate, and so three matrices."""
-        return self.activation in ("swiglu", "geglu")
-
-    @property
-    def ff_width(self) -> int:
-        """Hidden width of the feed-forward layer."""
-        if self.d_ff is not None:
-            return self.d_ff
-        if not self.gated:
-            return 4 * self.d_model
-        return -(-8 * self.d_model // 24) * 8
-
-    @property
-    def embedding_width(self) -> int:
-        """Width of the embeddings."""
-        return self.d_embedding or self.d_model
-
-    @property
-    def vocabulary(self) -> int:
-        """Entries of the embedding, which by now must be known.
-
-        Raises:
-            ValueError: `vocab_size` is still to be taken from the data (`RunConfig.resolved`).
-        """
-        if self.vocab_size is None:
-            raise ValueError("vocab_size is not known before the data is")
-        return self.vocab_size
-
-    @property
-    def encoder_layers(self) -> int:
-        """Blocks of the encoder; 0 in a decoder alone."""
-        if self.mode == "encoder-decoder":
-            return self.n_encoder_layers or self.n_layers
-        return self.n_layers if self.mode == "encoder-only" else 0
-
-    @property
-    def decoder_layers(self) -> int:
-        """Blocks of the decoder; 0 in an encoder alone."""
-        return 0 if self.mode == "encoder-only" else self.n_layers
-
-    @property
-    def source_length(self) -> int:
-        """Tokens that the encoder reads."""
-        return self.source_context or self.context
-
-    @property
-    def sees(self) -> Literal["full", "causal", "prefix"]:
-        """What a position sees of its own sequence, in the last of the stacks."""
-        return self.attention or ("full" if self.mode == "encoder-only" else "causal")
-
-    @property
-    def has_final_norm(self) -> bool:
-        """Whether the last block is followed by a norm."""
-        return self.norm_place == "pre" if self.final_norm is None else self.final_norm
-
-    @property
-    def rotary_width(self) -> int:
-        """Numbers of a head that are rotated: an even number."""
-        return int(self.rotary_fraction * self.head_width) // 2 * 2
-
-    @property
-    def attention_dropout_rate(self) -> float:
-        """Probability with which weights of attention are set to nought in training."""
-        return self.dropout if self.attention_dropout is None else self.attention_dropout
-
-    @property
-    def outputs(self) -> tuple[Head, ...]:
-        """The heads, the default ones if none are given."""
-        if self.heads is not None:
-            return self.heads
-        if self.mode == "encoder-only":
-            return (MaskedLM(kind="masked_lm"),)
-        return (LanguageModel(kind="lm"),)
-
-    def pooling(self, head: Head) -> Literal["first", "last"] | None:
-        """Whether a head reads one token of a sequence, the pooled first or the last, or all."""
-        default: Literal["first", "last"] = "first" if self.mode == "encoder-only" else "last"
-        if isinstance(head, SequenceClasses):
-            return head.pool or default
-        return default if head.kind in ("next_sentence", "sentence_order", "choice") else None
-
-    @property
-    def has_pooler(self) -> bool:
-        """Whether a dense layer stands between the first token's state and heads that read it."""
-        return any(self.pooling(head) == "first" for head in self.outputs)
-
-    @property
-    def period(self) -> int:
-        """Blocks after which the kinds of block repeat: those with experts, those with a band."""
-        experts = self.experts.every if self.experts else 1
-        return math.lcm(experts, 2 if self.banded == "alternate" else 1)
-
-    def is_banded(self, layer: int) -> bool:
-        """Whether a layer's attention is local, counted from 0."""
-        return self.banded == "all" or (self.banded == "alternate" and layer % 2 == 1)
-
-    def has_experts(self, layer: int) -> bool:
-        """Whether a layer's feed-forward is routed, counted from 0."""
-        return self.experts is not None and (layer + 1) % self.experts.every == 0
+    """Name of a published model, such as gpt2/124M, whose values are the defaults of the other
+    keys; `scaling models` lists them. By default none."""
 
     @model_validator(mode="before")
     @classmethod
-    def _from_preset(cls, content: Any) -> Any:
+    def fill_missing(cls, content: Any) -> Any:
+        """Fill in the keys of the preset that are not given."""
         return expand_preset(content) if isinstance(content, dict) else content
 
-    @model_validator(mode="after")
-    def _holds_together(self) -> ModelConfig:
-        check_model(self)
-        return self
+    def checks(self) -> Iterable[Iterator[Problem]]:
+        return model_checks(self)
+
+
+def model_checks(model: Architecture) -> Iterable[Iterator[Problem]]:
+    """Checks of values that contradict each other, or have no effect: the path of the field to
+    change, the problem and the fix."""
+    checks = (_attention, _windows, _without_effect, _embedding, _init, _rotary, _positions, _modes,
+              _layers, _blocks, _heads)
+    return (check(model) for check in checks)
+
+
+def _attention(m: Architecture) -> Iterator[Problem]:
+    if m.d_head is None and m.d_model % m.n_heads:
+        yield "n_heads", (f"{m.n_heads} does not divide d_model = {m.d_model}; choose a divisor of "
+                          f"{m.d_model}, or give d_head")
+    if m.n_heads % m.kv_heads:
+        yield "n_kv_heads", (f"{m.kv_heads} does not divide n_heads = {m.n_heads}; choose a "
+                             "divisor, so that each key head serves the same number of query heads")
+
+
+def _windows(m: Architecture) -> Iterator[Problem]:
+    if m.attention_pattern != "global" and m.window is None:
+        yield "window", (f"missing: attention_pattern = {m.attention_pattern} needs the width of "
+                         "the window, in tokens; give window, or leave attention_pattern out")
+    if m.attention_pattern == "global" and m.window is not None:
+        yield "window", ("has no effect, since no layer's attention is local; set "
+                         "attention_pattern: local or alternating, or leave window out")
+    if m.attention_mask == "prefix" and m.attention_pattern != "global":
+        yield "attention_pattern", (
+            f"{m.attention_pattern} contradicts attention: prefix, where all positions attend to "
+            "the whole prefix; leave one of the two out")
+
+
+def _rotary(m: Architecture) -> Iterator[Problem]:
+    if m.positions == "rotary" and (m.rotary_width == 0 or m.head_width % 2):
+        yield "positions", (
+            f"rotary positions need pairs of dimensions, and a head of width {m.head_width} with "
+            f"rotary_fraction = {m.rotary_fraction:g} cannot be divided into pairs; choose n_heads "
+            "or d_head so that the width is even, or positions: learned")
+
+
+def _positions(m: Architecture) -> Iterator[Problem]:
+    if m.position_offset and m.positions != "learned":
+        yield "position_offset", (f"has no effect with positions: {m.positions}, which have no "
+                                  "table; leave it out, or choose positions: learned")
+    added_to = m.d_model if m.embedding_projection == "first" else m.embedding_width
+    width = {"sinusoidal": added_to, "transformer_xl": m.d_model}.get(m.positions, 0)
+    if width % 2:
+        yield "positions", (f"sines and cosines come in pairs, and the width {width} is odd; make "
+                            "it even, or choose positions: learned")
+    causal = m.mode == "decoder-only" and m.attention_mask == "causal"
+    if m.positions == "transformer_xl" and not causal:
+        yield "positions", ("transformer_xl encodes only backward distances, for causal attention "
+                            "in a decoder-only model; choose relative, which supports all models")
+    if m.positions == "relative" and not 4 <= m.relative_buckets < 2 * m.relative_max_distance:
+        yield "relative_buckets", (f"{m.relative_buckets} buckets do not fit "
+                                   f"relative_max_distance = {m.relative_max_distance}; give at "
+                                   "least 4, and fewer than twice that distance")
+
+
+def _modes(m: Architecture) -> Iterator[Problem]:
+    if m.mode == "encoder-only" and m.attention_mask != "full":
+        yield "attention", (f"an encoder attends to its whole sequence, and {m.attention_mask} is "
+                            "for decoders; leave attention out, or choose mode: decoder-only")
+    if m.mode != "encoder-only" and m.attention_mask == "full":
+        yield "attention", (f"full attention would show a {m.mode} model the tokens that it "
+                            "predicts; choose causal or prefix, or mode: encoder-only")
+    if m.mode == "encoder-decoder" and m.attention_mask == "prefix":
+        yield "attention", ("the prefix of an encoder-decoder is its encoder's sequence; leave it "
+                            "out")
+    if m.mode != "encoder-decoder":
+        for field in ("n_encoder_layers", "source_context"):
+            if getattr(m, field) is not None:
+                yield field, f"a {m.mode} model has one stack; leave it out"
+
+
+def _layers(m: Architecture) -> Iterator[Problem]:
+    for field, layers in (("n_layers", m.decoder_layers), ("n_encoder_layers", m.encoder_layers)):
+        if layers % m.period:
+            where = "n_layers" if m.n_encoder_layers is None else field
+            yield where, (f"{layers} layers are not a multiple of {m.period}, the period of the "
+                          "kinds of layer (attention_pattern, experts.every); choose a multiple")
+
+
+def _blocks(m: Architecture) -> Iterator[Problem]:
+    if m.parallel != "no" and m.norm_place != "pre":
+        yield "parallel", (f"parallel branches need a norm before them, and norm_place is "
+                           f"{m.norm_place}; choose norm_place: pre, or parallel: no")
+    if m.parallel != "no" and m.mode == "encoder-decoder":
+        yield "parallel", ("an encoder-decoder has cross-attention between attention and "
+                           "feed-forward; choose parallel: no")
+    if m.experts is not None:
+        if m.experts.top_k > m.experts.count:
+            yield "experts.top_k", (f"{m.experts.top_k} is more than experts.count = "
+                                    f"{m.experts.count}; lower it, or raise experts.count")
+        if m.share_layers != "none":
+            yield "share_layers", ("layers with experts cannot be shared; leave share_layers or "
+                                   "experts out")
+    if m.share_layers != "none" and m.attention_pattern == "alternating":
+        yield "share_layers", ("shared layers are all of one kind, and attention_pattern: "
+                               "alternating has two; leave one of them out")
+
+
+def _heads(m: Architecture) -> Iterator[Problem]:
+    if not m.outputs:
+        yield "heads", ("is empty, and a model needs at least one head; leave it out for the "
+                        "default")
+    for place, head in enumerate(m.outputs):
+        if m.mode not in HEAD_MODES[head.kind]:
+            fitting = sorted(k for k, modes in HEAD_MODES.items() if m.mode in modes)
+            yield f"heads.{place}", (f"{head.kind} cannot be a head of a {m.mode} model; choose "
+                                     f"one of {', '.join(fitting)}")
+    for kind, count in Counter(head.kind for head in m.outputs).items():
+        if count > 1:
+            yield "heads", f"{kind} is listed {count} times; list each kind of head once"
+    for place, head in enumerate(m.outputs):
+        causal_decoder = m.mode == "decoder-only" and m.attention_mask == "causal"
+        if causal_decoder and getattr(head, "pool", None) == "first":
+            yield f"heads.{place}.pool", ("with causal attention the first token does not attend "
+                                          "to the others; choose last")
+
+
+def _without_effect(m: Architecture) -> Iterator[Problem]:
+    """Values without effect, which would give one model two identities."""
+    positions_of = {
+        "rotary_base": "rotary", "rotary_fraction": "rotary", "rotary_pairs": "rotary",
+        "relative_buckets": "relative", "relative_max_distance": "relative",
+    }
+    for field, positions in positions_of.items():
+        if m.positions != positions and getattr(m, field) != type(m).model_fields[field].default:
+            yield field, (f"has no effect with positions: {m.positions}; leave it out, or choose "
+                          f"positions: {positions}")
+    for field in ("dropout", "attention_dropout"):
+        if getattr(m, field) == 1:
+            yield field, "1 would set everything to zero; choose less than 1"
+
+
+def _embedding(m: Architecture) -> Iterator[Problem]:
+    if m.embedding_width == m.d_model:
+        for field in ("embedding_projection_bias", "embedding_projection"):
+            if getattr(m, field) != type(m).model_fields[field].default:
+                yield field, ("has no effect, since the embeddings have width d_model and need no "
+                              "projection; leave it out, or give d_embedding")
+
+
+def _init(m: Architecture) -> Iterator[Problem]:
+    for field in ("gain", "fan"):
+        if m.init.std is not None and getattr(m.init, field) != (
+                type(m.init).model_fields[field].default):
+            yield f"init.{field}", (f"has no effect with init.std = {m.init.std:g}; leave one of "
+                                    "them out")

@@ -1,18 +1,31 @@
-"""One training run, and what makes it that run."""
+"""Configuration of one training run, and the run identity that is hashed from it."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import model_validator
 
-from scaling.config.base import Config, Count, Index
+from scaling.config.base import (
+    LARGEST_INTEGER,
+    Config,
+    Count,
+    NonNegativeInt,
+    Problem,
+    SequenceCount,
+)
 from scaling.config.model import ModelConfig
-from scaling.config.objectives import Causal, Objective, check_objective, text_tokens
+from scaling.config.objective_checks import (
+    fill_lengths,
+    head_problems,
+    length_problems,
+    mode_problems,
+)
+from scaling.config.objectives import Causal, Objective, ObjectiveConfig
 from scaling.config.training import (
     AdamW,
     CheckpointConfig,
@@ -20,37 +33,52 @@ from scaling.config.training import (
     EvaluationConfig,
     ExecutionConfig,
     LoggingConfig,
+    Optimizer,
     Schedule,
     WarmupStableDecay,
 )
 
 
 class RunConfig(Config):
-    """One model trained once."""
+    """A training run: one model trained once on one token store."""
+
+    mistaken_for: ClassVar[dict[tuple[str, ...], str]] = {
+        ("sizes", "grids"): "is a sweep, where one run is expected; use `scaling sweep plan`, or a "
+                            "file such as configs/runs/gpt_tiny.yaml"}
 
     model: ModelConfig
+    """Model architecture, or a preset."""
     data: DataConfig
+    """Training and validation data."""
     tokens: Count
-    """Training tokens of text, as often as they are read; rounded down to whole batches."""
-    batch_sequences: Count = 16
+    """Training tokens of text, counting repetitions; rounded down to whole batches."""
+    batch_sequences: SequenceCount = 16
     """Sequences in a batch, over all devices."""
-    seed: Index = 0
-    """Seeds the parameters, the order of the data and what is done to it, each with a stream of
-    its own."""
+    seed: NonNegativeInt = 0
+    """Random seed of the initial parameters, the order of the data and its corruption; each has an
+    independent stream."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What matrix products read. Parameters, sums, norms and the loss are float32 either way."""
+    """Type of the operands of matrix products. Parameters, accumulations, norms and the loss are
+    always float32."""
     objective: Objective = Causal()
-    optimizer: AdamW = AdamW()
+    """Training objective; by default causal language modelling."""
+    optimizer: Optimizer = AdamW()
+    """Optimizer, with the peak learning rate; by default AdamW."""
     schedule: Schedule = WarmupStableDecay()
+    """Learning-rate schedule; by default warmup-stable-decay."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation of the held-out loss."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints during training."""
     logging: LoggingConfig = LoggingConfig()
+    """Training metrics."""
     execution: ExecutionConfig = ExecutionConfig()
+    """Execution of the computation: devices, memory and compilation."""
 
     @property
     def sequence_tokens(self) -> int:
-        """Tokens of text in a sequence (`text_tokens` of its objective)."""
-        return text_tokens(self.objective, self.model)
+        """Tokens of text in a sequence (`text_tokens` of the objective)."""
+        return self.objective.text_tokens(self.model)
 
     @property
     def batch_tokens(self) -> int:
@@ -59,123 +87,189 @@ class RunConfig(Config):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps."""
+        """Number of optimizer steps."""
         return self.tokens // self.batch_tokens
 
     @property
     def trained_tokens(self) -> int:
-        """Tokens that the steps really read: what tables and laws call D."""
+        """Tokens that the steps read: D in tables and laws."""
         return self.steps * self.batch_tokens
 
-    @model_validator(mode="after")
-    def _objective_fits(self) -> RunConfig:
-        check_objective(self.objective, self.model)
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def fill_missing(cls, content: Any) -> Any:
+        """Fill in the model lengths that follow from the objective and are not given."""
+        return fill_lengths(content) if isinstance(content, dict) else content
 
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> RunConfig:
-        check_length(self)
-        return self
+    def checks(self) -> Iterable[Iterator[Problem]]:
+        yield self._mode_problems()
+        for check in (head_problems, length_problems):
+            yield self._objective_problems(check)
+        # The objective may be invalid itself, which is then reported for its own field.
+        for index in range(self._n_objective_checks()):
+            yield self._own_problems(index)
+        yield _length_problems(self)
+        yield self._kernel_problems()
+
+    def _kernel_problems(self) -> Iterator[Problem]:
+        if self.execution.attention != "blocked":
+            return
+        if self.model.attention_dropout_rate:
+            yield "execution.attention", (
+                f"blocked cannot drop attention weights (dropout "
+                f"{self.model.attention_dropout_rate:g}); set model.attention_dropout: 0, or "
+                "choose plain")
+        if self.model.positions == "transformer_xl":
+            yield "execution.attention", (
+                "blocked cannot compute the scores of transformer_xl positions; choose other "
+                "positions, or plain")
+
+    # These are generators: if a field is invalid, reading it fails only one check.
+
+    def _mode_problems(self) -> Iterator[Problem]:
+        yield from mode_problems(self.objective, self.model)
+
+    def _objective_problems(
+        self, check: Callable[[ObjectiveConfig, ModelConfig], Iterator[Problem]]
+    ) -> Iterator[Problem]:
+        if self.model.mode == self.objective.mode:  # otherwise all problems follow from the mode
+            yield from check(self.objective, self.model)
+
+    def _own_problems(self, index: int) -> Iterator[Problem]:
+        if self.model.mode == self.objective.mode:
+            yield from [*self.objective.model_checks()][index](self.model)
+
+    def _n_objective_checks(self) -> int:
+        objective = getattr(self, "objective", None)
+        return len([*objective.model_checks()]) if isinstance(objective, ObjectiveConfig) else 0
 
 
 def check_length(run: RunConfig) -> None:
-    """Refuse a run whose tokens make no batch, or no more steps than it warms up for.
+    """Check that the tokens of a run make at least one batch, and that its warm-up ends before the
+    learning rate decays.
 
     Raises:
         ValueError: they do not.
     """
-    if run.steps == 0:
-        raise ValueError(
-            f"tokens = {run.tokens:,} is less than one batch of {run.batch_tokens:,} "
-            f"(batch_sequences {run.batch_sequences} x {run.sequence_tokens} tokens)"
-        )
-    if run.schedule.warmup_steps >= run.steps:
-        raise ValueError(
-            f"schedule.warmup_steps = {run.schedule.warmup_steps} leaves nothing of the "
-            f"{run.steps} steps that {run.tokens:,} tokens give; warm up for less, or train "
-            "for more"
-        )
+    for field, message in _length_problems(run):
+        raise ValueError(f"{field}: {message}" if field else message)
 
 
-_NOTHING: Mapping[str, Any] = {}
+def _length_problems(run: RunConfig) -> Iterator[Problem]:
+    if run.tokens > LARGEST_INTEGER:  # a sweep computes them
+        yield "", (f"tokens = {float(run.tokens):.3g} is more than {LARGEST_INTEGER:,}; train on "
+                   "fewer")
+        return
+    try:
+        steps = run.steps
+    except ValueError:  # no text fits, which the check of lengths reports
+        return
+    if steps == 0:
+        yield "", (f"tokens = {run.tokens:,} is less than one batch of {run.batch_tokens:,} "
+                   f"(batch_sequences {run.batch_sequences} x {run.sequence_tokens} tokens); train "
+                   "on more tokens, or choose a smaller batch_sequences")
+        return
+    schedule = run.schedule
+    if any(problem for check in schedule.checks() for problem in check):
+        return  # the schedule reports it
+    warmup, max_warmup = schedule.warmup_steps_of(steps), schedule.max_warmup(steps)
+    if warmup <= max(max_warmup, 0):
+        return
+    reason, cooldown_fix = "the rate decays after it", ""
+    if isinstance(schedule, WarmupStableDecay):
+        reason = (f"the cool-down begins after {max_warmup:,} (decay_fraction "
+                  f"{schedule.decay_fraction:g})")
+        cooldown_fix = ", shorten the cool-down"
+    yield "", (f"schedule.warmup_steps = {warmup:,} does not fit in the {steps:,} steps that "
+               f"{run.tokens:,} tokens give: {reason}; warm up for at most {max_warmup:,} steps or "
+               f"for a fraction of the run (schedule.warmup: 0.02){cooldown_fix}, or train for "
+               "more tokens")
 
-LAYOUT = 3
-"""Raised when the same configuration would no longer train the same model, as when a default
-changes."""
+
+_EMPTY: Mapping[str, Any] = {}
+
+LAYOUT = 4
+"""Version of the identity. It is raised when the same configuration would no longer train the same
+model, for example when a default changes."""
 
 NOT_SEMANTIC: dict[str, Any] = {
-    "data": True,  # a path and a permission; what is read is in the hash
+    "data": True,  # a path and a permission; the hash of the data is in the identity
     "evaluation": {"every_steps": True},
-    "objective": {"teacher": True, "teacher_model": True},  # its identity stands beside
+    "objective": {"teacher": True, "teacher_model": True},  # teacher_run is in the identity
     "checkpoint": True,
     "logging": True,
     "execution": True,
 }
-"""Keys of a run that its losses do not depend on, whole (True) or some of the keys within."""
+"""Keys of a run that its losses do not depend on: True for a whole key, or some of its keys."""
 
 
 def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
-    """What the losses of a run depend on: its configuration less paths, pace and devices, as far as
-    it is not as it is by default. So what can be configured may grow, and runs keep their names.
+    """The content that is hashed into a run's identity: everything that its losses depend on.
+
+    It has only values that differ from their defaults, so that new keys do not change the identity
+    of existing runs, and no paths, intervals or devices. The warm-up is in steps, however it was
+    given.
 
     Args:
-        run: a run whose vocabulary is resolved.
+        run: a run with a known vocabulary size.
         data_hash: content hash of the token store's manifest.
     """
-    content: dict[str, Any] = not_default(run, NOT_SEMANTIC | {"model": True})
+    content: dict[str, Any] = non_default(
+        run, NOT_SEMANTIC | {"model": True}, {"schedule": run.schedule.resolved(run.steps)})
     return content | {
         "data": data_hash, "tokens": run.trained_tokens, "model": dict(_semantic_model(run.model)),
         "layout": LAYOUT,
     }
 
 
-def not_default(
-    value: Any, without: Mapping[str, Any] = _NOTHING, spelt_out: Mapping[str, Any] = _NOTHING
+def non_default(
+    value: Any, excluded: Mapping[str, Any] = _EMPTY, resolved: Mapping[str, Any] = _EMPTY
 ) -> Any:
-    """A value as JSON has it: of a configuration its kind, and what is not as it is by default.
+    """A value as JSON data; of a configuration, its kind and the values that differ from their
+    defaults.
 
     Args:
-        value: a configuration, or what may stand in one.
-        without: keys to leave out, whole (True) or some of the keys within.
-        spelt_out: values that stand for those of the configuration.
+        value: a configuration, or a value of one.
+        excluded: keys to leave out: True for a whole key, or some of its keys.
+        resolved: values that replace those of the configuration.
     """
     if isinstance(value, tuple):
-        return [not_default(each) for each in value]
+        return [non_default(each) for each in value]
     if not isinstance(value, Config):
         return value
     content = {}
     for name, (default, is_kind) in _fields(type(value)).items():
-        inner, left_out = spelt_out.get(name, getattr(value, name)), without.get(name, _NOTHING)
-        # Where keys within are left out, those alone may differ from the default.
+        inner, left_out = resolved.get(name, getattr(value, name)), excluded.get(name, _EMPTY)
+        # With some of its keys left out, the value may differ from the default in those alone.
         if left_out is not True and (is_kind or left_out or inner != default):
-            content[name] = not_default(inner, left_out)
+            content[name] = non_default(inner, left_out)
     return content
 
 
 @functools.cache
 def _fields(kind: type[Config]) -> dict[str, tuple[Any, bool]]:
-    """Of each field its default, and whether it says what kind of configuration this is."""
+    """The default of each field, and whether the field is the discriminator of a union."""
     return {name: (field.get_default(call_default_factory=True),
                    get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1)
             for name, field in kind.model_fields.items()}
 
 
-@functools.lru_cache(maxsize=1024)  # a sweep asks for few models, thousands of times
+@functools.lru_cache(maxsize=1024)  # a sweep has few models and thousands of calls
 def _semantic_model(model: ModelConfig) -> dict[str, Any]:
-    """What a model says, less its preset, which is the values that it stands for. Defaults that
-    depend on other fields are spelt out, so that saying them changes nothing."""
-    content: dict[str, Any] = not_default(model, {"preset": True}, {
+    """The content of a model without its preset, which is only a name for values. Defaults that
+    depend on other fields are resolved, so that giving them explicitly changes nothing."""
+    content: dict[str, Any] = non_default(model, {"preset": True}, {
         "d_head": model.head_width, "d_ff": model.ff_width, "vocab_size": model.vocabulary,
         "n_kv_heads": model.kv_heads, "d_embedding": model.embedding_width,
         "n_encoder_layers": model.encoder_layers, "source_context": model.source_length,
-        "attention": model.sees, "final_norm": model.has_final_norm,
+        "attention": model.attention_mask, "final_norm": model.has_final_norm,
         "attention_dropout": model.attention_dropout_rate, "heads": model.outputs,
     })
     return content
 
 
 def canonical_json(content: Any) -> str:
-    """JSON that is the same for the same content: sorted keys, no spaces, no NaN."""
+    """JSON in a canonical form: sorted keys, no spaces, no NaN."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -185,8 +279,9 @@ def content_hash(content: Any) -> str:
 
 
 def run_identity(run: RunConfig, data_hash: str) -> str:
-    """Name of a run: the same wherever, whenever and by whomever it is asked for.
+    """Identity of a run, which depends only on its semantic content.
 
-    The first 16 of 64 hexadecimal digits: two of a million runs share them with odds of 3e-8.
+    It has the first 16 of the 64 hexadecimal digits of the hash; the probability that any two of a
+    million runs collide is 3e-8.
     """
     return content_hash(semantic(run, data_hash))[:16]

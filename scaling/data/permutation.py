@@ -1,14 +1,14 @@
-"""A keyed shuffle of range(n) that needs no table and can be entered at any place.
+"""A keyed pseudorandom permutation of range(n), evaluated at any index without a table.
 
 A generalised Feistel network (Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains",
 section 5): a number below a * b is a pair of digits, and each round adds to one digit a
-pseudorandom function of the other, which can be undone and is therefore a permutation. With
-a = ceil(sqrt(n)) and b = ceil(n / a) the domain is larger than n by less than a, and the few
-results outside of range(n) are sent through the network again until they fall inside (cycle
-walking), which leaves a permutation of range(n).
+pseudorandom function of the other, which is invertible and hence a permutation. With
+a = ceil(sqrt(n)) and b = ceil(n / a) the domain exceeds n by less than a. The few results outside
+range(n) are passed through the network again until they fall inside (cycle walking), which gives a
+permutation of range(n).
 
-The order of the data is part of what a run is: changing anything here changes every run, and
-asks for a new `LAYOUT` in scaling.config.run.
+The order of the data is part of a run's identity: any change here changes every run, and requires a
+new `LAYOUT` in scaling.config.run.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = 2**40
-"""Up to here a digit has no more than 20 bits, and 44 random bits modulo it are uniform to one in
-2**24."""
+from scaling.data.random import UInt64
 
-UInt64 = NDArray[np.uint64]
+LARGEST = 2**40
+"""Largest n: a digit then has at most 20 bits, and 44 random bits modulo it are uniform to one in
+2**24."""
 
 _ROUNDS = 8  # eight keys of 64 bits are one BLAKE2b digest
 
 
 def _uint64(number: int) -> UInt64:
-    """An array of no dimensions, which numpy adds and multiplies twice as fast as an int."""
+    """A zero-dimensional array, which numpy adds and multiplies twice as fast as an int."""
     return np.array(number, np.uint64)
 
 
@@ -38,16 +38,16 @@ _HALF, _LOW_BITS = _uint64(32), _uint64(20)
 
 
 def permute(index: NDArray[np.integer], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Where the shuffle of range(n) that (seed, epoch) chooses sends each index.
+    """Apply the permutation of range(n) with key (seed, epoch) to indices.
 
     Args:
-        index: whole numbers in range(n), of any shape.
-        n: from 1 to 2**40.
-        seed: any whole number.
-        epoch: any whole number.
+        index: Integers in range(n), of any shape.
+        n: Integer from 1 to 2**40.
+        seed: Any integer.
+        epoch: Any integer.
 
     Returns:
-        Numbers in range(n), of the same shape; distinct for distinct indices.
+        Integers in range(n), of the same shape; distinct for distinct indices.
 
     Raises:
         ValueError: n or an index is out of range.
@@ -67,13 +67,13 @@ def permute(index: NDArray[np.integer], n: int, seed: int, epoch: int) -> NDArra
 
 
 def _keys(seed: int, epoch: int) -> UInt64:
-    """The keys of the rounds, shape [rounds, 1]."""
+    """The round keys, shape [rounds, 1]."""
     digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8 * _ROUNDS).digest()
     return np.frombuffer(digest, "<u8").astype(np.uint64).reshape(_ROUNDS, 1)
 
 
 def _network(x: UInt64, high_base: UInt64, low_base: UInt64, keys: UInt64) -> UInt64:
-    """A permutation of range(high_base * low_base), for x of shape [n]."""
+    """The Feistel network: a permutation of range(high_base * low_base), for x of shape [n]."""
     high, low = x // low_base, x % low_base
     for key_of_low, key_of_high in zip(keys[::2], keys[1::2], strict=True):
         high = (high + _mix(low, key_of_low)) % high_base
@@ -82,10 +82,10 @@ def _network(x: UInt64, high_base: UInt64, low_base: UInt64, keys: UInt64) -> UI
 
 
 def _mix(x: UInt64, key: UInt64) -> UInt64:
-    """A pseudorandom function of a digit, below 2**44 so that adding a digit cannot overflow.
+    """A pseudorandom function of a digit; below 2**44, so that adding a digit cannot overflow.
 
-    Multiply, fold, multiply, with the factors of SplitMix64's finaliser (Stafford's variant 13);
-    the high bits of the last product depend on every bit of the digit.
+    Multiply, xor-shift, multiply, with the factors of SplitMix64's finaliser (Stafford's variant
+    13); the high bits of the last product depend on every bit of the digit.
     """
     x = (x + key) * _FIRST_FACTOR
     x = (x ^ (x >> _HALF)) * _SECOND_FACTOR

@@ -1,4 +1,4 @@
-"""The grid of a planned sweep: which sizes are trained on how many tokens, and how far it is."""
+"""Figure of a planned sweep: the sizes, tokens and states of its runs."""
 
 from __future__ import annotations
 
@@ -23,31 +23,30 @@ _COLOURS = {
     "done": "#0f766e", "running": "#2563eb", "partial": "#7c9fe8", "new": "#9ca3af",
     "changed": "#ca8a04", "failed": "#b91c1c", "diverged": "#7e22ce", "over budget": GRID,
 }
-"""Of the states of a run, in the order of the legend."""
+"""Colours of the states of a run, in the order of the legend."""
 
-_GAP = 0.35
-"""Room around the points, in powers of e."""
+_MARGIN = 0.35
+"""Margin around the points, in natural logarithms."""
 
 
 @in_style
 def planned_grid(runs: pd.DataFrame, budgets: Sequence[float], title: str) -> Drawing:
-    """Tokens against parameters, a point for each, with lines of equal compute.
+    """Tokens against parameters, one point per run, with lines of equal compute.
 
     Args:
         runs: `params_non_embedding, params_total, tokens, flops_counted, role, state`, and
-            `run_id`; runs at one point (seeds, choices) are drawn as one, in the state that is
-            least done.
-        budgets: compute of the isoflop lines, counted FLOPs; without any, four lines through the
-            range of the runs.
+            `run_id`; runs at the same point (seeds, choices) are drawn as one, in the least
+            advanced of their states.
+        budgets: counted FLOPs of the IsoFLOP lines; if empty, four budgets that span the runs.
         title: the sweep's name.
     """
     figure, (axes,) = canvas(6.6, 4.4)
     axes.set_xscale("log")
     axes.set_yscale("log")
     n, d = runs["params_non_embedding"].astype(float), runs["tokens"].astype(float)
-    room = np.exp(_GAP)
-    axes.set_xlim(n.min() / room, n.max() * room)
-    axes.set_ylim(d.min() / room, d.max() * room)
+    margin = np.exp(_MARGIN)
+    axes.set_xlim(n.min() / margin, n.max() * margin)
+    axes.set_ylim(d.min() / margin, d.max() * margin)
     lines = _lines(runs, budgets or _round_budgets(runs), axes.get_xlim())
     labels = []
     for budget, line in lines.groupby("flops", sort=True):
@@ -59,7 +58,7 @@ def planned_grid(runs: pd.DataFrame, budgets: Sequence[float], title: str) -> Dr
         axes.annotate(f"${scientific(budget)}$", (x, y), xytext=(3, 2), color=MUTED, fontsize=7,
                       textcoords="offset points", annotation_clip=False)
 
-    rank = {state: place for place, state in enumerate(_COLOURS)}
+    rank = {state: index for index, state in enumerate(_COLOURS)}
     points = runs.assign(rank=runs["state"].map(rank)).sort_values(
         "rank", kind="stable").groupby(["params_non_embedding", "tokens", "role"]).agg(
         state=("state", "last"), runs=("run_id", "size")).reset_index()
@@ -80,7 +79,7 @@ def planned_grid(runs: pd.DataFrame, budgets: Sequence[float], title: str) -> Dr
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.03, 1.0))
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         count_axis(axis, low, high)
-    axes.set_xlabel("parameters outside embeddings N", color=INK)
+    axes.set_xlabel("non-embedding parameters N", color=INK)
     axes.set_ylabel("training tokens D")
     axes.set_title(f"{title}: {len(runs)} runs")
     return Drawing(figure, pd.concat([points.assign(series="run"), lines.assign(series="compute")],
@@ -93,14 +92,14 @@ def _round_budgets(runs: pd.DataFrame) -> list[float]:
 
 
 def _lines(
-    runs: pd.DataFrame, budgets: Sequence[float], reach: tuple[float, float]
+    runs: pd.DataFrame, budgets: Sequence[float], x_range: tuple[float, float]
 ) -> pd.DataFrame:
-    """Tokens that spend each budget, by size: through the counted FLOPs per token of the runs'
-    sizes, in log-log, and on to the ends of the panel at the slope of 6 N D."""
+    """Lines of equal compute: tokens by size for each budget. Counted FLOPs per token are
+    interpolated between the runs' sizes in log-log, and extrapolated in proportion to N."""
     per_token = (runs["flops_counted"].astype(float) / runs["tokens"]).groupby(
         runs["params_non_embedding"]).mean()
     sizes, costs = per_token.index.to_numpy(dtype=float), per_token.to_numpy()
-    grid = np.geomspace(*reach, 60)
+    grid = np.geomspace(*x_range, 60)
     beyond = grid / np.clip(grid, sizes[0], sizes[-1])
     cost = np.exp(np.interp(np.log(grid), np.log(sizes), np.log(costs))) * beyond
     return pd.concat([

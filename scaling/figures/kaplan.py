@@ -1,4 +1,4 @@
-"""Kaplan's three panels: loss against compute, data and parameters, one power law in each."""
+"""Kaplan's three panels: loss against compute, data and parameters, each with a power law."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scaling.figures.style import (
     size_colours,
 )
 from scaling.laws import LEVEL, Law, RunsTable
-from scaling.laws.runs.table import Array
+from scaling.laws.table import Array
 
 _PANELS = (
     ("c", "compute C (FLOP)", "Compute"),
@@ -34,17 +34,18 @@ _PANELS = (
 
 @in_style
 def three_panels(table: RunsTable, laws: Mapping[str, Law]) -> Drawing:
-    """All runs faint, those on the envelope in the colour of their size, and the fitted law.
+    """Loss against compute, data and parameters: all runs in grey, those on the envelope in the
+    colour of their size, and the fitted law.
 
     Args:
         table: the runs, with N counted as the laws count it.
-        laws: from `kaplan-c`, `kaplan-d` and `kaplan-n` to the law, those that there are.
+        laws: laws by name; `kaplan-c`, `kaplan-d` and `kaplan-n` are drawn if present.
     """
     figure, panels = canvas(9.6, 3.4, columns=3, share_y=True)
     colours = size_colours(list(table.n))
     drawn: list[pd.DataFrame] = []
     heldout = [(run, run.loss) for run in table.heldout if run.loss is not None]
-    seen = [*table.loss, *(loss for _, loss in heldout)]
+    losses = [*table.loss, *(loss for _, loss in heldout)]
     for axes, (variable, label, title) in zip(panels, _PANELS, strict=True):
         law = laws.get(f"kaplan-{variable}")
         axes.set_xscale("log")
@@ -57,22 +58,22 @@ def three_panels(table: RunsTable, laws: Mapping[str, Law]) -> Drawing:
             drawn.append(_rows("heldout", variable, [getattr(run, variable)], [loss],
                                [run.run_id]))
         if law is not None:
-            rows = law.form.rows(table)
+            rows = law.form.fitted_rows(table)
             axes.scatter(x[rows], table.loss[rows], c=[colours[n] for n in table.n[rows]], s=26,
                          edgecolors="white", linewidths=0.6, zorder=4)
             drawn.append(_rows("envelope", variable, x[rows], table.loss[rows],
                                [table.run_id[row] for row in rows]))
-            reach = [*x, *(getattr(run, variable) for run, _ in heldout)]
-            line = np.geomspace(min(reach), max(reach), 60)
+            x_values = [*x, *(getattr(run, variable) for run, _ in heldout)]
+            line = np.geomspace(min(x_values), max(x_values), 60)
             drawn.append(_law(axes, law, variable, line))
-            seen += [*drawn[-1]["loss"]]
+            losses += [*drawn[-1]["loss"]]
             _equation(axes, law, variable)
         if variable != "c":
             count_axis(axes.xaxis, *axes.get_xlim())
         axes.set_xlabel(label + (f" ({table.convention['n']})" if variable == "n" else ""))
         axes.set_title(title)
-    # Falling laws leave the upper right corner to the equation; runs are kept below it.
-    loss_axis(panels[0], seen, room=1.18)
+    # The equation is in the upper right corner, above the decreasing laws and the runs.
+    loss_axis(panels[0], losses, headroom=1.18)
     _legend(panels[0], bool(heldout), laws)
     panels[0].set_ylabel("held-out loss (nats per token)")
     return Drawing(figure, pd.concat(drawn, ignore_index=True))

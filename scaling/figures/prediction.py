@@ -1,4 +1,4 @@
-"""What a law predicted against what was measured: the runs that it saw, and those it did not."""
+"""Figure of predicted against measured losses, for fitted and held-out runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scaling.figures.style import (
     Drawing,
     canvas,
     in_style,
+    labelled_sizes,
     size_colours,
-    some,
 )
 from scaling.laws import LEVEL, Law, RunsTable
 from scaling.laws.show import short
@@ -21,10 +21,11 @@ from scaling.laws.show import short
 
 @in_style
 def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
-    """Left: measured against predicted loss. Right: what is left over, in percent, by compute.
+    """Left panel: measured against predicted loss. Right panel: residuals in percent against
+    compute.
 
-    Held-out runs carry the 90% prediction interval; one that is not measured yet shows its
-    interval alone.
+    Held-out runs are drawn with their 90% prediction interval, which is drawn alone if the run is
+    not yet measured.
 
     Args:
         table: the runs, with N counted as the law counts it.
@@ -32,11 +33,11 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     """
     figure, (left, right) = canvas(9.2, 3.7, columns=2)
     colours = size_colours(list(table.n))
-    rows = law.form.rows(table)
+    rows = law.form.fitted_rows(table)
     fitted = table.take(rows)
     predicted = law.loss({"n": fitted.n, "d": fitted.d, "c": fitted.c})
     percent = 100 * (fitted.loss / predicted - 1)
-    labelled = some(fitted.n)
+    labelled = labelled_sizes(fitted.n)
     for size, colour in colours.items():
         at = fitted.n == size
         if at.any():
@@ -51,26 +52,26 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     ends = [*predicted, *fitted.loss]
     for run in table.heldout:
         values = {"n": np.array([run.n]), "d": np.array([run.d]), "c": np.array([run.c])}
-        guess = float(law.loss(values)[0])
-        low, high = law.prediction_interval(run.values) or (guess, guess)
-        left.plot([guess, guess], [low, high], color=ACCENT, lw=2, alpha=0.5, zorder=2,
+        expected = float(law.loss(values)[0])
+        low, high = law.prediction_interval(run.values) or (expected, expected)
+        left.plot([expected, expected], [low, high], color=ACCENT, lw=2, alpha=0.5, zorder=2,
                   solid_capstyle="butt")
-        right.plot([run.c, run.c], [100 * (low / guess - 1), 100 * (high / guess - 1)],
+        right.plot([run.c, run.c], [100 * (low / expected - 1), 100 * (high / expected - 1)],
                    color=ACCENT, lw=2, alpha=0.5, zorder=2, solid_capstyle="butt")
-        off = np.nan
+        residual = np.nan
         if run.loss is not None:
-            off = 100 * (run.loss / guess - 1)
-            left.plot(guess, run.loss, "D", ms=6, color=ACCENT, mec="white", mew=0.8, zorder=5)
-            right.plot(run.c, off, "D", ms=6, color=ACCENT, mec="white", mew=0.8, zorder=5)
-        ends += [guess, low, high, *([run.loss] if run.loss is not None else [])]
+            residual = 100 * (run.loss / expected - 1)
+            left.plot(expected, run.loss, "D", ms=6, color=ACCENT, mec="white", mew=0.8, zorder=5)
+            right.plot(run.c, residual, "D", ms=6, color=ACCENT, mec="white", mew=0.8, zorder=5)
+        ends += [expected, low, high, *([run.loss] if run.loss is not None else [])]
         drawn.append(pd.DataFrame({
             "series": ["heldout"], "run_id": [run.run_id], "c": [run.c], "n": [run.n],
-            "d": [run.d], "predicted": [guess],
+            "d": [run.d], "predicted": [expected],
             "measured": [np.nan if run.loss is None else run.loss],
-            "residual_percent": [off], "low": [low], "high": [high],
+            "residual_percent": [residual], "low": [low], "high": [high],
         }))
-    edge = 0.03 * (max(ends) - min(ends))
-    ends = [min(ends) - edge, max(ends) + edge]
+    margin = 0.03 * (max(ends) - min(ends))
+    ends = [min(ends) - margin, max(ends) + margin]
     left.plot(ends, ends, color=MUTED, lw=0.9, zorder=1)
     left.set_xlim(*ends)
     left.set_ylim(*ends)
@@ -82,8 +83,8 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     right.set_xlabel("training compute C (FLOP)")
     right.set_ylabel("measured / predicted - 1 (%)")
     right.set_title("Residuals")
-    far = max(abs(value) for value in right.get_ylim())
-    right.set_ylim(-far, far)
+    y_max = max(abs(value) for value in right.get_ylim())
+    right.set_ylim(-y_max, y_max)
 
     if table.heldout:
         left.plot([], [], color=ACCENT, lw=2, alpha=0.5, marker="D", ms=6, mec="white",

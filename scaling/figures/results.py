@@ -1,11 +1,13 @@
-"""A results folder in, its figures out."""
+"""Reading a results folder and drawing its figures."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from scaling.errors import UserError
@@ -14,22 +16,27 @@ from scaling.figures.prediction import predicted_against_measured
 from scaling.figures.style import Drawing, write
 from scaling.figures.surface import loss_surface
 from scaling.figures.tokens import loss_against_tokens
-from scaling.laws import Law, RunsTable, laws_of_loss, read
-from scaling.laws.runs.table import N_COLUMNS, read_frame
+from scaling.laws import Law, RunsTable, load_loss_laws, read
+from scaling.laws.columns import require_column
+from scaling.laws.forms.variables import N_COLUMNS
+from scaling.laws.frames import read_frame
 
 FIGURES = {
     "loss_against_tokens": "Learning curves, final held-out losses, and the fitted law.",
     "kaplan": "Loss against compute, data and parameters, each with its power law.",
     "surface": "The fitted loss over compute and parameters, and the efficient frontier.",
-    "prediction": "Predicted and measured losses: fitted runs, and those held out.",
+    "prediction": "Predicted and measured losses of fitted and held-out runs.",
 }
-"""Names of the files in RESULTS/figures, and what each shows."""
+"""Names of the files in RESULTS/figures, and their captions."""
+
+
+_MAX_LOSS = 1e4  # nats per token, far above any plausible loss
 
 
 @dataclass(frozen=True)
-class Results:
-    """A results folder. `tables` has the runs by what N counts; `stale` names the laws that were
-    fitted to other numbers than the folder's runs."""
+class ResultsFolder:
+    """The contents of a results folder. `tables` has the runs by what N counts; `stale` has the
+    names of the laws that were fitted to other data than the folder's runs."""
 
     folder: Path
     tables: dict[str, RunsTable]
@@ -41,19 +48,19 @@ class Results:
         counting = str(law.convention["n"]) if law else "total"
         if counting in self.tables:
             return self.tables[counting]
-        raise UserError(f"{self.folder}: laws.json counts N by {counting!r}, which runs.csv does "
-                        f"not; it has {', '.join(self.tables)}. Fit again with `scaling fit "
-                        f"{self.folder} --json {self.folder / 'laws.json'}`")
+        raise UserError(f"{self.folder}: laws.json counts N as {counting!r}, but runs.csv only as "
+                        f"{', '.join(self.tables)}; fit again with `scaling fit "
+                        f"{self.folder} --save {self.folder / 'laws.json'}`")
 
     @property
     def stale(self) -> list[str]:
-        """Laws whose data are no longer those of the runs table."""
+        """Names of the laws that were fitted to other data than the runs table now has."""
         return [law.name for law in self.laws.values() if law.data_sha256 !=
-                (table := self.table(law)).take(law.form.rows(table)).sha256]
+                (table := self.table(law)).take(law.form.fitted_rows(table)).sha256]
 
 
-def open_results(folder: Path) -> Results:
-    """Read `runs.csv`, and `curves.csv` and `laws.json` where they are.
+def open_results(folder: Path) -> ResultsFolder:
+    """Read `runs.csv`, and `curves.csv` and `laws.json` if present.
 
     Raises:
         UserError: the folder or its runs table is missing, or a file cannot be read.
@@ -69,21 +76,23 @@ def open_results(folder: Path) -> Results:
         for counting, column in N_COLUMNS.items() if column in columns
     }
     if not tables:
-        read(runs)  # says which column is missing
+        read(runs)  # raises the error about the missing column
     path = folder / "laws.json"
-    laws = {law.name: law for law in laws_of_loss(path)} if path.is_file() else {}
-    return Results(folder, tables, _curves(folder / "curves.csv"), laws)
+    laws = {law.name: law for law in load_loss_laws(path)} if path.is_file() else {}
+    return ResultsFolder(folder, tables, _curves(folder / "curves.csv"), laws)
 
 
-def draw(results: Results) -> Iterator[tuple[str, Drawing | str]]:
-    """Every figure that the folder has the makings of, and for the others what is missing."""
-    # What did not converge is not drawn as if it were a law.
-    laws = {name: law for name, law in results.laws.items() if law.converged}
+def draw(results: ResultsFolder) -> Iterator[tuple[str, Drawing | str]]:
+    """Pairs of a figure's name and its drawing, or the reason why it cannot be drawn."""
+    # Laws that did not converge, or do not apply to these runs, are not drawn.
+    laws = {name: law for name, law in results.laws.items()
+            if law.converged and _is_drawable(law, results.table(law))}
     joint = laws.get("chinchilla")
     kaplan: dict[str, Law] = {
         name: laws[name] for name in ("kaplan-c", "kaplan-d", "kaplan-n") if name in laws
     }
-    missing = "laws.json has no {} that converged; `scaling fit` writes it"
+    missing = ("laws.json has no {} that converged and has a finite loss for these runs; fit it "
+               "with `scaling fit`")
 
     yield "loss_against_tokens", loss_against_tokens(results.table(joint), results.curves, joint)
     if kaplan:
@@ -95,14 +104,27 @@ def draw(results: Results) -> Iterator[tuple[str, Drawing | str]]:
         yield "prediction", missing.format("chinchilla")
         return
     if joint.exponents.get("a") is None:
-        yield "surface", "the runs do not determine how loss depends on N at given compute"
+        yield "surface", "the runs do not determine how the loss depends on N at fixed compute"
     else:
         yield "surface", loss_surface(results.table(joint), joint)
     yield "prediction", predicted_against_measured(results.table(joint), joint)
 
 
-def plot(results: Results) -> tuple[list[Path], dict[str, str]]:
-    """Write the figures to RESULTS/figures: the files, and for each figure left out, why.
+def _is_drawable(law: Law, table: RunsTable) -> bool:
+    """Whether the predicted losses of all runs, held-out ones included, fit on an axis."""
+    if not {*law.form.variables} <= {*table.values}:
+        return False
+    losses = [law.loss(values) for values in (table.values, *(r.values for r in table.heldout))]
+    intervals = [law.prediction_interval(run.values) or () for run in table.heldout]
+    values = np.concatenate([*losses, *map(np.array, intervals)])
+    return bool(((values > 0) & (values < _MAX_LOSS)).all())
+
+
+def plot(results: ResultsFolder) -> tuple[list[Path], dict[str, str]]:
+    """Write the figures to RESULTS/figures.
+
+    Returns:
+        The paths of the files, and the reasons of the figures that are not drawn, by name.
 
     Raises:
         UserError: the folder has no finished run to draw.
@@ -110,21 +132,32 @@ def plot(results: Results) -> tuple[list[Path], dict[str, str]]:
     table = next(iter(results.tables.values()))
     if not table.loss.size:
         raise UserError(f"{results.folder / 'runs.csv'}: no finished grid run, so nothing to draw")
-    written, left_out = [], {}
+    written, not_drawn = [], {}
     for name, drawing in draw(results):
         if isinstance(drawing, str):
-            left_out[name] = drawing
+            not_drawn[name] = drawing
         else:
             written += write(drawing, results.folder / "figures" / name)
-    return written, left_out
+    return written, not_drawn
+
+
+_MAX_TOKENS, _MIN_LOSS = 1e20, 1e-9  # of a point that can be drawn
 
 
 def _curves(path: Path) -> pd.DataFrame | None:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     frame = read_frame(path)
-    missing = [name for name in ("run_id", "tokens", "loss") if name not in frame]
-    if missing:
-        raise UserError(f"{path}: has no column {missing[0]}; expected are run_id, tokens, loss")
-    # A diverged run leaves NaN behind it: the curve ends there.
-    return frame[(frame["tokens"] > 0) & (frame["loss"] > 0)]
+    for name in ("run_id", "tokens", "loss"):
+        require_column(frame, str(path), name, "another name")
+    for name in ("tokens", "loss"):
+        if len(frame) and frame[name].dtype.kind not in "iuf":
+            raise UserError(f"{path}: column {name} has type {frame[name].dtype}, but numbers are "
+                            "expected")
+    tokens, loss = (frame[name].to_numpy(float) for name in ("tokens", "loss"))
+    if not np.isfinite(tokens).all() or np.isinf(loss).any() or (tokens < 0).any():
+        raise UserError(f"{path}: a point has an infinite loss, or tokens that are negative or not "
+                        "finite; remove the file and write it again with `scaling sweep export`")
+    # The loss of a diverged run is NaN from some point on, where its curve ends.
+    return frame[(frame["tokens"] > 0) & (frame["tokens"] <= _MAX_TOKENS)
+                 & (frame["loss"] > _MIN_LOSS)]

@@ -1,4 +1,4 @@
-"""The fitted loss over compute and parameters, and the efficient frontier on it."""
+"""Figure of the fitted loss over compute and parameters, with the efficient frontier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from scaling.figures.style import ACCENT, INK, Drawing, canvas, count_axis, in_style, nice_ticks
 from scaling.laws import LEVEL, Law, RunsTable
-from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN, Array
+from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.table import Array
 
 _GRID = 120
 
@@ -20,7 +21,7 @@ _GRID = 120
 @in_style
 def loss_surface(table: RunsTable, law: Law) -> Drawing:
     """Contours of the law over (C, N) at C = 6 N D, the measured runs in the same colours, and
-    N*(C) with the 90% band of the bootstrap.
+    N*(C) with its 90% bootstrap band.
 
     Args:
         table: the runs, with N counted as the law counts it.
@@ -38,7 +39,7 @@ def loss_surface(table: RunsTable, law: Law) -> Drawing:
 
     measured = [*table.loss, *(run.loss for run in heldout if run.loss is not None)]
     low, high = min(measured) * 0.97, max(measured) * 1.04
-    levels = nice_ticks(low, high, wanted=8)
+    levels = nice_ticks(low, high, n_ticks=8)
     norm = Normalize(low, high)
     lines = axes.contour(c_grid, n_grid, loss, levels=levels, cmap="viridis", norm=norm,
                          linewidths=1.2, zorder=1)
@@ -56,13 +57,13 @@ def loss_surface(table: RunsTable, law: Law) -> Drawing:
     drawn.append(_frontier(axes, law, c))
     axes.set_xlim(c[0], c[-1])
     axes.set_ylim(n[0], n[-1])
-    # Labels stand above all runs, where every line goes up.
+    # Contour labels are placed above all runs, where every contour is steep.
     height = float(np.sqrt(n[-1] * max(all_n)))
     row = int(np.argmin(np.abs(n - height)))
-    across = [(float(np.interp(-level, -loss[row], np.log(c))), level) for level in lines.levels
-              if loss[row, -1] < level < loss[row, 0]]
-    axes.clabel(lines, [level for _, level in across], fmt=lambda value: f"{value:g}",
-                fontsize=7.5, manual=[(float(np.exp(x)), n[row]) for x, _ in across])
+    crossings = [(float(np.interp(-level, -loss[row], np.log(c))), level) for level in lines.levels
+                 if loss[row, -1] < level < loss[row, 0]]
+    axes.clabel(lines, [level for _, level in crossings], fmt=lambda value: f"{value:g}",
+                fontsize=7.5, manual=[(float(np.exp(x)), n[row]) for x, _ in crossings])
     count_axis(axes.yaxis, *axes.get_ylim())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("training compute C = 6 N D (FLOP)")
@@ -88,7 +89,7 @@ def loss_surface(table: RunsTable, law: Law) -> Drawing:
 
 
 def _frontier(axes: Axes, law: Law, c: Array) -> pd.DataFrame:
-    """Draw N*(C) and its band."""
+    """Draw N*(C) and its band, and return their data."""
     rows = pd.DataFrame({"series": "frontier", "run_id": "", "c": c})
     rows["n"] = [_optimum(law, law.point, value)[0] for value in c]
     rows["loss"] = law.loss({"n": rows["n"].to_numpy(),

@@ -1,4 +1,4 @@
-"""Loss against training tokens, size by size."""
+"""Figure of loss against training tokens, by model size."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from scaling.figures.style import (
     canvas,
     count_axis,
     in_style,
+    labelled_sizes,
     loss_axis,
     size_colours,
-    some,
     spread_labels,
 )
 from scaling.laws import Law, RunsTable
@@ -28,11 +28,13 @@ _CURVE_POINTS = 120
 def loss_against_tokens(
     table: RunsTable, curves: pd.DataFrame | None = None, law: Law | None = None
 ) -> Drawing:
-    """Learning curves thin, final held-out losses as points, the law's curve of each size dashed.
+    """Learning curves as thin lines, final held-out losses as points, and the law at each size as
+    dashed lines.
 
     Args:
         table: the runs, with N counted as the law counts it.
-        curves: `run_id, tokens, loss` on the way, in nats per token; any other column is ignored.
+        curves: learning curves with columns `run_id, tokens, loss`, in nats per token; other
+            columns are ignored.
         law: a law of N and D, or None.
     """
     figure, (axes,) = canvas(6.6, 4.2)
@@ -42,7 +44,7 @@ def loss_against_tokens(
 
     heldout = [(run, run.loss) for run in table.heldout if run.loss is not None]
     axes.set_xscale("log")
-    loss_axis(axes, [*table.loss, *(loss for _, loss in heldout)], room=1.12)
+    loss_axis(axes, [*table.loss, *(loss for _, loss in heldout)], headroom=1.12)
 
     if curves is not None:
         for name, curve in curves[curves["run_id"].isin(size_of)].groupby("run_id", sort=True):
@@ -61,12 +63,12 @@ def loss_against_tokens(
         axes.plot(run.d, loss, "D", ms=6, color=ACCENT, mec="white", mew=0.8, zorder=5)
         drawn.append(_rows("heldout", run.run_id, run.n, [run.d], [loss]))
 
-    reach = [*table.d, *(run.d for run in table.heldout)]
-    tokens = np.geomspace(min(reach), max(reach), 80)
-    axes.set_xlim(min(reach) * 0.7, max(reach) * 1.12)
+    all_d = [*table.d, *(run.d for run in table.heldout)]
+    tokens = np.geomspace(min(all_d), max(all_d), 80)
+    axes.set_xlim(min(all_d) * 0.7, max(all_d) * 1.12)
     count_axis(axes.xaxis, *axes.get_xlim())
     labels = []
-    lines = [(size, colours[size]) for size in some(table.n)]
+    lines = [(size, colours[size]) for size in labelled_sizes(table.n)]
     if law is None:
         labels = [(float(table.loss[table.n == size].min()), short(size), colour)
                   for size, colour in lines]
@@ -96,13 +98,14 @@ def loss_against_tokens(
 
 
 def _thinned(curve: pd.DataFrame) -> pd.DataFrame:
-    """At most so many points of a curve, evenly in log tokens, the last one among them."""
+    """At most `_CURVE_POINTS` points of a curve, evenly spaced in log tokens, including the
+    last."""
     if len(curve) <= _CURVE_POINTS:
         return curve
-    logs = np.log(np.maximum(curve["tokens"].to_numpy(dtype=float), 1.0))
-    wanted = np.linspace(logs[0], logs[-1], _CURVE_POINTS)
-    places = np.unique(np.clip(np.searchsorted(logs, wanted), 0, len(logs) - 1))
-    return curve.iloc[places]
+    log_tokens = np.log(np.maximum(curve["tokens"].to_numpy(dtype=float), 1.0))
+    targets = np.linspace(log_tokens[0], log_tokens[-1], _CURVE_POINTS)
+    indices = np.searchsorted(log_tokens, targets)
+    return curve.iloc[np.unique(np.clip(indices, 0, len(log_tokens) - 1))]
 
 
 def _rows(series: str, run: object, n: float, tokens: object, loss: object) -> pd.DataFrame:

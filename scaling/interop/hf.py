@@ -1,4 +1,4 @@
-"""Models from and to Hugging Face's `transformers`, which need not be installed."""
+"""Conversion of models from and to Hugging Face's `transformers`, which need not be installed."""
 
 from __future__ import annotations
 
@@ -11,46 +11,51 @@ import numpy as np
 
 from scaling.config import ExecutionConfig, ModelConfig
 from scaling.errors import UserError
-from scaling.interop import convert, fields
-from scaling.interop.families import FAMILIES
-from scaling.interop.family import Family, Tensors
-from scaling.interop.files import as_float32, load_folder, save_folder
+from scaling.files import named
+from scaling.interop import convert
+from scaling.interop.architecture import HFArchitecture, Tensors
+from scaling.interop.families import ARCHITECTURES
+from scaling.interop.files import load_folder, save_folder
+from scaling.interop.settings import to_model_config, to_settings
+from scaling.interop.tensor_file import as_float32
 from scaling.models import Transformer
 
-_DRAWN_BY = 0
-"""Seed of the parameters that the other model does not have (`Family.drawn`)."""
+_INIT_SEED = 0
+"""Seed of parameters that the other model does not have (`HFArchitecture.optional`)."""
 
 
 def from_hf(
     source: Any, *, precision: str = "float32", execution: ExecutionConfig | None = None
 ) -> tuple[Transformer, ModelConfig]:
-    """A model of ours that computes what theirs does.
+    """Convert a model of transformers to our Transformer, with equal outputs.
+
+    Our model has two dropout rates, one for the embedded input and the outputs of branches, and one
+    for attention weights; these two are read. Others are ignored, since the outputs of a trained
+    model do not depend on them: that of the input alone (embd_pdrop of GPT and GPT-2; OPT has no
+    dropout there), that inside the feed-forward layer (activation_dropout of BART; T5 and Switch
+    have it, and one after the last norm, at their only rate), layer dropout (layerdrop), the router
+    noise of Switch (router_jitter_noise), and those of heads for fine-tuning. Before further
+    training, set `dropout` and `attention_dropout` as needed.
 
     Args:
         source: a torch module of transformers, or a folder with config.json and safetensors.
-        precision: type that matrix products read, "float32" or "bfloat16"; parameters are float32.
-        execution: scanned or unrolled, with or without rematerialisation.
-
-    Of dropout ours has two rates, one for the embedded input and what branches add, and one for
-    weights of attention; those are read. Where theirs has others beside them, they are left aside,
-    since a trained model's numbers do not depend on them: the input's own (embd_pdrop of GPT and
-    GPT-2; OPT drops nothing there), that inside the feed-forward layer (activation_dropout of BART;
-    T5 and Switch have it, and one after the last norm, at their one rate), that of whole layers
-    (layerdrop), the noise of Switch's routers (router_jitter_noise), and those of heads for
-    fine-tuning. Before training goes on, set
-    `dropout` and `attention_dropout` as that training wants them.
+        precision: type of the operands of matrix products, "float32" or "bfloat16"; parameters are
+            float32.
+        execution: scanned or unrolled layers, with or without rematerialisation.
 
     Raises:
-        UserError: the class, or one of its settings, has no counterpart here, or weights and
+        UserError: the class, or one of its settings, is not supported, or the weights and the
             configuration do not belong together.
     """
     if isinstance(source, str | Path):
         settings, tensors = load_folder(Path(source))
-        name = (settings.get("architectures") or [None])[0]
-    else:
-        settings, tensors = _of_torch(source)
-        name = type(source).__name__
-    return from_tensors(name, settings, tensors, precision=precision, execution=execution)
+        classes = settings.get("architectures")
+        name = classes[0] if isinstance(classes, list) and classes else None
+        with named(source):
+            return from_tensors(name, settings, tensors, precision=precision, execution=execution)
+    settings, tensors = _from_torch(source)
+    return from_tensors(
+        type(source).__name__, settings, tensors, precision=precision, execution=execution)
 
 
 def from_tensors(
@@ -61,84 +66,100 @@ def from_tensors(
     precision: str = "float32",
     execution: ExecutionConfig | None = None,
 ) -> tuple[Transformer, ModelConfig]:
-    """The same from settings and named arrays; `architecture` is the name of their class."""
-    family = _family(architecture)
-    settings = family.amended(settings, tensors)
-    config = fields.to_ours(family.fields, family.architecture, settings)
+    """Convert settings and named arrays to our Transformer; `architecture` is the name of their
+    class."""
+    target = _architecture_named(architecture)
+    settings = target.adjust_settings(settings, tensors)
+    config = to_model_config(target.settings, target.name, settings)
 
     def build() -> Transformer:
-        key = jax.random.key(_DRAWN_BY)
+        key = jax.random.key(_INIT_SEED)
         return Transformer(config, key, precision=precision, execution=execution)
 
     shapes = jax.eval_shape(build)
-    values = convert.read(family, config, shapes, tensors)
-    drawn = convert.leaves(shapes).keys() - values.keys()
-    if drawn:
-        # Compiled as a whole, no more is drawn than what is asked for.
+    values = convert.tensors_to_params(target, config, shapes, tensors)
+    missing = convert.arrays_by_path(shapes).keys() - values.keys()
+    if missing:
+        # Since this is compiled as a whole, only the missing parameters are drawn.
         values |= jax.jit(lambda: {
-            path: leaf for path, leaf in convert.leaves(build()).items() if path in drawn})()
-    model = convert.filled(shapes, {path: jnp.asarray(value) for path, value in values.items()})
-    return model, config
+            path: leaf for path, leaf in convert.arrays_by_path(build()).items()
+            if path in missing})()
+    arrays = {path: jnp.asarray(value) for path, value in values.items()}
+    return convert.with_arrays(shapes, arrays), config
 
 
 def to_hf(
     model: Transformer, config: ModelConfig, architecture: str | None = None
 ) -> tuple[Tensors, dict[str, Any]]:
-    """Their tensors by name, and the content of their config.json.
+    """Convert a model to their tensors by name and the content of config.json.
 
     Args:
         model: the model.
         config: its configuration.
-        architecture: name of their class; by default the first that can be this model.
+        architecture: name of their class; by default the first class that supports this model.
 
     Raises:
-        UserError: their class, or none of them, can be this model.
+        UserError: the class does not support this model, or none does.
     """
-    family, settings = _theirs(config, architecture)
-    return convert.write(family, config, model), settings
+    target, settings = _find_architecture(config, architecture)
+    return convert.params_to_tensors(target, config, model), settings
 
 
 def save_hf(
     model: Transformer, config: ModelConfig, folder: Path | str, architecture: str | None = None
 ) -> None:
-    """Write a folder that `from_pretrained` opens; the arguments are those of `to_hf`.
+    """Write a folder that `from_pretrained` can open.
 
-    Tensors with two names are written once, as transformers does. Where the head is not tied they
-    are written under both: to transformers 5 they are then two, and one that is not there is drawn
-    at random."""
-    family, settings = _theirs(config, architecture)
-    tensors = convert.write(family, config, model, copies=not config.tied_head)
+    Tensors with two names are written once, as transformers does. If the head is not tied they are
+    written under both names, since for transformers 5 they are then two tensors, and a missing one
+    is drawn at random.
+
+    Args:
+        model: the model.
+        config: its configuration.
+        folder: the folder to write.
+        architecture: name of their class; by default the first class that supports this model.
+
+    Raises:
+        UserError: the class does not support this model, or none does, or the folder has files of
+            another origin.
+    """
+    target, settings = _find_architecture(config, architecture)
+    tensors = convert.params_to_tensors(target, config, model, aliases=not config.tied_head)
     save_folder(Path(folder), settings, tensors)
 
 
-def _theirs(config: ModelConfig, architecture: str | None) -> tuple[Family, dict[str, Any]]:
-    """A class that can be this model, and its settings."""
+def _find_architecture(
+    config: ModelConfig, architecture: str | None
+) -> tuple[HFArchitecture, dict[str, Any]]:
+    """A class that supports this model, and its settings."""
     if architecture is not None:
-        family = _family(architecture)
-        return family, fields.to_theirs(family.fields, family.architecture, config)
+        target = _architecture_named(architecture)
+        return target, to_settings(target.settings, target.name, config)
     refusals = []
-    for family in FAMILIES.values():
+    for target in ARCHITECTURES.values():
         try:
-            return family, fields.to_theirs(family.fields, family.architecture, config)
+            return target, to_settings(target.settings, target.name, config)
         except UserError as refusal:
             refusals.append(str(refusal))
-    raise UserError("none of their classes can be this model:\n" + "\n".join(refusals))
+    raise UserError("no class of transformers supports this model:\n" + "\n".join(refusals))
 
 
-def _family(architecture: str | None) -> Family:
-    if architecture in FAMILIES:
-        return FAMILIES[architecture]
-    if architecture is None:
-        raise UserError("the configuration does not name the model's class; write it into "
-                        f'config.json as "architectures": [NAME], one of {", ".join(FAMILIES)}')
-    raise UserError(f"{architecture}: not a class that can be converted; those are "
-                    f"{', '.join(FAMILIES)}")
+def _architecture_named(architecture: str | None) -> HFArchitecture:
+    if isinstance(architecture, str) and architecture in ARCHITECTURES:
+        return ARCHITECTURES[architecture]
+    if not isinstance(architecture, str):
+        raise UserError("the configuration does not name the model's class; add it to config.json "
+                        f'as "architectures": [NAME], one of {", ".join(ARCHITECTURES)}')
+    raise UserError(f"{architecture:.200}: not a class that can be converted; choose one of "
+                    f"{', '.join(ARCHITECTURES)}")
 
 
-def _of_torch(module: Any) -> tuple[dict[str, Any], Tensors]:
-    """Settings and tensors of a live module, without torch being imported here."""
+def _from_torch(module: Any) -> tuple[dict[str, Any], Tensors]:
+    """Settings and tensors of a torch module, without importing torch here."""
     if not (hasattr(module, "state_dict") and hasattr(module, "config")):
-        raise UserError(f"{module!r}: neither a model of transformers nor the path of a folder")
+        raise UserError(f"{module!r}: neither a model of transformers nor the path of a folder; "
+                        "give one of them")
     tensors = {}
     for name, tensor in module.state_dict().items():
         wide = tensor.float() if tensor.is_floating_point() else tensor

@@ -1,8 +1,9 @@
-"""How one library's tensor lies in memory against ours: pairs of functions that undo each other.
+"""Conversions between the memory layouts of Hugging Face's tensors (theirs) and our parameters, as
+pairs of inverse functions.
 
-Ours: a linear map is [*in, *out], attention's outputs or inputs split into [heads, width], and the
-layers of a kind are stacked (a layout sees one layer). Theirs: torch's Linear is [out, in], its
-Conv1D (GPT, GPT-2) [in, out], vectors and tables as they are.
+Our linear weights are [*in, *out], where the outputs or inputs of attention are split into [heads,
+width]; layers of a kind are stacked, and a layout converts one layer. Their torch Linear is [out,
+in] and their Conv1D (GPT, GPT-2) is [in, out]; vectors and tables are equal on both sides.
 """
 
 from __future__ import annotations
@@ -13,23 +14,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Tensor = np.ndarray[Any, Any]
-Shape = tuple[int, ...]
+NumpyArray = np.ndarray[Any, Any]
+TensorShape = tuple[int, ...]
 
 
 class Layout(NamedTuple):
-    """Between the tensors of a rule on both sides. Neither function changes a number."""
+    """Conversion between the tensors of a rule on both sides. It only moves values."""
 
-    to_ours: Callable[[Sequence[Tensor], Sequence[Shape]], list[Tensor]]
-    """Their tensors, and the shapes that ours have: ours."""
-    to_theirs: Callable[[Sequence[Tensor]], list[Tensor]]
-    """Our tensors: theirs."""
+    to_ours: Callable[[Sequence[NumpyArray], Sequence[TensorShape]], list[NumpyArray]]
+    """From their tensors and the shapes of our parameters to our parameters."""
+    to_theirs: Callable[[Sequence[NumpyArray]], list[NumpyArray]]
+    """From our parameters to their tensors."""
 
 
-def _each(
-    to_ours: Callable[[Tensor, Shape], Tensor], to_theirs: Callable[[Tensor], Tensor]
+def _single(
+    to_ours: Callable[[NumpyArray, TensorShape], NumpyArray],
+    to_theirs: Callable[[NumpyArray], NumpyArray],
 ) -> Layout:
-    """One tensor for one."""
+    """A layout between one tensor and one parameter."""
     return Layout(
         lambda theirs, shapes: [to_ours(theirs[0], shapes[0])],
         lambda ours: [to_theirs(ours[0])],
@@ -37,22 +39,22 @@ def _each(
 
 
 def _matrix(sums: int, *, transposed: bool) -> Layout:
-    """A linear map with so many axes that are summed."""
-    def to_theirs(ours: Tensor) -> Tensor:
+    """The layout of a linear weight with the given number of input axes."""
+    def to_theirs(ours: NumpyArray) -> NumpyArray:
         flat = ours.reshape(math.prod(ours.shape[:sums]), -1)
         return flat.T if transposed else flat
 
-    return _each(lambda w, shape: (w.T if transposed else w).reshape(shape), to_theirs)
+    return _single(lambda w, shape: (w.T if transposed else w).reshape(shape), to_theirs)
 
 
-TABLE = _each(lambda t, shape: t, lambda t: t)
-"""The same on both sides: tables of embeddings, gains."""
-VECTOR = _each(lambda t, shape: t.reshape(shape), lambda t: t.reshape(-1))
-"""A bias, whose heads they write one after the other."""
+TABLE = _single(lambda t, shape: t, lambda t: t)
+"""Equal on both sides: embedding tables and gains."""
+VECTOR = _single(lambda t, shape: t.reshape(shape), lambda t: t.reshape(-1))
+"""A bias; theirs is flat where ours has axes for heads."""
 LINEAR = _matrix(1, transposed=True)
 """torch's Linear [out, in]; the outputs may be heads."""
 LINEAR_FROM_HEADS = _matrix(2, transposed=True)
-"""torch's Linear whose inputs are heads: attention's output."""
+"""torch's Linear whose inputs are heads: the output projection of attention."""
 CONV1D = _matrix(1, transposed=False)
 """GPT-2's Conv1D [in, out]; the outputs may be heads."""
 CONV1D_FROM_HEADS = _matrix(2, transposed=False)
@@ -60,9 +62,9 @@ CONV1D_FROM_HEADS = _matrix(2, transposed=False)
 
 
 def fused(part: Layout) -> Layout:
-    """Several of ours (queries, keys, values) side by side along the last axis of one of theirs:
+    """Several parameters (queries, keys, values) concatenated along the last axis of one tensor:
     Conv1D and vectors (GPT, GPT-2)."""
-    def to_ours(theirs: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
+    def to_ours(theirs: Sequence[NumpyArray], shapes: Sequence[TensorShape]) -> list[NumpyArray]:
         pieces = np.split(theirs[0], len(shapes), axis=-1)
         return [part.to_ours([piece], [shape])[0]
                 for piece, shape in zip(pieces, shapes, strict=True)]
@@ -71,14 +73,16 @@ def fused(part: Layout) -> Layout:
         np.concatenate([part.to_theirs([one])[0] for one in ours], axis=-1)])
 
 
-def _from_interleaved(theirs: Sequence[Tensor], shapes: Sequence[Shape]) -> list[Tensor]:
+def _from_interleaved(
+    theirs: Sequence[NumpyArray], shapes: Sequence[TensorShape]
+) -> list[NumpyArray]:
     heads, width = shapes[0][-2:]
     split = theirs[0].reshape(heads, len(shapes), width, -1)
     return [np.moveaxis(split[:, place], -1, 0).reshape(shape)
             for place, shape in enumerate(shapes)]
 
 
-def _to_interleaved(ours: Sequence[Tensor]) -> list[Tensor]:
+def _to_interleaved(ours: Sequence[NumpyArray]) -> list[NumpyArray]:
     heads, width = ours[0].shape[-2:]
     inputs = math.prod(ours[0].shape[:-2])
     stacked = np.stack([one.reshape(inputs, heads, width) for one in ours], axis=2)
@@ -87,12 +91,11 @@ def _to_interleaved(ours: Sequence[Tensor]) -> list[Tensor]:
 
 
 INTERLEAVED = Layout(_from_interleaved, _to_interleaved)
-"""Queries, keys and values in one torch Linear or its bias, those of a head one after the other,
-then the next head's (GPT-NeoX)."""
+"""Queries, keys and values in one torch Linear or its bias, grouped by head (GPT-NeoX)."""
 
 
 def per_expert(part: Layout) -> Layout:
-    """Many of theirs, one for each expert, to one of ours with the expert as the first axis."""
+    """One tensor per expert, stacked in one parameter whose first axis is the expert."""
     return Layout(
         lambda theirs, shapes: [np.stack(
             [part.to_ours([one], [shapes[0][1:]])[0] for one in theirs])],
@@ -100,8 +103,8 @@ def per_expert(part: Layout) -> Layout:
     )
 
 
-def beside(part: Layout) -> Layout:
-    """As many of theirs as of ours, each in the layout."""
+def one_to_one(part: Layout) -> Layout:
+    """Equally many tensors and parameters, each pair in the given layout."""
     return Layout(
         lambda theirs, shapes: [part.to_ours([one], [shape])[0]
                                 for one, shape in zip(theirs, shapes, strict=True)],

@@ -1,8 +1,7 @@
-"""A law with everything that makes its numbers worth something, and its JSON."""
+"""A fitted law: parameters, convention, uncertainty, convergence evidence, and its JSON."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,11 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
-from scaling.laws.fitting.bootstrap import Unit
-from scaling.laws.fitting.intervals import adjusted
-from scaling.laws.forms.catalogue import FORMS
-from scaling.laws.forms.constrained import constrain
+from scaling.laws.fitting.bootstrap import ResampleUnit
+from scaling.laws.fitting.intervals import bca_intervals
 from scaling.laws.forms.form import Form
 
 Array = NDArray[np.float64]
@@ -22,21 +18,29 @@ Interval = tuple[float, float]
 Method = Literal["bca", "percentile"]
 
 LEVEL = 0.90
-"""Coverage that every interval aims at."""
+"""Nominal coverage of every interval."""
 
-_KEPT_SAMPLES = 1000    # of resamples, and of residuals, in a file: enough for 90% intervals,
-_KEPT_RESIDUALS = 200   # and small enough for git
+KEPT_SAMPLES = 1000    # resamples saved in a file: enough for 90% intervals, small enough for git
+KEPT_RESIDUALS = 200   # residuals saved in a file
+KEPT_LEFT_OUT = 100    # jackknife fits saved in a file: all that a fit makes
+_MAX_PAIRS = 10_000_000  # pairs of resample and residual in a prediction interval
 _DIGITS = 7
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Refits of resampled runs.
+    """Bootstrap and jackknife refits of a law.
 
-    `samples` [B, P] holds the printed parameters of the resamples that converged, and `left_out`
-    [J, P] those with one run (or one part of many runs) left out. `residuals` are those of the
-    fit itself, in the outcome's logarithm if the form has that link, widened for the freedom that
-    P parameters took. `by` says what was drawn, `method` how intervals are made of it.
+    Attributes:
+        resamples: number of resamples drawn.
+        converged: number of resamples that converged.
+        seed: seed of the draws.
+        samples: printed parameters of the converged resamples, [B, P].
+        residuals: residuals of the fit to all runs, of the outcome's logarithm if the form has
+            the log link, scaled up for the P degrees of freedom used by the parameters.
+        left_out: printed parameters with one run, or one part of many runs, left out, [J, P].
+        by: what was resampled.
+        method: how intervals are computed from the samples.
     """
 
     resamples: int
@@ -45,7 +49,7 @@ class Bootstrap:
     samples: Array
     residuals: Array
     left_out: Array = field(default_factory=lambda: np.empty((0, 0)))
-    by: Unit = "case"
+    by: ResampleUnit = "case"
     method: Method = "bca"
 
 
@@ -54,7 +58,7 @@ class Law:
     """A form with its parameters, fitted or published.
 
     A standard error or an interval of None marks a parameter that the runs do not determine;
-    `warnings` says why. What a published law does not say is absent.
+    `warnings` gives the reason. Fields that a publication does not report are None or empty.
     """
 
     form: Form
@@ -65,7 +69,7 @@ class Law:
     objective: float | None = None
     se: Mapping[str, float | None] = field(default_factory=dict)
     se_delta: Mapping[str, float | None] = field(default_factory=dict)
-    """Standard errors by the delta method, beside the bootstrap's in `se`."""
+    """Standard errors by the delta method; `se` has those of the bootstrap."""
     intervals: Mapping[str, Interval | None] = field(default_factory=dict)
     exponents: Mapping[str, float | None] = field(default_factory=dict)
     convergence: Mapping[str, float | bool | None] = field(default_factory=dict)
@@ -76,66 +80,73 @@ class Law:
 
     @property
     def name(self) -> str:
-        """The form's name."""
+        """Name of the form."""
         return self.form.name
 
     @property
     def converged(self) -> bool:
-        """Whether the fit ended at an optimum; a published law counts as one that did."""
+        """Whether the fit converged; true for a published law."""
         return self.convergence.get("converged") is not False
 
     @property
     def point(self) -> Array:
-        """The parameters, [1, P]."""
+        """The point estimate of the parameters, [1, P]."""
         return np.array([[self.params[p] for p in self.form.parameters]])
 
     @property
     def samples(self) -> Array:
-        """The parameters of the resamples, [B, P]; B is 0 where there was no bootstrap."""
+        """The parameters of the resamples, [B, P]; B is 0 without a bootstrap."""
         return self.bootstrap.samples if self.bootstrap else np.empty((0, self.point.shape[1]))
 
     def loss(self, values: Mapping[str, Array]) -> Array:
-        """Predicted outcome, in most laws loss in nats per token, [R], from arrays of the form's
-        variables."""
+        """Predicted outcome, [R], from arrays [R] of the form's variables: in most laws the loss
+        in nats per token."""
         return np.asarray(self.form.loss(self.point, values)[0])
 
     def band(self, quantity: Callable[[Array], Array]) -> tuple[Array, Array] | None:
-        """90% intervals of quantities of the parameters.
+        """90% intervals of functions of the parameters.
 
         Args:
-            quantity: turns printed parameters [B, P] into [B, Q]. Resamples for which it gives
-                no number are left out.
+            quantity: maps printed parameters [B, P] to [B, Q]. Resamples for which the result is
+                not finite are left out.
 
         Returns:
-            The low and high ends, [Q] each; None where there was no bootstrap.
+            Lower and upper ends, [Q] each; None without a bootstrap.
         """
         if self.bootstrap is None or not len(self.samples):
             return None
         boot = self.bootstrap
         left_out = boot.left_out if boot.method == "bca" else boot.left_out[:0]
         with np.errstate(all="ignore"):
-            return adjusted(quantity(boot.samples), quantity(self.point)[0],
-                            quantity(left_out) if len(left_out) else None, LEVEL)
+            return bca_intervals(quantity(boot.samples), quantity(self.point)[0],
+                                 quantity(left_out) if len(left_out) else None, LEVEL)
 
     def loss_band(self, values: Mapping[str, Array]) -> tuple[Array, Array] | None:
-        """Where the law itself lies with 90% confidence: low and high, [R] each."""
+        """90% confidence band of the law itself: lower and upper ends, [R] each."""
         return self.band(lambda params: self.form.loss(params, values))
 
     def prediction_interval(self, values: Mapping[str, Array]) -> Interval | None:
-        """Where the outcome of one more run would lie with 90% confidence, from arrays of one.
+        """90% prediction interval for the outcome of one new run, from variables of shape [1].
 
-        The spread of the law over resamples, and on it the scatter of runs about the law: every
-        resample's prediction is paired with every residual.
+        Combines the spread of the law over resamples with the scatter of runs about the law: the
+        prediction of every resample is added to every residual.
         """
         if self.bootstrap is None or not len(self.samples):
             return None
-        predicted = self.form.linked(self.form.loss(self.samples, values))
-        spread = self.form.unlinked(predicted + self.bootstrap.residuals)
-        low, high = np.quantile(spread, _ends())
+        residuals = self.bootstrap.residuals
+        if len(self.samples) * len(residuals) > _MAX_PAIRS:
+            residuals = _evenly(np.sort(residuals), max(1, _MAX_PAIRS // len(self.samples)))
+        with np.errstate(all="ignore"):
+            predicted = self.form.apply_link(self.form.loss(self.samples, values))
+            outcomes = self.form.invert_link(predicted + residuals)
+        outcomes = outcomes[np.isfinite(outcomes)]
+        if not outcomes.size:
+            return None
+        low, high = np.quantile(outcomes, _quantiles())
         return float(low), float(high)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: what `scaling fit --json` writes for one law."""
+        """The law as JSON-compatible data, as `scaling fit --save` writes it."""
         boot = self.bootstrap
         return {
             "law": self.name,
@@ -156,70 +167,35 @@ class Law:
             "bootstrap": {} if boot is None else {
                 "resamples": boot.resamples, "converged": boot.converged, "seed": boot.seed,
                 "level": LEVEL, "by": boot.by, "method": boot.method,
-                "samples": _thin(boot.samples, _KEPT_SAMPLES),
+                "samples": _thin(boot.samples, KEPT_SAMPLES),
                 "left_out": _round(boot.left_out.tolist()),
-                "residuals": _thin(np.sort(boot.residuals), _KEPT_RESIDUALS),
+                "residuals": _thin(np.sort(boot.residuals), KEPT_RESIDUALS),
             },
         }
 
 
-def from_json(content: Any, source: str) -> Law:
-    """The law that `to_json` wrote.
-
-    Raises:
-        UserError: it is no law, or a law whose form is not known here.
-    """
-    try:
-        held = content.get("constraints") or {}
-        form = constrain(FORMS[content["law"]], held.get("fixed"),
-                         [(first, second) for first, second in held.get("tied", [])])
-        params = {p: _number(content["params"][p]) for p in form.parameters}
-        intervals = {k: (float(v[0]), float(v[1])) if v else None
-                     for k, v in content.get("intervals", {}).items()}
-        boot = content.get("bootstrap") or None
-        return Law(
-            form=form, convention=content["convention"], params=params,
-            n_runs=content.get("n_runs"), excluded=content.get("excluded", {}),
-            objective=content.get("objective"), se=content.get("se", {}),
-            se_delta=content.get("se_delta", {}), intervals=intervals,
-            exponents=content.get("exponents", {}), convergence=content.get("convergence", {}),
-            warnings=tuple(content.get("warnings", ())), heldout=content.get("heldout", {}),
-            data_sha256=content.get("data_sha256"),
-            bootstrap=boot and Bootstrap(
-                int(boot["resamples"]), int(boot["converged"]), int(boot["seed"]),
-                np.array(boot["samples"], dtype=float).reshape(-1, len(params)),
-                np.array(boot["residuals"], dtype=float),
-                np.array(boot.get("left_out", []), dtype=float).reshape(-1, len(params)),
-                boot.get("by", "case"), boot.get("method", "percentile"),
-            ),
-        )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(f"{source}: not a law as `scaling fit --json` writes it ({error!r}); "
-                        f"known laws are {', '.join(FORMS)}") from None
-
-
-def _ends() -> list[float]:
+def _quantiles() -> list[float]:
     return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
 
 
-def interval(samples: Array) -> Interval:
-    """The 90% percentile interval; samples that are no number are left out."""
-    low, high = np.quantile(samples[~np.isnan(samples)], _ends())
+def percentile_interval(samples: Array) -> Interval:
+    """The 90% percentile interval of samples; NaN are left out."""
+    low, high = np.quantile(samples[~np.isnan(samples)], _quantiles())
     return float(low), float(high)
 
 
 def _thin(rows: Array, keep: int) -> Any:
-    """At most `keep` of the rows, evenly over them, to seven significant digits."""
-    if len(rows) > keep:
-        rows = rows[np.linspace(0, len(rows) - 1, keep).round().astype(int)]
-    return _round(rows.tolist())
+    """At most `keep` evenly spaced rows, rounded to seven significant digits."""
+    return _round(_evenly(rows, keep).tolist())
+
+
+def _evenly(rows: Array, keep: int) -> Array:
+    if len(rows) <= keep:
+        return rows
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, keep).round().astype(int)])
 
 
 def _round(value: Any) -> Any:
     if isinstance(value, list):
         return [_round(item) for item in value]
     return float(f"{value:.{_DIGITS}g}")
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

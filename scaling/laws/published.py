@@ -1,4 +1,4 @@
-"""Published constants, as data: `published.json` is the one place where they are typed."""
+"""Published constants, loaded from `published.json`, the only place where they are written."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ import numpy as np
 
 from scaling.errors import UserError
 from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, UNIT_FACTORS
 from scaling.laws.law import Interval, Law
-from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
-from scaling.laws.variables import UNIT_FACTORS
 
 
 @dataclass(frozen=True)
 class OptimalSize:
-    """N*(C) as a paper prints it: points (C in FLOP, N), and the exponent beyond them."""
+    """N*(C) as printed in a paper: points (C in FLOP, N), and the exponent beyond them."""
 
     points: tuple[tuple[float, float], ...]
     exponent: float
     interval: Interval | None
     level: float | None
-    """Coverage of `interval`, which is the paper's and not ours."""
+    """Coverage of `interval`, as in the paper."""
 
     def at(self, c: float) -> float:
-        """N* at C FLOP: straight lines between the points in log-log, the exponent outside."""
+        """N* at C FLOP: log-log linear interpolation between the points, a power law outside."""
         log_c, (x, y) = np.log(c), np.log(np.array(self.points)).T
         inside = float(np.clip(log_c, x[0], x[-1]))
         return float(np.exp(np.interp(inside, x, y) + self.exponent * (log_c - inside)))
@@ -38,22 +37,22 @@ class OptimalSize:
 
 @dataclass(frozen=True)
 class Published:
-    """One published result: a law, or optimal sizes, or both."""
+    """One published result: a law, optimal sizes, or both."""
 
     name: str
     title: str
     citation: str
     where: str
     mark: str
-    """How well the constants are known here; `MARKS` says what the letters mean."""
+    """Provenance of the constants, a letter that `marks` explains."""
     note: str
     convention: Mapping[str, Any]
     law: Law | None
     sizes: OptimalSize | None
     frontier: Law | None
-    """Loss against compute along the paper's own optimal sizes."""
+    """Loss as a function of compute along the paper's own optimal sizes."""
     side_by_side: bool
-    """Whether allocations show it beside a user's own law."""
+    """Whether allocations show it next to a user's own law."""
 
 
 @cache
@@ -64,14 +63,14 @@ def _content() -> dict[str, Any]:
 
 
 def marks() -> dict[str, str]:
-    """What the provenance marks mean."""
+    """The meaning of each provenance mark."""
     return dict(_content()["marks"])
 
 
 def counting() -> dict[str, Any]:
-    """How total and non-embedding parameters are related, and the study that says so: `omega`,
-    `note`, the full `citation`, and the grids of the `study`, each as the log10 of its first and
-    last value and how many there are."""
+    """The published relation of total and non-embedding parameters: `omega`, `note`, the full
+    `citation`, and the grids of the `study`, each as the log10 of its first and last value and the
+    number of values."""
     entry = _content()["counting"]
     return {**entry, "citation": _content()["citations"][entry["citation"]]}
 
@@ -83,25 +82,25 @@ def published() -> dict[str, Published]:
 
 
 def published_named(name: str) -> Published:
-    """A published entry by its name.
+    """The published entry of a name.
 
     Raises:
-        UserError: there is none.
+        UserError: the name is unknown.
     """
     if name in published():
         return published()[name]
     near = difflib.get_close_matches(name, published(), n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(f"{name}: no published law of that name, and no such file; {hint}Published "
-                    f"are {', '.join(published())}")
+                    f"laws are {', '.join(published())}")
 
 
 def _entry(name: str) -> Published:
     entry = _content()["entries"][name]
     sizes = entry.get("allocation")
     factor = _factor(sizes.get("unit")) if sizes else 1.0
-    # A paper that divides C between FLOPs of a token and tokens has an N in them too: C = 6 N D.
-    per = FLOPS_PER_PARAMETER_TOKEN if sizes and sizes.get("of") == "FLOPs of a token" else 1
+    # A size given in FLOPs per token is converted to N with C = 6 N D.
+    divisor = FLOPS_PER_PARAMETER_TOKEN if sizes and sizes.get("of") == "FLOPs of a token" else 1
     frontier = entry.get("frontier")
     return Published(
         name=name, title=entry["title"], citation=_content()["citations"][entry["citation"]],
@@ -109,7 +108,7 @@ def _entry(name: str) -> Published:
         convention=entry["convention"],
         law=_law(name) if "law" in entry else None,
         sizes=sizes and OptimalSize(
-            tuple((float(c) * factor, float(n) / per) for c, n in sizes["points"]),
+            tuple((float(c) * factor, float(n) / divisor) for c, n in sizes["points"]),
             sizes["exponent"],
             (sizes["interval"][0], sizes["interval"][1]) if "interval" in sizes else None,
             sizes.get("level"),
@@ -124,7 +123,7 @@ def _law(name: str) -> Law:
     form = FORMS[entry["law"]]
     units = entry.get("units", {})
     given = entry["params"]
-    params = {p: float(given[p]) * _scale(units.get(p), given) for p in form.parameters}
+    params = {p: float(given[p]) * _unit_scale(units.get(p), given) for p in form.parameters}
     point = np.array([[params[p] for p in form.parameters]])
     a = form.allocation_exponent(point)
     exponents = {} if a is None else {"a": float(a[0]), "b": float(1 - a[0])}
@@ -132,12 +131,12 @@ def _law(name: str) -> Law:
                se=entry.get("se", {}), exponents=exponents)
 
 
-def _scale(unit: str | list[str] | None, given: Mapping[str, float]) -> float:
-    """What takes a parameter to our units: a factor, or one to the power of another parameter, as
-    for beta of beta C^-alpha with C in some unit."""
+def _unit_scale(unit: str | list[str] | None, given: Mapping[str, float]) -> float:
+    """The factor that converts a parameter to FLOP units; a unit [name, exponent] stands for the
+    factor to the power of another parameter, as for beta of beta C^-alpha."""
     if isinstance(unit, list):
-        name, power = unit
-        return float(_factor(name) ** float(given[power]))
+        name, exponent = unit
+        return float(_factor(name) ** float(given[exponent]))
     return _factor(unit)
 
 

@@ -1,10 +1,15 @@
-"""How the numbers of a law are written for people: on the terminal and on the page."""
+"""Format the numbers of a law as text, for the terminal and for reports."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from scaling.laws.forms.form import Form
 from scaling.laws.law import Law
@@ -13,25 +18,25 @@ NOT_DETERMINED = "not determined"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Four significant digits, or a dash where there is no value."""
-    return "-" if value is None else f"{value:.{digits}g}"
+    """A number with four significant digits by default; a dash for None or NaN."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}g}"
 
 
 def count(value: float | None) -> str:
-    """Parameters or tokens: every digit below a billion, four above."""
+    """Parameters or tokens: all digits below a billion, four significant ones above."""
     return f"{value:,.0f}" if value is not None and value < 1e9 else number(value)
 
 
 def span(interval: Sequence[float] | None, digits: int = 4) -> str:
-    """`low to high`, or a dash."""
+    """An interval as `low to high`; a dash for None."""
     if interval is None:
         return "-"
     return f"{number(interval[0], digits)} to {number(interval[1], digits)}"
 
 
 def short(value: float | None) -> str:
-    """12_345_678 as 12.3M: three digits at most, and a letter for the power of a thousand."""
-    if value is None:
+    """At most three digits and a suffix for the power of a thousand: 12_345_678 is 12.3M."""
+    if value is None or math.isnan(value):
         return "-"
     if value <= 0 or value >= 1e15 or not math.isfinite(value):
         return f"{value:.3g}"
@@ -43,29 +48,30 @@ def short(value: float | None) -> str:
 
 
 def short_span(interval: Sequence[float] | None) -> str:
-    """`1.2M to 3M`, or a dash."""
+    """An interval as `1.2M to 3M`; a dash for None."""
     return "-" if interval is None else f"{short(interval[0])} to {short(interval[1])}"
 
 
 def percent(value: float | None) -> str:
-    """A relative error, with its sign."""
+    """A relative error in percent with its sign; a dash for None."""
     return "-" if value is None else f"{100 * value:+.2f}%"
 
 
 def left_side(form: Form) -> str:
-    """`L(N, D)`."""
+    """The left side of a form's equation, such as `L(N, D)`."""
     return f"L({', '.join(v.upper() for v in form.variables)})"
 
 
 def equation(law: Law) -> str:
-    """The formula with its numbers in it, and a question mark for each that is not determined."""
+    """The formula with its parameters as numbers; undetermined ones are question marks."""
     names = "|".join(sorted(map(re.escape, law.form.parameters), key=len, reverse=True))
-    shown = {name: "?" if unknown(law, name) else number(law.params[name]) for name in law.params}
-    filled = re.sub(rf"\b({names})\b", lambda m: shown[m.group()], law.form.formula)
-    return f"{left_side(law.form)} = {filled}"
+    shown = {name: "?" if is_undetermined(law, name) else number(value)
+             for name, value in law.params.items()}
+    formula = re.sub(rf"\b({names})\b", lambda m: shown[m.group()], law.form.formula)
+    return f"{left_side(law.form)} = {formula}"
 
 
-def unknown(law: Law, name: str) -> bool:
+def is_undetermined(law: Law, name: str) -> bool:
     """Whether the runs leave a parameter undetermined."""
     return name in law.se and law.se[name] is None
 
@@ -73,40 +79,40 @@ def unknown(law: Law, name: str) -> bool:
 PARAMETER_COLUMNS = ("parameter", "value", "se", "se by delta", "90% interval", "unit")
 
 
-def parameters(law: Law) -> list[tuple[str, str, str, str, str, str]]:
-    """Rows of name, value, standard errors by the bootstrap and by the delta method, 90% interval
-    and unit, with the exponents a and b."""
+def parameter_rows(law: Law) -> list[tuple[str, str, str, str, str, str]]:
+    """Table rows for the parameters and the exponents a and b, with the columns
+    `PARAMETER_COLUMNS`; the first standard error is the bootstrap's."""
     exponents = {name: law.exponents[name] for name in ("a", "b") if name in law.exponents
                  and (law.exponents[name] is not None or name in law.se)}
     rows = []
     for name, value in {**law.params, **exponents}.items():
-        shown = NOT_DETERMINED if value is None or unknown(law, name) else number(value)
-        rows.append((_long(name), shown, number(law.se.get(name), 3),
+        shown = NOT_DETERMINED if value is None or is_undetermined(law, name) else number(value)
+        rows.append((_full_name(name), shown, number(law.se.get(name), 3),
                      number(law.se_delta.get(name), 3), span(law.intervals.get(name)),
                      law.form.units.get(name, "")))
     return rows
 
 
-def counted(law: Law) -> str:
-    """How many runs were fitted, and what was left out."""
+def run_counts(law: Law) -> str:
+    """The number of fitted runs, and the number left out by reason."""
     out = ", ".join(f"{count} {reason.replace('_', ' ')}"
                     for reason, count in law.excluded.items() if count)
     return f"{law.n_runs} runs" + (f"; left out: {out}" if out else "; none left out")
 
 
 def convention(law: Law) -> str:
-    """What was counted, and what was minimised."""
+    """What N, D and C count, and the objective that was minimised."""
     c = law.convention
     text = f"N {c['n']}, D {c['d']}, C {c['c']}; {c['loss']}"
     if "objective" in c:
         delta = f", delta {c['delta']:g}" if "delta" in c else ""
-        of = "its logarithm" if law.form.link == "log" else "the outcome itself"
-        text += f"; {c['objective']} loss of {of}{delta}"
+        quantity = "its logarithm" if law.form.link == "log" else "the outcome itself"
+        text += f"; {c['objective']} loss of {quantity}{delta}"
     return text
 
 
-def evidence(law: Law) -> str:
-    """The convergence line."""
+def convergence(law: Law) -> str:
+    """One line of convergence diagnostics."""
     c = law.convergence
     text = "converged" if c.get("converged") else "NOT CONVERGED"
     text += (f"; {100 * float(c.get('start_agreement') or 0):.0f}% of starts agree; objective "
@@ -117,5 +123,72 @@ def evidence(law: Law) -> str:
     return text
 
 
-def _long(name: str) -> str:
+def _full_name(name: str) -> str:
     return {"a": "a (N* ~ C^a)", "b": "b (D* ~ C^b)"}.get(name, name)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of formatted cells; numbers have four significant digits."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left_aligned: tuple[str, ...]
+    """Names of the columns of text, which are left-aligned."""
+
+    def text(self) -> str:
+        """The table with its columns aligned."""
+        lines = [self.columns, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(
+            cell.ljust(width) if name in self.left_aligned else cell.rjust(width)
+            for name, cell, width in zip(self.columns, line, widths, strict=True)).rstrip()
+            for line in lines)
+
+
+class PrintableResult:
+    """Base class of frozen dataclasses that print as text and serialise to JSON."""
+
+    def parts(self) -> list[str | TextTable]:
+        """Lines and tables to print, in order."""
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """The parts as plain text, without wrapping."""
+        return "\n".join(part if isinstance(part, str) else part.text() for part in self.parts())
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields as JSON-serialisable data; NaN and infinity become None."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: to_plain(getattr(self, field.name)) for field in fields}
+
+
+def to_plain(value: Any) -> Any:
+    """A value converted to lists, dictionaries, strings and finite numbers; NaN and infinity become
+    None."""
+    if isinstance(value, PrintableResult):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def text_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> TextTable:
+    """A table of these values; columns that contain strings are left-aligned."""
+    left_aligned = tuple(name for place, name in enumerate(columns)
+                 if any(isinstance(row[place], str) for row in rows))
+    return TextTable(tuple(columns), tuple(tuple(map(_cell, row)) for row in rows), left_aligned)
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, int) else number(float(value))

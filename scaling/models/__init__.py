@@ -12,12 +12,19 @@ The letters that end the names of arrays, one for each axis:
 | J      | distance between two positions    | C      | slot of an expert                |
 | M      | masked token of a sequence        | N      | class                            |
 
-Read transformer.py first, then tower.py, block.py, attention.py and feed_forward.py.
+Read transformer.py first, then encoder.py, block.py, attention.py and feed_forward.py. Kernels of
+attention and cross-entropy are in kernels/; params.py says what is known of each parameter.
 """
 
 from scaling.models.electra import Electra
 from scaling.models.experts import Routing
+from scaling.models.heads import at_positions
+from scaling.models.kernels.cross_entropy import cross_entropy
+from scaling.models.params import count_by_role
 from scaling.models.tokens import Tokens
 from scaling.models.transformer import States, Transformer
 
-__all__ = ["Electra", "Routing", "States", "Tokens", "Transformer"]
+__all__ = [
+    "Electra", "Routing", "States", "Tokens", "Transformer", "at_positions", "count_by_role",
+    "cross_entropy",
+]

@@ -1,4 +1,4 @@
-"""The one block of every Transformer, and a stack of them."""
+"""The Transformer block, which all models share, and the stack of its layers."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from scaling.config import ExecutionConfig, ModelConfig
-from scaling.models.attention import Attention, View
+from scaling.models.attention import Attention
 from scaling.models.experts import Experts, Routing
 from scaling.models.feed_forward import FeedForward
-from scaling.models.layers import Norm, drop, keys_for
+from scaling.models.kernels.attention import AttentionInputs
+from scaling.models.layers import Norm, dropout, fold_in_keys
+from scaling.models.params import mark_stacked
 
 Branch = Callable[[Array], tuple[Array, Routing | None]]
 
 
-class Around(NamedTuple):
-    """What all blocks of a stack see: of their own sequence, and of an encoder's."""
+class Context(NamedTuple):
+    """Inputs that all layers share."""
 
-    near: View
-    """Of a layer whose attention is local."""
-    all: View
-    """Of any other."""
+    local: AttentionInputs
+    """Of layers whose attention is local."""
+    everywhere: AttentionInputs
+    """Of all other layers."""
     memory_BSD: Float[Array, "B S D"] | None = None
-    cross: View = View()
+    """Hidden states of the encoder, for cross-attention."""
+    cross: AttentionInputs | None = None
+    """Of cross-attention."""
 
 
 class Block(nnx.Module):
-    """Attention, attention to an encoder where there is one, and feed-forward: branches, each added
-    to the residual stream, and normed before or after."""
+    """Self-attention, cross-attention in a decoder with an encoder, and feed-forward: branches that
+    are added to the residual stream, with a norm before or after."""
 
     def __init__(
         self,
@@ -43,75 +47,92 @@ class Block(nnx.Module):
         layer: int,
         cross: bool,
         parts: frozenset[str],
+        kernel: str,
     ) -> None:
-        """Draw the parameters.
+        """Initialise the parameters.
 
         Args:
             config: the model.
             dtype: type in which products read their operands.
-            key: seeds them.
-            layer: a layer of the same kind as this one.
-            cross: whether this is a decoder's, with an encoder to look at.
-            parts: "attention" (that to an encoder, too), "feed_forward", or both. What is not here
-                comes with the call: layers may share it.
+            key: seeds the parameters.
+            layer: index of the first layer of this kind.
+            cross: whether the block has cross-attention.
+            parts: "attention" (including cross-attention), "feed_forward", or both. A part that the
+                layers share is passed to the call instead.
+            kernel: name of the attention kernel.
         """
         attention_key, feed_forward_key = jax.random.split(key)
         cross_key = jax.random.fold_in(key, 2)
         self.post = config.norm_place == "post"
         self.parallel = config.parallel != "no"
-        self.banded, self.dropout = config.is_banded(layer), config.dropout
-        attends, widens = "attention" in parts, "feed_forward" in parts
-        looks = attends and cross
+        self.is_local, self.dropout = config.is_local(layer), config.dropout
+        attention, feed_forward = "attention" in parts, "feed_forward" in parts
+        cross = cross and attention
         normed = config.norm_place != "none"
-        wide = Experts if config.has_experts(layer) else FeedForward
-        self.attention_norm = Norm(config) if attends and normed else None
-        self.attention = Attention(config, dtype, attention_key) if attends else None
-        self.cross_norm = Norm(config) if looks and normed else None
-        self.cross = Attention(config, dtype, cross_key, cross=True) if looks else None
-        own_norm = widens and normed and config.parallel != "one_norm"
+        self.attention_norm = Norm(config) if attention and normed else None
+        self.attention = (
+            Attention(config, dtype, attention_key, kernel=kernel) if attention else None
+        )
+        self.cross_norm = Norm(config) if cross and normed else None
+        self.cross = (
+            Attention(config, dtype, cross_key, cross=True, kernel=kernel) if cross else None
+        )
+        own_norm = feed_forward and normed and config.parallel != "one_norm"
         self.feed_forward_norm = Norm(config) if own_norm else None
-        self.feed_forward = wide(config, dtype, feed_forward_key) if widens else None
+        layer_class = Experts if config.has_experts(layer) else FeedForward
+        self.feed_forward = layer_class(config, dtype, feed_forward_key) if feed_forward else None
 
     def __call__(
         self,
         x_BTD: Float[Array, "B T D"],
-        around: Around,
+        context: Context,
         keys_B: PRNGKeyArray | None,
         shared: Block | None = None,
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
-        """The stream after this block, and what its router says if it has one."""
-        mine = self if self.attention is not None or shared is None else shared
-        wide = self if self.feed_forward is not None or shared is None else shared
-        view = around.near if self.banded else around.all
+        """The residual stream after this block, and the statistics of its router if it has one.
+
+        Args:
+            x_BTD: the residual stream.
+            context: inputs that all layers share.
+            keys_B: a key for each sequence, in training.
+            shared: the block whose parts all layers share, if they share any.
+        """
+        attending = self if self.attention is not None or shared is None else shared
+        feeding = self if self.feed_forward is not None or shared is None else shared
+        inputs = context.local if self.is_local else context.everywhere
 
         def attend(h_BTD: Array) -> tuple[Array, None]:
-            return mine.attention(h_BTD, h_BTD, view, keys_for(keys_B, 0)), None
+            return attending.attention(h_BTD, h_BTD, inputs, fold_in_keys(keys_B, 0)), None
 
-        def look_at_encoder(h_BTD: Array) -> tuple[Array, None]:
-            return mine.cross(h_BTD, around.memory_BSD, around.cross, keys_for(keys_B, 1)), None
+        def attend_to_encoder(h_BTD: Array) -> tuple[Array, None]:
+            return attending.cross(
+                h_BTD, context.memory_BSD, context.cross, fold_in_keys(keys_B, 1)), None
 
         def feed_forward(h_BTD: Array) -> tuple[Array, Routing | None]:
-            y = wide.feed_forward(h_BTD)
-            return y if isinstance(wide.feed_forward, Experts) else (y, None)
+            y = feeding.feed_forward(h_BTD)
+            return y if isinstance(feeding.feed_forward, Experts) else (y, None)
 
         if self.parallel:
-            h_BTD = _normed(x_BTD, mine.attention_norm)
-            side_BTD = h_BTD if wide.feed_forward_norm is None else wide.feed_forward_norm(x_BTD)
-            y_BTD, routing = feed_forward(side_BTD)
+            h_BTD = _normed(x_BTD, attending.attention_norm)
+            norm = feeding.feed_forward_norm
+            y_BTD, routing = feed_forward(h_BTD if norm is None else norm(x_BTD))
             y_BTD = y_BTD + attend(h_BTD)[0]
-            return x_BTD + drop(y_BTD, self.dropout, keys_for(keys_B, 2)), routing
-        x_BTD, _ = self._branch(x_BTD, mine.attention_norm, attend, keys_for(keys_B, 2))
-        if mine.cross is not None:
-            x_BTD, _ = self._branch(x_BTD, mine.cross_norm, look_at_encoder, keys_for(keys_B, 3))
-        return self._branch(x_BTD, wide.feed_forward_norm, feed_forward, keys_for(keys_B, 4))
+            return x_BTD + dropout(y_BTD, self.dropout, fold_in_keys(keys_B, 2)), routing
+        x_BTD, _ = self._branch(
+            x_BTD, attending.attention_norm, attend, fold_in_keys(keys_B, 2))
+        if attending.cross is not None:
+            x_BTD, _ = self._branch(
+                x_BTD, attending.cross_norm, attend_to_encoder, fold_in_keys(keys_B, 3))
+        return self._branch(
+            x_BTD, feeding.feed_forward_norm, feed_forward, fold_in_keys(keys_B, 4))
 
     def _branch(
         self, x_BTD: Array, norm: Norm | None, branch: Branch, keys_B: PRNGKeyArray | None
     ) -> tuple[Array, Routing | None]:
-        """x + branch(norm(x)), or normed after: norm(x + branch(x))."""
-        y_BTD, said = branch(x_BTD if self.post else _normed(x_BTD, norm))
-        x_BTD = x_BTD + drop(y_BTD, self.dropout, keys_B)
-        return _normed(x_BTD, norm) if self.post else x_BTD, said
+        """x + branch(norm(x)), or with the norm after the sum: norm(x + branch(x))."""
+        y_BTD, routing = branch(x_BTD if self.post else _normed(x_BTD, norm))
+        x_BTD = x_BTD + dropout(y_BTD, self.dropout, keys_B)
+        return _normed(x_BTD, norm) if self.post else x_BTD, routing
 
 
 def _normed(x_BTD: Array, norm: Norm | None) -> Array:
@@ -129,12 +150,12 @@ _REMAT = {
 }
 
 
-class Stack(nnx.Module):
-    """Blocks one after the other.
+class Layers(nnx.Module):
+    """The blocks of an encoder or a decoder.
 
-    Kinds of block may alternate; those of a kind have their parameters stacked, with the layer as
-    the first axis, whether the layers are scanned or unrolled: checkpoints and optimizer see one
-    layout, and a step hands few arrays around.
+    Kinds of block may alternate. The parameters of each kind are stacked, with the layer as the
+    first axis, whether layers are scanned or unrolled: checkpoints and optimizer have one layout,
+    and a step passes few arrays.
     """
 
     def __init__(
@@ -144,34 +165,37 @@ class Stack(nnx.Module):
         execution: ExecutionConfig,
         key: PRNGKeyArray,
         *,
-        layers: int,
+        n_layers: int,
         cross: bool,
     ) -> None:
-        self.n_layers, self.period = layers, config.period
+        """Initialise `n_layers` blocks, with cross-attention or without."""
+        self.n_layers, self.period = n_layers, config.period
         self.scan, self.remat = execution.scan_layers, execution.remat
         shared = _SHARED[config.share_layers]
         own = EVERYTHING - shared
 
         def block(key: PRNGKeyArray, layer: int, parts: frozenset[str]) -> Block:
-            return Block(config, dtype, key, layer=layer, cross=cross, parts=parts)
+            return Block(config, dtype, key, layer=layer, cross=cross, parts=parts,
+                         kernel=execution.attention)
 
-        self.shared = block(jax.random.fold_in(key, layers), 0, shared) if shared else None
-        keys = jax.random.split(key, layers)
+        self.shared = block(jax.random.fold_in(key, n_layers), 0, shared) if shared else None
+        keys = jax.random.split(key, n_layers)
         self.kinds = nnx.List([
-            jax.vmap(lambda key, layer=layer: block(key, layer, own))(keys[layer :: self.period])
+            mark_stacked(jax.vmap(lambda key, layer=layer: block(key, layer, own))(
+                keys[layer :: self.period]))
             for layer in range(self.period)
         ])
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], around: Around, keys_B: PRNGKeyArray | None
+        self, x_BTD: Float[Array, "B T D"], context: Context, keys_B: PRNGKeyArray | None
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
-        """The stream after the last block, and the sum of what routers say over their layers."""
+        """The residual stream after the last block, and router statistics summed over layers."""
         def apply(x_BTD: Array, period: tuple[Any, Array]) -> tuple[Array, Routing | None]:
             blocks, first = period
             total = None
             for place, block in enumerate(blocks):
-                keys = keys_for(keys_B, first + place)
-                x_BTD, routing = block(x_BTD, around, keys, self.shared)
+                keys = fold_in_keys(keys_B, first + place)
+                x_BTD, routing = block(x_BTD, context, keys, self.shared)
                 total = routing if total is None else _sum(total, routing)
             return x_BTD, total
 
@@ -181,7 +205,7 @@ class Stack(nnx.Module):
         firsts = jnp.arange(0, self.n_layers, self.period)
         if self.scan:
             x_BTD, routings = jax.lax.scan(apply, x_BTD, (kinds, firsts))
-            return x_BTD, jax.tree.map(lambda said: said.sum(axis=0), routings)
+            return x_BTD, jax.tree.map(lambda each: each.sum(axis=0), routings)
         total = None
         for number, blocks in enumerate(_unstacked(kinds, self.n_layers // self.period)):
             x_BTD, routing = apply(x_BTD, (blocks, number * self.period))
@@ -194,7 +218,7 @@ def _sum(one: Routing, other: Routing | None) -> Routing:
 
 
 def _unstacked(kinds: list[Block], count: int) -> list[list[Block]]:
-    """The periods of stacked blocks. A split's gradient is one concatenation, where that of
+    """The blocks of each period of a stack. The gradient of a split is one concatenation; that of
     indexing would add up as many zero-padded stacks as there are layers."""
     leaves, structure = jax.tree.flatten(kinds)
     if not leaves:

@@ -1,4 +1,5 @@
-"""Two encoders with one table of embeddings (ELECTRA, Clark et al. 2020, section 3.2)."""
+"""ELECTRA: a generator and a discriminator with shared embeddings (Clark et al. 2020, section
+3.2)."""
 
 from __future__ import annotations
 
@@ -11,8 +12,7 @@ from scaling.models.transformer import Transformer
 
 
 class Electra(nnx.Module):
-    """A discriminator, and the generator that is trained beside it and has no embeddings of its
-    own."""
+    """A discriminator, and the generator that is trained with it and uses its embeddings."""
 
     def __init__(
         self,
@@ -23,14 +23,14 @@ class Electra(nnx.Module):
         precision: str = "float32",
         execution: ExecutionConfig | None = None,
     ) -> None:
-        """Draw the parameters.
+        """Initialise the parameters.
 
         Args:
             config: the discriminator.
-            generator: a model with embeddings of the discriminator's width.
-            key: seeds the parameters; the discriminator's are those that it has alone.
-            precision: type that matrix products read.
-            execution: scanned or unrolled, with or without rematerialisation.
+            generator: the generator, with embeddings of the discriminator's width.
+            key: seeds the parameters; the discriminator's are those of a Transformer with this key.
+            precision: type in which matrix products read their operands.
+            execution: kernels, scanned or unrolled layers, rematerialisation.
         """
         self.config = config
         self.discriminator = Transformer(config, key, precision=precision, execution=execution)

@@ -1,4 +1,4 @@
-"""The feed-forward layer: each position by itself, wide in the middle."""
+"""The feed-forward layer, applied to each position."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "swiglu": jax.nn.silu,
     "geglu": jax.nn.gelu,
 }
-"""The function in the middle, or of the gate."""
+"""Activation of the hidden layer; in gated layers, of the gate."""
 
 
 class FeedForward(nnx.Module):

@@ -1,4 +1,4 @@
-"""What the parts of a model are made of: parameters, linear maps and norms."""
+"""Building blocks of all modules: initialisation, linear layers, norms and dropout."""
 
 from __future__ import annotations
 
@@ -12,57 +12,33 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from scaling.config import ModelConfig
 from scaling.config.parts import InitConfig
+from scaling.models.params import AxisNames, ParamInfo, Role, constant_param, init_param
 from scaling.parallel import out_sharding, shard
 
-EMBEDDING = ("vocab", "embed")
+EMBEDDING_AXES = ("vocab", "embed")
 
-Names = tuple[str | None, ...]
-"""The meaning of each axis of an array: keys of scaling.parallel.mesh.RULES, or None."""
-
-
-def matrix(
-    key: PRNGKeyArray,
-    shape: tuple[int, ...],
-    names: Names,
-    std: float,
-    distribution: str = "normal",
-) -> nnx.Param[Array]:
-    """A float32 parameter drawn as InitConfig says, the same on every mesh."""
-    if distribution == "uniform":
-        drawn = jax.random.uniform(key, shape, jnp.float32, -(3**0.5), 3**0.5)
-    elif distribution == "truncated":
-        drawn = jax.random.truncated_normal(key, -2, 2, shape, jnp.float32)
-    else:
-        drawn = jax.random.normal(key, shape, jnp.float32)
-    return nnx.Param(shard(std * drawn, *names))
-
-
-def constant(value: float, shape: tuple[int, ...], names: Names) -> nnx.Param[Array]:
-    """A float32 parameter that starts at one value: a bias or a gain."""
-    return nnx.Param(shard(jnp.full(shape, value, jnp.float32), *names))
-
-
-_CUT = 0.87962566
-"""Standard deviation of a normal distribution that is cut off at two of its own."""
+_TRUNCATED_STD = 0.87962566
+"""Standard deviation of a standard normal distribution truncated at -2 and 2."""
 
 
 def weight_std(init: InitConfig, fan_in: int, fan_out: int) -> float:
-    """Standard deviation of a matrix at the start, before it is cut off (InitConfig.std).
+    """Standard deviation of a weight matrix at initialisation, before truncation (InitConfig.std).
 
     Args:
         init: how weights are drawn.
-        fan_in: how many numbers one output sums.
-        fan_out: how many outputs one number goes into.
+        fan_in: number of inputs that an output sums.
+        fan_out: number of outputs that an input contributes to.
     """
     if init.std is not None:
         return init.std
     fan = fan_in if init.fan == "in" else (fan_in + fan_out) / 2
-    return init.gain / math.sqrt(fan) / (_CUT if init.distribution == "truncated" else 1)
+    truncation = _TRUNCATED_STD if init.distribution == "truncated" else 1
+    return init.gain / math.sqrt(fan) / truncation
 
 
 def residual_gain(config: ModelConfig) -> float:
-    """Factor at the start of a matrix that writes into the residual stream: 1 / sqrt(how many do)
-    (InitConfig.residual). With an encoder to look at, three in a block do."""
+    """Initial scale of matrices that write to the residual stream: 1 / sqrt(number of such
+    matrices) (InitConfig.residual). A block has two, and three with cross-attention."""
     if config.init.residual == "plain":
         return 1.0
     writers = 3 if config.mode == "encoder-decoder" else 2
@@ -70,78 +46,81 @@ def residual_gain(config: ModelConfig) -> float:
 
 
 def table_std(init: InitConfig, width: int) -> float:
-    """Standard deviation of a table of vectors, before it is cut off: InitConfig.std, or
-    1 / sqrt(width), with which products of a vector with the rows of a norm's output are of order
-    one."""
-    cut = _CUT if init.distribution == "truncated" else 1
-    return init.std or width**-0.5 / cut
+    """Standard deviation of an embedding table, before truncation: InitConfig.std, or
+    1 / sqrt(width), so that dot products of its rows with a normed vector are of order one."""
+    truncation = _TRUNCATED_STD if init.distribution == "truncated" else 1
+    return init.std or width**-0.5 / truncation
 
 
-def embedding(key: PRNGKeyArray, init: InitConfig, rows: int, width: int) -> nnx.Param[Array]:
-    """A table of learned vectors. By default it is drawn as the transpose of an output matrix would
-    be, with which a tied head's logits are of order one at the start."""
+def embedding(
+    key: PRNGKeyArray, init: InitConfig, rows: int, width: int, role: Role = "embedding"
+) -> nnx.Param[Array]:
+    """A table of learned vectors [rows, width]. With the default initialisation the logits of a
+    tied head are of order one."""
     std = init.embedding_std or table_std(init, width)
-    return matrix(key, (rows, width), EMBEDDING, std, init.distribution)
+    info = ParamInfo(role, EMBEDDING_AXES, fan_in=(0,), fan_out=(1,))
+    return init_param(key, (rows, width), info, std, init.distribution)
 
 
-def drop(
+def dropout(
     x: Float[Array, "B ..."], rate: float, keys_B: PRNGKeyArray | None
 ) -> Float[Array, "B ..."]:
-    """Dropout (Srivastava et al. 2014): numbers set to nought with probability `rate`, the others
-    made larger by 1 / (1 - rate). Each sequence draws by its own key, so that what is dropped does
-    not depend on the mesh. No keys: nothing is dropped."""
+    """Dropout (Srivastava et al. 2014): elements are zeroed with probability `rate`, and the others
+    scaled by 1 / (1 - rate). Each sequence draws from its own key, so the result does not depend on
+    the mesh. Without keys nothing is dropped."""
     if keys_B is None or rate == 0:
         return x
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys_B)
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def keys_for(keys_B: PRNGKeyArray | None, place: int | Array) -> PRNGKeyArray | None:
-    """Keys of their own for one of several places where something is dropped."""
+def fold_in_keys(keys_B: PRNGKeyArray | None, data: int | Array) -> PRNGKeyArray | None:
+    """`jax.random.fold_in` for the key of each sequence; None without keys."""
     if keys_B is None:
         return None
-    return jax.vmap(lambda key: jax.random.fold_in(key, place))(keys_B)
+    return jax.vmap(lambda key: jax.random.fold_in(key, data))(keys_B)
 
 
-def reshape(x: Array, shape: tuple[int, ...], names: Names) -> Array:
-    """A reshape whose result lies as its axes' names say."""
-    return jax.lax.reshape(x, shape, out_sharding=out_sharding(shape, *names))
+def reshape(x: Array, shape: tuple[int, ...], axes: AxisNames) -> Array:
+    """Reshape an array, sharding the result by its axes' names."""
+    return jax.lax.reshape(x, shape, out_sharding=out_sharding(shape, *axes))
 
 
-def product(
-    x: Float[Array, ...], weight: Float[Array, ...], names: Names, sums: int, dtype: jnp.dtype
-) -> Float[Array, ...]:
-    """Activations [B, T, *in] times a weight [*in, *out]: activations [B, T, *out], float32.
+def sharded_matmul(
+    x: Float[Array, "B T ..."], weight: Float[Array, "..."], axes: AxisNames, n_in: int,
+    dtype: jnp.dtype,
+) -> Float[Array, "B T ..."]:
+    """Activations [B, T, *in] times a weight [*in, *out]: activations [B, T, *out] in float32.
 
-    Both are read in `dtype` and summed in float32. A weight that lies divided over `fsdp` is
-    gathered here, just before it is used and in the narrow type; its gradient goes back scattered.
+    Operands are read in `dtype` and summed in float32. A weight that is sharded over `fsdp` is
+    gathered just before its use, in `dtype`; its gradient is scattered back.
 
-    The product is taken between two plain matrices, with all tokens in the rows. Written as an
-    einsum over [B, T, ...] it is the same arithmetic, but XLA then copies and transposes whole
-    activations in the backward pass (benchmarks/train_step.py has the figures).
+    The product is computed between two matrices, with all tokens in the rows. Written as an einsum
+    over [B, T, ...] it is the same arithmetic, but XLA then copies and transposes whole activations
+    in the backward pass (benchmarks/train_step.py has the figures).
 
     Args:
         x: activations.
         weight: the parameter.
-        names: meaning of the weight's axes as it is stored.
-        sums: number of `in` axes.
+        axes: names of the weight's axes as it is stored.
+        n_in: number of `in` axes.
         dtype: type in which both operands are read.
     """
-    (B, T), outside = x.shape[:2], weight.shape[sums:]
-    in_size, out_size = math.prod(weight.shape[:sums]), math.prod(outside)
-    names = tuple(None if name == "embed" else name for name in names)
-    weight = shard(weight.astype(dtype), *names)
+    (B, T), outside = x.shape[:2], weight.shape[n_in:]
+    in_size, out_size = math.prod(weight.shape[:n_in]), math.prod(outside)
+    axes = tuple(None if name == "embed" else name for name in axes)
+    weight = shard(weight.astype(dtype), *axes)
     y = jnp.matmul(
-        reshape(x.astype(dtype), (B * T, in_size), ("batch", names[0])),
-        reshape(weight, (in_size, out_size), (names[0], names[sums])),
+        reshape(x.astype(dtype), (B * T, in_size), ("batch", axes[0])),
+        reshape(weight, (in_size, out_size), (axes[0], axes[n_in])),
         preferred_element_type=jnp.float32,
-        out_sharding=out_sharding((B * T, out_size), "batch", names[sums]),
+        out_sharding=out_sharding((B * T, out_size), "batch", axes[n_in]),
     )
-    return reshape(y, (B, T, *outside), ("batch", None, *names[sums:]))
+    return reshape(y, (B, T, *outside), ("batch", None, *axes[n_in:]))
 
 
 class Linear(nnx.Module):
-    """A weight [*in, *out], and a bias [*out] where the model has biases."""
+    """A linear layer: a weight [*in, *out], and a bias [*out] if the model uses biases."""
 
     def __init__(
         self,
@@ -149,49 +128,54 @@ class Linear(nnx.Module):
         key: PRNGKeyArray,
         inside: tuple[int, ...],
         outside: tuple[int, ...],
-        names: Names,
+        axes: AxisNames,
         dtype: jnp.dtype,
         *,
         bias: bool | None = None,
         gain: float = 1.0,
+        role: Role = "hidden",
     ) -> None:
-        """Draw the weight.
+        """Initialise the parameters.
 
         Args:
-            config: says how, and whether there is a bias.
-            key: seeds it.
-            inside: sizes of the axes that are summed.
-            outside: sizes of the axes that come out.
-            names: meaning of the weight's axes.
+            config: the model, for its initialisation and whether it uses biases.
+            key: seeds the weight.
+            inside: sizes of the input axes, which are summed over.
+            outside: sizes of the output axes.
+            axes: names of the weight's axes.
             dtype: type in which products read their operands.
-            bias: whether there is one, whatever `config` says.
-            gain: factor on the weight at the start.
+            bias: whether there is a bias; by default `config.use_bias`.
+            gain: factor on the weight at initialisation.
+            role: of the weight.
         """
+        self.axes, self.n_in, self.dtype = axes, len(inside), dtype
         std = gain * weight_std(config.init, math.prod(inside), math.prod(outside))
-        self.names, self.sums, self.dtype = names, len(inside), dtype
-        self.weight = matrix(key, (*inside, *outside), names, std, config.init.distribution)
-        has_bias = config.biases if bias is None else bias
-        self.bias = constant(0.0, outside, names[self.sums :]) if has_bias else None
+        info = ParamInfo(role, axes, fan_in=tuple(range(self.n_in)),
+                         fan_out=tuple(range(self.n_in, len(axes))))
+        self.weight = init_param(key, (*inside, *outside), info, std, config.init.distribution)
+        use_bias = config.use_bias if bias is None else bias
+        self.bias = constant_param(0.0, outside, axes[self.n_in :]) if use_bias else None
 
-    def __call__(self, x: Float[Array, ...]) -> Float[Array, ...]:
+    def __call__(self, x: Float[Array, "B T ..."]) -> Float[Array, "B T ..."]:
         """Activations [B, T, *in] to [B, T, *out]."""
-        y = product(x, self.weight[...], self.names, self.sums, self.dtype)
+        y = sharded_matmul(x, self.weight[...], self.axes, self.n_in, self.dtype)
         if self.bias is None:
             return y
-        names = (None if name == "embed" else name for name in self.names[self.sums :])
-        return y + shard(self.bias[...], *names)
+        axes = (None if name == "embed" else name for name in self.axes[self.n_in :])
+        return y + shard(self.bias[...], *axes)
 
 
 class Norm(nnx.Module):
-    """Layer norm or RMS norm over the last axis, in float32."""
+    """LayerNorm or RMSNorm over the last axis, in float32."""
 
     def __init__(self, config: ModelConfig, width: int | None = None) -> None:
+        """Initialise the parameters; `width` is d_model by default."""
         self.kind: Literal["layer", "rms"] = config.norm
         self.epsilon = config.norm_epsilon
-        shape, names = (width or config.d_model,), ("embed",)
-        self.gain = constant(1.0, shape, names)
-        has_bias = config.norm == "layer" and config.biases
-        self.bias = constant(0.0, shape, names) if has_bias else None
+        shape, axes = (width or config.d_model,), ("embed",)
+        self.gain = constant_param(1.0, shape, axes, "gain")
+        use_bias = config.norm == "layer" and config.use_bias
+        self.bias = constant_param(0.0, shape, axes) if use_bias else None
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         if self.kind == "layer":

@@ -1,8 +1,9 @@
-"""How a token knows its place, apart from learned vectors: angles, sines, biases by distance."""
+"""Position encodings other than learned vectors: rotary, sinusoidal, ALiBi, T5's relative bias."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -12,15 +13,20 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from scaling.config import ModelConfig
-from scaling.models.layers import matrix, reshape, weight_std
+from scaling.models.layers import reshape, weight_std
+from scaling.models.params import ParamInfo, init_param
 from scaling.parallel import shard
 
 Rotation = tuple[Float[Array, "half T"], Float[Array, "half T"]]
-"""Cosines and sines of the angles by which each position turns each pair of a head."""
+"""Cosines and sines of the rotation angles of each pair of dimensions at each position."""
+
+AttentionBias = Callable[[int | Array, int], Float[Array, "H T S"]]
+"""A bias on attention logits: from the first key of a block and the number of its keys, the bias of
+every query T on those keys."""
 
 
 def rotary_angles(length: int, width: int, base: float) -> Rotation:
-    """Angles of rotary positions: position t turns pair i by t * base^(-2i/width).
+    """Rotary angles: position t rotates pair i by t * base^(-2i/width).
 
     Su et al. 2021 (arXiv 2104.09864), eq. 15.
     """
@@ -34,7 +40,8 @@ def rotate(
     rotation: Rotation,
     pairs: Literal["halves", "adjacent"] = "halves",
 ) -> Float[Array, "B H K T"]:
-    """Turn each pair of each head by its position's angle; numbers beyond the pairs stay.
+    """Rotate pairs of dimensions of each head by the angles of its position; dimensions beyond the
+    pairs are unchanged.
 
     Pairs are (i, i + half), or (2i, 2i + 1).
     """
@@ -45,47 +52,59 @@ def rotate(
         first, second = x_BHKT[:, :, :half], x_BHKT[:, :, half:]
     else:
         first, second = x_BHKT[:, :, 0::2], x_BHKT[:, :, 1::2]
-    turned = first * cos - second * sin, second * cos + first * sin
+    rotated = first * cos - second * sin, second * cos + first * sin
     if pairs == "halves":
-        return jnp.concatenate([*turned, rest], axis=2)
-    mixed = reshape(jnp.stack(turned, axis=3), x_BHKT.shape, ("batch", "heads", None, None))
+        return jnp.concatenate([*rotated, rest], axis=2)
+    mixed = reshape(jnp.stack(rotated, axis=3), x_BHKT.shape, ("batch", "heads", None, None))
     return jnp.concatenate([mixed, rest], axis=2)
 
 
 def sinusoids(positions: Int[Array, "*BT"], width: int) -> Float[Array, "*BT D"]:
-    """Vaswani et al. 2017, section 3.5: sin(t / 10000^(2i/D)) at 2i, its cosine at 2i + 1."""
+    """Sinusoidal position vectors: sin(t / 10000^(2i/D)) at 2i, its cosine at 2i + 1.
+
+    Vaswani et al. 2017, section 3.5.
+    """
     frequency = 10_000.0 ** (-jnp.arange(0, width, 2) / width)
     angle = positions[..., None] * frequency
     both = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     return both.reshape(*positions.shape, width)
 
 
-def alibi(heads: int, length: int) -> Float[Array, "H T T"]:
-    """A bias on attention that falls with distance, each head at its own rate.
+def alibi(heads: int, length: int) -> AttentionBias:
+    """ALiBi: a bias on attention logits that falls linearly with distance, at a rate for each head.
 
     Press et al. 2021 (arXiv 2108.12409), section 3: rates 2^(-8/H), 2^(-16/H), ... for H a power
-    of two; for others those of the power below, and every other one of the power above.
+    of two; otherwise those of the next lower power of two, and every other one of the next higher.
+
+    Args:
+        heads: number of heads H.
+        length: number of queries.
     """
     def rates(count: int) -> list[float]:
         return [2 ** (-8 * (head + 1) / count) for head in range(count)]
 
     power = 2 ** math.floor(math.log2(heads))
     rate_H = np.array(rates(power) + rates(2 * power)[0::2][: heads - power], np.float32)
-    distance_TS = jnp.abs(jnp.arange(length)[:, None] - jnp.arange(length))
-    return -rate_H[:, None, None] * distance_TS
+
+    def bias(start: int | Array, size: int) -> Float[Array, "H T S"]:
+        distance_TS = jnp.abs(jnp.arange(length)[:, None] - (start + jnp.arange(size)))
+        return -rate_H[:, None, None] * distance_TS
+
+    return bias
 
 
 def bucket_of(
     back: Int[Array, "..."], buckets: int, max_distance: int, *, both_ways: bool
 ) -> Int[Array, "..."]:
-    """T5's bucket of a distance (Raffel et al. 2020, section 2.1): near ones have one each, farther
-    ones share by the logarithm, and the last has all from `max_distance` on.
+    """T5's relative position bucket (Raffel et al. 2020, section 2.1): small distances have a
+    bucket each, larger ones share buckets of logarithmic width, and the last bucket holds all
+    distances from `max_distance` on.
 
     Args:
-        back: how far back the key is from the query; negative where it comes after.
-        buckets: how many there are.
-        max_distance: where the last begins.
-        both_ways: half of the buckets for keys that come after, or none.
+        back: distance from the query back to the key; negative for keys after the query.
+        buckets: number of buckets.
+        max_distance: where the last bucket begins.
+        both_ways: whether half of the buckets are for keys after the query.
     """
     first: Int[Array, "..."] | int = 0
     if both_ways:
@@ -100,28 +119,35 @@ def bucket_of(
 
 
 class RelativeBias(nnx.Module):
-    """T5's bias on attention by distance, learned for each bucket and head; one for all layers."""
+    """T5's learned bias on attention logits, for each bucket of distances and each head; one table
+    for all layers."""
 
     def __init__(self, config: ModelConfig, key: PRNGKeyArray, *, both_ways: bool) -> None:
+        """Initialise the table; `both_ways` in encoders, whose queries attend to later keys."""
         self.buckets, self.max_distance = config.relative_buckets, config.relative_max_distance
         self.both_ways = both_ways
         std = weight_std(config.init, config.d_model, config.n_heads)
-        shape = (self.buckets, config.n_heads)
-        self.table = matrix(key, shape, (None, "heads"), std, config.init.distribution)
+        info = ParamInfo("bias", (None, "heads"), fan_in=(0,), fan_out=(1,))
+        self.table = init_param(
+            key, (self.buckets, config.n_heads), info, std, config.init.distribution)
 
-    def __call__(self, length: int) -> Float[Array, "H T T"]:
-        """The bias of every query T on every key S."""
-        back_TS = jnp.arange(length)[:, None] - jnp.arange(length)
-        bucket_TS = bucket_of(back_TS, self.buckets, self.max_distance, both_ways=self.both_ways)
-        hit_TSR = jax.nn.one_hot(bucket_TS, self.buckets)
-        return jnp.einsum("TSR,RH->HTS", hit_TSR, shard(self.table[...], None, None))
+    def __call__(self, length: int) -> AttentionBias:
+        """The bias of `length` queries."""
+        def bias(start: int | Array, size: int) -> Float[Array, "H T S"]:
+            back_TS = jnp.arange(length)[:, None] - (start + jnp.arange(size))
+            bucket_TS = bucket_of(
+                back_TS, self.buckets, self.max_distance, both_ways=self.both_ways)
+            hit_TSR = jax.nn.one_hot(bucket_TS, self.buckets)
+            return jnp.einsum("TSR,RH->HTS", hit_TSR, shard(self.table[...], None, None))
+
+        return bias
 
 
 def by_distance(scores_BHTJ: Float[Array, "B H T T"]) -> Float[Array, "B H T T"]:
-    """From scores of distance J = T-1, ..., 0 to scores of keys S = T - distance.
+    """Shift scores by distance J = T-1, ..., 0 to scores by key S = T - distance.
 
-    Transformer-XL (Dai et al. 2019), appendix B: each row moves by one more than the row before.
-    Where the key comes after the query, what comes out has no meaning.
+    Transformer-XL (Dai et al. 2019), appendix B: each row is shifted by one more than the row
+    before. Entries for keys after the query are meaningless.
     """
     B, H, T, _ = scores_BHTJ.shape
     padded = jnp.pad(scores_BHTJ, ((0, 0), (0, 0), (0, 0), (1, 0)))

@@ -1,4 +1,4 @@
-"""A Transformer from tokens to what its heads say."""
+"""The Transformer: embedding, encoder and decoder, heads."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from scaling.config import ExecutionConfig, ModelConfig
+from scaling.models.encoder import Decoder, Encoder
 from scaling.models.experts import Routing
 from scaling.models.heads import MODULES, ClassesHead
-from scaling.models.layers import Linear, embedding, keys_for
+from scaling.models.layers import Linear, embedding, fold_in_keys
 from scaling.models.tokens import Tokens, as_tokens
-from scaling.models.tower import Tower
 from scaling.parallel import out_sharding, shard
 
 Ids = Int[Array, "B T"]
 
 
 class States(NamedTuple):
-    """What a model makes of its tokens, before its heads."""
+    """Final hidden states, the inputs of heads."""
 
     x_BTD: Float[Array, "B T D"]
-    """Hidden states of the last stack."""
+    """Hidden states of the decoder, or of an encoder alone."""
     tokens: Tokens
-    """What was read there."""
+    """The tokens that it read."""
     routing: Routing | None
-    """What the routers say, a mean over the layers that have one."""
+    """Router statistics, averaged over the layers with experts."""
 
 
 class Transformer(nnx.Module):
     """An embedding, an encoder or a decoder or both, and heads.
 
-    Called with tokens it gives logits over the vocabulary. `states` and `head` are the two halves
-    of that, for other heads than the first.
+    Called with tokens it returns logits over the vocabulary. `states` and `head` (or `losses`) are
+    the two halves of that, for several heads and for losses.
     """
 
     def __init__(
@@ -47,40 +47,39 @@ class Transformer(nnx.Module):
         execution: ExecutionConfig | None = None,
         own_embedding: bool = True,
     ) -> None:
-        """Draw the parameters.
+        """Initialise the parameters.
 
         Args:
-            config: a model whose vocabulary is known.
+            config: the model, with its vocabulary size.
             key: seeds the parameters, which are the same on every mesh.
-            precision: type that matrix products read, "float32" or "bfloat16".
-            execution: scanned or unrolled, with or without rematerialisation.
-            own_embedding: whether it has a table of embeddings; without, it is given one with
-                every call.
+            precision: type in which matrix products read their operands, "float32" or "bfloat16".
+            execution: kernels, scanned or unrolled layers, rematerialisation.
+            own_embedding: whether the model has an embedding table; otherwise every call is given
+                one.
         """
         self.config, dtype = config, jnp.dtype(precision)
         execution = execution or ExecutionConfig()
-        embed_key, position_key, stack_key, head_key = jax.random.split(key, 4)
+        embed_key, position_key, layers_key, head_key = jax.random.split(key, 4)
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
         self.embedding = (
             embedding(embed_key, config.init, config.vocabulary, config.embedding_width)
             if own_embedding else None
         )
-        # A model with both sides draws its encoder from keys that the decoder alone does not use.
-        encoder_keys = [jax.random.fold_in(key, 17) for key in (position_key, stack_key)]
-        decoder_keys = [position_key, stack_key]
+        # Keys of the encoder differ from those of a decoder with the same seed.
+        encoder_keys = [jax.random.fold_in(key, 17) for key in (position_key, layers_key)]
         self.encoder = (
-            Tower(config, dtype, execution, *encoder_keys, side="encoder")
-            if config.encoder_layers else None
+            Encoder(config, dtype, execution, *encoder_keys) if config.encoder_layers else None
         )
         self.decoder = (
-            Tower(config, dtype, execution, *decoder_keys, side="decoder")
+            Decoder(config, dtype, execution, position_key, layers_key)
             if config.decoder_layers else None
         )
         head_keys = [head_key] + [
-            jax.random.fold_in(head_key, place) for place in range(1, len(config.outputs))
+            jax.random.fold_in(head_key, index) for index in range(1, len(config.outputs))
         ]
         self.heads = nnx.Dict({
-            head.kind: MODULES.get(head.kind, ClassesHead)(config, dtype, key, head)
+            head.kind: MODULES.get(head.kind, ClassesHead)(
+                config, dtype, key, head, kernel=execution.cross_entropy)
             for head, key in zip(config.outputs, head_keys, strict=True)
         })
         D = config.d_model
@@ -98,8 +97,8 @@ class Transformer(nnx.Module):
         """Logits over the vocabulary (float32), of the first head.
 
         Args:
-            tokens: what the decoder reads, or an encoder alone.
-            source: what an encoder-decoder's encoder reads.
+            tokens: input of the decoder, or of an encoder alone.
+            source: input of the encoder in an encoder-decoder.
             keys_B: a key for each sequence, in training; without, nothing is dropped.
         """
         return self.head(self.config.outputs[0].kind, self.states(tokens, source, keys_B))
@@ -111,49 +110,76 @@ class Transformer(nnx.Module):
         keys_B: PRNGKeyArray | None = None,
         table_VP: Float[Array, "V P"] | None = None,
     ) -> States:
-        """Hidden states; the arguments are those of a call, and embeddings in place of its own."""
-        tokens, memory_BSD, said = as_tokens(tokens), None, []
+        """Final hidden states.
+
+        Args:
+            tokens: input of the decoder, or of an encoder alone.
+            source: input of the encoder in an encoder-decoder.
+            keys_B: a key for each sequence, in training; without, nothing is dropped.
+            table_VP: embedding table; by default the model's own.
+        """
+        tokens, memory_BSD, routings = as_tokens(tokens), None, []
         if self.encoder is not None and self.decoder is not None:
-            assert source is not None, "an encoder-decoder reads a source too"
+            assert source is not None, "an encoder-decoder needs a source"
             source = as_tokens(source)
             memory_BSD, routing = self.encoder(
-                self.embed(source.ids_BT, table_VP), source, keys_B=keys_for(keys_B, 2))
-            said.append(routing)
+                self.embed(source.ids_BT, table_VP), source, keys_B=fold_in_keys(keys_B, 2))
+            routings.append(routing)
         last = self.decoder or self.encoder
         x_BTD, routing = last(
             self.embed(tokens.ids_BT, table_VP), tokens, memory_BSD, source, keys_B)
-        return States(x_BTD, tokens, self._mean([*said, routing]))
+        return States(x_BTD, tokens, self._mean([*routings, routing]))
 
     def head(
         self, kind: str, states: States, spans_BM3: Array | None = None,
         table_VP: Float[Array, "V P"] | None = None,
     ) -> Array:
-        """What a head says of hidden states (see scaling.models.heads).
+        """Output of a head (see scaling.models.heads).
 
         Args:
-            kind: which of the configured heads.
-            states: hidden states.
-            spans_BM3: for `span_boundary`, the spans.
-            table_VP: embeddings in place of its own.
+            kind: one of the configured heads.
+            states: final hidden states.
+            spans_BM3: the spans, for `span_boundary`.
+            table_VP: embedding table; by default the model's own.
         """
         module, x_BTD = self.heads[kind], states.x_BTD
         if isinstance(module, ClassesHead) and module.pool == "first":
             x_BTD = jnp.tanh(self.pooler(x_BTD[:, :1]))
-        return module(x_BTD, self.embedding[...] if table_VP is None else table_VP,
+        return module(x_BTD, self._table(table_VP),
                       states.tokens if spans_BM3 is None else spans_BM3)
+
+    def losses(
+        self, kind: str, states: States, targets_BM: Int[Array, "B M"],
+        spans_BM3: Array | None = None,
+    ) -> Float[Array, "B M"]:
+        """Cross-entropy of a head over the vocabulary, in nats, by the kernel of
+        `execution.cross_entropy`.
+
+        Args:
+            kind: a head over the vocabulary.
+            states: final hidden states, at the positions that are predicted.
+            targets_BM: the tokens to be predicted there.
+            spans_BM3: the spans, for `span_boundary`.
+        """
+        return self.heads[kind].losses(
+            states.x_BTD, self._table(None), targets_BM, states.tokens if spans_BM3 is None
+            else spans_BM3)
 
     def embed(
         self, ids_BT: Ids, table_VP: Float[Array, "V P"] | None = None
     ) -> Float[Array, "B T P"]:
-        """The tokens' vectors, from its own table or from another."""
-        table_VP = shard(self.embedding[...] if table_VP is None else table_VP, None, None)
+        """Embedded tokens, from the model's own table by default."""
+        table_VP = shard(self._table(table_VP), None, None)
         layout = out_sharding((*ids_BT.shape, table_VP.shape[1]), "batch", None, None)
         x_BTP = table_VP.at[ids_BT].get(out_sharding=layout)
         return x_BTP * self.scale if self.scale != 1 else x_BTP
 
-    def _mean(self, said: list[Routing | None]) -> Routing | None:
-        """The mean over layers of what was summed over them."""
-        sums = [routing for routing in said if routing is not None]
+    def _table(self, table_VP: Array | None) -> Array:
+        return self.embedding[...] if table_VP is None else table_VP
+
+    def _mean(self, routings: list[Routing | None]) -> Routing | None:
+        """Router statistics averaged over layers, from their sums over layers."""
+        sums = [routing for routing in routings if routing is not None]
         if not sums:
             return None
         every = self.config.experts.every

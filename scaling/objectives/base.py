@@ -1,4 +1,5 @@
-"""What every objective is: a way from text to arrays, and one from a model and arrays to losses."""
+"""What every objective consists of: a function from text to arrays, and one from a model and arrays
+to losses."""
 
 from __future__ import annotations
 
@@ -15,62 +16,65 @@ from numpy.typing import NDArray
 
 from scaling.config import ModelConfig
 from scaling.config.objectives import Objective as ObjectiveConfig
-from scaling.data.batches import Drawn, Sequences
+from scaling.data.batches import SequenceBatch, SequenceDataset
 from scaling.data.random import UInt64, sequence_keys
-from scaling.data.special import Special
+from scaling.data.tokenizers.special import SpecialTokens
 from scaling.models import Routing
 
 Arrays = dict[str, Any]
-"""A batch: arrays whose first axis is the sequence, by name; under `weights` a dictionary of those
-that weigh the predictions of each part of the loss, which is there unless all weigh the same."""
+"""A batch: arrays by name, whose first axis is the sequence. `weights` is a dictionary of the
+weights of the predictions of each part of the loss; it is absent if all weights are equal."""
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What decides, beside the text, which batches a run reads."""
+    """Everything apart from the text that determines the batches of a run."""
 
     objective: ObjectiveConfig
     model: ModelConfig
-    special: Special
+    special: SpecialTokens
     vocab_size: int
-    """Of the text."""
+    """Token ids of the text's vocabulary."""
     seed: int
     starts_V: NDArray[np.bool_] | None = None
-    """Which tokens begin a word, for objectives that hide whole words."""
+    """True for tokens that begin a word, for objectives that mask whole words."""
     sentence_ends_V: NDArray[np.bool_] | None = None
-    """Which tokens end a sentence, for objectives that move sentences."""
+    """True for tokens that end a sentence, for objectives that permute sentences."""
 
     @cached_property
     def replacements(self) -> NDArray[np.int32]:
-        """Ids that are text."""
+        """Ids of text tokens, from which random replacements are drawn."""
         return np.setdiff1d(np.arange(self.vocab_size), self.special.ids()).astype(np.int32)
 
     @cached_property
     def is_text_V(self) -> NDArray[np.bool_]:
-        """True for ids that are text."""
+        """True for ids of text tokens."""
         text = np.zeros(self.vocab_size, np.bool_)
         text[self.replacements] = True
         return text
 
-    def keys(self, drawn: Drawn, epoch_B: NDArray[np.int64] | None = None) -> UInt64:
+    def keys(self, drawn: SequenceBatch, epoch_B: NDArray[np.int64] | None = None) -> UInt64:
         """A key for the noise of each sequence.
 
         Args:
-            drawn: which sequences.
-            epoch_B: which noise of a sequence; by default a new one each time it is drawn.
+            drawn: the sequences.
+            epoch_B: numbers the noise of a sequence; by default its epoch, so that the noise is
+                new each time.
         """
         epoch_B = drawn.epoch_B if epoch_B is None else epoch_B
         return sequence_keys(self.seed, drawn.sequence_B, epoch_B, self.objective.kind)
 
 
 class Terms(NamedTuple):
-    """What a model loses on each sequence of a batch."""
+    """Losses of a model on each sequence of a batch."""
 
     losses: dict[str, Float[Array, "B"]]
-    """By part: the sum over its predictions, each times its weight; or their mean where the batch
-    has no weights for the part."""
+    """By part: the weighted sum over its predictions; or their mean if the batch has no weights for
+    the part."""
     routing: Routing | None = None
-    """How experts were shared out, where there are some."""
+    """Router statistics of a model with experts."""
+    features: Any = None
+    """Features of each sequence, arrays [B, ...], of an objective with a loss of whole batches."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +82,28 @@ class Kind:
     """The functions that make an objective."""
 
     parts: Callable[[Any], dict[str, float]]
-    """From its configuration: the parts of its loss, and the weight of each. The first is what
-    tables call the loss: nats for each predicted token."""
-    examples: Callable[[Setting, Sequences, Drawn], Arrays]
+    """From its configuration: the parts of its loss, and the weight of each. The first is the loss
+    of the runs table, in nats per predicted token."""
+    examples: Callable[[Setting, SequenceDataset, SequenceBatch], Arrays]
     """Text to a batch, a function of (seed, sequence, epoch) for each sequence."""
     terms: Callable[[Any, Any, Arrays, PRNGKeyArray | None], Terms]
-    """From its configuration, a model, a batch, and a key for each sequence where there is
-    dropout."""
+    """From its configuration, a model, a batch, and a key for each sequence if there is dropout."""
+    batch_terms: Callable[[Any, Any], dict[str, Float[Array, ""]]] | None = None
+    """From its configuration and the features of all sequences of a batch: the parts of the loss
+    that compare sequences with one another, such as a contrastive loss."""
 
 
 def weighted(
     losses_BM: Float[Array, "B M"], weights_BM: Float[Array, "B M"] | None
 ) -> Float[Array, "B"]:
-    """The losses of each sequence as `Terms` has them."""
+    """Losses of predictions summed over each sequence, as in `Terms`."""
     if weights_BM is None:
         return losses_BM.mean(axis=-1)
     return (losses_BM * weights_BM).sum(axis=-1)
 
 
 def weight_sums(parts: Mapping[str, float], batch: Arrays) -> dict[str, Float[Array, "B"]]:
-    """The sum of each sequence's weights, by part: what `Terms` of the batch as it is are to be
-    divided by."""
+    """The sum of the weights of each sequence, by part: the denominators of `Terms`."""
     first = jax.tree.leaves(batch)[0]
     given = batch.get("weights", {})
     return {part: given[part].sum(axis=-1) if part in given else jnp.ones(len(first))
@@ -106,9 +111,9 @@ def weight_sums(parts: Mapping[str, float], batch: Arrays) -> dict[str, Float[Ar
 
 
 def normalised(batch: Arrays) -> Arrays:
-    """The batch with the weights of each part scaled to a mean of one over its sequences, so that
-    the mean of `Terms` over sequences is the mean over predictions, in whatever parts the batch is
-    worked on."""
+    """The batch with the weights of each part scaled so that they sum to one on average over its
+    sequences: the mean of `Terms` over sequences is then the mean over predictions, in any split
+    into microbatches."""
     if "weights" not in batch:
         return batch
     scaled = {part: weights_BM * (len(weights_BM) / jnp.maximum(weights_BM.sum(), 1e-9))
@@ -116,19 +121,6 @@ def normalised(batch: Arrays) -> Arrays:
     return batch | {"weights": scaled}
 
 
-def cross_entropy(
-    logits_BTV: Float[Array, "B T V"], targets_BT: Float[Array, "B T"]
-) -> Float[Array, "B T"]:
-    """-log softmax(logits)[target], in nats.
-
-    The target's logit is found by a masked sum, not by indexing: its gradient is then arithmetic
-    instead of a scatter, and it works where the vocabulary lies divided over devices.
-    """
-    hit_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
-    target_BT = jnp.where(hit_BTV, logits_BTV, 0.0).sum(axis=-1)
-    return jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
-
-
 def uint32_keys(key_B: UInt64) -> UInt32[np.ndarray, "B 2"]:
-    """A sequence's key as JAX's random numbers want it: two words of 32 bits."""
+    """Keys of sequences as the data of JAX keys: two words of 32 bits."""
     return np.ascontiguousarray(key_B).view(np.uint32).reshape(-1, 2)

@@ -1,5 +1,4 @@
-"""Predict the next token (Radford et al. 2018, eq. 1), of all of a text or of what follows a
-prefix."""
+"""Causal language modelling (Radford et al. 2018, eq. 1), of whole sequences or after a prefix."""
 
 from __future__ import annotations
 
@@ -8,13 +7,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from scaling.config.objectives import Causal, Prefix
-from scaling.data.batches import Drawn, Sequences
-from scaling.models import Tokens, Transformer
-from scaling.objectives.base import Arrays, Kind, Setting, Terms, cross_entropy, weighted
+from scaling.data.batches import SequenceBatch, SequenceDataset
+from scaling.models import Tokens, Transformer, cross_entropy
+from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
 from scaling.objectives.noise.prefix import prefix_lengths, prefix_mask
 
 
-def _causal_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+def _causal_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
     ids_BT = drawn.ids_BL.astype(np.int32)
     if not setting.objective.separate_documents:
         return {"ids": ids_BT}
@@ -23,7 +22,7 @@ def _causal_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
     return {"ids": ids_BT, "documents": document_BT}
 
 
-def _prefix_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+def _prefix_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
     length = setting.model.context
     prefix_B = prefix_lengths(setting.keys(drawn), length)
     prefix_BT, weights_BT = prefix_mask(prefix_B, length)
@@ -37,7 +36,7 @@ def _terms(
     ids_BT = batch["ids"]
     tokens = Tokens(ids_BT[:, :-1], batch.get("documents"), prefix_BT=batch.get("prefix"))
     states = model.states(tokens, keys_B=keys_B)
-    losses_BT = cross_entropy(model.head("lm", states), ids_BT[:, 1:])
+    losses_BT = model.losses("lm", states, ids_BT[:, 1:])
     weights_BT = batch.get("weights", {}).get(objective.kind)
     return Terms({objective.kind: weighted(losses_BT, weights_BT)}, states.routing)
 
@@ -45,7 +44,7 @@ def _terms(
 def causal_losses(
     model: Transformer, ids_BT: Int[Array, "B T_plus_1"]
 ) -> Float[Array, "B T"]:
-    """Loss of every prediction, in nats: -log p(token t+1 | tokens up to t)."""
+    """Loss of each prediction, in nats: -log p(token t+1 | tokens up to t)."""
     return cross_entropy(model(jnp.asarray(ids_BT)[:, :-1]), ids_BT[:, 1:])
 
 

@@ -1,4 +1,4 @@
-"""Learn from a larger model what it has learnt (DistilBERT, Sanh et al. 2019, section 3)."""
+"""Knowledge distillation from a masked language model (DistilBERT, Sanh et al. 2019, section 3)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from scaling.config.objectives import Distillation
-from scaling.data.batches import Drawn, Sequences
-from scaling.models import Tokens, Transformer
-from scaling.models.transformer import States
-from scaling.objectives.base import Arrays, Kind, Setting, Terms, cross_entropy, weighted
-from scaling.objectives.masked import at_places, framed, hidden
+from scaling.data.batches import SequenceBatch, SequenceDataset
+from scaling.models import States, Tokens, Transformer, at_positions, cross_entropy
+from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
+from scaling.objectives.masked import mask_tokens, with_cls_sep
 
 
-def _examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
-    batch = hidden(setting, setting.keys(drawn), *framed(setting, drawn))
-    found_BM = batch["weights"]["masked"]
-    return batch | {"weights": {"masked": found_BM, "soft": found_BM}}
+def _examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+    batch = mask_tokens(setting, setting.keys(drawn), *with_cls_sep(setting, drawn))
+    weights_BM = batch["weights"]["masked"]
+    return batch | {"weights": {"masked": weights_BM, "soft": weights_BM}}
 
 
-def taught(teacher: Transformer, batch: Arrays) -> Arrays:
-    """The batch with what the teacher says of it: its logits at the hidden tokens and its hidden
-    states everywhere."""
+def with_teacher(teacher: Transformer, batch: Arrays) -> Arrays:
+    """The batch with the teacher's logits at the masked positions and its hidden states at all."""
     states_BTD, logits_BMV = _outputs(teacher, batch, None)
     return batch | {"teacher_states": states_BTD, "teacher_logits": logits_BMV}
 
@@ -30,14 +28,13 @@ def taught(teacher: Transformer, batch: Arrays) -> Arrays:
 def _terms(
     objective: Distillation, model: Transformer, batch: Arrays, keys_B: PRNGKeyArray | None
 ) -> Terms:
-    """Both models are compared at the hidden tokens, where there is something to be learnt of
-    words that are not seen; the directions of hidden states everywhere."""
-    weights, heat = batch["weights"], objective.temperature
+    """Predictions are compared at the masked positions, directions of hidden states at all."""
+    weights, temperature = batch["weights"], objective.temperature
     x_BTD, logits_BMV = _outputs(model, batch, keys_B)
-    teacher_BMV = jax.nn.log_softmax(batch["teacher_logits"] / heat)
-    student_BMV = jax.nn.log_softmax(logits_BMV / heat)
-    # Gradients of softened logits shrink as 1 / heat^2 (Hinton et al. 2015, section 2).
-    soft_BM = heat**2 * (jnp.exp(teacher_BMV) * (teacher_BMV - student_BMV)).sum(axis=-1)
+    teacher_BMV = jax.nn.log_softmax(batch["teacher_logits"] / temperature)
+    student_BMV = jax.nn.log_softmax(logits_BMV / temperature)
+    # Gradients of softened logits shrink as 1 / temperature^2 (Hinton et al. 2015, section 2).
+    soft_BM = temperature**2 * (jnp.exp(teacher_BMV) * (teacher_BMV - student_BMV)).sum(axis=-1)
     losses = {
         "masked": weighted(cross_entropy(logits_BMV, batch["targets"]), weights["masked"]),
         "soft": weighted(soft_BM, weights["soft"]),
@@ -51,8 +48,8 @@ def _outputs(
     model: Transformer, batch: Arrays, keys_B: PRNGKeyArray | None
 ) -> tuple[jax.Array, jax.Array]:
     states = model.states(Tokens(batch["ids"]), keys_B=keys_B)
-    there = States(at_places(states.x_BTD, batch["places"]), states.tokens, None)
-    return states.x_BTD, model.head("masked_lm", there)
+    masked = States(at_positions(states.x_BTD, batch["positions"]), states.tokens, None)
+    return states.x_BTD, model.head("masked_lm", masked)
 
 
 def _cosine(left_BTD: jax.Array, right_BTD: jax.Array) -> jax.Array:

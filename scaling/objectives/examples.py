@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scaling.config import RunConfig
-from scaling.config.objectives import Denoising, Masked
-from scaling.data.batches import Batches, evenly
-from scaling.data.reading import sequences_of, training_batches
+from scaling.data.batches import Batches, evenly_spaced
+from scaling.data.run_data import sequences_of, training_batches
 from scaling.data.store import TokenStore
 from scaling.objectives.base import Arrays, Kind, Setting
 from scaling.objectives.kinds import KINDS
 
 EVALUATION_SEED = 0
-"""Of what is done to held-out text: the same for all runs, whatever their own seed."""
+"""Seeds the noise of held-out text, for all runs alike."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What a run trains on."""
+    """The training batches of a run."""
 
     kind: Kind
     setting: Setting
@@ -28,40 +28,58 @@ class Examples:
 
     @classmethod
     def of(cls, run: RunConfig, store: TokenStore) -> Examples:
-        """Those of a resolved run."""
+        """The batches of a resolved run."""
         setting = _setting(run, store, run.seed)
         return cls(KINDS[run.objective.kind], setting, training_batches(run, store))
 
     def at(self, step: int, host: int = 0, hosts: int = 1) -> Arrays:
-        """One host's part of the batch of one step (see `Batches.at`)."""
+        """The part of a host in the batch of a step (see `Batches.at`)."""
         drawn = self.batches.at(step, host, hosts)
         return self.kind.examples(self.setting, self.batches.sequences, drawn)
 
 
 def heldout(run: RunConfig, store: TokenStore) -> Arrays:
-    """What a run is evaluated on, in one batch: sequences that lie evenly over the validation
-    split, and the same noise whatever the run's seed."""
+    """The evaluation examples of a run, in one batch: sequences spread evenly over the validation
+    split, with noise that does not depend on the run's seed."""
     sequences = sequences_of(run, store.split("validation"))
-    drawn = evenly(sequences, run.evaluation.sequences)
+    drawn = evenly_spaced(sequences, run.evaluation.sequences)
     setting = _setting(run, store, EVALUATION_SEED)
     return KINDS[run.objective.kind].examples(setting, sequences, drawn)
 
 
 def target_entropy(batch: Arrays) -> float:
-    """Entropy of the distribution of a batch's targets, nats: what a model loses that knows how
-    often each token is asked for and nothing else. ELECTRA's are its generator's."""
-    targets = batch["targets"] if "targets" in batch else batch["ids"][:, 1:]
-    asked = next((w > 0 for w in batch.get("weights", {}).values() if w.shape == targets.shape),
-                 np.ones(targets.shape, np.bool_))
-    counts = np.bincount(targets[asked])
+    """Entropy of the distribution of a batch's targets, in nats: the loss of a unigram model. The
+    targets of ELECTRA are its generator's."""
+    counts = np.bincount(_predicted(batch))
     share = counts[counts > 0] / counts.sum()
     return float(-(share * np.log(share)).sum())
 
 
+def bytes_per_prediction(batch: Arrays, token_bytes_V: NDArray[np.float64]) -> float:
+    """Mean UTF-8 bytes of text per prediction of a batch, by which a loss in nats per prediction is
+    divided to be in nats per byte of the predicted text.
+
+    Special tokens (ends of documents, sentinels) count as predictions of no bytes.
+
+    Args:
+        batch: the predictions.
+        token_bytes_V: bytes of each token (`TokenStore.token_bytes`).
+    """
+    return float(token_bytes_V[_predicted(batch)].mean())
+
+
+def _predicted(batch: Arrays) -> NDArray[np.integer]:
+    """The predicted tokens, in one dimension."""
+    targets = batch["targets"] if "targets" in batch else batch["ids"][:, 1:]
+    weighted = next((w > 0 for w in batch.get("weights", {}).values() if w.shape == targets.shape),
+                 np.ones(targets.shape, np.bool_))
+    predicted: NDArray[np.integer] = targets[weighted]
+    return predicted
+
+
 def _setting(run: RunConfig, store: TokenStore, seed: int) -> Setting:
     objective = run.objective
-    words = isinstance(objective, Masked) and objective.unit != "token"
-    sentences = isinstance(objective, Denoising) and "permutation" in objective.noises
+    words, sentences = objective.needs_word_starts, objective.needs_sentence_ends
     tokenizer = store.tokenizer() if words or sentences else None
     return Setting(
         objective, run.model, store.manifest.special, store.vocab_size, seed,

@@ -1,4 +1,4 @@
-"""Say of every token whether it was replaced (ELECTRA, Clark et al. 2020, section 3)."""
+"""Replaced token detection (ELECTRA, Clark et al. 2020, section 3)."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from scaling.config.objectives import ReplacedTokens
-from scaling.data.batches import Drawn, Sequences
+from scaling.data.batches import SequenceBatch, SequenceDataset
 from scaling.data.random import fold
-from scaling.models import Electra, Tokens
-from scaling.models.transformer import States
+from scaling.models import Electra, States, Tokens, at_positions, cross_entropy
 from scaling.objectives.base import (
     Arrays,
     Kind,
     Setting,
     Terms,
-    cross_entropy,
     uint32_keys,
     weighted,
 )
-from scaling.objectives.masked import at_places, framed, hidden
+from scaling.objectives.masked import mask_tokens, with_cls_sep
 
-_SAMPLING = 7  # the stream of what the generator's samples are drawn with
+_SAMPLING = 7  # stream of the generator's samples
 
 
-def _examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
-    """Every hidden token is <mask>, as nothing is gained by fewer (section 3.1)."""
+def _examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+    """All masked tokens become <mask>; fewer gain nothing (section 3.1)."""
     key_B = setting.keys(drawn)
-    ids_BT, maskable_BT = framed(setting, drawn)
-    batch = hidden(setting, key_B, ids_BT, maskable_BT, mask_share=1.0, random_share=0.0)
-    found = batch.pop("weights")["masked"]
+    ids_BT, maskable_BT = with_cls_sep(setting, drawn)
+    batch = mask_tokens(setting, key_B, ids_BT, maskable_BT, mask_share=1.0, random_share=0.0)
+    masked = batch.pop("weights")["masked"]
     return batch | {
         "original": ids_BT,
         "seeds": uint32_keys(fold(key_B, _SAMPLING)),
-        "weights": {"generator": found, "discriminator": maskable_BT.astype(np.float32)},
+        "weights": {"generator": masked, "discriminator": maskable_BT.astype(np.float32)},
     }
 
 
@@ -43,28 +41,28 @@ def _terms(
     objective: ReplacedTokens, model: Electra, batch: Arrays, keys_B: PRNGKeyArray | None
 ) -> Terms:
     table_VP = model.discriminator.embedding[...]
-    places_BM, targets_BM, weights = batch["places"], batch["targets"], batch["weights"]
+    positions_BM, targets_BM, weights = batch["positions"], batch["targets"], batch["weights"]
     generator = model.generator
     states = generator.states(Tokens(batch["ids"]), keys_B=keys_B, table_VP=table_VP)
-    there = States(at_places(states.x_BTD, places_BM), states.tokens, None)
-    logits_BMV = generator.head("masked_lm", there, table_VP=table_VP)
-    found_BM = cross_entropy(logits_BMV, targets_BM)
+    masked = States(at_positions(states.x_BTD, positions_BM), states.tokens, None)
+    logits_BMV = generator.head("masked_lm", masked, table_VP=table_VP)
+    generator_BM = cross_entropy(logits_BMV, targets_BM)
 
     # The discriminator's loss does not train the generator: a sample has no gradient.
-    guess_BM = jax.vmap(_sample)(batch["seeds"], jax.lax.stop_gradient(logits_BMV))
-    # Places behind a row's last are the first token's, which stays as it is.
+    sample_BM = jax.vmap(_sample)(batch["seeds"], jax.lax.stop_gradient(logits_BMV))
+    # Padding of the positions is the first token's, which is not replaced.
     real_BM = weights["generator"] > 0
-    guess_BM = jnp.where(real_BM, guess_BM, batch["original"][:, :1])
-    seen_BT = jax.vmap(lambda ids_T, place_M, guess_M: ids_T.at[place_M].set(guess_M))(
-        batch["original"], places_BM, guess_BM)
-    replaced_BT = seen_BT != batch["original"]
+    sample_BM = jnp.where(real_BM, sample_BM, batch["original"][:, :1])
+    corrupted_BT = jax.vmap(lambda ids_T, position_M, sample_M: ids_T.at[position_M].set(sample_M))(
+        batch["original"], positions_BM, sample_BM)
+    replaced_BT = corrupted_BT != batch["original"]
     discriminator = model.discriminator
-    states = discriminator.states(Tokens(seen_BT), keys_B=keys_B)
-    odds_BT = discriminator.head("replaced_token", states)
-    said_BT = jax.nn.softplus(jnp.where(replaced_BT, -odds_BT, odds_BT))
+    states = discriminator.states(Tokens(corrupted_BT), keys_B=keys_B)
+    logits_BT = discriminator.head("replaced_token", states)
+    discriminator_BT = jax.nn.softplus(jnp.where(replaced_BT, -logits_BT, logits_BT))
     return Terms({
-        "generator": weighted(found_BM, weights["generator"]),
-        "discriminator": weighted(said_BT, weights["discriminator"]),
+        "generator": weighted(generator_BM, weights["generator"]),
+        "discriminator": weighted(discriminator_BT, weights["discriminator"]),
     })
 
 

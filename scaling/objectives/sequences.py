@@ -1,5 +1,5 @@
-"""Write a text from a spoilt one, in an encoder-decoder: span corruption (T5), denoising (BART) and
-mixtures of denoisers (UL2)."""
+"""Objectives of encoder-decoders, which reconstruct a text from a corrupted one: span corruption
+(T5), denoising (BART) and mixtures of denoisers (UL2)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import NDArray
 
 from scaling.config.objectives import Denoising, Mixture, SpanCorruption
-from scaling.data.batches import Drawn, Sequences
-from scaling.data.reading import MODES
+from scaling.config.spans import MODES
+from scaling.data.batches import SequenceBatch, SequenceDataset
 from scaling.models import Tokens, Transformer
-from scaling.objectives.base import Arrays, Kind, Setting, Terms, cross_entropy, weighted
+from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
 from scaling.objectives.noise.denoising import denoising
 from scaling.objectives.noise.mixture import mix_denoisers
 from scaling.objectives.noise.spans import corrupt_spans, noise_mask
 
 
-def _span_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
-    """Both sides are full: nothing is padded."""
+def _span_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+    """Inputs and targets have a fixed length, so nothing is padded."""
     objective, special = setting.objective, setting.special
     ids_BT = drawn.ids_BL
     mask_BT = noise_mask(
@@ -30,20 +30,20 @@ def _span_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
     return {"source": source_BS, "ids": _shifted(target_BT, special.pad), "targets": target_BT}
 
 
-def _denoising_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+def _denoising_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
     objective, special = setting.objective, setting.special
     ids_BT, (B, T) = drawn.ids_BL.astype(np.int32), drawn.ids_BL.shape
-    spoilt_BT, valid_BT = denoising(
+    corrupted_BT, valid_BT = denoising(
         setting.keys(drawn), ids_BT, np.ones((B, T), np.bool_), setting.sentence_ends_V[ids_BT],
         mask=special.mask, pad=special.pad, noises=objective.noises, rate=objective.rate,
         mean_span=objective.mean_span,
     )
-    # <cls> text <eos>, as BART's encoder reads it; noise leaves at most T tokens.
+    # <cls> text <eos>, the input of BART's encoder; noise leaves at most T tokens.
     width = setting.model.source_length
     length_B1 = valid_BT.sum(axis=1, keepdims=True) + 1
     source_BS = np.full((B, width), special.pad, np.int32)
     source_BS[:, 0] = special.cls
-    source_BS[:, 1:T + 1] = spoilt_BT
+    source_BS[:, 1:T + 1] = corrupted_BT
     np.put_along_axis(source_BS, length_B1, special.eos, axis=1)
     documents_BS = (np.arange(width) <= length_B1).astype(np.int32)
     target_BT = np.concatenate([ids_BT, np.full((B, 1), special.eos, np.int32)], axis=1)
@@ -51,9 +51,9 @@ def _denoising_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
             "ids": _shifted(target_BT, special.eos), "targets": target_BT}
 
 
-def _mixture_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
+def _mixture_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
     special, denoisers = setting.special, setting.objective.denoisers
-    # The last sentinels say which way the text was spoilt.
+    # The last sentinels stand for the modes of denoising.
     sentinels, modes = special.sentinels[:-len(MODES)], special.sentinels[-len(MODES):]
     pair = mix_denoisers(
         setting.keys(drawn), drawn.ids_BL, np.array(sentinels),
@@ -69,12 +69,12 @@ def _mixture_examples(setting: Setting, _: Sequences, drawn: Drawn) -> Arrays:
     }
 
 
-def _widened(rows_BT: NDArray[Any], width: int, filling: Any) -> NDArray[Any]:
-    return np.pad(rows_BT, ((0, 0), (0, width - rows_BT.shape[1])), constant_values=filling)
+def _widened(rows_BT: NDArray[Any], width: int, fill: Any) -> NDArray[Any]:
+    return np.pad(rows_BT, ((0, 0), (0, width - rows_BT.shape[1])), constant_values=fill)
 
 
 def _shifted(target_BT: NDArray[np.int32], start: int) -> NDArray[np.int32]:
-    """What the decoder reads: `start`, and every target but the last (teacher forcing)."""
+    """Inputs of the decoder: `start`, then all targets but the last (teacher forcing)."""
     ids_BT = np.empty_like(target_BT)
     ids_BT[:, 0], ids_BT[:, 1:] = start, target_BT[:, :-1]
     return ids_BT
@@ -86,7 +86,7 @@ def _terms(
 ) -> Terms:
     source = Tokens(batch["source"], batch.get("source_documents"))
     states = model.states(batch["ids"], source, keys_B)
-    losses_BT = cross_entropy(model.head("lm", states), batch["targets"])
+    losses_BT = model.losses("lm", states, batch["targets"])
     weights_BT = batch.get("weights", {}).get(objective.kind)
     return Terms({objective.kind: weighted(losses_BT, weights_BT)}, states.routing)
 

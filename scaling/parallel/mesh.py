@@ -1,11 +1,11 @@
-"""The mesh of devices, and the one table that says which array axis lies along which mesh axis.
+"""The device mesh, and the table that maps logical axis names to mesh axes.
 
-The mesh has Explicit axes: the sharding of an array is part of its type, and JAX refuses a
-program that leaves it open. `jax.jit` over such arrays is what `pjit` used to be.
+The mesh has Explicit axis types: the sharding of an array is part of its type, and JAX refuses a
+program with ambiguous sharding. `jax.jit` over such arrays replaces `pjit`.
 
-Code names the axes of its arrays by what they mean ("batch", "heads"); only this file knows
-devices. A mesh axis of size one, or one that does not divide the array, is dropped here, so that
-one device, or no mesh at all, is no special case anywhere else.
+Other code names the axes of its arrays by their meaning ("batch", "heads"). A mesh axis of size
+one, or one that does not divide the array axis, is dropped here, so that one device or no mesh is
+not a special case elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AXES = ("data", "fsdp", "tensor")
 
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
-    "embed": ("fsdp",),  # the d_model axis of a parameter at rest; activations keep theirs whole
+    "embed": ("fsdp",),  # the d_model axis of stored parameters; that of activations is not divided
     "heads": ("tensor",),
     "ff": ("tensor",),
     "vocab": ("tensor",),
@@ -31,10 +31,10 @@ RULES: dict[str, tuple[str, ...]] = {
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over all devices (or those given), shaped as configured.
+    """A mesh over the given devices, by default all, with the configured shape.
 
     Raises:
-        UserError: the devices do not come out even.
+        UserError: the product of the axes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     inner = config.fsdp * config.tensor
@@ -52,12 +52,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def spec(shape: Sequence[int], names: Sequence[str | None]) -> PartitionSpec:
-    """Where an array lies on the mesh in force (`jax.set_mesh`), along the axes that are not
-    already divided by hand (`jax.shard_map`).
+    """The partition spec of an array on the current mesh (`jax.set_mesh`), without mesh axes that
+    are under manual control (`jax.shard_map`).
 
     Args:
         shape: the array's shape.
-        names: for each axis a key of RULES, or None for one that is never divided.
+        names: for each axis a key of RULES, or None for an axis that is never divided.
     """
     mesh = jax.sharding.get_abstract_mesh()
     sizes = {axis: size for axis, size in mesh.shape.items() if axis not in mesh.manual_axes}
@@ -71,41 +71,42 @@ def spec(shape: Sequence[int], names: Sequence[str | None]) -> PartitionSpec:
 
 
 def shard(x: jax.Array, *names: str | None) -> jax.Array:
-    """The array laid out as its axes' names say; itself where no mesh is in force."""
+    """The array resharded by the names of its axes; unchanged without a current mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.sharding.reshard(x, spec(x.shape, names))
 
 
 def out_sharding(shape: Sequence[int], *names: str | None) -> PartitionSpec | None:
-    """What an einsum that sums over a divided axis must be told; None where no mesh is in force."""
+    """The `out_sharding` of an einsum that sums over a divided axis; None without a current
+    mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return None
     return spec(shape, names)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of an array whose first axis is the sequence."""
+    """The sharding of an array whose first axis is the batch."""
     with jax.set_mesh(mesh):
         axes = spec((math.prod(mesh.devices.shape),), ("batch",))
     return NamedSharding(mesh, axes)
 
 
-def batch_shares(mesh: Mesh | None = None) -> int:
-    """How many devices of a mesh, by default the one in force, divide a batch among them."""
+def batch_shards(mesh: Mesh | None = None) -> int:
+    """Number of shards of a batch on a mesh, by default the current one."""
     sizes = (jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape
     return math.prod(sizes.get(axis, 1) for axis in RULES["batch"])
 
 
 def check_batch(mesh: Mesh, sequences: int) -> None:
-    """Refuse a batch that the data axes cannot share out evenly.
+    """Check that a batch divides evenly over the data axes of a mesh.
 
     Raises:
-        UserError: naming both numbers.
+        UserError: it does not; the message has both numbers.
     """
-    shares = batch_shares(mesh)
-    if sequences % shares:
+    shards = batch_shards(mesh)
+    if sequences % shards:
         raise UserError(
-            f"batch_sequences = {sequences} cannot be shared evenly by {shares} devices (mesh axes "
-            f"data x fsdp); choose a multiple of {shares}"
+            f"batch_sequences = {sequences} does not divide evenly over {shards} devices (mesh "
+            f"axes data x fsdp); choose a multiple of {shards}"
         )

@@ -1,4 +1,4 @@
-"""The pieces of the page: one template, tables, and escaping. Nothing is loaded from anywhere."""
+"""HTML building blocks of the report: the template, tables and escaping. Loads no resources."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
+GENERATOR = '<meta name="generator" content="scaling report">'
+"""Metadata that identifies a page of this package."""
+
 _PAGE = Template("""\
 <!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+$generator
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
       content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
@@ -67,17 +71,18 @@ $body
 
 
 def page(title: str, sections: Iterable[str]) -> str:
-    """The whole document; sections are HTML already, the title is not."""
-    return _PAGE.substitute(title=text(title), body="\n".join(s for s in sections if s))
+    """The whole document; sections are HTML, and the title is plain text."""
+    body = "\n".join(section for section in sections if section)
+    return _PAGE.substitute(generator=GENERATOR, title=text(title), body=body)
 
 
 def text(value: object) -> str:
-    """Escaped for any place in the document."""
+    """A value as text, escaped for any position in the document."""
     return html.escape(str(value), quote=True)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """A table that scrolls sideways on a narrow screen; every cell is escaped."""
+    """A table that scrolls horizontally on a narrow screen; every cell is escaped."""
     head = "".join(f"<th>{text(cell)}</th>" for cell in header)
     body = "\n".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>"
                      for row in rows)
@@ -87,14 +92,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], caption: str 
 
 
 def card(name: str, value: str, notes: Sequence[str]) -> str:
-    """One number that matters, and lines of small print under it."""
-    under = "".join(f'<div class="muted">{text(note)}</div>' for note in notes)
+    """A card with a key number and notes below it."""
+    lines = "".join(f'<div class="muted">{text(note)}</div>' for note in notes)
     return (f'<div class="card"><div class="name">{text(name)}</div>'
-            f'<div class="value">{text(value)}</div>{under}</div>')
+            f'<div class="value">{text(value)}</div>{lines}</div>')
 
 
 def warnings(title: str, lines: Sequence[str]) -> str:
-    """A box that is not to be overlooked; nothing where there is nothing to warn of."""
+    """A highlighted box of warnings; empty if there are none."""
     if not lines:
         return ""
     items = "".join(f"<li>{text(line)}</li>" for line in lines)
@@ -102,7 +107,7 @@ def warnings(title: str, lines: Sequence[str]) -> str:
 
 
 def figure(svg: Path, caption: str) -> str:
-    """An SVG inside the page; as an image, so that its names and styles stay its own."""
+    """An SVG embedded as an image, so that its ids and styles do not affect the page."""
     data = base64.b64encode(svg.read_bytes()).decode("ascii")
     return (f'<figure><img alt="{text(caption)}" src="data:image/svg+xml;base64,{data}">'
             f"<figcaption>{text(caption)}</figcaption></figure>")

@@ -1,1 +1,1 @@
-"""Plan a grid of runs, train them in worker processes, and gather what came out."""
+"""Plan a grid of runs, train them in worker processes, and collect the results."""

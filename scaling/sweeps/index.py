@@ -1,11 +1,12 @@
-"""What planning says of a sweep's runs, kept beside them: planning thousands of runs takes seconds,
-and who asks where they stand wants neither to wait nor to know more.
+"""A cache of a sweep's planned runs for `scaling sweep status` and `log`: planning thousands of
+runs takes seconds.
 
     runs/logs/NAME.index.json
 
-The index holds for one content of the sweep, of the files that it names, and of this package; else
-it is made anew. Where a run stands is read from its folder each time; what a record says, which is
-written once, is remembered by the file's size and time.
+The index is for display only: commands that remove, retry or train runs make a new plan. It is
+valid for one content of the sweep, of the files that the sweep names, and of this package; an
+invalid or malformed index is made again. The state of a run is read from its folder each time. The
+values of a record, which is written once, are cached with the size and time of its file.
 """
 
 from __future__ import annotations
@@ -20,108 +21,136 @@ from typing import Any
 
 import scaling
 from scaling.config import SweepConfig, content_hash
-from scaling.files import write_atomically
-from scaling.training.run_folder import RunFolder
+from scaling.errors import UserError
+from scaling.files import read_bytes, read_json, write_atomically
+from scaling.runs.files import END_STATUSES, is_count, is_number, is_run_id
+from scaling.runs.folder import RunFolder
 
 INDEX_SUFFIX = ".index.json"
 _DESCRIPTIONS = ("manifest.json", "config.json")
-"""What says what is in a folder that a sweep names: a token store's, a run's."""
+"""Files that describe a folder that a sweep names: a token store, a run."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A run of a sweep, as far as planning knows it."""
+class IndexedRun:
+    """A planned run of a sweep."""
 
     run_id: str
     role: str
     size: str
-    """Of the model, for people: width x layers."""
+    """Readable size of the model: width x layers."""
     tokens: int
     steps: int
     flops: float
     """Counted FLOPs of training it alone."""
     paid_for: bool
-    """Whether `max_flops` pays for it."""
+    """Whether it is within `max_flops`."""
     family: int
-    """The same for runs that share a trunk (scaling/sweeps/planning/trunks.py)."""
+    """Number of its family: runs that share a trunk (scaling/runs/families.py)."""
     shared_steps: int
-    """Steps that it takes over from its family's trunk."""
+    """Number of steps that it shares with its family's trunk."""
 
 
 @dataclass
-class Index:
-    """The runs of a sweep, in the plan's order."""
+class SweepIndex:
+    """The runs of a sweep, in the order of the plan."""
 
     sweep: str
-    runs: Path
+    runs_folder: Path
     max_flops: float | None
-    entries: list[Entry]
+    runs: list[IndexedRun]
     key: str = ""
-    remembered: dict[str, list[Any]] = field(default_factory=dict)
-    """By identity, what `scaling.sweeps.status` took from a record, after its size and time."""
+    records: dict[str, list[Any]] = field(default_factory=dict)
+    """Cached values of records by run_id: size and time of the file, and the values that
+    `scaling.sweeps.status` uses."""
 
-    def folder(self, entry: Entry) -> RunFolder:
-        """Where a run is."""
-        return RunFolder(self.runs / entry.run_id)
+    def folder(self, run: IndexedRun) -> RunFolder:
+        """The folder of a run."""
+        return RunFolder(self.runs_folder / run.run_id)
 
     @property
     def logs(self) -> Path:
-        """Where launchers and workers leave their words."""
-        return self.runs / "logs"
+        """The folder of the logs of launchers and workers."""
+        return self.runs_folder / "logs"
 
     @property
     def path(self) -> Path:
-        """Where the index is kept."""
+        """The file of the index."""
         return self.logs / f"{self.sweep}{INDEX_SUFFIX}"
 
     def save(self) -> None:
-        """Keep it for the next time, if there is a place: whoever may only read can still ask, and
-        a folder of runs is made by who trains."""
-        if not self.runs.exists():
+        """Write the index, if the folder of logs exists and is writable: a reader without write
+        access can still show the status, and the folder is created by the training commands."""
+        if not self.logs.is_dir():
             return
-        content = {"key": self.key, "entries": [[*vars(entry).values()] for entry in self.entries],
-                   "remembered": self.remembered}
+        content = {"key": self.key, "entries": [[*vars(run).values()] for run in self.runs],
+                   "remembered": self.records}
         with suppress(OSError):
             write_atomically(self.path, json.dumps(content) + "\n")
 
 
-def index_of(sweep: SweepConfig, source: str, runs: Path) -> Index:
-    """The index of a sweep, from the file or by planning.
+def index_of(sweep: SweepConfig, source: str, runs_folder: Path) -> SweepIndex:
+    """The index of a sweep, from the file or from a new plan.
 
     Args:
         sweep: its configuration.
-        source: where that came from, for messages.
-        runs: where run folders are.
+        source: name of the configuration file, for messages.
+        runs_folder: folder of all runs.
 
     Raises:
-        UserError: a run is impossible; the message says which, and why.
+        UserError: a run is impossible; the message names it and the reason.
     """
-    index = Index(sweep.name, runs, sweep.max_flops, [])
+    index = SweepIndex(sweep.name, runs_folder, sweep.max_flops, [])
     index.key = _key(sweep)
-    # Whatever is wrong with the file, another one can be made.
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(index.path.read_text(encoding="utf-8"))
-        if kept["key"] == index.key:
-            index.remembered = dict(kept["remembered"])
-            index.entries = [Entry(*values) for values in kept["entries"]]
-    if not index.entries:
-        index.entries = _planned(sweep, source, runs)
+    # A file with any defect is replaced.
+    with suppress(OSError, UserError, ValueError, TypeError, KeyError, AttributeError):
+        content = read_json(index.path)
+        if content["key"] == index.key:
+            runs = [_indexed_run(*values) for values in content["entries"]]
+            index.records = {k: v for k, v in content["remembered"].items() if _is_record(v)}
+            index.runs = runs
+    if not index.runs:
+        index.runs = _planned(sweep, source, runs_folder)
         index.save()
     return index
 
 
-def _planned(sweep: SweepConfig, source: str, runs: Path) -> list[Entry]:
-    from scaling.sweeps.plan import make_plan
-    from scaling.sweeps.planning.trunks import families, shared_steps
+def _indexed_run(*values: Any) -> IndexedRun:
+    """A run from the file.
 
-    plan = make_plan(sweep, source, runs)
-    # A trunk of the runs that are paid for is one of them.
+    Raises:
+        ValueError, TypeError: the values are not those of a run.
+    """
+    run = IndexedRun(*values)
+    counts = (run.tokens, run.family, run.shared_steps)
+    if not (is_run_id(run.run_id) and isinstance(run.role, str) and isinstance(run.size, str)
+            and all(map(is_count, counts)) and is_count(run.steps) and run.steps > 0
+            and is_number(run.flops) and isinstance(run.paid_for, bool)):
+        raise ValueError("not a run of an index")
+    return run
+
+
+def _is_record(values: Any) -> bool:
+    """Whether these are cached values of a record."""
+    if not isinstance(values, list) or len(values) != 6:
+        return False
+    size, time, state, steps, loss, speed = values
+    return (all(map(is_count, (size, time, steps))) and state in END_STATUSES
+            and all(value is None or is_number(value) for value in (loss, speed)))
+
+
+def _planned(sweep: SweepConfig, source: str, runs_folder: Path) -> list[IndexedRun]:
+    from scaling.runs.families import families, shared_steps
+    from scaling.sweeps.plan import make_plan
+
+    plan = make_plan(sweep, source, runs_folder)
+    # The trunk of runs within the budget is one of these runs.
     kept = [p for p in plan.runs if p.run_id not in plan.over_budget]
-    left_out = [p for p in plan.runs if p.run_id in plan.over_budget]
+    over_budget = [p for p in plan.runs if p.run_id in plan.over_budget]
     places = {p.run_id: (number, shared_steps(p, family[0]))
-              for number, family in enumerate([*families(kept), *families(left_out)])
+              for number, family in enumerate([*families(kept), *families(over_budget)])
               for p in family}
-    return [Entry(
+    return [IndexedRun(
         p.run_id, p.role, f"{p.run.model.d_model} x {p.run.model.n_layers}", p.facts["tokens"],
         p.run.steps, p.flops, p.run_id not in plan.over_budget, *places[p.run_id],
     ) for p in plan.runs]
@@ -129,15 +158,16 @@ def _planned(sweep: SweepConfig, source: str, runs: Path) -> list[Entry]:
 
 def _key(sweep: SweepConfig) -> str:
     content = sweep.model_dump(mode="json")
-    named = {text: _content_of(Path(text)) for text in sorted(set(_texts(content)))}
+    files = {text: _content_hashes(Path(text)) for text in sorted(set(_texts(content)))}
     root = Path(scaling.__file__).parent
-    # By time and size, not by version: in a checkout the code changes and its version does not.
+    # By time and size, because in a checkout the code changes without its version.
     code = [[str(path.relative_to(root)), (stat := path.stat()).st_size, stat.st_mtime_ns]
             for path in sorted(root.rglob("*")) if path.suffix in (".py", ".json", ".yaml")]
-    return content_hash([content, {k: v for k, v in named.items() if v}, code])
+    return content_hash([content, {k: v for k, v in files.items() if v}, code])
 
 
 def _texts(content: Any) -> Iterator[str]:
+    """All strings in nested JSON content."""
     if isinstance(content, str):
         yield content
     elif isinstance(content, dict | list):
@@ -145,11 +175,11 @@ def _texts(content: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _content_of(path: Path) -> list[str]:
-    """Hashes of the file of that name, or of what describes the folder; empty if there is none."""
+def _content_hashes(path: Path) -> list[str]:
+    """SHA-256 of the file, or of the files that describe the folder; empty if there is none."""
     files = [path, *(path / name for name in _DESCRIPTIONS)]
     found = []
     for file in files:
-        with suppress(OSError, ValueError):
-            found.append(hashlib.sha256(file.read_bytes()).hexdigest())
+        with suppress(OSError, UserError, ValueError):
+            found.append(hashlib.sha256(read_bytes(file)).hexdigest())
     return found

@@ -1,216 +1,275 @@
-"""From a sweep's configuration to its runs, each complete and with a name."""
+"""The plan of a sweep: from its configuration to complete runs with identities."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scaling.config import RunConfig, SweepConfig, semantic
-from scaling.config.run import check_length, not_default
-from scaling.config.sweep import DECIDED
-from scaling.data.reading import check_epochs
+from scaling.config.grids import IsoFlop
+from scaling.config.run import check_length, non_default
+from scaling.config.sweep import SWEPT_KEYS
+from scaling.data.run_data import check_epochs, store_of
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
-from scaling.files import write_atomically
-from scaling.sweeps.planning.planned import GRID, HELDOUT, PlannedRun
-from scaling.sweeps.planning.points import Asked, points_of
-from scaling.sweeps.planning.shapes import Shapes, said_of, shapes_of
-from scaling.sweeps.planning.trunks import Price, families, flops_of_step, paid, within
-from scaling.training.record import describe_run
-from scaling.training.run_folder import RunFolder, differing, listed, read_json
+from scaling.files import read_json, write_atomically
+from scaling.outputs import check_place
+from scaling.runs.families import StepCost, families, family_cost, runs_within_budget, step_flops
+from scaling.runs.folder import RunFolder, differing_keys, join_names
+from scaling.runs.planned import GRID, HELDOUT, PlannedRun
+from scaling.runs.record import describe_run
+from scaling.sweeps.planning.points import GridPoint, IsoFlopBudget, budgets_of, points_of
+from scaling.sweeps.planning.shapes import (
+    ENOUGH_TOKENS,
+    ModelShapes,
+    model_shapes,
+    with_error_prefix,
+)
+from scaling.sweeps.planning.thin import thin_budgets
 
-__all__ = ["GRID", "HELDOUT", "Plan", "PlannedRun", "claim_results", "make_plan"]
+__all__ = ["CLAIM", "GRID", "HELDOUT", "TABLES", "Plan", "PlannedRun", "check_results",
+           "claim_results", "make_plan"]
+
+CLAIM = "sweep.json"
+"""File of a results folder that identifies its sweep."""
+
+TABLES = ("runs.csv", "curves.csv", "runs.parquet")
+"""Files of a results folder that `scaling sweep` writes (table.py)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a sweep, in the order in which its budgets are spent on them."""
+    """All runs of a sweep, in the order in which they use the budgets."""
 
     sweep: SweepConfig
     store: TokenStore
-    """The first of its stores, where it varies them."""
+    """Its token store; the first one if the sweep varies stores."""
     runs: list[PlannedRun]
     base: RunConfig
-    """What its runs share, at one of their sizes."""
+    """The shared configuration of its runs, at one of their sizes."""
     over_budget: frozenset[str] = frozenset()
-    """Identities of runs that the budgets do not pay for."""
+    """Identities of runs outside the budgets."""
+    budgets: tuple[tuple[dict[str, Any], IsoFlopBudget], ...] = ()
+    """Budgets of its isoflop grids, each with the values of the varied keys."""
 
     def stage(self, role: str) -> list[PlannedRun]:
-        """The runs of one role that the budgets pay for, dearest first.
+        """The runs of one role within the budgets, most expensive first.
 
-        They are all going to be trained, so their order decides when the last worker is done: with
-        the dearest first that is at most 4/3 of the best there is, with the cheapest first up to
-        twice (Graham 1969). The trunk of a family, its longest run, also comes before its branches.
+        All of them will be trained, so their order determines when the last worker ends: with the
+        most expensive first, at most 4/3 of the optimal time, with the cheapest first up to twice
+        (Graham 1969). The trunk of a family, its longest run, also precedes its branches.
         """
         runs = [p for p in self.runs if p.role == role and p.run_id not in self.over_budget]
         return sorted(runs, key=lambda p: (-p.flops, p.run_id))
 
     @property
     def flops(self) -> float:
-        """Counted FLOPs of the runs that the budgets pay for, each trained by itself."""
-        return sum(p.flops for p in self._paid_for())
+        """Counted FLOPs of the runs within the budgets, each trained separately."""
+        return sum(p.flops for p in self._within_budget())
 
     @property
     def paid_flops(self) -> float:
-        """The same with what runs of a family have in common trained once (see trunks.py)."""
-        return sum(paid(family, flops_of_step) for family in families(self._paid_for()))
+        """The same with the common steps of each family trained once (runs/families.py)."""
+        return sum(family_cost(family, step_flops) for family in families(self._within_budget()))
 
-    def capped(self, price: Price, most: float, name: str) -> Plan:
+    def capped(self, price: StepCost, most: float, name: str) -> Plan:
         """The plan with a further budget.
 
         Args:
-            price: what a step of a run costs.
-            most: what all may cost, in the price's unit.
-            name: of the budget, for the message.
+            price: cost of a step of a run.
+            most: total cost allowed, in the unit of `price`.
+            name: of the budget, for messages.
 
         Raises:
-            UserError: it pays for no run of the grid.
+            UserError: it covers no run of the grid.
         """
-        kept = within(self._paid_for(), price, most)
+        kept = runs_within_budget(self._within_budget(), price, most)
         grid = [p for p in self.runs if p.role == GRID]
         if not any(p.run_id in kept for p in grid):
-            cheapest = min(price(p) * p.run.steps for p in grid)
+            times = min(price(p) * p.run.steps for p in grid) / most
+            times = min(times, sys.float_info.max)
             raise UserError(
-                f"{self.sweep.name}: {name} pays for no run: the cheapest of the grid takes "
-                f"{cheapest / most:.3g} times as much; raise {name}, or add smaller points"
+                f"{self.sweep.name}: {name} covers no run: the cheapest of the grid costs "
+                f"{times:.3g} times as much; raise {name}, or add smaller points"
             )
         return replace(self, over_budget=frozenset(p.run_id for p in self.runs) - kept)
 
-    def _paid_for(self) -> list[PlannedRun]:
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about the grid."""
+        return thin_budgets(self.budgets, self.runs, self.over_budget)
+
+    def _within_budget(self) -> list[PlannedRun]:
         return [p for p in self.runs if p.run_id not in self.over_budget]
 
 
 def make_plan(sweep: SweepConfig, source: str, runs_folder: Path) -> Plan:
-    """All runs of a sweep.
+    """The plan of a sweep.
 
     Args:
         sweep: its configuration.
-        source: where that came from, for messages.
-        runs_folder: where run folders are, shared by all sweeps.
+        source: name of the configuration file, for messages.
+        runs_folder: folder of all runs, shared by all sweeps.
 
     Raises:
-        UserError: a run is impossible; the message says which, and why.
+        UserError: a run is impossible; the message names it and the reason.
     """
-    for key in DECIDED:
-        if _has(sweep.run, key.split(".")):
-            raise UserError(f"{source}: run.{key}: leave it out; the sweep's own sizes, grids, "
-                            "seeds and learning_rate decide it")
     stores: dict[Path, TokenStore] = {}
 
     def open_store(run: RunConfig) -> TokenStore:
         path = run.data.store
-        return stores.get(path) or stores.setdefault(path, TokenStore.open(path))
+        return stores.get(path) or stores.setdefault(path, store_of(run))
 
     planned: dict[str, PlannedRun] = {}
+    budgets: list[tuple[dict[str, Any], IsoFlopBudget]] = []
     base: RunConfig | None = None
     for values in itertools.product(*sweep.vary.values()):
         choice = dict(zip(sweep.vary, values, strict=True))
-        shapes = shapes_of(sweep, choice, open_store, _where(source, choice))
+        shapes = model_shapes(sweep, choice, open_store, _source(source, choice))
         base = base or shapes.ladder[0].run
-        for role, kind, run, store in _asked(sweep, shapes, _where(source, choice)):
+        budgets += [(choice, budget) for number, grid in enumerate(sweep.grids)
+                    if isinstance(grid, IsoFlop) for budget in budgets_of(
+                        grid, shapes.ladder, _grid_source(_source(source, choice), number))]
+        for role, kind, run, store in _grid_runs(sweep, shapes, _source(source, choice)):
             facts = describe_run(run, store)
             run_id = facts["run_id"]
             before = planned.get(run_id)
             if before is not None and before.role != role:
-                raise UserError(f"{source}: heldout: {_named(run)} is a run of the grid too; a run "
-                                "that tests the law may not be fitted")
+                raise UserError(f"{source}: heldout: {_describe(run)} is also a run of the grid; a "
+                                "run that tests the law may not be fitted")
             grids = before.grids if before else ()
             planned[run_id] = PlannedRun(run, role, facts, RunFolder(runs_folder / run_id),
                                          tuple(dict.fromkeys([*grids, kind])), choice)
     assert base is not None
-    plan = Plan(sweep, next(iter(stores.values())), _by_priority(sweep, planned), base)
+    plan = Plan(sweep, next(iter(stores.values())), _by_priority(sweep, planned), base,
+                budgets=tuple(budgets))
     return plan if sweep.max_flops is None else plan.capped(
-        flops_of_step, sweep.max_flops, "max_flops")
+        step_flops, sweep.max_flops, "max_flops")
 
 
-def _asked(
-    sweep: SweepConfig, shapes: Shapes, source: str
+def _grid_runs(
+    sweep: SweepConfig, shapes: ModelShapes, source: str
 ) -> Iterator[tuple[str, str, RunConfig, TokenStore]]:
-    """(role, kind of grid, run, its store) of every point and seed."""
+    """(role, kind of grid, run, store) of every point and seed."""
     for number, grid in enumerate(sweep.grids):
         seen: dict[Any, int] = {}
-        for asked in points_of(grid, shapes, f"{source}: grids.{number}"):
-            run = _run(asked, sweep.seeds[0], source)
-            key = (asked.shape.size, run.steps, asked.rate_factor, asked.batch_sequences)
+        for point in points_of(grid, shapes, _grid_source(source, number)):
+            run = _run(point, sweep.seeds[0], source)
+            key = (point.shape.size, run.steps, point.rate_factor, point.batch_sequences)
             if key in seen:
                 raise UserError(
-                    f"{source}: grids.{number}: two points of the sweep are the same run "
-                    f"({_named(run)}, from {seen[key]:,} and {asked.tokens:,}); tokens are rounded "
-                    f"down to whole batches of {run.batch_tokens:,}"
+                    f"{_grid_source(source, number)}: two points of the sweep are the same run "
+                    f"({_describe(run)}, from {seen[key]:,} and {point.tokens:,}); tokens are "
+                    f"rounded down to whole batches of {run.batch_tokens:,}"
                 )
-            seen[key] = asked.tokens
+            seen[key] = point.tokens
             for seed in sweep.seeds:
                 with_seed = run.model_copy(update={"seed": seed})
-                yield GRID, grid.kind, with_seed, asked.shape.store
-    for point in sweep.heldout:
-        asked = Asked(shapes.at(point, f"{source}: heldout"), point.tokens)
-        yield HELDOUT, HELDOUT, _run(asked, sweep.seeds[0], source), asked.shape.store
+                yield GRID, grid.kind, with_seed, point.shape.store
+    for heldout in sweep.heldout:
+        point = GridPoint(shapes.at(heldout, f"{source}: heldout"), heldout.tokens)
+        yield HELDOUT, HELDOUT, _run(point, sweep.seeds[0], source), point.shape.store
 
 
-def _run(asked: Asked, seed: int, source: str) -> RunConfig:
-    """The run of a point. It is the shape's validated one but for numbers, which are checked here:
-    a grid of thousands would take minutes to validate whole."""
-    shape = asked.shape.run
-    changes: dict[str, Any] = {"tokens": asked.tokens, "seed": seed}
-    if asked.rate_factor != 1:
-        rate = float(f"{shape.optimizer.learning_rate * asked.rate_factor:.6g}")
+def _run(point: GridPoint, seed: int, source: str) -> RunConfig:
+    """The run of a point: the validated run of the shape with other numbers. Only these are checked
+    here, because complete validation of thousands of runs would take minutes."""
+    shape = point.shape.run
+    if point.tokens > ENOUGH_TOKENS:
+        raise UserError(f"{source}: {point.shape.size} would train on more than "
+                        f"{ENOUGH_TOKENS:.0e} tokens; choose a smaller budget, fewer tokens per "
+                        "parameter or fewer tokens")
+    changes: dict[str, Any] = {"tokens": point.tokens, "seed": seed}
+    if point.rate_factor != 1:
+        rate = float(f"{shape.optimizer.learning_rate * point.rate_factor:.6g}")
         changes["optimizer"] = shape.optimizer.model_copy(update={"learning_rate": rate})
-    if asked.batch_sequences is not None:
-        changes["batch_sequences"] = asked.batch_sequences
+    if point.batch_sequences is not None:
+        changes["batch_sequences"] = point.batch_sequences
     run = shape.model_copy(update=changes)
 
     def check() -> None:
         check_length(run)
-        check_epochs(run, asked.shape.store)
+        check_epochs(run, point.shape.store)
 
-    said_of(f"{source}: run with {asked.shape.size}, {asked.tokens:,} tokens", check)
+    with_error_prefix(f"{source}: run with {point.shape.size}, {point.tokens:,} tokens", check)
     return run
 
 
-def _named(run: RunConfig) -> str:
+def _describe(run: RunConfig) -> str:
     model = run.model
     return f"d_model {model.d_model} x {model.n_layers}, {run.trained_tokens:,} tokens"
 
 
-def _where(source: str, choice: dict[str, Any]) -> str:
+def _grid_source(source: str, number: int) -> str:
+    return f"{source}: grids.{number}"
+
+
+def _source(source: str, choice: dict[str, Any]) -> str:
     values = ", ".join(f"{key}={json.dumps(value)}" for key, value in choice.items())
     return f"{source}: with {values}" if values else source
 
 
 def _by_priority(sweep: SweepConfig, planned: dict[str, PlannedRun]) -> list[PlannedRun]:
-    sign = {"cheapest": 1, "dearest": -1, "order": 0}[sweep.priority]
+    sign = {"cheapest": 1, "most_expensive": -1, "order": 0}[sweep.priority]
     return sorted(planned.values(), key=lambda p: (p.role == HELDOUT, sign * p.flops,
                                                    p.run_id if sign else ""))
 
 
 def claim_results(plan: Plan, folder: Path) -> None:
-    """Make a results folder this sweep's, or see that it is already.
+    """Assign a results folder to this sweep, or check that it is assigned already.
 
-    A sweep may grow: more sizes, grids, seeds or held-out runs, and other values of what it varies.
-    What all its runs share may not change, or one table would hold runs that cannot be compared.
+    A sweep may grow: more sizes, grids, seeds or held-out runs, other values of the varied keys.
+    The shared configuration of its runs may not change, so that the runs of a table are comparable.
 
     Raises:
-        UserError: the folder belongs to a sweep whose runs share something else.
+        UserError, OSError: as `check_results`.
     """
-    shared = semantic(plan.base, plan.store.hash) | {"model": not_default(plan.base.model)}
+    content = check_results(plan, folder)
+    path = folder / CLAIM
+    if not path.exists():
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def check_results(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Check that a results folder can be used by this sweep, without writing.
+
+    Returns:
+        The content of its sweep.json, present or future.
+
+    Raises:
+        UserError: it belongs to a sweep with another shared configuration, or has tables that were
+            not written by a sweep.
+        OSError: it cannot be created.
+    """
+    shared = semantic(plan.base, plan.store.hash) | {"model": non_default(plan.base.model)}
+    if plan.base.schedule.warmup is not None:  # the steps depend on the length of a run
+        shared["schedule"] = non_default(plan.base.schedule)
     content = {"name": plan.sweep.name, "data": shared.pop("data"), "shared": shared}
-    for key in (*DECIDED, *plan.sweep.vary):
+    for key in (*SWEPT_KEYS, *plan.sweep.vary):
         _remove(shared, key.split("."))
     if any(_has({"data": {"store": None}}, key.split(".")) for key in plan.sweep.vary):
         del content["data"]
-    path = folder / "sweep.json"
-    if not path.exists():
-        write_atomically(path, json.dumps(content, indent=2) + "\n")
-        return
-    if differences := differing(read_json(path), json.loads(json.dumps(content))):
+    path = folder / CLAIM
+    check_place(path)
+    if path.exists():
+        existing = read_json(path, "restore it, or move the whole folder away")
+        if differences := differing_keys(existing, json.loads(json.dumps(content))):
+            raise UserError(
+                f"{folder}: has the results of another configuration, which differs in "
+                f"{join_names(differences)}; give this sweep another name, or move the folder away"
+            )
+        return content
+    if found := [name for name in TABLES if (folder / name).exists()]:
         raise UserError(
-            f"{folder}: holds the results of another configuration, which differs in "
-            f"{listed(differences)}; give this sweep another name, or move the folder away"
+            f"{folder / found[0]}: was not written by `scaling sweep` (there is no {CLAIM} with "
+            "it) and is not overwritten; choose another folder with --out, or move that file away"
         )
+    return content
 
 
 def _has(content: Any, keys: list[str]) -> bool:

@@ -1,93 +1,127 @@
-"""What may be removed of a sweep that has come some way: checkpoints nobody goes on from, and
-nothing else. Records, metrics and configurations stay."""
+"""Removal of checkpoints that no run needs. Records, metrics and configurations are kept.
+
+The runs come from a new plan of the sweep's YAML, so no file in the folder of runs can name another
+folder for removal. Links are neither removed nor followed.
+"""
 
 from __future__ import annotations
 
-import shutil
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling.sweeps.index import Index
-from scaling.sweeps.ledger import is_over, standing_in
-from scaling.sweeps.local import PLAN_SUFFIX, read_plan
-from scaling.sweeps.plan import GRID, HELDOUT, Plan
-from scaling.sweeps.units import units_of
-from scaling.training.run_folder import RunFolder
-from scaling.training.trunk import FOLDER, Trunk
+from scaling.files import remove_below
+from scaling.launch.jobs import jobs_of
+from scaling.launch.worker_plan import PLAN_SUFFIX, read_plan
+from scaling.runs.files import is_run_id
+from scaling.runs.planned import GRID, HELDOUT, PlannedRun
+from scaling.runs.state import run_state
+from scaling.runs.trunk import (
+    TRUNKS_FOLDER,
+    broken_checkpoints,
+    clean_checkpoints,
+    holds_only_checkpoints,
+)
+from scaling.sweeps.plan import Plan
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that may go."""
+    """A folder that may be removed."""
 
     path: Path
     size: int
-    """Bytes of its files."""
+    """Total bytes of its files."""
+
+    runs: Path
+    """Folder of all runs; nothing outside is removed."""
 
     @classmethod
-    def at(cls, path: Path) -> Leftover:
-        """The folder as it is."""
-        return cls(path, sum(p.lstat().st_size for p in path.rglob("*") if not p.is_dir()))
+    def at(cls, path: Path, runs: Path) -> Leftover:
+        """The folder with its present size."""
+        size = 0
+        for folder, _, names in os.walk(path):  # does not follow links
+            with suppress(FileNotFoundError):
+                size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+        return cls(path, size, runs)
 
     def remove(self) -> None:
-        """Delete it, unless somebody else has."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
+        """Remove it; no error if it no longer exists.
+
+        Raises:
+            UserError: a link was created in its path.
+            OSError: it cannot be removed; the error names it.
+        """
+        remove_below(self.runs, self.path)
 
 
-def old_checkpoints(index: Index, *, keep_final: bool) -> list[Leftover]:
-    """Checkpoints of runs that are over, less those that a process holds.
+def old_checkpoints(plan: Plan, *, keep_final: bool) -> list[Leftover]:
+    """Checkpoints of runs that are over, except those that a process is using.
 
     Args:
-        index: of the sweep.
-        keep_final: let the newest checkpoint be of every run that is done, from which fine-tuning
-            goes on, and of every one that failed, from which a retry does. A diverged run's is of
-            use to nobody.
+        plan: of the sweep.
+        keep_final: keep the newest checkpoint of every done run, for fine-tuning, and of every
+            failed run, for a retry; that of a diverged run is not needed.
     """
     found: list[Leftover] = []
-    for entry in index.entries:
-        folder = index.folder(entry)
-        if not is_over(folder) or folder.locked():
-            continue
-        if keep_final and standing_in(folder).state in ("done", "failed"):
-            found += map(Leftover.at, _all_but_the_newest(folder.checkpoints))
-        elif folder.checkpoints.exists():
-            found.append(Leftover.at(folder.checkpoints))
+    for planned in plan.runs:
+        with suppress(OSError):  # a folder that this user may not list, or that was removed
+            found += _of_run(planned, keep_final)
     return found
 
 
-def _all_but_the_newest(checkpoints: Path) -> list[Path]:
-    """Older checkpoints, and what a process that was killed left half-written."""
-    paths = [path for path in checkpoints.glob("*") if path.is_dir()]
-    steps = [path for path in paths if path.name.isdigit()]
-    newest = max(steps, key=lambda path: int(path.name), default=None)
-    return sorted(path for path in paths if path != newest)
+def _of_run(planned: PlannedRun, keep_final: bool) -> list[Leftover]:
+    folder, state = planned.folder, run_state(planned).state
+    if state not in ("done", "diverged", "failed") or folder.locked():
+        return []
+    if not _is_folder(folder.path) or not _is_folder(folder.checkpoints):
+        return []
+    keep_newest = keep_final and state != "diverged"
+    paths = _all_but_newest(folder.checkpoints) if keep_newest else _all(folder.checkpoints)
+    return [Leftover.at(path, folder.path.parent) for path in paths]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _all_but_newest(checkpoints: Path) -> list[Path]:
+    return sorted([*clean_checkpoints(checkpoints)[:-1], *broken_checkpoints(checkpoints)])
+
+
+def _all(checkpoints: Path) -> list[Path]:
+    """The folder itself, or all checkpoints in it if it has other content."""
+    if holds_only_checkpoints(checkpoints):
+        return [checkpoints]
+    return [*clean_checkpoints(checkpoints), *broken_checkpoints(checkpoints)]
 
 
 def idle_trunks(plan: Plan, runs: Path) -> list[Leftover]:
-    """States of trunks that no run waits for, by this plan and by those of all launchers."""
-    waited_for = _waiting(runs)
-    for unit in (unit for role in (GRID, HELDOUT) for unit in units_of(plan.stage(role))):
-        if unit.trunk is not None and unit.begins is not None and not unit.over():
-            waited_for.add((unit.trunk.path.name, unit.begins))
-    wanted = {name for name, _ in waited_for}
+    """Trunk states that no run needs according to this plan and to the plans of all launchers."""
+    needed = _needed_states(runs)
+    for job in (job for role in (GRID, HELDOUT) for job in jobs_of(plan.stage(role))):
+        if job.trunk is not None and job.begins is not None and not job.over():
+            needed.add((job.trunk.path.name, job.begins))
+    needed_trunks = {name for name, _ in needed}
     found: list[Leftover] = []
-    for path in sorted((runs / FOLDER).glob("*")):
-        idle = [path / str(step) for step in Trunk(path).steps()
-                if (path.name, step) not in waited_for]
-        found += map(Leftover.at, idle if path.name in wanted else [path])
+    trunks = runs / TRUNKS_FOLDER
+    for path in sorted(trunks.iterdir()) if _is_folder(trunks) else ():
+        if not is_run_id(path.name) or not _is_folder(path):
+            continue
+        with suppress(OSError):  # as above
+            idle = [state for state in clean_checkpoints(path)
+                    if (path.name, int(state.name)) not in needed]
+            unneeded = idle if path.name in needed_trunks else _all(path)
+            found += [Leftover.at(p, runs) for p in unneeded]
     return found
 
 
-def _waiting(runs: Path) -> set[tuple[str, int]]:
-    """(trunk, step) that the plans of launchers name for runs that are not over. A trunk goes by
-    its folder's name: the path may be relative to where the launcher was started."""
-    found = set()
-    for path in (runs / "logs").glob(f"*{PLAN_SUFFIX}"):
-        for entry in read_plan(path):
-            if entry["begins"] is None:
-                continue
-            if not is_over(RunFolder(runs / Path(entry["folder"]).name)):
-                found.add((Path(entry["trunk"]).name, entry["begins"]))
-    return found
+def _needed_states(runs: Path) -> set[tuple[str, int]]:
+    """(trunk, step) that runs which are not over need, from the plans of launchers. A trunk is
+    identified by the name of its folder, because the path may be relative to the working directory
+    of the launcher."""
+    return {(job.trunk.path.name, job.begins)
+            for path in (runs / "logs").glob(f"*{PLAN_SUFFIX}")
+            for job in read_plan(path).jobs
+            if job.trunk is not None and job.begins is not None and not job.over()}

@@ -1,7 +1,8 @@
-"""Where all runs of a sweep stand, how fast those are that train, and what is paid already."""
+"""Status of a sweep: the state and speed of each run, and the compute done."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,153 +11,164 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling.sweeps.index import Entry, Index
-from scaling.sweeps.ledger import FAILURE, Standing, result, standing_in
-from scaling.sweeps.words import logs_of_runs
-from scaling.training.run_folder import RunFolder
+from scaling.errors import UserError
+from scaling.runs.folder import RunFolder
+from scaling.runs.logs import newest_log_by_run
+from scaling.runs.state import FAILURE, UNREADABLE, RunState, folder_state, readable_record
+from scaling.sweeps.index import IndexedRun, SweepIndex
 
-ORDER = ("running", "failed", "diverged", "partial", "new", "done", "over budget")
-"""States, those first that somebody may want to look at."""
+ORDER = ("running", "failed", UNREADABLE, "diverged", "partial", "new", "done", "over budget")
+"""States in the order of display: those that may need attention first."""
+
+_LONGEST_LEFT = 1e9
+"""Longest time left, in seconds, that is reported."""
 
 _RECORD = RunFolder(Path()).record_path.name
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is known of a run now."""
+class StatusRow:
+    """The status of a run."""
 
-    entry: Entry
-    now: Standing
+    run: IndexedRun
+    run_state: RunState
     state: str
-    """As in Standing, or "over budget": not over, and max_flops does not pay for it."""
+    """As in RunState, or "over budget": not over, and outside max_flops."""
     tokens_per_second: float | None
-    """Of a running one over the last lines of its metrics, of one that is over on the whole."""
+    """For a running run, over the last lines of its metrics; for a run that is over, the mean."""
     log: Path | None
-    """Where its worker's words are; see `scaling.sweeps.words`."""
+    """The log of its worker (scaling/runs/logs.py)."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Until a running one is over, at its present speed."""
+        """Time until a running run is over, at its present speed."""
         if self.state != "running" or not self.tokens_per_second:
             return None
-        batch_tokens = self.entry.tokens / self.entry.steps
-        return (self.entry.steps - self.now.step) * batch_tokens / self.tokens_per_second
+        batch_tokens = self.run.tokens / self.run.steps
+        left = (self.run.steps - self.run_state.step) * batch_tokens / self.tokens_per_second
+        return left if 0 <= left <= _LONGEST_LEFT else None
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
         return {
-            "run_id": self.entry.run_id, "role": self.entry.role, "tokens": self.entry.tokens,
-            "state": self.state, "step": self.now.step, "steps": self.entry.steps,
-            "loss": self.now.loss, "tokens_per_second": self.tokens_per_second,
+            "run_id": self.run.run_id, "role": self.run.role, "tokens": self.run.tokens,
+            "state": self.state, "step": self.run_state.step, "steps": self.run.steps,
+            "loss": self.run_state.loss, "tokens_per_second": self.tokens_per_second,
             "seconds_left": self.seconds_left, "log": str(self.log) if self.log else None,
-            "note": self.now.note,
+            "note": self.run_state.note,
         }
 
 
 @dataclass(frozen=True)
-class Status:
-    """Where a sweep stands."""
+class SweepStatus:
+    """The status of a sweep."""
 
-    rows: list[Row]
-    """In the plan's order."""
+    rows: list[StatusRow]
+    """In the order of the plan."""
     states: dict[str, int]
-    """How many runs are in each state, in the order of ORDER."""
+    """Number of runs in each state, in the order of ORDER."""
     flops_done: float
-    """Counted FLOPs of what is trained, steps that runs share counted once."""
+    """Counted FLOPs done, with steps that runs share counted once."""
     flops_total: float
-    """The same when all runs are over that the budget pays for."""
+    """The same when all runs within the budget are over."""
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing left to do."""
-        return all(row.now.over or row.state == "over budget" for row in self.rows)
+        """Whether no run is left to train."""
+        return all(row.run_state.over or row.state == "over budget" for row in self.rows)
 
 
-def status_of(index: Index) -> Status:
-    """Where the runs of a sweep stand now, by their folders."""
-    there: set[str] = set()
+def status_of(index: SweepIndex) -> SweepStatus:
+    """The present status of a sweep, from the run folders."""
+    existing: set[str] = set()
     with suppress(FileNotFoundError):
-        there.update(os.listdir(index.runs))
-    known = dict(index.remembered)
-    logs = logs_of_runs(index.logs)
+        existing.update(os.listdir(index.runs_folder))
+    cached = dict(index.records)
+    logs = newest_log_by_run(index.logs)
     rows = []
-    for entry in index.entries:
-        now, speed = Standing("new", 0, None), None
-        if entry.run_id in there:
-            now, speed = _standing(index, entry)
-        state = now.state if now.over or entry.paid_for else "over budget"
-        log = logs.get(entry.run_id)
-        if log is None and now.state == "failed":
-            log = index.folder(entry).path / FAILURE
-        rows.append(Row(entry, now, state, speed, log))
-    if index.remembered != known:
+    for run in index.runs:
+        run_state, speed = RunState("new", 0, None), None
+        if run.run_id in existing:
+            run_state, speed = _run_state(index, run)
+        state = run_state.state if run_state.over or run.paid_for else "over budget"
+        log = logs.get(run.run_id)
+        if log is None and run_state.state == "failed":
+            log = index.folder(run).path / FAILURE
+        rows.append(StatusRow(run, run_state, state, speed, log))
+    if index.records != cached:
         index.save()
     counts = Counter(row.state for row in rows)
-    paid_for = [row for row in rows if row.entry.paid_for]
-    return Status(
+    within_budget = [row for row in rows if row.run.paid_for]
+    return SweepStatus(
         rows, {state: counts[state] for state in ORDER if counts[state]},
-        _flops((row.entry, row.now.step) for row in paid_for),
-        _flops((row.entry, row.entry.steps) for row in paid_for),
+        flops_of_steps((row.run, row.run_state.step) for row in within_budget),
+        flops_of_steps((row.run, row.run.steps) for row in within_budget),
     )
 
 
-def by_interest(rows: Sequence[Row]) -> list[Row]:
-    """The rows by state, in the order of ORDER, and within a state as they are."""
+def sort_by_state(rows: Sequence[StatusRow]) -> list[StatusRow]:
+    """The rows by state, in the order of ORDER; a stable sort."""
     return sorted(rows, key=lambda row: ORDER.index(row.state))
 
 
-def _standing(index: Index, entry: Entry) -> tuple[Standing, float | None]:
-    folder = index.folder(entry)
+def _run_state(index: SweepIndex, run: IndexedRun) -> tuple[RunState, float | None]:
+    """The state of a run and its tokens per second, from the cached record if it is unchanged."""
+    folder = index.folder(run)
     try:
-        # A path as text: of thousands of runs, pathlib would take longer than all else.
-        stat = os.stat(f"{index.runs}/{entry.run_id}/{_RECORD}")
-    except FileNotFoundError:
-        now = standing_in(folder)
-        return now, speed(folder) if now.state == "running" else None
+        # A string path: for thousands of runs, pathlib would take most of the time.
+        stat = os.stat(f"{index.runs_folder}/{run.run_id}/{_RECORD}")
+    except OSError:  # there is no record, or it is not accessible
+        state = folder_state(folder)
+        return state, speed(folder) if state.state == "running" else None
     stamp = [stat.st_size, stat.st_mtime_ns]
-    kept = index.remembered.get(entry.run_id)
-    if kept is None or kept[:2] != stamp:
-        if (record := result(folder)) is None:  # gone again, or not readable
-            index.remembered.pop(entry.run_id, None)
-            return standing_in(folder), None
-        kept = [*stamp, *(record.get(k) for k in ("status", "steps", "loss", "tokens_per_second"))]
-        index.remembered[entry.run_id] = kept
-    state, step, loss, per_second = kept[2:]
-    return Standing(state, step, loss), per_second
+    cached = index.records.get(run.run_id)
+    if cached is None or cached[:2] != stamp:
+        if (record := readable_record(folder)) is None:  # removed meanwhile, or not readable
+            index.records.pop(run.run_id, None)
+            return folder_state(folder), None
+        keys = ("status", "steps", "loss", "tokens_per_second")
+        cached = [*stamp, *(record.get(key) for key in keys)]
+        index.records[run.run_id] = cached
+    status, step, loss, per_second = cached[2:]
+    return RunState(status, step, loss), per_second
 
 
 def speed(folder: RunFolder) -> float | None:
-    """Tokens a second of a run over the last lines of its metrics, evaluations and waiting
-    included; None where these do not tell."""
-    lines = [line for line in folder.newest_metrics() if {"seconds", "tokens"} <= line.keys()]
+    """Tokens per second of a run over the last lines of its metrics, including evaluation and
+    waiting; None if there are too few lines."""
+    lines: list[dict[str, Any]] = []
+    with suppress(UserError, OSError):  # the newest lines are what counts
+        lines += (line for line in folder.newest_metrics() if {"seconds", "tokens"} <= line.keys())
     if not lines:
         return None
     last = first = lines[0]
     for line in lines[1:]:
-        # A process that goes on from a checkpoint, or from a trunk, begins an earlier line again.
+        # A process that resumes from a checkpoint or a trunk repeats earlier steps.
         if not (line["step"] < first["step"] and line["seconds"] < first["seconds"]):
             break
         first = line
     if first is last:
         return None
-    return float((last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"]))
+    speed = float((last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"]))
+    return speed if math.isfinite(speed) else None
 
 
-def _flops(steps: Iterable[tuple[Entry, int]]) -> float:
-    """What so many steps of each run cost, those that a family shares counted once.
+def flops_of_steps(steps: Iterable[tuple[IndexedRun, int]]) -> float:
+    """FLOPs of the given number of steps of each run, with steps that a family shares counted once.
 
-    A family has been at its trunk as far as any of its runs, alone or together, has come along it.
+    The trunk of a family has been trained to the largest step that any of its runs has reached on
+    it.
     """
-    families: defaultdict[int, list[tuple[Entry, int]]] = defaultdict(list)
-    for entry, done in steps:
-        families[entry.family].append((entry, done))
+    families: defaultdict[int, list[tuple[IndexedRun, int]]] = defaultdict(list)
+    for run, done in steps:
+        families[run.family].append((run, done))
     total = 0.0
     for family in families.values():
-        trunk = min((entry for entry, _ in family), key=lambda e: (-e.steps, e.run_id))
-        common, apart = 0, 0
-        for entry, done in family:
-            along = done if entry is trunk else entry.shared_steps
-            common = max(common, min(done, along))
-            apart += max(0, done - along)
-        total += (common + apart) * trunk.flops / trunk.steps
+        trunk = min((run for run, _ in family), key=lambda r: (-r.steps, r.run_id))
+        shared, separate = 0, 0
+        for run, done in family:
+            on_trunk = done if run is trunk else run.shared_steps
+            shared = max(shared, min(done, on_trunk))
+            separate += max(0, done - on_trunk)
+        total += (shared + separate) * trunk.flops / trunk.steps
     return total

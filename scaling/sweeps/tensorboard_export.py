@@ -1,44 +1,50 @@
-"""A sweep's runs as TensorBoard's event files, made from the run folders.
+"""Export of a sweep's runs as TensorBoard event files.
 
-    FOLDER/RUN_ID/events.out.tfevents.*.scaling     one merged history a run
+    FOLDER/RUN_ID/events.out.tfevents.*.scaling     one merged history for each run
 
-Nothing is read back, and this can be done again at any time: a run's file is written anew.
+The export can be repeated at any time: it only reads the run folders, and replaces the event file
+of each run.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scaling.errors import UserError
-from scaling.sweeps.ledger import result
-from scaling.sweeps.plan import Plan, PlannedRun
+from scaling.files import remove_below
+from scaling.runs.planned import PlannedRun
+from scaling.runs.state import readable_metrics, readable_record
+from scaling.sweeps.plan import Plan
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 _SUFFIX = ".scaling"
-"""Of the files that are this export's own: others in the folder are left alone."""
+"""Suffix of the files of this export; other files in the folder are not touched."""
+_OURS = re.compile(r"events\.out\.tfevents\..*" + re.escape(_SUFFIX))
 
 
 def export_tensorboard(plan: Plan, folder: Path) -> int:
-    """Write the history of every run that has one, over or not.
+    """Write the history of every run that has one, whether it is over or not.
 
-    A run's scalars have the names of metrics.jsonl's keys, and those of its record come as
-    `record/...` at the last step; the configuration is a text. The time of a point is when the run
-    would have been there, had it been trained without a break until its record was written.
+    Scalars have the names of the keys of metrics.jsonl; numbers of the record are written as
+    `record/...` at the last step, and the configuration as text. The wall time of a point is that
+    of an uninterrupted run that ended when the record was written.
 
     Args:
-        plan: the sweep.
-        folder: to give to `tensorboard --logdir`.
+        plan: of the sweep.
+        folder: for `tensorboard --logdir`.
 
     Returns:
-        How many runs were written.
+        The number of runs written.
 
     Raises:
-        UserError: tensorboardX is not installed.
+        UserError: tensorboardX is not installed, or the event folder of a run is a link.
     """
     try:
         from tensorboardX import SummaryWriter
@@ -47,25 +53,32 @@ def export_tensorboard(plan: Plan, folder: Path) -> int:
             "tensorboardX is not installed; pip install 'scaling[tensorboard]'") from None
     count = 0
     for planned in plan.runs:
-        if not planned.folder.metrics_path.exists():
+        lines = readable_metrics(planned.folder)
+        if not lines:
             continue
         place = folder / planned.run_id
-        for old in place.glob(f"events.out.tfevents.*{_SUFFIX}"):
-            old.unlink()
+        if place.is_symlink():
+            raise UserError(f"{place}: is a link, through which nothing is written; remove it, or "
+                            "choose another folder")
+        for old in place.iterdir() if place.is_dir() else ():
+            if _OURS.fullmatch(old.name) and not old.is_symlink():
+                remove_below(folder, old)
         with SummaryWriter(str(place), filename_suffix=_SUFFIX) as writer:
-            _write(writer, plan, planned)
+            _write(writer, plan, planned, lines)
         count += 1
     return count
 
 
-def _write(writer: SummaryWriter, plan: Plan, planned: PlannedRun) -> None:
-    lines, record = planned.folder.metrics(), result(planned.folder) or {}
+def _write(
+    writer: SummaryWriter, plan: Plan, planned: PlannedRun, lines: list[dict[str, Any]]
+) -> None:
+    record = readable_record(planned.folder) or {}
     seconds, started = 0.0, _started(planned, record)
     step = 0
-    about = {"sweep": plan.sweep.name, "role": planned.role, "status": record.get("status"),
-             "config": planned.run.model_dump(mode="json")}
-    # As a block of Markdown, which TensorBoard renders as it is.
-    text = "\n".join(f"    {line}" for line in json.dumps(about, indent=2).splitlines())
+    description = {"sweep": plan.sweep.name, "role": planned.role, "status": record.get("status"),
+                   "config": planned.run.model_dump(mode="json")}
+    # A Markdown code block, which TensorBoard does not reformat.
+    text = "\n".join(f"    {line}" for line in json.dumps(description, indent=2).splitlines())
     writer.add_text("run", text, 0, walltime=started)
     for line in lines:
         step, seconds = line["step"], line.get("seconds", seconds)
@@ -78,9 +91,11 @@ def _write(writer: SummaryWriter, plan: Plan, planned: PlannedRun) -> None:
 
 
 def _started(planned: PlannedRun, record: dict[str, object]) -> float:
-    """Seconds since 1970 at which an unbroken run would have begun."""
-    ended = record.get("finished")
-    if not isinstance(ended, str):
-        return planned.folder.config_path.stat().st_mtime
-    took = record.get("seconds")
-    return datetime.fromisoformat(ended).timestamp() - (took if isinstance(took, float) else 0.0)
+    """Start of an uninterrupted run with the same end, in seconds since 1970."""
+    finished, duration = record.get("finished"), record.get("seconds")
+    with suppress(ValueError, OverflowError, OSError):  # an invalid time
+        if isinstance(finished, str):
+            end = datetime.fromisoformat(finished).timestamp()
+            return end - (duration if isinstance(duration, float) else 0.0)
+    began = planned.folder.config_path
+    return (began if began.exists() else planned.folder.metrics_path).stat().st_mtime

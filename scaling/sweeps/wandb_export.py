@@ -1,10 +1,10 @@
-"""A sweep's finished runs as Weights & Biases runs, made from the run folders.
+"""Export of a sweep's finished runs to Weights & Biases.
 
-Nothing is read back: the folders are the truth, and this can be done again at any time. One merged
-history a run is written after the fact, because the segments of a run that was interrupted would
-overwrite each other.
+The export can be repeated at any time; it only reads the run folders. Each run is written with one
+merged history after it has finished, because the segments of an interrupted run would overwrite
+each other.
 
-    FOLDER/wandb/exported.json     which records went to which project, so that none goes twice
+    FOLDER/wandb/exported.json     the records written to each project, so that none is sent twice
 """
 
 from __future__ import annotations
@@ -12,80 +12,119 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
 from scaling.errors import UserError
-from scaling.files import write_atomically
-from scaling.sweeps.ledger import result
-from scaling.sweeps.plan import Plan, PlannedRun
-from scaling.training.run_folder import read_json
+from scaling.files import read_bytes, read_json, remove_below, write_atomically
+from scaling.runs.planned import PlannedRun
+from scaling.runs.state import readable_metrics, readable_record
+from scaling.sweeps.plan import Plan
+
+_PROJECT = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def export_wandb(plan: Plan, project: str, folder: Path) -> tuple[int, int]:
-    """Write every run that is over to a W&B project; its identity is the W&B run's id.
+    """Write every run that is over to a W&B project, with its identity as the W&B run id.
 
     Without an API key, or with WANDB_MODE=offline, the runs are written below `folder` for
     `wandb sync`.
 
     Args:
-        plan: the sweep.
+        plan: of the sweep.
         project: W&B project.
-        folder: where W&B keeps its files.
+        folder: folder of W&B's files.
 
     Returns:
-        How many runs were written, and how many had been before.
+        The number of runs written now, and of those written before.
 
     Raises:
-        UserError: wandb is not installed.
+        UserError: wandb is not installed or refuses a run, the project name is invalid, or
+            exported.json cannot be read.
     """
     try:
         import wandb
     except ImportError:
         raise UserError("wandb is not installed; pip install 'scaling[wandb]'") from None
-    has_key = bool(os.environ.get("WANDB_API_KEY"))
-    mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
-    over = [(p, record) for p in plan.runs if (record := result(p.folder)) is not None]
+    if not _PROJECT.fullmatch(project):
+        raise UserError(f"--wandb {project!r}: a project name of at most 128 letters, digits, "
+                        "dots, dashes and underscores is expected")
+    mode = wandb_mode()
+    over = [(p, record) for p in plan.runs if (record := readable_record(p.folder)) is not None]
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
     path = folder / "wandb" / "exported.json"
-    exported = read_json(path) if path.exists() else {}
-    there = exported.setdefault(f"{mode}:{project}", {})
+    exported = _exported(path)
+    in_project = exported.setdefault(f"{mode}:{project}", {})
     written = 0
     for planned, record in over:
-        content = hashlib.sha256(planned.folder.record_path.read_bytes()).hexdigest()
-        if there.get(planned.run_id, {}).get("record") == content:
+        content = hashlib.sha256(read_bytes(planned.folder.record_path)).hexdigest()
+        if in_project.get(planned.run_id, {}).get("record") == content:
             continue
-        there.pop(planned.run_id, None)
-        _remove_unknown(folder / "wandb", planned.run_id, exported)
-        written_to = _export_run(wandb, plan, planned, record, project, folder, mode)
-        there[planned.run_id] = {"record": content, "folder": written_to}
+        in_project.pop(planned.run_id, None)
+        _remove_unknown(folder, planned.run_id, exported)
+        try:
+            written_to = _export_run(wandb, plan, planned, record, project, folder, mode)
+        except wandb.Error as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"--wandb {project}: W&B refuses run {planned.run_id} ({reason}); "
+                            "WANDB_MODE=offline writes files for `wandb sync`") from None
+        in_project[planned.run_id] = {"record": content, "folder": written_to}
         write_atomically(path, json.dumps(exported, indent=2) + "\n")
         written += 1
     return written, len(over) - written
 
 
-def _remove_unknown(folder: Path, run_id: str, exported: dict[str, Any]) -> None:
-    """Remove offline files of a run from an export that was broken off, or of a record that has
-    been made anew."""
+def wandb_mode() -> str:
+    """The mode of the export: WANDB_MODE, else "online" with an API key and "offline" without."""
+    has_key = bool(os.environ.get("WANDB_API_KEY"))
+    return os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
+
+
+def _exported(path: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """By mode and project, and by run: the hash of the written record, and the folder of its files.
+    """
+    if not os.path.lexists(path):
+        return {}
+    fix = "move it away to write all runs again"
+    content = read_json(path, fix)
+    for runs in content.values():
+        if not isinstance(runs, dict) or not all(
+                isinstance(run, dict) and isinstance(run.get("record"), str)
+                and isinstance(run.get("folder"), str) for run in runs.values()):
+            raise UserError(f"{path}: is not a list of written runs; {fix}")
+    return content
+
+
+def _remove_unknown(
+    folder: Path, run_id: str, exported: dict[str, dict[str, dict[str, str]]]
+) -> None:
+    """Remove offline files of a run that an interrupted export left, or of a replaced record."""
     known = {runs[run_id]["folder"] for runs in exported.values() if run_id in runs}
-    for old in folder.glob(f"offline-run-*-{run_id}"):
-        if old.name not in known:
-            shutil.rmtree(old)
+    ours = re.compile(rf"offline-run-[0-9_]+-{run_id}")
+    for old in (folder / "wandb").iterdir():
+        if ours.fullmatch(old.name) and old.name not in known and not old.is_symlink():
+            remove_below(folder, old)
 
 
 def _export_run(
     wandb: Any, plan: Plan, planned: PlannedRun, record: dict[str, Any], project: str,
     folder: Path, mode: str,
 ) -> str:
-    """Write one run; returns the name of the folder with its files."""
+    """Write one run; the name of the folder of its files."""
     with wandb.init(
         project=project, id=planned.run_id, name=planned.run_id, group=plan.sweep.name,
         tags=[planned.role, record["status"]], config=planned.run.model_dump(mode="json"),
         dir=str(folder), mode=mode, resume="allow", reinit="finish_previous",
         settings=wandb.Settings(silent=True, disable_git=True, x_disable_stats=True),
     ) as run:
-        for line in planned.folder.metrics():
+        for line in readable_metrics(planned.folder):
             run.log({k: v for k, v in line.items() if k != "step"}, step=line["step"])
-        run.summary.update(record)
+        run.summary.update({k: v for k, v in record.items() if _is_plain(v)})
         return Path(run.dir).parent.name
+
+
+def _is_plain(value: object) -> bool:
+    """Whether W&B can show a value of a record, which may be untrusted."""
+    values = value.values() if isinstance(value, dict) else [value]
+    return all(each is None or isinstance(each, str | int | float) for each in values)

@@ -3,16 +3,22 @@
 Orbax writes each into a temporary folder and renames it when it is whole, so a crash in the
 middle of a write leaves the checkpoint before it. Arrays are stored by name, without the Python
 types around them: they can be read on any mesh, and by other programs.
+
+A checkpoint that is proven to be damaged is set aside, under another name, and the one before it is
+taken. Any other error in reading one ends the process, and leaves all of them as they are
+(`scaling.runs.checkpoint_files`).
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
-import re
 import shutil
+import sys
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +26,20 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from scaling.errors import UserError
 from scaling.files import blame
+from scaling.parallel.process import any_process, is_leader
+from scaling.runs.checkpoint_files import (
+    DamagedCheckpoint,
+    check_metadata_files,
+    explain_read_error,
+    set_aside,
+    system_errno,
+    verify_file_list,
+    write_file_list,
+)
+from scaling.runs.files import is_count, is_number
+from scaling.runs.folder import join_names
 from scaling.training.step import TrainState
 
 _CHECKSUM = "checksum"
@@ -35,8 +54,7 @@ KEPT = 2
 # exception as well, and the user hears of it from us.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
-_SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
-"""How TensorStore gives the system's number of what ended a write (its absl::Status payload)."""
+_asyncio = logging.getLogger("asyncio")
 
 
 class Progress(NamedTuple):
@@ -49,7 +67,7 @@ class Progress(NamedTuple):
     seconds: float
     """Time spent training so far, over all processes; that of a trunk is not a branch's."""
     branch: dict[str, Any] | None = None
-    """The trunk that the run began from (`scaling.training.trunk`): `run_id` and `step`."""
+    """The trunk that the run began from (`scaling.runs.trunk`): `run_id` and `step`."""
 
 
 class Checkpoints:
@@ -59,17 +77,22 @@ class Checkpoints:
         folder: where they are.
         kept: how many stay; None for all.
         to_read: another process may be writing there.
+
+    Raises:
+        UserError: a checkpoint is none of Orbax.
+        OSError: the folder cannot be read.
     """
 
     def __init__(self, folder: Path, *, kept: int | None = KEPT, to_read: bool = False) -> None:
         self._to_read = to_read
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=kept, cleanup_tmp_directories=not to_read, read_only=to_read,
-                enable_async_checkpointing=False,
-            ),
+        self._proven: set[int] = set()  # steps whose files are known to be those that were written
+        check_metadata_files(folder)
+        self._options = ocp.CheckpointManagerOptions(
+            max_to_keep=kept, cleanup_tmp_directories=not to_read, read_only=to_read,
+            enable_async_checkpointing=False,
+            lightweight_initialize=True,  # else one damaged file keeps all from being opened
         )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=self._options)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -103,10 +126,11 @@ class Checkpoints:
             try:
                 self._manager.save(progress.step, args=content)
             except ValueError as error:  # of TensorStore, which writes the arrays
-                if (found := _SYSTEM_ERROR.search(str(error))) is None:
+                if (number := system_errno(error)) is None:
                     raise
-                number = int(found[1])
                 raise OSError(number, os.strerror(number)) from error
+            if jax.process_count() == 1:  # the files of several are too large for one to read again
+                write_file_list(self._folder(progress.step))
 
     def _check_room(self, state: TrainState) -> None:
         """Refuse early what cannot fit: a disk that is full in the midst of a write is left full,
@@ -121,50 +145,148 @@ class Checkpoints:
     ) -> tuple[TrainState, Progress] | None:
         """A checkpoint, laid out over the mesh as `like` is; None if there is none.
 
-        One that cannot be read, or does not hold what was saved, is removed with a warning, and
-        the one before it is taken.
+        One that is damaged (`scaling.runs.checkpoint_files`) is left out with a warning, and
+        the one before it is taken. If the checkpoints are not those of somebody else, it is also
+        set aside, under another name.
 
         Args:
             like: a state of the same shapes.
             step: of the only one that will do; by default the newest that is whole.
+
+        Raises:
+            OSError: the system does not let it be read now; the error names the folder or file.
+            UserError: it is whole, and of arrays of other shapes, or of another version of Orbax.
+                In both cases all checkpoints are as they were.
         """
         steps = sorted(self._manager.all_steps(), reverse=True) if step is None else [step]
         for each in steps:
+            folder, found = self._folder(each), None
             try:
-                return self._restore(like, each)
-            except Exception as error:  # whatever a damaged file makes Orbax and its parts say
-                _log.warning("%s: damaged (%s); left out", self._manager.directory / str(each),
-                             (str(error).splitlines() or [type(error).__name__])[0])
-            if not self._to_read:
-                self._manager.delete(each)
+                found = self._restore(like, each)
+            except DamagedCheckpoint as damage:
+                problem = str(damage)
+            if not _of_any_process(found is None):
+                return found
+            problem = "another process found it so" if found else problem
+            _log.warning("%s: damaged (%s); left out%s", folder, problem, self._set_aside(folder))
         return None
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint; None if there is none."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def origin(self, step: int) -> dict[str, Any] | None:
+        """What was saved with a checkpoint for another run; None if it is damaged, or there no
+        longer.
+
+        Raises:
+            OSError, UserError: as `restore` does.
+        """
+        try:
+            restored = self._reading(step, lambda: self._manager.restore(
+                step, args=ocp.args.Composite(origin=ocp.args.JsonRestore())))
+        except DamagedCheckpoint as damage:
+            _log.warning("%s: damaged (%s); left out", self._folder(step), damage)
+            return None
+        found: dict[str, Any] = restored["origin"]
+        return found
+
+    def _folder(self, step: int) -> Path:
+        return Path(self._manager.directory, str(step))
+
+    def _set_aside(self, folder: Path) -> str:
+        """Where it went, for the message."""
+        if self._to_read:
+            return ""
+        said = f", and set aside as {set_aside(folder)}" if is_leader() else ""
+        _of_any_process(False)  # nobody goes on before it has its new name
+        self._manager.close()  # its reload() reads what lightweight_initialize leaves out
+        self._manager = ocp.CheckpointManager(folder.parent, options=self._options)
+        return said
 
     def _restore(self, like: TrainState, step: int) -> tuple[TrainState, Progress]:
         names = _by_name(like)
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, names)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()
-            ),
-        )
+        restored = self._reading(step, lambda: self._read(names, step))
         leaves = [restored["state"][name] for name in names]
         state = jax.tree.structure(like).unflatten(leaves)
         saved = restored["progress"].pop(_CHECKSUM, None)
         if saved is not None and saved != _checksum(state):
-            raise ValueError("its arrays are not those that were saved")
-        return state, Progress(**restored["progress"])
+            raise DamagedCheckpoint("its arrays are not those that were saved")
+        progress = Progress(**restored["progress"])
+        if not _is_of_step(progress, step):
+            raise DamagedCheckpoint("its progress is not what was saved")
+        return state, progress
 
-    def origin(self, step: int) -> dict[str, Any]:
-        """What was saved with a checkpoint for another run."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(origin=ocp.args.JsonRestore()))
-        found: dict[str, Any] = restored["origin"]
-        return found
+    def _reading(self, step: int, read: Callable[[], Any]) -> Any:
+        """What comes of reading a checkpoint; an error is one that a user understands."""
+        try:
+            if step not in self._proven and verify_file_list(self._folder(step)):
+                self._proven.add(step)
+            return read()
+        except (DamagedCheckpoint, UserError):
+            raise
+        except Exception as error:
+            problem = explain_read_error(error, self._folder(step), step in self._proven)
+        # Outside of the except block, where nothing holds the tasks that read the other arrays:
+        # they are dropped here, where nobody hears each of them complain.
+        hook, level = sys.unraisablehook, _asyncio.level
+        sys.unraisablehook = lambda _: None
+        _asyncio.setLevel(logging.CRITICAL)
+        try:
+            gc.collect()
+        finally:
+            sys.unraisablehook = hook
+            _asyncio.setLevel(level)
+        raise problem
+
+    def _read(self, names: dict[str, Any], step: int) -> Any:
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, names)
+        there = ocp.StandardCheckpointHandler().metadata(self._folder(step) / "state").tree
+        if differences := _differences(there, shapes):
+            raise UserError(
+                f"{self._folder(step)}: was saved by a model of other arrays: "
+                f"{join_names(differences)}; take the version and the configuration that it was "
+                "saved with, or another folder")
+        restored = self._manager.restore(step, args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()))
+        Progress(**{k: v for k, v in restored["progress"].items() if k != _CHECKSUM})
+        return restored
+
+
+def _is_of_step(progress: Progress, step: int) -> bool:
+    """Whether this is what may have been saved after a step."""
+    pending, branch = progress.pending, progress.branch
+    losses_are = isinstance(pending, list) and all(
+        isinstance(losses, dict) and losses.keys() == pending[0].keys()
+        and all(type(loss) in (int, float) for loss in losses.values())  # NaN where it diverged
+        for losses in pending)
+    branch_is = branch is None or (
+        isinstance(branch, dict) and isinstance(branch.get("run_id"), str)
+        and is_count(branch.get("step")))
+    return (type(progress.step) is int and progress.step == step and losses_are and branch_is
+            and is_number(progress.seconds) and progress.seconds >= 0)
+
+
+def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Which arrays of a checkpoint are not those that are wanted, in words."""
+    def said(array: Any) -> str:
+        return f"{np.dtype(array.dtype).name}{list(array.shape)}"
+
+    missing = [f"it has no {name}" for name in wanted if name not in there]
+    unknown = [f"it has {name}, which the model has not" for name in there if name not in wanted]
+    changed = [f"{name} is {said(there[name])} in it and {said(wanted[name])} in the model"
+               for name in wanted if name in there and said(there[name]) != said(wanted[name])]
+    return changed + missing + unknown
+
+
+def _of_any_process(flag: bool) -> bool:
+    """The flag, or that of another process that trains the same run."""
+    return any_process(flag) if jax.process_count() > 1 else flag
 
 
 def _by_name(state: TrainState) -> dict[str, Any]:
-    """The arrays of a state, in order, by the path that leads to each."""
+    """The arrays of a state, in order, by the path that is_leader to each."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 

@@ -1,4 +1,4 @@
-"""What a run was trained with: versions, commit, devices."""
+"""The environment of a run: versions, commit, devices, kernels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 
+from scaling.config import RunConfig
+
 PACKAGES = ("scaling", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def describe_environment() -> dict[str, Any]:
-    """Versions, the commit of this code, and the devices, as plain data."""
+def describe_environment(run: RunConfig) -> dict[str, Any]:
+    """Versions, the commit of this code, the devices and the kernels of a run, as plain data."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -24,6 +26,8 @@ def describe_environment() -> dict[str, Any]:
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
+        "kernels": {"attention": run.execution.attention,
+                    "cross_entropy": run.execution.cross_entropy},
     }
 
 

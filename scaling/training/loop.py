@@ -1,4 +1,4 @@
-"""Train one run, from wherever it stands to its record."""
+"""Training of one run, from its newest checkpoint to its record."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from scaling.config import RunConfig
 from scaling.data.store import TokenStore
 from scaling.files import write_atomically
 from scaling.parallel import check_batch, make_mesh
-from scaling.parallel.process import leads
+from scaling.parallel.process import is_leader
+from scaling.runs.folder import RunFolder
+from scaling.runs.record import make_record
+from scaling.runs.trunk import Trunk
 from scaling.training.checkpoint import Checkpoints
-from scaling.training.course import Course, Report, Said, Turn
 from scaling.training.environment import describe_environment
-from scaling.training.record import make_record
-from scaling.training.run_folder import RunFolder
+from scaling.training.session import Metrics, Report, StepRequest, TrainSession
 from scaling.training.step import make_train_step
-from scaling.training.trunk import Trunk
 
-Came = TypeVar("Came")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that was asked to stop: all it did is saved."""
+    """A run that was asked to stop, with its progress saved."""
 
     step: int
     steps: int
@@ -50,16 +50,16 @@ def train(
 ) -> dict[str, Any] | Stopped:
     """Train a resolved run in its folder, going on from its newest checkpoint.
 
-    The lease of the folder must be held (RunFolder.lock). Where several processes train the run
-    together, the first of them holds it, and it alone writes, but for checkpoints. The losses do
-    not depend on how often the run was interrupted, nor where.
+    The lease of the folder must be held (RunFolder.lock). If several processes train the run
+    together, the first of them holds it, and writes everything but checkpoints. The losses do not
+    depend on whether and where the run was interrupted.
 
     Args:
-        run: a run that `resolve` has been through.
+        run: a resolved run (training/resolve.py).
         store: its tokens.
         path: the run's folder, claimed for this run if it is new.
-        trunk: where the run may begin, and what it leaves for others.
-        fence: called before anything is written; raises if the run has become another's.
+        trunk: the trunk that the run may begin from, or saves states for.
+        fence: called before every write; raises if another process has taken over the run.
         asked_to_stop: asked after every step; anything but None or False stops the run.
         report: called whenever metrics are written.
 
@@ -69,12 +69,12 @@ def train(
     Raises:
         UserError: the folder holds another run, or the mesh cannot hold this one.
     """
-    steps = turns(run, store, path, trunk=trunk, fence=fence, asked_to_stop=asked_to_stop,
-                  report=report)
+    steps = train_steps(run, store, path, trunk=trunk, fence=fence, asked_to_stop=asked_to_stop,
+                        report=report)
     return drive(steps)
 
 
-def turns(
+def train_steps(
     run: RunConfig,
     store: TokenStore,
     path: Path,
@@ -85,39 +85,43 @@ def turns(
     fence: Callable[[], None] = lambda: None,
     asked_to_stop: Callable[[], object] = lambda: None,
     report: Callable[[Report], None] = lambda _: None,
-) -> Generator[Turn, Said, dict[str, Any] | Stopped]:
-    """The steps of a resolved run, from its newest checkpoint to its record. Before a turn is
-    asked for, what the turn before it said has to be sent, and `Turn.course.state` to be what it
-    led to. Arguments and errors are those of `scaling.training.loop.train`, but for
+) -> Generator[StepRequest, Metrics, dict[str, Any] | Stopped]:
+    """The steps of a resolved run, from its newest checkpoint to its record, as a generator.
+
+    It yields requests of steps; the driver sends the metrics of each, after it has set
+    `StepRequest.session.state` to a function that returns the state after it. Arguments and errors
+    are those of `train`, and
 
     Args:
-        mesh: that in force, where the run trains beside others; by default its own is put in force.
-        packed: how many seats there are, its own included.
+        mesh: the mesh in force, if the run is trained side by side with others; by default that of
+            the run is put in force.
+        packed: number of runs that are trained side by side.
     """
     folder = RunFolder(path)
-    writes = leads()
+    writes = is_leader()
     if writes:
+        folder.check()
         folder.claim(run, store)
     if (record := folder.record()) is not None:
         return record
     if writes:
-        folder.sweep_leftovers()
-    beside = mesh is not None
+        folder.remove_half_written()
+    own_mesh = mesh is None
     mesh = mesh or make_mesh(run.execution.mesh)
     check_batch(mesh, run.batch_sequences)
-    environment = describe_environment()
+    environment = describe_environment(run)
     if writes:
-        write_atomically(path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_atomically(folder.environment_path, json.dumps(environment, indent=2) + "\n")
     with (
-        nullcontext() if beside else jax.set_mesh(mesh),
+        jax.set_mesh(mesh) if own_mesh else nullcontext(),
         Checkpoints(folder.checkpoints) as checkpoints,
         folder.metrics_writer() if writes else open(os.devnull, "w") as metrics,
     ):
-        course = Course(
+        session = TrainSession(
             run, store, mesh, folder, trunk, fence, checkpoints, metrics, report, packed)
-        outcome = yield from course.turns(asked_to_stop)
+        outcome = yield from session.steps(asked_to_stop)
         if outcome is None:
-            return Stopped(course.progress.step, run.steps)
+            return Stopped(session.progress.step, run.steps)
         record = make_record(run, store, outcome, environment)
         fence()
         if writes:
@@ -125,23 +129,25 @@ def turns(
     return record
 
 
-def drive(course: Generator[Turn, Said, Came]) -> Came:
-    """Take the steps of a run that trains alone, and return what came of it. It is told of a step
-    that fails."""
-    with closing(course):
+def drive(steps: Generator[StepRequest, Metrics, Result]) -> Result:
+    """Execute the steps of a run that is trained alone, and return the generator's result. An error
+    of a step is thrown into the generator."""
+    with closing(steps):
         try:
-            turn = next(course)
-            state = turn.course.state()
-            turn.course.state = lambda: state
-            step = make_train_step(turn.course.run.objective, turn.course.at_once)
+            request = next(steps)
+            session = request.session
+            state = session.state()
+            session.state = lambda: state
+            step = make_train_step(
+                session.run.objective, session.at_once, optimizer=session.run.optimizer.kind)
             while True:
                 try:
                     state, metrics = step(
-                        state, turn.batch, turn.numbers, turn.seeds, turn.course.teacher)
+                        state, request.batch, request.numbers, request.seeds, session.teacher)
                 except Exception as error:
-                    turn = course.throw(error)
+                    request = steps.throw(error)
                 else:
-                    turn = course.send(partial(jax.device_get, metrics))
+                    request = steps.send(partial(jax.device_get, metrics))
         except StopIteration as end:
-            came: Came = end.value
-            return came
+            result: Result = end.value
+            return result

@@ -1,5 +1,5 @@
-"""A batch worked on in parts, whose gradients are added up: the activations of one part at a time
-are held, in the memory of an accelerator or in the cache of a CPU."""
+"""Gradients of a batch, accumulated over microbatches, so that the activations of one of them are
+held at a time: in the memory of an accelerator, or in the cache of a CPU."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from scaling.config import RunConfig
 from scaling.errors import UserError
-from scaling.parallel import batch_shares, out_sharding
+from scaling.parallel import batch_shards, out_sharding, shard
 
-_CPU_ACTIVATIONS = 2**16  # numbers in the residual stream of one part, and
-_CPU_TOKENS = (512, 1024)  # the least and the most tokens: experiments/LOG.md
+_CPU_ACTIVATIONS = 2**16  # elements of a microbatch's residual stream, and
+_CPU_TOKENS = (512, 1024)  # fewest and most tokens: experiments/LOG.md
 
 
 def sequences_at_once(run: RunConfig) -> int:
-    """Sequences that a device works on at once, with the mesh in force: a divisor of its share of
-    the batch. Where the run does not say: all of them on an accelerator, and on a CPU about as many
-    as a core's cache holds the activations of.
+    """Sequences of each device in a microbatch, with the mesh in force: a divisor of its share of
+    the batch. Unless the run gives it: the whole share on an accelerator, and on a CPU about as
+    many as a core's cache holds the activations of.
 
     Raises:
-        UserError: what the run asks for does not divide the share.
+        UserError: the number that the run gives does not divide the share.
     """
-    share = run.batch_sequences // batch_shares()
+    share = run.batch_sequences // batch_shards()
     asked = run.execution.microbatch_sequences
     if asked is not None:
         if share % asked:
@@ -55,62 +55,157 @@ def _positions(run: RunConfig) -> int:
 Batch = Any
 """A tree of arrays whose first axis is the sequence."""
 Model = Any
-Said = Any
-"""A tree of means over sequences."""
+Aux = Any
+"""A tree of metrics, each a mean over sequences."""
+
+PartLoss = Callable[[Model, Batch], tuple[Float[Array, ""], tuple[Aux, PyTree]]]
+"""From a model and a microbatch: a loss, its metrics, and features of each sequence. Loss and
+metrics are means over sequences."""
+
+BatchLoss = Callable[[PyTree], tuple[Float[Array, ""], Aux]]
+"""From the features of all sequences of a batch: a further loss, and its metrics."""
 
 
 def value_and_grad(
-    objective: Callable[[Model, Batch], tuple[Float[Array, ""], Said]],
+    part_loss: PartLoss,
     model: Model,
     batch: Batch,
     at_once: int | None,
-) -> tuple[Said, Model]:
-    """What a batch's objective says, and its gradient, each device working on so many sequences at
-    once.
+    batch_loss: BatchLoss | None = None,
+) -> tuple[tuple[Aux, Aux | None], Model]:
+    """Metrics and gradient of a batch's loss, in microbatches.
 
-    The devices of the mesh axis `data` hold the same parameters. That axis is divided by hand:
-    each of its devices adds up the gradients of its own parts, and the sums meet once a batch.
+    The devices along the mesh axis `data` hold the same parameters. That axis is divided by hand:
+    each device adds up the gradients of its microbatches, and the sums are averaged once a batch.
+
+    A loss of the whole batch, such as a contrastive one, is exact whatever the microbatches: a
+    first pass computes the features of all sequences, then the gradient of the loss by them is
+    computed, and a second pass back-propagates it through each microbatch (Gao et al. 2021, arXiv
+    2101.06983, section 3.2).
 
     Args:
-        objective: a mean over sequences, and what it says beside: further means.
-        model: what the gradient is by.
-        batch: what the objective is of.
-        at_once: a divisor of a device's share of the batch; None for all of it.
+        part_loss: the loss of the sequences of a microbatch.
+        model: the parameters.
+        batch: the batch.
+        at_once: sequences of each device in a microbatch, a divisor of its share; None for all.
+        batch_loss: the loss of the whole batch, which is added; None if there is none.
+
+    Returns:
+        Metrics of the microbatches and of the whole batch, and the gradient.
     """
-    share = len(jax.tree.leaves(batch)[0]) // batch_shares()
+    share = len(jax.tree.leaves(batch)[0]) // batch_shards()
     parts = share // (at_once or share)
-    of_part = jax.value_and_grad(objective, has_aux=True)
-
-    def mean_over_parts(model: Model, batch: Batch) -> tuple[Said, Model]:
-        def add(total: Model, part: Batch) -> tuple[Model, Said]:
-            (_, said), gradient = of_part(model, part)
-            return jax.tree.map(jnp.add, total, gradient), said
-
-        nothing = jax.tree.map(jnp.zeros_like, model)
-        total, said_K = jax.lax.scan(add, nothing, jax.tree.map(partial(_split, parts), batch))
-        mean = jax.tree.map(lambda x_K: x_K.mean(), said_K)
-        return mean, jax.tree.map(lambda x: x / parts, total)
-
+    by_hand = jax.sharding.get_abstract_mesh().shape.get("data", 1) > 1
     if parts == 1:
-        (_, said), gradient = of_part(model, batch)
-        return said, gradient
-    if jax.sharding.get_abstract_mesh().shape.get("data", 1) == 1:
-        return mean_over_parts(model, batch)
+        return _whole(part_loss, batch_loss, model, batch)
+    if not by_hand:
+        return _accumulated(part_loss, batch_loss, model, batch, parts, devices=1)
 
-    def mean_over_devices(model: Model, batch: Batch) -> tuple[Said, Model]:
-        # Called varying, the parameters have a gradient for each device, not yet summed.
+    def over_devices(model: Model, batch: Batch) -> tuple[tuple[Aux, Aux | None], Model]:
+        # Marked as varying, the parameters have a gradient on each device, not yet summed.
         model = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), model)
-        return jax.lax.pmean(mean_over_parts(model, batch), "data")
+        devices = jax.lax.axis_size("data")
+        accumulated = _accumulated(part_loss, batch_loss, model, batch, parts, devices)
+        return jax.lax.pmean(accumulated, "data")
 
     return jax.shard_map(
-        mean_over_devices, in_specs=(PartitionSpec(), PartitionSpec("data")),
+        over_devices, in_specs=(PartitionSpec(), PartitionSpec("data")),
         out_specs=PartitionSpec(), axis_names={"data"},
     )(model, batch)
 
 
+def _whole(
+    part_loss: PartLoss, batch_loss: BatchLoss | None, model: Model, batch: Batch
+) -> tuple[tuple[Aux, Aux | None], Model]:
+    """Metrics and gradient of a batch that is one microbatch."""
+    def loss(model: Model) -> tuple[Float[Array, ""], tuple[Aux, Aux | None]]:
+        total, (aux, features) = part_loss(model, batch)
+        if batch_loss is None:
+            return total, (aux, None)
+        further, batch_aux = batch_loss(_replicated(features))
+        return total + further, (aux, batch_aux)
+
+    gradient, aux = jax.grad(loss, has_aux=True)(model)
+    return aux, gradient
+
+
+def _accumulated(
+    part_loss: PartLoss, batch_loss: BatchLoss | None, model: Model, batch: Batch, parts: int,
+    devices: int,
+) -> tuple[tuple[Aux, Aux | None], Model]:
+    """Metrics and gradient, averaged over microbatches: where the axis `data` is divided by hand,
+    over those of this device.
+
+    Args:
+        part_loss: see `value_and_grad`.
+        batch_loss: see `value_and_grad`.
+        model: the parameters.
+        batch: the sequences of this device.
+        parts: number of microbatches.
+        devices: size of the axis `data` if it is divided by hand, otherwise 1.
+    """
+    batch_K = jax.tree.map(partial(_split, parts), batch)
+    slopes_K, batch_aux = None, None
+    if batch_loss is not None:
+        slopes, batch_aux = _slopes(part_loss, batch_loss, model, batch_K, devices)
+        # What is averaged over microbatches and devices has to be their sum.
+        slopes_K = jax.tree.map(lambda x: parts * devices * _split(parts, x), slopes)
+
+    def loss(model: Model, part: Batch, slopes: PyTree) -> tuple[Float[Array, ""], Aux]:
+        total, (aux, features) = part_loss(model, part)
+        if slopes is not None:
+            total += sum(map(_dot, jax.tree.leaves(features), jax.tree.leaves(slopes)))
+        return total, aux
+
+    def add(total: Model, part: tuple[Batch, PyTree]) -> tuple[Model, Aux]:
+        gradient, aux = jax.grad(loss, has_aux=True)(model, *part)
+        return jax.tree.map(jnp.add, total, gradient), aux
+
+    nothing = jax.tree.map(jnp.zeros_like, model)
+    total, aux_K = jax.lax.scan(add, nothing, (batch_K, slopes_K))
+    mean = jax.tree.map(lambda x_K: x_K.mean(), aux_K)
+    return (mean, batch_aux), jax.tree.map(lambda x: x / parts, total)
+
+
+def _slopes(
+    part_loss: PartLoss, batch_loss: BatchLoss, model: Model, batch_K: Batch, devices: int
+) -> tuple[PyTree, Aux]:
+    """The gradient of the loss of the whole batch by the features of this device's sequences, in
+    the order of the batch, and its metrics."""
+    def features_of(_: None, part: Batch) -> tuple[None, PyTree]:
+        return None, part_loss(model, part)[1][1]
+
+    _, features_K = jax.lax.scan(features_of, None, batch_K)
+    mine = jax.tree.map(_merged, features_K)
+    every = jax.lax.all_gather(mine, "data", tiled=True) if devices > 1 else mine
+    slopes, batch_aux = jax.grad(batch_loss, has_aux=True)(_replicated(every))
+    if devices > 1:
+        index = jax.lax.axis_index("data")
+        slopes = jax.tree.map(
+            lambda x, own: jax.lax.dynamic_slice_in_dim(x, index * len(own), len(own)),
+            slopes, mine)
+    return slopes, batch_aux
+
+
+def _dot(x: Array, y: Array) -> Float[Array, ""]:
+    return (x * jax.lax.stop_gradient(y)).sum()
+
+
+def _replicated(features: PyTree) -> PyTree:
+    """Features of all sequences on each device."""
+    return jax.tree.map(lambda x: shard(x, *[None] * x.ndim), features)
+
+
 def _split(parts: int, x_BX: Shaped[Array, "B ..."]) -> Shaped[Array, "K B_over_K ..."]:
-    """The batch in equal parts, each of them spread over the devices as the batch is."""
+    """The batch in equal parts, each of them sharded as the batch is."""
     B, *rest = x_BX.shape
     shape = (B // parts, parts, *rest)
     layout = out_sharding(shape, "batch", *[None] * (1 + len(rest)))
     return jax.lax.reshape(x_BX, shape, out_sharding=layout).swapaxes(0, 1)
+
+
+def _merged(x_KBX: Shaped[Array, "K B_over_K ..."]) -> Shaped[Array, "B ..."]:
+    """The parts of `_split` as one batch."""
+    K, B, *rest = x_KBX.shape
+    layout = out_sharding((K * B, *rest), "batch", *[None] * len(rest))
+    return jax.lax.reshape(x_KBX.swapaxes(0, 1), (K * B, *rest), out_sharding=layout)

@@ -1,26 +1,28 @@
-"""The trained run that a distillation learns from. What imports JAX is imported late: planning
-stays quick."""
+"""The teacher of a distillation: a trained run. JAX is imported inside functions only, so that
+planning stays fast."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from scaling.config import ModelConfig, RunConfig, validate
-from scaling.config.objectives import Distillation
+from scaling.config.objectives import ObjectiveConfig
 from scaling.errors import UserError
-from scaling.training.run_folder import RunFolder, read_json
+from scaling.runs.files import read_config
+from scaling.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from scaling.models import Transformer
 
 
-def described(objective: Distillation, student: ModelConfig) -> Distillation:
-    """The objective with its teacher's identity and model filled in.
+def with_teacher_of(objective: ObjectiveConfig, student: ModelConfig) -> ObjectiveConfig:
+    """An objective with the identity and the model of its teacher.
 
     Raises:
-        UserError: there is no such run, it is not over, or it cannot teach this student.
+        UserError: the teacher's run does not exist, is not done, or does not fit the student.
     """
-    folder = RunFolder(objective.teacher)
+    assert objective.teacher_folder is not None
+    folder = RunFolder(objective.teacher_folder)
     where = f"objective.teacher = {folder.path}"
     if (record := folder.record()) is None:
         problem = "is still to be trained" if folder.path.exists() else "does not exist"
@@ -36,37 +38,43 @@ def described(objective: Distillation, student: ModelConfig) -> Distillation:
         raise UserError(
             f"{where}: has {teacher.vocab_size} tokens and context {teacher.context}, and the "
             f"student {student.vocab_size} and {student.context}; they have to be the same")
-    if objective.cosine_weight and teacher.d_model != student.d_model:
+    if objective.compares_hidden_states and teacher.d_model != student.d_model:
         raise UserError(
             f"{where}: is {teacher.d_model} wide and the student {student.d_model}, so their "
             "hidden states have no angle; take the same width, or set objective.cosine_weight=0")
-    identity = read_json(folder.config_path)["run_id"]
-    return objective.model_copy(update={"teacher_run": identity, "teacher_model": teacher})
+    identity, *_ = read_config(folder.config_path)
+    return objective.with_teacher(identity, teacher)
 
 
 def load_teacher(run: RunConfig) -> Transformer | None:
-    """The teacher of a resolved run, with the mesh in force; None where the run has none.
+    """The teacher of a resolved run, on the mesh in force; None without a teacher.
 
     Raises:
-        UserError: another run stands in its folder by now, or its checkpoint is gone.
+        UserError: its folder holds another run by now, or its checkpoint is missing or damaged.
+        OSError: its checkpoint cannot be read now.
     """
     objective = run.objective
-    if not isinstance(objective, Distillation):
+    if objective.teacher_folder is None:
         return None
     from scaling.training.checkpoint import Checkpoints
     from scaling.training.step import init_state
 
-    folder = RunFolder(objective.teacher)
-    if read_json(folder.config_path)["run_id"] != objective.teacher_run:
-        raise UserError(f"{folder.path}: is not the teacher {objective.teacher_run} any more; "
+    folder = RunFolder(objective.teacher_folder)
+    if read_config(folder.config_path)[0] != objective.teacher_identity:
+        raise UserError(f"{folder.path}: is not the teacher {objective.teacher_identity} any more; "
                         "choose another folder for the student's run")
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        restored = checkpoints.restore(init_state(_configured(folder)))
+    with Checkpoints(folder.checkpoints, to_read=True) as checkpoints:
+        if (last := checkpoints.newest()) is None:
+            raise UserError(f"{folder.checkpoints}: holds no checkpoint, so there is no teacher")
+        # An earlier checkpoint would be another model.
+        restored = checkpoints.restore(init_state(_configured(folder)), last)
     if restored is None:
-        raise UserError(f"{folder.checkpoints}: holds no checkpoint, so there is no teacher")
+        raise UserError(f"{folder.checkpoints}: the checkpoint of step {last} is damaged, so there "
+                        "is no teacher; train that run again in another folder")
     model: Transformer = restored[0].model
     return model
 
 
 def _configured(folder: RunFolder) -> RunConfig:
-    return validate(RunConfig, read_json(folder.config_path)["config"], str(folder.config_path))
+    _, config, _ = read_config(folder.config_path)
+    return validate(RunConfig, config, str(folder.config_path))

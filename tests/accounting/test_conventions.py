@@ -1,4 +1,4 @@
-"""Every convention of counting, against its paper's numbers and against each other."""
+"""FLOP conventions against the numbers in their papers and against each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLE_A4 = [
 def test_chinchillas_ratios(layers, d, ff, heads, head, ratio):
     flops = flops_by_convention(ModelConfig(
         d_model=d, n_layers=layers, d_ff=ff, n_heads=heads, d_head=head, context=2048,
-        vocab_size=32_000, positions="transformer_xl", norm="layer", biases=True,
+        vocab_size=32_000, positions="transformer_xl", norm="layer", use_bias=True,
     ))
     assert round(flops["chinchilla"] / flops["6nd_total"], 3) == ratio
 
@@ -34,7 +34,7 @@ STANDARD = {"d_model": 64, "n_layers": 3, "n_heads": 4, "context": 16, "vocab_si
 
 
 def test_formulas_of_a_standard_decoder():
-    """Width d, L layers, s tokens, V entries: each formula as its paper prints it."""
+    """Width d, L layers, s tokens, V entries: each formula as printed in its paper."""
     d, L, s, V, h = 64, 3, 16, 100, 4
     model = ModelConfig(**STANDARD)
     N, total = 12 * L * d**2, count_parameters(model).total
@@ -72,7 +72,7 @@ def test_an_encoder_decoder_is_counted_on_the_tokens_of_each_side():
     assert flops["counted"] == 6 * N + 12 * scores + 6 * 100 * d
 
 
-def test_experts_count_by_those_that_a_token_meets():
+def test_experts_count_by_top_k():
     dense = flops_by_convention(ModelConfig(**STANDARD))
     routed = flops_by_convention(
         ModelConfig(**STANDARD | {"experts": {"count": 8, "every": 1, "capacity_factor": 1.0}})

@@ -1,4 +1,4 @@
-"""Memory against XLA's account of what a compiled step needs."""
+"""Estimated memory against XLA's memory analysis of a compiled step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scaling.models import Transformer
 SMALL = {"d_model": 128, "n_layers": 2, "n_heads": 4, "context": 128, "vocab_size": 512}
 SEQUENCES = 16
 FACTOR = 1.5
-"""How far the estimate of activations may be off."""
+"""Largest relative error of the estimate of activations."""
 
 # The models, and how they are trained. Scanned, layers that are computed again really are: XLA on a
 # CPU would make one of the two computations of unrolled ones.
 STEPS = {
-    "gpt2": ({"norm": "layer", "biases": True, "positions": "learned"}, {}),
+    "gpt2": ({"norm": "layer", "use_bias": True, "positions": "learned"}, {}),
     "llama": ({"activation": "swiglu", "n_kv_heads": 2}, {"precision": "bfloat16"}),
-    "bert": ({"mode": "encoder-only", "norm_place": "post", "norm": "layer", "biases": True,
+    "bert": ({"mode": "encoder-only", "norm_place": "post", "norm": "layer", "use_bias": True,
               "positions": "learned", "embedding_norm": True, "vocab_size": 2048}, {}),
     "t5": ({"mode": "encoder-decoder", "positions": "relative", "activation": "relu",
             "source_context": 256, "n_layers": 1}, {}),
@@ -49,7 +49,7 @@ def xla_bytes(config: ModelConfig, precision: str = "float32", remat: str = "non
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_activations_are_about_what_xla_needs(name):
+def test_activations_match_xlas_memory_analysis(name):
     changes, how = STEPS[name]
     config = ModelConfig(**SMALL | changes)
     estimate = training_memory(config, sequences=SEQUENCES, **how)["activations"]
@@ -64,7 +64,7 @@ def test_state_is_sixteen_bytes_a_parameter():
     assert memory["moments"] == 8 * total
 
 
-def test_a_batch_in_parts_holds_the_activations_of_one_and_the_gradients_of_two():
+def test_microbatches_hold_one_set_of_activations_and_two_of_gradients():
     config = ModelConfig(**SMALL)
     whole, parts = (training_memory(config, sequences=8, microbatch=at_once)
                     for at_once in (None, 2))
@@ -73,14 +73,14 @@ def test_a_batch_in_parts_holds_the_activations_of_one_and_the_gradients_of_two(
     assert training_memory(config, sequences=8, microbatch=8) == whole
 
 
-def test_what_is_computed_again_is_not_kept():
+def test_rematerialised_activations_are_not_kept():
     config = ModelConfig(**SMALL | {"n_layers": 12})
     full, dots, none = (
         training_memory(config, sequences=1, remat=remat)["activations"]
         for remat in ("full", "dots", "none")
     )
     assert full < dots < none
-    # Of a layer more, full rematerialisation keeps the stream alone: T D numbers of four bytes.
+    # For one more layer, full rematerialisation keeps only the residual stream: T D float32 values.
     deeper = training_memory(
         ModelConfig(**SMALL | {"n_layers": 13}), sequences=1, remat="full")["activations"]
     assert deeper - full == 4 * 128 * 128

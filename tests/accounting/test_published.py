@@ -1,4 +1,4 @@
-"""Counts of published models: exact where their weights are public, near where papers round."""
+"""Counts of published models: exact for public weights, approximate for rounded numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WITHOUT_HEADS = {
 }
 SWITCH_BASE = {8: 619_339_008, 16: 1_072_397_568, 32: 1_978_514_688, 64: 3_790_748_928,
                128: 7_415_217_408}
-"""By experts in a layer."""
+"""Parameters by number of experts in a layer."""
 
 CHINCHILLA = [
     # Hoffmann et al. 2022, table A9: millions of parameters.
@@ -81,7 +81,7 @@ def test_chinchillas_table(millions):
     assert counted == pytest.approx(1e6 * millions, rel=0.0025 if millions >= 74 else 0.007)
 
 
-def test_a_model_of_530_billion_is_counted_without_being_made():
+def test_counting_530_billion_parameters_creates_no_arrays():
     model = ModelConfig(preset="mt-nlg/530B")
     counted = count_parameters(model)
     shapes = jax.eval_shape(lambda: Transformer(model, jax.random.key(0)))

@@ -1,4 +1,4 @@
-"""`scaling models`: the list, a family, and what one size costs."""
+"""`scaling models`: the list, a family, and the cost of one size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shown(capsys):
 
 @pytest.fixture
 def found(shown):
-    """The same as data."""
+    """The JSON of the command."""
     return lambda *words: json.loads(shown(*words, "--json"))
 
 
@@ -46,39 +46,39 @@ def test_all_families_are_listed(shown, found):
     assert listed["t5"]["mode"] == "encoder-decoder"
 
 
-def test_a_family_has_a_row_a_size(shown, found):
+def test_a_family_has_one_row_for_each_size(shown, found):
     text = shown("gpt3")
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith("gpt3/")}
     assert len(rows) == 8
     assert rows["gpt3/1.3B"][1:6] == ["24", "2048", "16", "x", "128"]
     assert "1,315,723,264" in rows["gpt3/1.3B"]
     assert rows["gpt3/175B"][-4:] == ["175B", "300B", "3.2M", "6e-05"]
-    assert "contradicts itself" in text  # the anomalies of the printed table
+    assert "the printed table are inconsistent" in text
     sizes = found("gpt3")["sizes"]
     assert sizes[-1]["published"] == {"params": 175e9, "tokens": 300e9, "batch_tokens": 3.2e6,
                                       "learning_rate": 6e-5}
 
 
 def test_parts_add_up_and_laws_are_inverted(found):
-    said = found("gpt3/6.7B")
-    assert sum(said["parameters"].values()) == said["params_total"] == 6_658_404_352
+    model = found("gpt3/6.7B")
+    assert sum(model["parameters"].values()) == model["params_total"] == 6_658_404_352
     # 12 L d^2, and 12 L s d on top of 6 (N + V d), by hand.
     kaplan, head = 12 * 32 * 4096**2, 50257 * 4096
-    flops = said["flops_per_token"]
+    flops = model["flops_per_token"]
     assert flops["kaplan"] == 6 * kaplan
     assert flops["pearce_song"] == 6 * (kaplan + head) + 12 * 2048 * 4096 * 32
-    state = [said["memory"][part] for part in ("parameters", "gradients", "moments")]
-    assert sum(state) == 16 * said["params_total"]
-    assert said["memory"]["activations"] > 0
-    laws = {law["law"]: law for law in said["compute_optimal"]}
-    budget = PF_DAY * (said["params_non_embedding"] / 1.3e9) ** (1 / 0.73)
+    state = [model["memory"][part] for part in ("parameters", "gradients", "moments")]
+    assert sum(state) == 16 * model["params_total"]
+    assert model["memory"]["activations"] > 0
+    laws = {law["law"]: law for law in model["compute_optimal"]}
+    budget = PF_DAY * (model["params_non_embedding"] / 1.3e9) ** (1 / 0.73)
     assert laws["Kaplan 2020"]["flops"] == pytest.approx(budget, rel=1e-6)
     assert laws["Kaplan 2020"]["tokens"] == pytest.approx(
-        budget / (6 * said["params_non_embedding"]), rel=1e-6)
+        budget / (6 * model["params_non_embedding"]), rel=1e-6)
     for law in laws.values():
         assert law["flops"] == pytest.approx(6 * law["n"] * law["tokens"])
         assert law["n"] == pytest.approx(
-            said["params_non_embedding" if law["n_counts"] == "non-embedding" else "params_total"])
+            model["params_non_embedding" if law["n_counts"] == "non-embedding" else "params_total"])
 
 
 def test_chinchillas_own_law_gives_its_own_tokens(found):
@@ -88,41 +88,41 @@ def test_chinchillas_own_law_gives_its_own_tokens(found):
     assert laws["Hoffmann 2022, approach 1"]["tokens_per_parameter"] == pytest.approx(22, abs=1)
 
 
-def test_of_experts_laws_count_those_that_a_token_passes_through(found):
-    said = found("switch/base")
-    laws = {law["law"]: law for law in said["compute_optimal"]}
-    assert laws["Hoffmann 2022, approach 1"]["n"] == pytest.approx(said["params_active"])
-    assert said["params_active"] < said["params_total"] / 20
+def test_laws_count_the_active_experts(found):
+    model = found("switch/base")
+    laws = {law["law"]: law for law in model["compute_optimal"]}
+    assert laws["Hoffmann 2022, approach 1"]["n"] == pytest.approx(model["params_active"])
+    assert model["params_active"] < model["params_total"] / 20
 
 
 @pytest.mark.parametrize("name", ["gpt3/6.7B", "switch/c", "albert/base", "transformer/big",
                                   "sweep/3B", "palm/540B"])
-def test_a_size_is_shown_in_words(shown, name):
+def test_the_text_description_of_a_size(shown, name):
     text = shown(name)
     for word in ("shape", "non-embedding", "kaplan", "activations", "Besiroglu 2024"):
         assert word in text
 
 
-def test_context_and_vocabulary_can_be_others(found):
+def test_context_and_vocabulary_can_be_overridden(found):
     short, long = (found("gpt3/6.7B", "--context", length) for length in (1024, 4096))
     added = 12 * 32 * 4096 * (4096 - 1024)
     assert long["flops_per_token"]["pearce_song"] - short["flops_per_token"]["pearce_song"] == added
     assert long["parameters"]["positions"] == 4096 * 4096
-    small = found("sweep/1M", "--vocab", 500)
+    small = found("sweep/1M", "--vocab-size", 500)
     assert small["parameters"]["embedding"] == 500 * small["d_model"]
-    assert {row["vocab_size"] for row in found("bert", "--vocab", 7)["sizes"]} == {7}
+    assert {row["vocab_size"] for row in found("bert", "--vocab-size", 7)["sizes"]} == {7}
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("gpt33", "no family of models"), ("gpt3/7B", "gpt3/6.7B"), ("bert/", "bert/"),
+    ("gpt33", "no such family of models"), ("gpt3/7B", "gpt3/6.7B"), ("bert/", "bert/"),
 ])
-def test_a_wrong_name_is_a_users_mistake(shown, name, words):
+def test_an_unknown_name_is_a_user_error(shown, name, words):
     with pytest.raises(UserError, match=words):
         shown(name)
 
 
 def test_a_mistake_ends_with_status_2(scaling):
-    assert_refused(scaling("models", "gtp3/6.7B"), "no family of models", "gpt3")
+    assert_refused(scaling("models", "gtp3/6.7B"), "no such family of models", "gpt3")
 
 
 def test_530_billion_parameters_need_no_jax():

@@ -1,4 +1,4 @@
-"""Every command of the README runs, in the order in which it stands there."""
+"""Every command of the README runs, in its order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from scaling.cli.main import app
 from tests.conftest import ROOT
 
-# What the README's files become here: the same keys, a few seconds' work.
+# Small versions of the README's files: the same keys, a few seconds of work.
 SMALL_RUN = {"tokens": 20_480, "batch_sequences": 4, "evaluation": {"sequences": 20}}
 SMALL_SWEEP = {
     "sizes": [
@@ -57,6 +57,7 @@ def project(tmp_path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_every_scaling_command_runs(scaling, project):
     found = commands()
     assert len(found) >= 12
@@ -88,7 +89,7 @@ def test_every_help_has_an_example():
         assert "Example" in shown.stdout, words
 
 
-def test_files_and_pictures_that_the_readme_names_are_there():
+def test_files_and_images_in_the_readme_exist():
     text = (ROOT / "README.md").read_text()
     for path in re.findall(r"\]\(([\w/.-]+)\)", text):
         assert (ROOT / path).exists(), path

@@ -1,4 +1,4 @@
-"""A run's identity is what its losses depend on: no more, and no less."""
+"""A run's identity depends on everything that its losses depend on, and on nothing else."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def identity(*overrides: str, data: str = "hash") -> str:
         "execution.scan_layers=true",
         "execution.remat=full",
         "execution.mesh={fsdp: 2, tensor: 2}",
-        "model.d_head=16",  # its default, said aloud
+        "model.d_head=16",  # its default, given explicitly
         "model.d_ff=256",
         "optimizer.weight_decay=0.1",
         "tokens=1_000_100",  # the same whole batches
     ],
 )
-def test_what_changes_no_loss_changes_no_identity(irrelevant):
+def test_identity_ignores_keys_without_effect_on_losses(irrelevant):
     assert identity(irrelevant) == identity()
 
 
@@ -59,7 +59,7 @@ def test_what_changes_no_loss_changes_no_identity(irrelevant):
     [
         "model.d_model=128", "model.n_layers=3", "model.n_heads=2", "model.context=64",
         "model.vocab_size=300", "model.d_ff=128", "model.positions=learned", "model.norm=layer",
-        "model.activation=swiglu", "model.biases=true", "model.tied_head=false",
+        "model.activation=swiglu", "model.use_bias=true", "model.tied_head=false",
         "model.init.std=0.02", "model.rotary_base=500", "model.norm_epsilon=1e-5",
         "tokens=2_000_000", "batch_sequences=8", "seed=1", "precision=bfloat16",
         "optimizer.learning_rate=1e-3", "optimizer.b1=0.8", "optimizer.b2=0.9",
@@ -68,11 +68,11 @@ def test_what_changes_no_loss_changes_no_identity(irrelevant):
         "schedule.kind=cosine", "evaluation.sequences=7",
     ],
 )
-def test_what_changes_a_loss_changes_the_identity(relevant):
+def test_identity_depends_on_keys_that_change_losses(relevant):
     assert identity(relevant) != identity()
 
 
-def test_the_data_is_part_of_it():
+def test_identity_depends_on_the_data():
     assert identity(data="other") != identity()
 
 
@@ -84,29 +84,30 @@ def shuffled(content, draw):
 
 
 @given(st.data())
-def test_the_order_of_keys_is_not(data):
+def test_identity_ignores_the_order_of_keys(data):
     run = validate(RunConfig, shuffled(CONTENT, data.draw), "test")
     assert run_identity(run, "hash") == identity()
 
 
-def test_it_survives_json():
+def test_identity_survives_json():
     run = validate(RunConfig, CONTENT, "test")
     again = validate(RunConfig, json.loads(json.dumps(run.model_dump(mode="json"))), "test")
     assert again == run
     assert run_identity(again, "hash") == identity()
 
 
-def test_it_is_the_same_as_ever():
-    """The identity names folders that exist: a change here means that runs must be trained again,
-    and wants a new scaling.config.run.LAYOUT."""
-    assert identity() == "d1c5c93726e35b6f"
-    assert identity(*NOT_DEFAULT) == "74693f11acadc910"
+def test_identity_of_a_fixed_run_does_not_change():
+    """The identity names existing run folders: if it changes, runs must be trained again, and
+    scaling.config.run.LAYOUT must be raised."""
+    assert identity() == "712bbd7c7c9058a2"
+    assert identity(*NOT_DEFAULT) == "2bbc3cdfa2c2ad04"
 
 
 @pytest.mark.parametrize("part", [None, "model", "model.init", "objective", "optimizer",
                                   "schedule", "evaluation"])
-def test_it_stays_when_more_can_be_configured(part):
-    run = validate(RunConfig, override(CONTENT, NOT_DEFAULT), "test")  # every part says something
+def test_identity_ignores_new_keys_with_defaults(part):
+    # Every part has values that differ from defaults.
+    run = validate(RunConfig, override(CONTENT, NOT_DEFAULT), "test")
 
     def grown(config: BaseModel, path: list[str]) -> BaseModel:
         if path:
@@ -121,8 +122,7 @@ def test_it_stays_when_more_can_be_configured(part):
 
 
 def defaults() -> dict[str, object]:
-    """What stands where a run says nothing, of every class whose values are part of its
-    identity."""
+    """The defaults of every class whose values are part of the identity."""
     found: dict[str, object] = {}
 
     def walk(annotation: object) -> None:
@@ -141,8 +141,8 @@ def defaults() -> dict[str, object]:
     return found
 
 
-def test_no_default_changes_in_silence():
-    """Identities leave out what is as it is by default. A default that changes wants a new LAYOUT;
+def test_defaults_are_those_of_the_layout():
+    """Identities leave out defaults. If a default changes, LAYOUT must be raised;
     then, or where an option has come, this writes the file anew:
     python -m tests.config.test_identity > tests/config/defaults.json"""
     pinned = json.loads((ROOT / "tests/config/defaults.json").read_text())

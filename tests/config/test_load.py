@@ -1,7 +1,9 @@
-"""Wrong configurations end in one message that says where, what and how to mend it."""
+"""Wrong configurations end in one message with the path, the problem and the fix."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,8 @@ GOOD = {
         ("model.n_heads=64", ["model.positions: rotary", "width 1"]),
         ("model.mode=encoder-only", ["objective.kind: causal trains decoder-only models",
                                      "choose masked"]),
-        ("model.heads=[{kind: span}]", ["model.heads.0: span is no head of a decoder-only model"]),
+        ("model.heads=[{kind: span}]",
+         ["model.heads.0: span cannot be a head of a decoder-only model"]),
         ("model.heads=[{kind: token, classes: 3}]", ["model.heads", "needs the head lm"]),
         ("tokens=10", ["tokens = 10 is less than one batch of 2,048"]),
         ("schedule={kind: cosine, warmup_steps: 500}", ["warmup_steps = 500", "488 steps"]),
@@ -44,7 +47,7 @@ GOOD = {
         ("execution.mesh.data=all", ["execution.mesh.data", "integer", "'all'"]),
     ],
 )
-def test_a_wrong_value_is_named_with_its_mend(assignment, words):
+def test_a_wrong_value_is_named_with_its_fix(assignment, words):
     with pytest.raises(UserError) as caught:
         validate(RunConfig, override(GOOD, [assignment]), "run.yaml")
     message = str(caught.value)
@@ -64,9 +67,9 @@ def test_every_wrong_value_is_named_at_once():
     [
         ("tokens: [1", [":1:", "not valid YAML"]),
         ("tokens: 1\ntokens: 2", [":2:1", "tokens", "twice"]),
-        ("1: 2", ["1 is no name"]),
-        ("- a", ["holds a list"]),
-        ("", ["holds nothing"]),
+        ("1: 2", ["1 is not a name"]),
+        ("- a", ["contains a list"]),
+        ("", ["contains nothing"]),
         ("!!python/object/apply:os.system [echo]", ["not valid YAML"]),
     ],
 )
@@ -80,7 +83,7 @@ def test_a_file_that_is_no_configuration(tmp_path, text, words):
         assert word in str(caught.value)
 
 
-def test_a_file_that_is_not_there_has_neighbours(tmp_path):
+def test_a_missing_file_gives_similar_names(tmp_path):
     (tmp_path / "gpt_tiny.yaml").touch()
     with pytest.raises(UserError, match=r"gpt_tiny\.yaml"):
         load(RunConfig, tmp_path / "gpt_tinny.yaml")
@@ -110,5 +113,18 @@ def test_the_shipped_configurations_are_valid_and_the_schema_describes_every_key
     load(RunConfig, ROOT / "configs/runs/gpt_tiny.yaml")
     schema = json_schema(SweepConfig)
     assert set(schema["properties"]) == set(SweepConfig.model_fields)
+    # The schema also accepts a plain number, which is a rate for all sizes.
+    assert any(one.get("type") == "number" and one.get("exclusiveMinimum") == 0
+               for one in schema["properties"]["learning_rate"]["anyOf"])
     model = json_schema(RunConfig)["$defs"]["ModelConfig"]["properties"]
     assert all(field.get("description") for field in model.values())
+    assert model["d_model"]["exclusiveMinimum"] == 0
+    assert model["d_model"]["maximum"] == 2**24
+    assert not {'"gt"', '"ge"', '"lt"', '"le"'} & set(re.findall(r'"\w+"', json.dumps(schema)))
+
+
+def test_a_file_of_the_other_kind_is_recognised():
+    with pytest.raises(UserError, match="is a sweep, where one run is expected"):
+        load(RunConfig, ROOT / "configs/sweeps/smoke.yaml")
+    with pytest.raises(UserError, match="is one run, where a sweep is expected"):
+        load(SweepConfig, ROOT / "configs/runs/gpt_tiny.yaml")

@@ -1,4 +1,4 @@
-"""Published shapes: that they count what the papers report, and how they are laid under a run."""
+"""Presets: their counts match the papers, and given values override theirs."""
 
 from __future__ import annotations
 
@@ -11,51 +11,53 @@ from pydantic import ValidationError
 
 from scaling.accounting.params import count_parameters
 from scaling.config import ModelConfig, validate
-from scaling.config.presets import _content, expand_preset, family_named, preset_config, presets
+from scaling.config.presets import _content, expand_preset, family_named, presets
 from scaling.config.presets.sweep import (
     DEPTH_EXPONENT,
     DEPTH_FACTOR,
-    FARTHEST,
-    FEWEST_LAYERS,
-    from_words,
-    in_words,
+    MAX_DEPTH_RATIO,
+    MIN_LAYERS,
+    format_count,
+    parse_count,
     sweep_shape,
 )
+from scaling.config.zoo import preset_config
 from scaling.errors import UserError
 
 NAMES = [name for family in presets().values() for name in family.presets]
-REPORTED = [(f"{family.name}/{size}", said.params) for family in presets().values()
-            for size, said in family.sizes.items() if said.params]
+REPORTED = [(f"{family.name}/{size}", reported.params) for family in presets().values()
+            for size, reported in family.sizes.items() if reported.params]
 
-# Reported sizes that are farther than 2% from what is counted, and how far.
+# Reported sizes that differ by more than 2% from the counts, with the difference.
 ROUNDED = {
     "albert/xxlarge": 0.051, "electra/small": 0.033, "opt/350M": 0.054, "switch/base": 0.06,
     "t5/large": 0.042, "t5/3B": 0.05, "t5/11B": 0.028, "t5-v1.1/large": 0.022,
     "t5-v1.1/xl": 0.051, "transformer/base": 0.03,
 }
 
-# What makes a system that system, as the papers say it.
+# Characteristic values of each family in its paper.
 IDENTITY = {
     "transformer": {"mode": "encoder-decoder", "norm_place": "post", "positions": "sinusoidal",
                     "activation": "relu", "scale_embedding": True, "tied_head": True},
-    "bert": {"mode": "encoder-only", "norm_place": "post", "positions": "learned", "n_types": 2,
+    "bert": {"mode": "encoder-only", "norm_place": "post", "positions": "learned",
+             "n_token_types": 2,
              "embedding_norm": True, "context": 512, "norm_epsilon": 1e-12},
-    "roberta": {"mode": "encoder-only", "n_types": 0, "position_offset": 2},
+    "roberta": {"mode": "encoder-only", "n_token_types": 0, "position_offset": 2},
     "albert": {"share_layers": "all", "d_embedding": 128},
     "gpt": {"norm_place": "post", "final_norm": None, "positions": "learned", "context": 512},
-    "gpt2": {"norm_place": "pre", "tied_head": True, "biases": True, "context": 1024},
-    "gpt3": {"banded": "alternate", "norm_place": "pre", "context": 2048},
+    "gpt2": {"norm_place": "pre", "tied_head": True, "use_bias": True, "context": 1024},
+    "gpt3": {"attention_pattern": "alternating", "norm_place": "pre", "context": 2048},
     "opt": {"activation": "relu", "position_offset": 2},
     "gopher": {"norm": "rms", "positions": "transformer_xl", "vocab_size": 32000},
     "chinchilla": {"norm": "rms", "positions": "transformer_xl", "vocab_size": 32000},
-    "palm": {"parallel": "one_norm", "activation": "swiglu", "n_kv_heads": 1, "biases": False,
+    "palm": {"parallel": "one_norm", "activation": "swiglu", "n_kv_heads": 1, "use_bias": False,
              "positions": "rotary", "tied_head": True},
-    "t5": {"positions": "relative", "norm": "rms", "norm_place": "pre", "biases": False,
+    "t5": {"positions": "relative", "norm": "rms", "norm_place": "pre", "use_bias": False,
            "scale_attention": False, "tied_head": True, "scale_output": True},
     "t5-v1.1": {"activation": "geglu", "tied_head": False, "scale_output": False},
     "bart": {"mode": "encoder-decoder", "norm_place": "post", "position_offset": 2},
     "pythia": {"parallel": "two_norms", "rotary_fraction": 0.25, "tied_head": False},
-    "llama": {"norm": "rms", "activation": "swiglu", "biases": False},
+    "llama": {"norm": "rms", "activation": "swiglu", "use_bias": False},
 }
 
 
@@ -70,7 +72,7 @@ def test_a_preset_is_a_model_and_expanding_it_again_changes_nothing(name):
 
 
 @pytest.mark.parametrize(("name", "params"), REPORTED)
-def test_parameters_are_those_that_are_reported(name, params):
+def test_parameters_match_the_reported_ones(name, params):
     found = count_parameters(preset_config(name)).total
     assert found == pytest.approx(params, rel=ROUNDED.get(name, 0.02))
 
@@ -83,9 +85,9 @@ def test_every_exception_is_needed():
 
 
 @pytest.mark.parametrize("family", IDENTITY)
-def test_a_family_is_what_its_paper_says(family):
+def test_families_have_the_values_of_their_papers(family):
     for name in family_named(family).presets:
-        if name == "opt/350M":  # the exception among OPT's: norms after
+        if name == "opt/350M":  # the only OPT model with norms after each branch
             continue
         model = preset_config(name)
         assert {key: getattr(model, key) for key in IDENTITY[family]} == IDENTITY[family], name
@@ -102,13 +104,13 @@ def test_minerva_is_palm_on_other_data():
         assert palm.model_copy(update={"preset": minerva.preset}) == minerva
 
 
-def test_given_values_lie_over_the_presets():
+def test_given_values_override_the_preset():
     model = preset_config("gpt2/124M", context=512, n_layers=2)
     assert (model.context, model.n_layers, model.d_model) == (512, 2, 768)
     assert model.preset == "gpt2/124M"
 
 
-def test_mappings_merge_key_by_key_and_null_wins():
+def test_mappings_merge_key_by_key_and_null_overrides():
     published = preset_config("palm/8B")
     model = preset_config("palm/8B", init={"gain": 2.0}, n_kv_heads=None, d_ff=None)
     assert model.init.gain == 2
@@ -125,7 +127,7 @@ def test_lists_are_replaced():
     assert [head.kind for head in model.outputs] == ["span"]
 
 
-def test_content_without_a_preset_is_left_alone():
+def test_content_without_a_preset_is_unchanged():
     content = {"d_model": 8, "n_layers": 1, "n_heads": 1, "context": 4}
     assert expand_preset(content) is content
     assert expand_preset({**content, "preset": None}) == {**content, "preset": None}
@@ -142,7 +144,7 @@ def test_content_without_a_preset_is_left_alone():
     ("sweep/many", ("sweep/124M",)),
     ("sweep/5K", ("from 100K to 100T",)),
     ("sweep/101T", ("from 100K to 100T",)),
-    ("../gpt3", ("no family",)),
+    ("../gpt3", ("no such family",)),
 ])
 def test_a_wrong_name_is_explained_at_its_field(name, words):
     with pytest.raises(UserError) as caught:
@@ -160,7 +162,7 @@ def test_a_wrong_key_beside_a_preset_is_explained():
         preset_config("gpt2/124M", d_modl=3)
 
 
-def test_files_hold_what_the_docstring_says():
+def test_preset_files_have_the_documented_keys():
     keys = {"title", "source", "certainty", "base", "sizes", "published", "like"}
     for name, family in presets().items():
         assert set(_content(name)) <= keys
@@ -180,7 +182,7 @@ def _outside_embeddings(shape: dict[str, int]) -> int:
     return count_parameters(model).non_embedding
 
 
-def test_the_rule_of_depth_is_the_regression_that_it_claims_to_be():
+def test_the_depth_rule_is_the_stated_regression():
     rows = [preset_config(name) for name in family_named("chinchilla").presets[:50]]
     params = [count_parameters(model).kaplan for model in rows]
     layers = [model.n_layers for model in rows]
@@ -189,18 +191,18 @@ def test_the_rule_of_depth_is_the_regression_that_it_claims_to_be():
     assert math.exp(factor) == pytest.approx(DEPTH_FACTOR, abs=5e-4)
 
 
-def test_sweep_sizes_are_met_at_the_fitted_depth():
+def test_sweep_presets_have_the_fitted_depth():
     for params in np.geomspace(1e5, 1e12, 150):
         shape = sweep_shape(params)
         tolerance = 0.05 if params >= 2e6 else 0.1
         assert _outside_embeddings(shape) == pytest.approx(params, rel=tolerance)
-        depth = max(FEWEST_LAYERS, DEPTH_FACTOR * params**DEPTH_EXPONENT)
-        assert 1 / FARTHEST < shape["n_layers"] / depth < FARTHEST
+        depth = max(MIN_LAYERS, DEPTH_FACTOR * params**DEPTH_EXPONENT)
+        assert 1 / MAX_DEPTH_RATIO < shape["n_layers"] / depth < MAX_DEPTH_RATIO
         assert shape["d_model"] % shape["n_heads"] == 0
         assert shape["d_model"] // shape["n_heads"] % 8 == 0
 
 
-def test_a_sweep_preset_is_named_by_its_parameters_outside_embeddings():
+def test_a_sweep_preset_is_named_by_non_embedding_parameters():
     model = preset_config("sweep/2.5B", vocab_size=1000, context=64)
     assert count_parameters(model).non_embedding == pytest.approx(2.5e9, rel=0.02)
     assert model.preset == "sweep/2.5B"
@@ -208,6 +210,6 @@ def test_a_sweep_preset_is_named_by_its_parameters_outside_embeddings():
 
 
 @pytest.mark.parametrize(("text", "number"), [("124M", 124e6), ("2.5B", 2.5e9), ("100K", 1e5)])
-def test_numbers_in_words(text, number):
-    assert from_words(text) == number
-    assert in_words(number) == text
+def test_counts_are_parsed_and_formatted(text, number):
+    assert parse_count(text) == number
+    assert format_count(number) == text

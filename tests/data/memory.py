@@ -1,4 +1,4 @@
-"""A split that lies in memory."""
+"""An in-memory `TokenSplit`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.data.splits import Tokens, check_windows, window_count
+from scaling.data.splits import TokenArray, check_windows, n_windows
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Token ids, and where each document of them ends."""
+    """Token ids, and the end of each document."""
 
-    ids: Tokens
+    ids: TokenArray
     ends: tuple[int, ...] = ()
 
     @property
@@ -29,18 +29,18 @@ class ArraySplit:
         return np.array((0, *self.ends), np.uint64)
 
     def count(self, stride: int, width: int) -> int:
-        return window_count(self.tokens, stride, width)
+        return n_windows(self.tokens, stride, width)
 
-    def rows(self, index: NDArray[np.integer], stride: int, width: int) -> Tokens:
+    def rows(self, index: NDArray[np.integer], stride: int, width: int) -> TokenArray:
         check_windows(index, self.count(stride, width))
         return self.ids[index[:, None] * stride + np.arange(width)]
 
-    def read(self, start: int, stop: int) -> Tokens:
+    def read(self, start: int, stop: int) -> TokenArray:
         return self.ids[start:stop]
 
 
 def documents(texts: list[list[int]], eos: int) -> ArraySplit:
-    """Documents one after the other, each with its end."""
+    """Concatenated documents, each followed by its end."""
     rows = [[*text, eos] for text in texts]
     ends = np.cumsum([len(row) for row in rows]).tolist()
     return ArraySplit(np.concatenate(rows).astype(np.uint16), tuple(ends))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling.data.batches import Batches, Pieces, Windows, evenly
+from scaling.data.batches import Batches, DocumentChunks, Windows, evenly_spaced
 from scaling.data.permutation import permute
 from scaling.errors import UserError
 from tests.data.memory import ArraySplit, documents
@@ -21,13 +21,13 @@ EOS = 999
 
 
 def counting(sequences: int, context: int = CONTEXT, rest: int = 0) -> Windows:
-    """Windows of tokens that say their own place, so that a sequence says which one it is."""
+    """Windows of tokens equal to their positions, so that a sequence reveals its index."""
     ids = np.arange(sequences * context + 1 + rest, dtype=np.uint32)
     return Windows(ArraySplit(ids), context, context + 1)
 
 
 def numbers(drawn, context: int = CONTEXT) -> list[int]:
-    """Which sequences a batch of `counting` tokens holds, each checked to be whole."""
+    """Indices of the sequences in a batch of `counting` tokens, each checked to be complete."""
     ids = drawn.ids_BL.astype(np.int64)
     assert np.array_equal(ids, ids[:, :1] + np.arange(context + 1))
     assert not (ids[:, 0] % context).any()
@@ -57,7 +57,7 @@ def test_every_token_but_the_first_is_a_target_once():
 
 
 def one_after_the_other(sequences: int, seed: int):
-    """The endless order, drawn epoch by epoch."""
+    """The concatenated epochs of shuffled indices."""
     epoch = 0
     while True:
         yield from ((i, epoch) for i in permute(np.arange(sequences), sequences, seed, epoch))
@@ -66,7 +66,7 @@ def one_after_the_other(sequences: int, seed: int):
 
 @given(st.integers(1, 30), st.sampled_from([1, 2, 4, 12]), st.integers(0, 40), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
-def test_a_step_is_what_iterating_to_it_gives_on_any_number_of_hosts(sequences, size, step, seed):
+def test_a_step_equals_iterating_to_it_on_any_number_of_hosts(sequences, size, step, seed):
     # Includes batches across the end of an epoch, and batches larger than an epoch.
     batches = Batches(counting(sequences), size, seed)
     expected = list(islice(one_after_the_other(sequences, seed), step * size, (step + 1) * size))
@@ -81,7 +81,7 @@ def test_a_step_is_what_iterating_to_it_gives_on_any_number_of_hosts(sequences, 
                 assert np.array_equal(joined, getattr(whole, name))
 
 
-def test_a_far_step_is_as_good_as_a_near_one():
+def test_a_late_step_is_computed_directly():
     batches = Batches(counting(1000), 16, seed=5)
     step = 10**9
     epoch, place = divmod(step * 16, 1000)
@@ -93,7 +93,7 @@ def test_a_far_step_is_as_good_as_a_near_one():
 
 @dataclass(frozen=True, eq=False)
 class Watched(ArraySplit):
-    """Notes how much is read of it."""
+    """Records how much of it is read."""
 
     read_ids: list[int] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ class Watched(ArraySplit):
 
 
 def calls(function) -> int:
-    """How many functions a call calls: what it costs, on any machine."""
+    """Number of function calls that a call makes: its cost, independent of the machine."""
     count = 0
 
     def note(frame, event, _):
@@ -118,17 +118,19 @@ def calls(function) -> int:
     return count
 
 
-@pytest.mark.parametrize("of", [lambda split: Windows(split, 8, 9), lambda split: Pieces(split, 8)])
-def test_a_far_step_costs_no_more_than_a_near_one(of):
+@pytest.mark.parametrize("of", [
+    lambda split: Windows(split, 8, 9), lambda split: DocumentChunks(split, 8),
+])
+def test_a_late_step_costs_no_more_than_an_early_one(of):
     ids = np.arange(4000, dtype=np.uint32)
     split = Watched(ids, tuple(range(40, 4001, 40)))
     batches = Batches(of(split), 16, seed=0)
-    batches.at(0)  # what is found out once
+    batches.at(0)  # values that are cached
     split.read_ids.clear()
     near, far = calls(lambda: batches.at(1)), calls(lambda: batches.at(10**9))
     assert len(split.read_ids) == 2
     assert len(set(split.read_ids)) == 1
-    # A number that the permutation throws beyond the last is thrown again, more or less often.
+    # The number of cycle-walking rounds of the permutation varies.
     assert far < 1.5 * near
 
 
@@ -148,7 +150,7 @@ def test_epochs_and_unique_sequences():
         assert batches.unique_sequences(steps) == len(seen)
 
 
-def test_what_cannot_be_a_batch_is_refused():
+def test_invalid_batches_are_refused():
     batches = Batches(counting(10), 4, seed=0)
     with pytest.raises(UserError, match="4 cannot be divided among 3 hosts"):
         batches.at(0, 0, 3)
@@ -160,8 +162,8 @@ def test_what_cannot_be_a_batch_is_refused():
 
 
 @pytest.mark.parametrize("count", [1, 7, 18, 19, 119])
-def test_evaluation_sequences_lie_evenly(count):
-    drawn = evenly(counting(19), count)
+def test_evaluation_sequences_are_evenly_spaced(count):
+    drawn = evenly_spaced(counting(19), count)
     starts = numbers(drawn)
     assert len(starts) == min(count, 19)
     gaps = np.diff([*starts, 19])
@@ -171,17 +173,17 @@ def test_evaluation_sequences_lie_evenly(count):
     assert not drawn.epoch_B.any()
 
 
-def rows_of(pieces: Pieces) -> list[list[int]]:
+def rows_of(pieces: DocumentChunks) -> list[list[int]]:
     ids, lengths = pieces.read(np.arange(len(pieces)))
     return [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
 
 
 @given(st.lists(st.integers(0, 23), min_size=1, max_size=12), st.integers(2, 9))
 @settings(max_examples=80, deadline=None)
-def test_pieces_are_the_documents_cut_evenly(sizes, longest):
+def test_chunks_divide_documents_evenly(sizes, longest):
     first = np.cumsum([0, *sizes]).tolist()
     texts = [list(range(begin, begin + size)) for begin, size in zip(first, sizes, strict=False)]
-    pieces = Pieces(documents(texts, EOS), longest)
+    pieces = DocumentChunks(documents(texts, EOS), longest)
     kept = [text for text in texts if len(text) >= 2]
     rows = rows_of(pieces)
     assert list(chain(*rows)) == list(chain(*kept))
@@ -192,14 +194,14 @@ def test_pieces_are_the_documents_cut_evenly(sizes, longest):
         assert max(sizes_here) - min(sizes_here) <= 1
 
 
-def test_pieces_of_others_are_of_other_documents_all_equally_likely():
+def test_chunks_of_other_documents_are_uniform():
     texts = [list(range(10 * k, 10 * k + size)) for k, size in enumerate((5, 9, 1, 2, 4))]
-    pieces = Pieces(documents(texts, EOS), 4)
+    pieces = DocumentChunks(documents(texts, EOS), 4)
     rows = rows_of(pieces)
     draws = 8000
     keys = np.random.default_rng(0).integers(0, 2**64, draws, np.uint64)
     for index, row in enumerate(rows):
-        ids, lengths = pieces.of_others(keys, np.full(draws, index))
+        ids, lengths = pieces.from_other_documents(keys, np.full(draws, index))
         found = [tuple(i[:n].tolist()) for i, n in zip(ids, lengths, strict=True)]
         others = [tuple(other) for other in rows if other[0] // 10 != row[0] // 10]
         assert set(found) == set(others)
@@ -208,7 +210,7 @@ def test_pieces_of_others_are_of_other_documents_all_equally_likely():
         assert chi_square < 30  # of at most five degrees of freedom: one in 60,000
 
 
-def test_one_document_alone_has_no_other():
-    pieces = Pieces(documents([[1, 2, 3], [4], [5]], EOS), 8)
+def test_a_single_document_has_no_other_document():
+    pieces = DocumentChunks(documents([[1, 2, 3], [4], [5]], EOS), 8)
     with pytest.raises(UserError, match=r"no other .* prepare more documents"):
-        pieces.of_others(np.zeros(1, np.uint64), np.zeros(1, np.int64))
+        pieces.from_other_documents(np.zeros(1, np.uint64), np.zeros(1, np.int64))

@@ -1,4 +1,4 @@
-"""The shuffle is a permutation, a different one for each key, and looks like a random one."""
+"""The shuffle is a permutation, different for each key, and statistically random."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_large_ranges_stay_in_range_and_distinct(n, indices, seed, epoch):
     assert len(np.unique(sent)) == len(index)
 
 
-def test_any_part_can_be_asked_for_alone():
+def test_any_subset_of_indices_can_be_permuted_alone():
     n = 1000
     whole = permute(np.arange(n), n, 3, 4)
     assert np.array_equal(permute(np.arange(700, 716), n, 3, 4), whole[700:716])
     assert np.array_equal(permute(np.array([[5], [999]]), n, 3, 4), whole[[[5], [999]]])
 
 
-def test_seeds_and_epochs_give_other_orders():
+def test_seeds_and_epochs_give_different_orders():
     n = 1000
     keys = [(seed, epoch) for seed in range(20) for epoch in range(20)] + [(1, 23), (12, 3)]
     orders = {tuple(permute(np.arange(n), n, *key)) for key in dict.fromkeys(keys)}
@@ -47,7 +47,7 @@ def test_seeds_and_epochs_give_other_orders():
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
-def test_every_order_of_few_comes_up_equally_often(n):
+def test_all_orders_of_a_small_range_are_equally_frequent(n):
     draws = 200 * math.factorial(n)
     counts = Counter(tuple(permute(np.arange(n), n, seed, 0)) for seed in range(draws))
     assert len(counts) == math.factorial(n)

@@ -1,4 +1,4 @@
-"""Preparing loses no document, keeps the splits apart, and leaves a whole store or none."""
+"""Preparing loses no document, keeps the splits disjoint, and leaves a complete store or none."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 from scaling.data import sources
 from scaling.data.manifest import SPLITS
 from scaling.data.prepare import prepare
+from scaling.data.prepare.work import STORE, open_atomic
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
 
@@ -38,7 +39,7 @@ def split_by_definition(text: str, validation: float, test: float = 0.02) -> str
 
 
 def texts_of(store: TokenStore, split: str) -> list[str]:
-    """Documents read back from the bare files, by nothing but their format."""
+    """Documents decoded from the raw files, by their documented format only."""
     assert store.manifest.dtype == "uint16"
     files = sorted(store.path.glob(f"{split}-*.bin"))
     tokens = np.concatenate([np.fromfile(file, "<u2") for file in files])
@@ -56,13 +57,13 @@ def everything(store: TokenStore) -> list[str]:
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Corpora of some kilobytes come in several pieces, as large ones do."""
+    """Corpora of a few kilobytes are divided into several pieces, as large ones are."""
     monkeypatch.setattr("scaling.data.prepare.pieces._SMALLEST_PIECE", 1000)
     monkeypatch.setattr("scaling.data.prepare.pieces._PIECES", 9)
 
 
 @pytest.mark.parametrize(("kind", "vocab_size"), [("byte", None), ("bpe", 300)])
-def test_a_store_is_the_corpus_split_without_repetitions(tmp_path, kind, vocab_size):
+def test_a_store_is_the_corpus_split_without_duplicates(tmp_path, kind, vocab_size):
     source = corpus(tmp_path, TEXTS + REPEATED)
     store = prepare(source, kind, vocab_size, tmp_path / "store", 0.2, test_fraction=0.1)
     assert store.vocab_size == (vocab_size or 257)
@@ -95,14 +96,14 @@ def test_chitchat_as_bytes_is_chitchat(tmp_path):
     assert store.corpus == "chitchat"
 
 
-def test_a_document_stays_in_its_split_when_others_come(tmp_path):
+def test_a_document_stays_in_its_split_when_the_corpus_grows(tmp_path):
     few = prepare(corpus(tmp_path, TEXTS[:100]), "byte", None, tmp_path / "few", 0.3)
     others = [f"another {i}" for i in range(300)]
     mixed = [text for pair in zip(others, TEXTS[::-1], strict=False) for text in pair]
     many = prepare(corpus(tmp_path, mixed, "more.jsonl"), "byte", None, tmp_path / "many", 0.3)
     for split in ("train", "validation"):
         assert set(texts_of(few, split)) < set(texts_of(many, split))
-    # A larger share holds out what a smaller one did, and more.
+    # A larger fraction holds out a superset of a smaller one.
     smaller = prepare(corpus(tmp_path, TEXTS), "byte", None, tmp_path / "smaller", 0.1)
     assert set(texts_of(smaller, "validation")) < {
         text for text in TEXTS if split_by_definition(text, 0.3) == "validation"
@@ -121,7 +122,7 @@ def test_max_bytes_takes_whole_documents_from_the_start(tmp_path, request, piece
     assert store.manifest.duplicates == 1
 
 
-def test_a_bpe_learns_from_the_train_split_alone(tmp_path):
+def test_a_bpe_is_trained_on_the_train_split_only(tmp_path):
     held_out = [f"zqxj {'zqxj ' * 200}{i}" for i in range(400)]
     held_out = [text for text in held_out if split_by_definition(text, 0.2) == "validation"]
     assert len(held_out) > 20
@@ -132,7 +133,7 @@ def test_a_bpe_learns_from_the_train_split_alone(tmp_path):
     assert not any("zq" in token or "xj" in token for token in vocabulary)
 
 
-def test_the_hash_is_of_the_tokens_and_not_of_the_place(tmp_path):
+def test_the_hash_depends_on_tokens_and_not_on_paths(tmp_path):
     source = corpus(tmp_path, TEXTS)
     store = prepare(source, "byte", None, tmp_path / "one", 0.2)
     (tmp_path / "elsewhere").mkdir()
@@ -154,19 +155,19 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
-def test_the_same_store_is_not_made_twice(tmp_path):
+def test_an_existing_store_is_not_built_again(tmp_path):
     source, out = corpus(tmp_path, TEXTS), tmp_path / "store"
     first, second = [], []
     prepare(source, "bpe", 300, out, 0.2, None, lambda stage, *_: first.append(stage))
     before = contents(out)
     prepare(source, "bpe", 300, out, 0.2, None, lambda stage, *_: second.append(stage))
     assert list(dict.fromkeys(first)) == [
-        "hashing", "scanning", "choosing documents", "reading for the bpe", "learning the bpe",
-        "tokenizing", "writing indexes",
+        "hashing", "scanning", "selecting documents", "reading text for the bpe tokenizer",
+        "training the bpe tokenizer", "tokenizing", "writing indexes",
     ]
     assert set(second) == {"hashing"}
     assert contents(out) == before
-    # The same text from another place is the same corpus.
+    # The same text at another path is the same corpus.
     moved = shutil.move(tmp_path / "corpus.jsonl", tmp_path / "moved.jsonl")
     prepare(f"jsonl:{moved}#text", "bpe", 300, out, 0.2)
     assert contents(out) == before
@@ -181,7 +182,7 @@ def test_nothing_else_is_overwritten(tmp_path):
         (source, "byte", None, out, 0.3), (source, "bpe", 300, out, 0.2),
         (source, "byte", None, out, 0.2, 5000), (other, "byte", None, out, 0.2),
     ):
-        with pytest.raises(UserError, match=r"holds another store.*fraction 0\.2.* --out"):
+        with pytest.raises(UserError, match=r"is another store.*fraction 0\.2.* --out"):
             prepare(*arguments)
     assert contents(out) == before
     (tmp_path / "notes").mkdir()
@@ -190,7 +191,7 @@ def test_nothing_else_is_overwritten(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for name in ("notes", "file", "empty", "dangling"):
-        with pytest.raises(UserError, match=f"{name}: exists and is no token store"):
+        with pytest.raises(UserError, match=f"{name}: exists and is not a token store"):
             prepare(source, "byte", None, tmp_path / name)
     assert (tmp_path / "notes" / "a").read_text() == (tmp_path / "file").read_text() == "mine"
 
@@ -223,7 +224,7 @@ def test_an_error_in_the_source(tmp_path, monkeypatch, small_pieces, kind, vocab
         with pytest.raises(type(stop), match="stop") as error:
             prepare(source, kind, vocab_size, tmp_path / "store", 0.2, workers=1)
     assert getattr(error.value, "filename", "a.jsonl") == "a.jsonl"
-    # A mistake in the source will not go away: nothing is kept for it.
+    # After an error in the source a retry is pointless, so nothing is kept.
     kept = [name for name in left_behind(tmp_path) if name.startswith(".store.work-")]
     assert len(kept) == (0 if isinstance(stop, UserError) else 1)
     again = []
@@ -242,7 +243,32 @@ def test_an_error_in_the_source(tmp_path, monkeypatch, small_pieces, kind, vocab
     assert left_behind(tmp_path) == ["expected", "store"]
 
 
-def test_the_number_of_workers_changes_nothing(tmp_path, small_pieces):
+def test_an_orphaned_worker_adds_nothing_to_the_store(tmp_path, monkeypatch, small_pieces):
+    source, late = corpus(tmp_path, TEXTS), []
+    expected = prepare(source, "byte", None, tmp_path / "expected", 0.2, workers=1)
+
+    def interrupted(complete, out):
+        # It still has the path from the start of its piece.
+        with pytest.raises(FileNotFoundError), open_atomic(
+            complete.parent / STORE / "train-00000.bin", out
+        ):
+            pass
+        late.append(complete)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scaling.data.prepare.main.move_in_place", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(source, "byte", None, tmp_path / "store", 0.2, workers=1)
+    assert len(late) == 1
+    # The next process resumes with the complete folder.
+    monkeypatch.setattr(sources.Source, "read", None)
+    store = prepare(source, "byte", None, tmp_path / "store", 0.2, workers=1)
+    assert files_of(store) == files_of(expected)
+    assert left_behind(tmp_path) == ["expected", "store"]
+
+
+def test_the_number_of_workers_does_not_change_the_store(tmp_path, small_pieces):
     source = corpus(tmp_path, TEXTS + REPEATED)
     options = {"test_fraction": 0.1, "deduplicate": "near", "contamination": "drop"}
     stores = [
@@ -253,7 +279,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path, small_pieces):
     assert len(stores[0].manifest.train.shards) > 3
 
 
-def test_pieces_are_no_part_of_the_tokens(tmp_path, request):
+def test_the_division_into_pieces_does_not_change_the_hash(tmp_path, request):
     source = corpus(tmp_path, TEXTS)
     whole = prepare(source, "byte", None, tmp_path / "whole", 0.2)
     request.getfixturevalue("small_pieces")
@@ -281,7 +307,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_process_hands_over_what_is_finished(tmp_path, small_pieces):
+def test_work_of_a_killed_process_is_resumed(tmp_path, small_pieces):
     source, out = corpus(tmp_path, TEXTS), tmp_path / "store"
     expected = prepare(source, "byte", None, tmp_path / "expected", 0.2, workers=1)
     (tmp_path / "stops.py").write_text(STOPS_WHILE_TOKENIZING)
@@ -299,7 +325,7 @@ def test_a_killed_process_hands_over_what_is_finished(tmp_path, small_pieces):
 
     with child:
         assert child.stdout.readline() == "ready\n"
-        # The other process has the lock; once it is dead, this one goes on where it was.
+        # The other process has the lock; once it is dead, this one resumes its work.
         store = prepare(source, "byte", None, out, 0.2, None, tell, workers=1)
     assert child.returncode == -signal.SIGKILL
     assert any(stage.startswith("waiting") for stage, _, _ in told)
@@ -329,7 +355,7 @@ def test_damaged_work_is_done_again(tmp_path, monkeypatch, small_pieces):
     assert files_of(store) == files_of(expected)
 
 
-def test_another_process_may_be_quicker(tmp_path):
+def test_another_process_may_finish_the_store_first(tmp_path):
     source, out = corpus(tmp_path, TEXTS), tmp_path / "store"
     ready = prepare(source, "byte", None, tmp_path / "ready", 0.2)
     wrong = prepare(source, "byte", None, tmp_path / "wrong", 0.3)
@@ -342,7 +368,7 @@ def test_another_process_may_be_quicker(tmp_path):
 
     assert prepare(source, "byte", None, out, 0.2, None, interfering(ready)).hash == ready.hash
     shutil.rmtree(out)
-    with pytest.raises(UserError, match="holds another store"):
+    with pytest.raises(UserError, match="is another store"):
         prepare(source, "byte", None, out, 0.2, None, interfering(wrong))
     assert left_behind(tmp_path) == ["ready", "store", "wrong"]
 
@@ -361,7 +387,7 @@ def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_names_the_store_and_the_work_goes_on_later(tmp_path, monkeypatch, workers):
+def test_a_full_disk_names_the_store_and_work_is_resumed_later(tmp_path, monkeypatch, workers):
     monkeypatch.setattr("scaling.data.prepare.pieces._SMALLEST_PIECE", 2**21)
     source = corpus(tmp_path, [f"{i} " * 400 for i in range(2000)])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -405,19 +431,20 @@ def test_the_store_is_readable_by_those_the_umask_allows(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "vocab_size", "fraction", "max_bytes", "message"), [
-    ("word", None, 0.1, None, "tokenizer: input should be 'byte', 'bpe'"),
-    ("bpe", None, 0.1, None, "vocab_size is missing; a BPE needs one of at least 257"),
-    ("bpe", 100, 0.1, None, "vocab_size is 100; a BPE needs one of at least 257"),
-    ("unigram", 5 * 10**9, 0.1, None, "vocab_size is 5000000000; .* and at most 1048576"),
+    ("word", None, 0.1, None, "tokenizer: 'byte', 'bpe', 'wordpiece'"),
+    ("bpe", None, 0.1, None, "vocab_size is missing; a BPE tokenizer needs one from 257"),
+    ("bpe", 100, 0.1, None, "vocab_size is 100; a BPE tokenizer needs one from 257"),
+    ("unigram", 5 * 10**9, 0.1, None, "vocab_size is 5000000000; .* to 1048576"),
     ("bpe", 0, 0.1, None, "vocab_size: .*greater than 0"),
-    ("byte", 300, 0.1, None, "vocab_size = 300, and bytes have 257"),
+    ("byte", 300, 0.1, None, "vocab_size = 300, but a byte tokenizer has 257"),
     ("byte", None, 0.0, None, "validation_fraction: .*greater than 0"),
     ("byte", None, 1.0, None, "validation_fraction: .*less than 1"),
     ("byte", None, float("nan"), None, "validation_fraction"),
     ("byte", None, 0.1, 0, "max_bytes: .*greater than 0"),
-    ("byte", None, 0.1, 3, "the train split would be empty: of 0 documents.*--max-bytes"),
-    ("byte", None, 1e-9, None, "the validation split would be empty: of 200 documents"),
-    ("bpe", 50_000, 0.1, None, "vocab_size 50,000: this corpus gives a BPE of no more than"),
+    ("byte", None, 0.1, 3, "the train split would be empty: each of 0 documents.*--max-bytes"),
+    ("byte", None, 1e-9, None, "the validation split would be empty: each of 200 documents"),
+    ("bpe", 50_000, 0.1, None,
+     "vocab_size 50,000: a BPE tokenizer trained on this corpus has at most"),
 ])
 def test_wrong_options_are_refused(tmp_path, kind, vocab_size, fraction, max_bytes, message):
     source = corpus(tmp_path, TEXTS)

@@ -1,4 +1,4 @@
-"""Which documents a store takes: repetitions, near-repetitions, mixes, contamination."""
+"""The selection of documents: duplicates, near-duplicates, mixes, contamination."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaling.data import deduplicate
-from scaling.data.contamination import empty_tables, enter, perhaps_entered
-from scaling.data.deduplicate import BANDS, ROWS, band_hashes, later_ones, sorted_keys
-from scaling.data.prepare import prepare
+from scaling.data.prepare import minhash, prepare
+from scaling.data.prepare.minhash import BANDS, ROWS, band_hashes, later_duplicates, sort_keys
+from scaling.data.prepare.ngram_filter import empty_filter, insert, maybe_contained
+from scaling.data.prepare.shingles import WordHashes, ngram_hashes
 from scaling.data.store import TokenStore
-from scaling.data.words import WordHashes, runs
 from scaling.errors import UserError
 
 WORDS = [f"word{i}" for i in range(3000)]
@@ -50,26 +49,26 @@ def shingles(text: str, length: int) -> set[tuple[str, ...]]:
     return {tuple(words[i:i + length]) for i in range(len(words) - length + 1)}
 
 
-def test_runs_are_equal_where_the_words_are():
+def test_ngram_hashes_are_equal_if_the_words_are():
     hashes = WordHashes()
-    found = runs(hashes.of("The cat, the CAT; the dog: the cat the"), 3)
+    found = ngram_hashes(hashes.of("The cat, the CAT; the dog: the cat the"), 3)
     expected = ["the cat the", "cat the cat", "the cat the", "cat the dog", "the dog the",
                 "dog the cat", "the cat the"]
     assert [[a == b for b in found] for a in found] == [[a == b for b in expected]
                                                          for a in expected]
-    assert len(runs(hashes.of("two words"), 3)) == 0
+    assert len(ngram_hashes(hashes.of("two words"), 3)) == 0
 
 
 @pytest.mark.parametrize("held", [1, 7, 10**6])
-def test_later_ones_are_found_whatever_is_sorted_at_once(monkeypatch, held):
-    for module in ("deduplicate", "ranges"):
-        monkeypatch.setattr(f"scaling.data.{module}.HELD", held)
+def test_duplicates_are_found_for_any_block_size(monkeypatch, held):
+    for module in ("minhash", "external_sort"):
+        monkeypatch.setattr(f"scaling.data.prepare.{module}.HASHES_IN_MEMORY", held)
     draw = np.random.default_rng(0)
     # Equal first words with other second ones, over the whole range of a uint64.
     pieces = [draw.integers(0, 5, (2, size), np.uint64) * np.uint64(2**62 - 1)
               for size in (0, 40, 1, 25)]
-    opened = [sorted_keys(piece) for piece in pieces]
-    found = [(piece, place) for piece, places in later_ones([lambda o=o: o for o in opened])
+    opened = [sort_keys(piece) for piece in pieces]
+    found = [(piece, place) for piece, places in later_duplicates([lambda o=o: o for o in opened])
              for place in places.tolist()]
     seen: set[tuple[int, ...]] = set()
     expected = []
@@ -82,23 +81,23 @@ def test_later_ones_are_found_whatever_is_sorted_at_once(monkeypatch, held):
     assert 10 < len(expected) < 60
 
 
-def test_a_key_that_comes_again_and_again_is_not_held_each_time(monkeypatch):
+def test_a_recurring_key_is_kept_in_memory_once(monkeypatch):
     held, size, sorted_at_once = 200, 50, []
-    for module in ("deduplicate", "ranges"):
-        monkeypatch.setattr(f"scaling.data.{module}.HELD", held)
-    sort = deduplicate._later
+    for module in ("minhash", "external_sort"):
+        monkeypatch.setattr(f"scaling.data.prepare.{module}.HASHES_IN_MEMORY", held)
+    sort = minhash._find_duplicates
 
     def later(seen, blocks):
         sorted_at_once.append(seen.shape[1] + sum(len(places) for *_, places in blocks))
         return sort(seen, blocks)
 
-    monkeypatch.setattr(deduplicate, "_later", later)
+    monkeypatch.setattr(minhash, "_find_duplicates", later)
     draw = np.random.default_rng(0)
     keys = draw.integers(0, 2**64, (2, 4000), np.uint64)
     keys[:, draw.random(4000) < 0.9] = np.uint64(2**63)
-    blocks = [sorted_keys(keys[:, start:start + size]) for start in range(0, 4000, size)]
+    blocks = [sort_keys(keys[:, start:start + size]) for start in range(0, 4000, size)]
     found = sorted(size * block + place
-                   for block, places in later_ones([lambda b=b: b for b in blocks])
+                   for block, places in later_duplicates([lambda b=b: b for b in blocks])
                    for place in places.tolist())
     again = np.flatnonzero(keys[0] == 2**63)[1:]
     assert found == again.tolist()
@@ -107,35 +106,36 @@ def test_a_key_that_comes_again_and_again_is_not_held_each_time(monkeypatch):
 
 
 @pytest.mark.parametrize(("most_bits", "others"), [(31, 1 / 256), (10, 1.0)])
-def test_tables_let_all_through_that_was_entered_and_few_others(monkeypatch, most_bits, others):
-    monkeypatch.setattr("scaling.data.contamination._MOST_BITS", most_bits)
+def test_the_filter_passes_all_inserted_hashes_and_few_others(monkeypatch, most_bits, others):
+    monkeypatch.setattr("scaling.data.prepare.ngram_filter._MOST_BITS", most_bits)
     draw = np.random.default_rng(0)
     entered, other = draw.integers(0, 2**64, (2, 30_000), np.uint64)
-    tables = empty_tables(len(entered))
+    tables = empty_filter(len(entered))
     assert tables.shape == (2, 2**most_bits // 8 if most_bits < 31 else 2**16)
     for some in np.split(entered, 3):
-        enter(some, tables)
-    assert np.array_equal(perhaps_entered(entered, tables), entered)
-    through = perhaps_entered(other, tables)
+        insert(some, tables)
+    assert np.array_equal(maybe_contained(entered, tables), entered)
+    through = maybe_contained(other, tables)
     assert np.isin(through, other).all()
     assert len(through) / len(other) <= others
-    assert not len(perhaps_entered(entered, empty_tables(len(entered))))
+    assert not len(maybe_contained(entered, empty_filter(len(entered))))
 
 
-def test_how_much_is_held_changes_nothing(tmp_path, monkeypatch):
-    """A corpus in many blocks and ranges gives the store of one that is looked at whole."""
+def test_block_sizes_do_not_change_the_result(tmp_path, monkeypatch):
+    """A corpus processed in many blocks and ranges gives the same store as in a single one."""
     texts = sentences(300, 60)
     near = [text.replace(text.split()[30], "other", 1) for text in texts[:50]]
-    # One run of 13 words each, so that no second one makes up for a run that is lost.
+    # One 13-gram each, so that a lost one is not compensated by another.
     quoting = [" ".join([text, *texts[number].split()[40:53]])
                for number, text in enumerate(sentences(200, 20, 1))]
     source = corpus(tmp_path, [*texts, *near, *quoting, *texts[:9]])
     options = {"test_fraction": 0.3, "deduplicate": "near", "contamination": "drop"}
     whole = prepare(source, "byte", None, tmp_path / "whole", 0.2, **options)
-    for name, bound in (("deduplicate.HELD", 90), ("ranges.HELD", 90), ("prepare.scan._RUNS", 300),
-                        ("prepare.scan._DOCUMENTS", 40), ("prepare.contaminated.HELD", 20),
-                        ("prepare.contaminated._BLOCK", 50), ("prepare.tokenizing._BLOCK", 16)):
-        monkeypatch.setattr(f"scaling.data.{name}", bound)
+    for name, bound in (("minhash.HASHES_IN_MEMORY", 90), ("external_sort.HASHES_IN_MEMORY", 90),
+                        ("scan._NGRAMS", 300), ("scan._DOCUMENTS", 40),
+                        ("contamination.HASHES_IN_MEMORY", 20), ("contamination._BLOCK", 50),
+                        ("tokenizing._BLOCK", 16)):
+        monkeypatch.setattr(f"scaling.data.prepare.{name}", bound)
     cut = prepare(source, "byte", None, tmp_path / "cut", 0.2, **options)
     assert cut.manifest == whole.manifest
     for file in sorted(whole.manifest.files()):
@@ -146,14 +146,14 @@ def test_how_much_is_held_changes_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("similarity", [0.5, 0.8, 0.9])
-def test_near_duplicates_collide_as_minhash_says(similarity):
+def test_near_duplicates_collide_with_the_minhash_probability(similarity):
     """The share of pairs that agree in a band, and in any, against the Jaccard index that the
     sets of words were built to have."""
     pairs, shared, own = 300, round(90 * similarity), round(90 * (1 - similarity) / 2)
     draw = random.Random(1)
     texts = []
     for pair in range(pairs):
-        # A run for each separate word: sentences of five words in a row that never come again.
+        # One 5-gram per set element: sentences of five words that do not recur.
         common = [f"{pair}c{i}" for i in range(shared + 4)]
         for side in "ab":
             end = [f"{pair}{side}{i}" for i in range(own)]
@@ -171,7 +171,7 @@ def test_near_duplicates_collide_as_minhash_says(similarity):
         assert abs(found - expected) < 4 * error + 1e-3
 
 
-def test_near_duplicates_are_dropped_and_the_first_stays(tmp_path):
+def test_near_duplicates_are_dropped_except_the_first(tmp_path):
     texts = sentences(150, 200)
     changed = [text.replace(text.split()[100], "other", 1).upper() for text in texts[:40]]
     store = prepare(corpus(tmp_path, texts + changed + texts[:3]), "byte", None,
@@ -188,7 +188,7 @@ def test_near_duplicates_are_dropped_and_the_first_stays(tmp_path):
     assert none.manifest.duplicates == 0
 
 
-def test_short_texts_and_signs_are_only_like_themselves(tmp_path):
+def test_short_and_wordless_texts_only_match_themselves(tmp_path):
     texts = ["yes", "no", "?!", "?", "!?", "yes no", "no yes", "one two three four", *WORDS[:90]]
     store = prepare(corpus(tmp_path, [*texts, "YES", "?!"]), "byte", None, tmp_path / "store",
                     0.2, deduplicate="near")
@@ -197,7 +197,7 @@ def test_short_texts_and_signs_are_only_like_themselves(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["report", "drop"])
-def test_contamination_is_what_its_definition_says(tmp_path, policy):
+def test_contamination_matches_its_definition(tmp_path, policy):
     texts = sentences(400, 40)
     draw = random.Random(3)
     for number in range(0, 400, 2):  # half of them quote an odd one, 11 to 14 words of it
@@ -231,12 +231,12 @@ def test_a_mix_has_its_shares_of_the_bytes(tmp_path, max_bytes):
     texts = everything(store)
     sizes = {mark: sum(len(text) for text in texts if text[0] == mark) for mark in "ab"}
     assert sizes["a"] / sum(sizes.values()) == pytest.approx(0.75, abs=0.03)
-    if max_bytes is None:  # the source that runs out first is taken whole
+    if max_bytes is None:  # the source that is exhausted first is used completely
         assert sum(text[0] == "a" for text in texts) == 600
     else:
         assert 0.9 * max_bytes < sum(sizes.values()) <= max_bytes
     assert store.corpus == "first-second"
-    # The choice is no part of the choice of the split.
+    # The subsampling is independent of the split.
     held = [text for text in texts_of(store, "validation") if text[0] == "b"]
     assert len(held) / sum(text[0] == "b" for text in texts) == pytest.approx(0.2, abs=0.12)
 
@@ -257,7 +257,7 @@ def test_text_that_is_not_utf8_is_counted(tmp_path, policy, expected):
     assert len(everything(store)) == 59 + len(expected)
 
 
-def test_a_large_corpus_teaches_its_tokenizer_by_a_share(tmp_path, monkeypatch):
+def test_a_tokenizer_is_trained_on_a_sample_of_a_large_corpus(tmp_path, monkeypatch):
     source = corpus(tmp_path, sentences(800, 20))
     given = []
 
@@ -265,11 +265,11 @@ def test_a_large_corpus_teaches_its_tokenizer_by_a_share(tmp_path, monkeypatch):
         given.extend(texts)
         return real(kind, given, vocab_size, roles, sentinels)
 
-    from scaling.data.prepare import making, tokenizing
+    from scaling.data.prepare import pipeline, tokenizing
 
-    real = making.train_tokenizer
-    monkeypatch.setattr(making, "train_tokenizer", train)
-    for module in (making, tokenizing):
+    real = pipeline.train_tokenizer
+    monkeypatch.setattr(pipeline, "train_tokenizer", train)
+    for module in (pipeline, tokenizing):
         monkeypatch.setattr(module, "SAMPLE_BYTES", 40_000)
     store = prepare(source, "bpe", 300, tmp_path / "store", 0.2)
     assert store.manifest.tokenizer_bytes == 40_000
@@ -301,8 +301,71 @@ def test_a_language_is_a_store_without_shards(tmp_path):
     assert again.hash == store.hash
     other = prepare(source.replace("seed=1", "seed=2"), "none", None, tmp_path / "other")
     assert other.hash != store.hash
-    with pytest.raises(UserError, match="holds another store"):
+    with pytest.raises(UserError, match="is another store"):
         prepare(source, "none", None, tmp_path / "store")
     for wrong in ((source, "byte"), ("stdlib", "none")):
         with pytest.raises(UserError, match="takes the tokenizer none"):
             prepare(*wrong, None, tmp_path / "wrong")
+
+
+def test_a_mix_records_the_bytes_of_each_source(tmp_path, command):
+    given = {"a": [f"a {text}" for text in sentences(300, 12, 1)],
+             "b": [f"b {text}" for text in sentences(900, 30, 2)]}
+    first, second = (corpus(tmp_path, texts, name) for name, texts in (
+        ("first", given["a"]), ("second", given["b"] * 2)))
+    mix, out = f"mix:3*{first} + 1*{second}", tmp_path / "store"
+    done = command("data", "prepare", mix, "--out", out, "--validation-fraction", "0.2")
+    assert done.code == 0
+    store = TokenStore.open(out)
+    texts = everything(store)
+    for part, mark, share in zip(store.manifest.mixture, "ab", (0.75, 0.25), strict=True):
+        assert part.share == share
+        assert part.bytes == sum(len(text) for text in texts if text[0] == mark)
+        assert part.available == sum(map(len, set(given[mark])))
+    assert store.manifest.mixture[0].bytes == store.manifest.mixture[0].available
+    left = 1 - store.manifest.mixture[1].bytes / store.manifest.mixture[1].available
+    assert left > 0.5  # of the distinct documents
+    shown = command("data", "show", out)
+    for printed in (done.out, shown.out):
+        assert f"{second}: {left:.0%} of its text is omitted" in printed
+        assert f"{1 - left:.3f}" in printed
+    assert "1.000" in done.out
+    alone = prepare(first, "byte", None, tmp_path / "alone", 0.2)
+    assert alone.manifest.mixture == ()
+    assert "mixture" not in (tmp_path / "alone" / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize(("weights", "message"), [
+    ((1e9, 1e-9), r"nothing of .*second.* would be used, since a share of 1\.0e-18 is less than"),
+    ((1e-9, 1e9), r"nothing of .*first.* would be used"),
+])
+def test_a_weight_that_selects_nothing_is_refused(tmp_path, weights, message):
+    names = [corpus(tmp_path, [f"{mark} {text}" for text in sentences(60, 12, 1)], mark)
+             for mark in ("first", "second")]
+    terms = " + ".join(f"{weight}*{name}" for weight, name in zip(weights, names, strict=True))
+    with pytest.raises(UserError, match=message):
+        prepare(f"mix:{terms}", "byte", None, tmp_path / "store", 0.2)
+
+
+def test_overlapping_sources_are_refused(tmp_path):
+    first = corpus(tmp_path, sentences(60, 12, 1), "first")
+    again = corpus(tmp_path, sentences(60, 12, 1), "again")
+    glob = first.replace("first", "*")
+    for other in (glob, first.replace(f"{tmp_path}", f"{tmp_path}/./.")):
+        with pytest.raises(UserError, match=r"both contain .*first.*; name every file in one of"):
+            prepare(f"mix:1*{first} + 1*{other}", "byte", None, tmp_path / "store", 0.2)
+    with pytest.raises(UserError, match="the sources before it contain all of its text"):
+        prepare(f"mix:1*{first} + 1*{again}", "byte", None, tmp_path / "store", 0.2)
+
+
+def test_names_of_corpora_are_short_and_plain(tmp_path):
+    hostile = tmp_path / ("=cmd|' C calc'!A0" + "é" * 30 + "x" * 100)
+    hostile.mkdir()
+    source = corpus(hostile, sentences(60, 12, 1), "=1+1").replace("=1+1", "*")
+    store = prepare(source, "byte", None, tmp_path / "store", 0.2)
+    assert store.corpus == ("cmd-C-calc-A0-" + "x" * 100)[:64]
+    content = json.loads((store.path / "manifest.json").read_text())
+    for corpus_name in ("=1+1", "a/b", "a\nb", "", "x" * 65, "-a", "@a", "+1"):
+        (store.path / "manifest.json").write_text(json.dumps(content | {"corpus": corpus_name}))
+        with pytest.raises(UserError, match="corpus"):
+            TokenStore.open(store.path)

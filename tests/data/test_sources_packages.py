@@ -1,4 +1,4 @@
-"""The code of installed packages: only where the licence allows it, in one order."""
+"""The code of installed packages: only with a permissive licence, in a fixed order."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_licence_is_permissive_only_if_all_of_it_is(expected, fields):
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Installs distributions into the only folder where any is looked for."""
+    """Installs distributions into the only folder on sys.path."""
     monkeypatch.setattr("sys.path", [str(tmp_path)])
 
     def install(name: str, licence: str, *files: str) -> None:
@@ -75,10 +75,11 @@ def test_packages_are_their_python_files(installed):
     assert list(source.documents()) == [
         f"# {file}\n" for file in ("a/a.py", "shared.py", "b/tests.py", "b/z.py", "e.py")
     ]
-    assert source.note == "3 distributions with a permissive licence, of 4 that are installed"
+    assert source.note == "3 of 4 installed distributions have a permissive licence"
 
 
-def test_no_permissive_package_is_said(installed):
+def test_no_permissive_package_is_reported(installed):
     installed("c", "GPL-3.0-only", "c/c.py")
-    with pytest.raises(UserError, match="python-packages: no package with a permissive licence"):
+    with pytest.raises(UserError,
+                       match="python-packages: no installed package with a permissive licence"):
         sources.find("python-packages")

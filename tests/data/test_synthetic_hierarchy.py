@@ -1,4 +1,4 @@
-"""The hierarchical language against all of its derivations, written out."""
+"""The hierarchical language against its definition, by enumeration of all derivations."""
 
 import itertools
 import math
@@ -24,12 +24,12 @@ def zipf_law(n, exponent):
 
 
 def derive(language, level, symbol):
-    """Every string of a symbol with its probability, by taking every rule in turn."""
+    """Every string of a symbol with its probability, by applying every rule."""
     if level == 0:
         return [((symbol,), 1.0)]
-    writes = hierarchy._grammar(language).writes[level - 1][symbol]
+    right_sides = hierarchy._grammar(language).right_sides[level - 1][symbol]
     found = []
-    for p, right in zip(zipf_law(language.rules, language.rule_exponent), writes, strict=True):
+    for p, right in zip(zipf_law(language.rules, language.rule_exponent), right_sides, strict=True):
         parts = [derive(language, level - 1, int(child)) for child in right]
         for choice in itertools.product(*parts):
             found.append((sum((tokens for tokens, _ in choice), ()),
@@ -44,7 +44,7 @@ def strings(language):
 
 
 def prefix_nats(probabilities, length):
-    """The entropy of the first tokens, by the definition."""
+    """The entropy of the first tokens, from the definition."""
     p = Counter()
     for tokens, q in probabilities:
         p[tokens[:length]] += q
@@ -67,7 +67,7 @@ def test_entropy_and_floor_by_taking_every_derivation(language):
         assert floor.rate == pytest.approx(expected, abs=1e-12)
 
 
-def test_bounds_hold_the_truth_and_narrow(monkeypatch):
+def test_bounds_contain_the_exact_value_and_narrow(monkeypatch):
     language = Hierarchy(vocab_size=6, levels=3, children=2, rules=3, seed=4)
     found, contexts = strings(language), range(1, 2 * 8)
     nats = [0.0, *(prefix_nats(found, length) for length in range(1, 9))]
@@ -90,10 +90,10 @@ def test_bounds_hold_the_truth_and_narrow(monkeypatch):
 @pytest.mark.parametrize("language", [
     *TINY, Hierarchy(), Hierarchy(vocab_size=40, rules=400, children=3, levels=2)
 ], ids=repr)
-def test_no_two_rules_of_a_level_write_the_same(language):
-    writes = hierarchy._grammar(language).writes
-    assert len(writes) == language.levels
-    for level in writes:
+def test_rules_of_a_level_have_distinct_right_sides(language):
+    right_sides = hierarchy._grammar(language).right_sides
+    assert len(right_sides) == language.levels
+    for level in right_sides:
         right = level.reshape(-1, language.children)
         assert len(np.unique(right, axis=0)) == len(right) == language.vocab_size * language.rules
         assert right.min() >= 0
@@ -101,7 +101,7 @@ def test_no_two_rules_of_a_level_write_the_same(language):
 
 
 @pytest.mark.parametrize("language", TINY, ids=repr)
-def test_drawn_strings_have_the_stated_probabilities(language):
+def test_sampled_strings_have_the_stated_probabilities(language):
     expected = dict(strings(language))
     size, rows = language.string_tokens, 20_000
     drawn = language.rows("train", np.arange(rows), 2 * size)
@@ -114,13 +114,13 @@ def test_drawn_strings_have_the_stated_probabilities(language):
         assert deviation < len(expected) + 6 * math.sqrt(2 * len(expected) + rare)
 
 
-def test_the_surprisal_of_a_million_drawn_tokens_is_the_rate():
-    """Every string has one derivation, so its probability is read off its parse from below."""
+def test_the_surprisal_of_a_million_sampled_tokens_is_the_rate():
+    """Derivations are unique, so the probability of a string follows from a bottom-up parse."""
     language = Hierarchy(vocab_size=64, levels=3, children=2, rules=4)
     width = 125 * language.string_tokens
     symbol = language.rows("test", np.arange(1000), width).astype(np.int64)
     surprisal = np.zeros(len(symbol))
-    for level in hierarchy._grammar(language).writes:
+    for level in hierarchy._grammar(language).right_sides:
         code = level.reshape(-1, 2) @ [64, 1]
         order = np.argsort(code)
         seen = symbol.reshape(len(symbol), -1, 2) @ [64, 1]
@@ -148,7 +148,7 @@ def test_a_row_is_the_same_in_any_batch_and_of_any_width():
 
 
 def test_the_rows_of_a_split_are_those_of_its_seed():
-    """Frozen: a store of another machine or version holds the same tokens."""
+    """Frozen: stores of other machines and versions must have the same tokens."""
     assert Hierarchy(vocab_size=100).rows("train", np.arange(2), 6).tolist() == [
         [0, 5, 0, 47, 14, 40], [13, 12, 0, 8, 1, 0]
     ]
@@ -172,9 +172,9 @@ def test_the_entropy_of_a_large_grammar_by_hand():
 
 @pytest.mark.parametrize(("fields", "message"), [
     ({"vocab_size": 8, "rules": 5}, "at most half of the 64 .* choose at most 4 rules"),
-    ({"vocab_size": 2**20, "rules": 64}, "at most 16,777,216 are kept"),
-    ({"vocab_size": 2**16, "children": 4, "levels": 2}, "too many to be told apart"),
+    ({"vocab_size": 2**20, "rules": 64}, "at most 16,777,216 are supported"),
+    ({"vocab_size": 2**16, "children": 4, "levels": 2}, "too many to enumerate"),
 ])
-def test_grammars_that_cannot_be_are_refused(fields, message):
+def test_impossible_grammars_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Hierarchy(**fields)

@@ -1,4 +1,4 @@
-"""Synthetic languages by name."""
+"""Parsing of synthetic languages."""
 
 import json
 import pickle
@@ -31,7 +31,7 @@ def test_options_are_the_fields():
     ("synthetic:markov,vocab=", "vocab has no value"),
     ("synthetic:markov,seed=1,seed=2", "seed is given twice"),
     ("synthetic:markov,vocab=many", "vocab_size: .*valid integer.*, not 'many'"),
-    ("synthetic:markov,vocab=1", "vocab_size: .*greater than or equal to 2, not 1"),
+    ("synthetic:markov,vocab=1", "vocab_size: .*greater than or equal to 2 is expected, not 1"),
     ("synthetic:markov,vocab=2.5", "vocab_size: .*, not 2.5"),
     ("synthetic:markov,tokens=inf", "tokens: .*, not inf"),
     ("synthetic:markov,smoothing=0", "smoothing: .*greater than 0"),
@@ -39,7 +39,7 @@ def test_options_are_the_fields():
     ("synthetic:markov,kind=hierarchy", "no option 'kind'"),
     ("markov", "write synthetic:KIND,OPTION=VALUE"),
 ])
-def test_what_is_refused(source, message):
+def test_invalid_sources_are_refused(source, message):
     with pytest.raises(UserError, match=message) as refused:
         parse_language(source)
     assert str(refused.value).startswith(source)

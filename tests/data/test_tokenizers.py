@@ -1,4 +1,4 @@
-"""Tokenizers lose nothing, cut where GPT-2 cuts, and never see the end of a document in text."""
+"""Tokenizers are lossless, split as GPT-2 does, and never encode text to the end of a document."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scaling.data.special import Special
 from scaling.data.tokenizers import ByteTokenizer, SubwordTokenizer, load_tokenizer, train_tokenizer
+from scaling.data.tokenizers.special import SpecialTokens
 from scaling.errors import UserError
 
 TEMPTING = [
@@ -24,7 +24,7 @@ TEMPTING = [
     "<eos> <eos> <eos>",
 ]
 VOCABULARY = 350
-BYTE_HASH, BPE_HASH = "a75d27b6f7774355", "ca799cbe66d0c61e"  # as the first version had them
+BYTE_HASH, BPE_HASH = "a75d27b6f7774355", "ca799cbe66d0c61e"  # of the first version
 
 
 def merges(tokenizer):
@@ -56,7 +56,7 @@ def test_text_comes_back_as_it_was(tokenizer, text):
 
 @given(texts=st.lists(st.text(), max_size=5))
 @settings(max_examples=30, deadline=None)
-def test_a_batch_is_its_texts_one_by_one(tokenizer, texts):
+def test_a_batch_equals_its_texts_encoded_one_by_one(tokenizer, texts):
     batch = tokenizer.encode_batch(texts)
     assert [ids.tolist() for ids in batch] == [tokenizer.encode(text).tolist() for text in texts]
 
@@ -73,14 +73,14 @@ def test_the_end_of_a_document_is_no_text(tokenizer):
     assert 0 <= tokenizer.eos < tokenizer.vocab_size
 
 
-def test_half_a_character_is_shown_as_missing(tokenizer):
+def test_a_partial_character_becomes_the_replacement_character(tokenizer):
     ids = tokenizer.encode("\u0e01")  # three bytes that no merge of the corpus joins
     assert len(ids) == 3
     assert tokenizer.decode(ids[:2]).strip("\ufffd") == ""
 
 
 @pytest.mark.parametrize("wrong", [-1, 10**6])
-def test_an_id_that_does_not_exist_is_refused(tokenizer, wrong):
+def test_an_id_outside_the_vocabulary_is_refused(tokenizer, wrong):
     with pytest.raises(ValueError, match="vocabulary"):
         tokenizer.decode([1, wrong])
 
@@ -92,8 +92,8 @@ def kind(character: str) -> str:
 
 
 def one_piece(text: str) -> bool:
-    """Whether GPT-2's pre-tokenisation may leave this string together: one kind of character,
-    with a space in front if it is not space itself, or a piece of a contraction."""
+    """Whether GPT-2's pre-tokenizer can leave this string in one piece: one kind of character,
+    with a space in front unless it is whitespace, or part of a contraction."""
     body = text[1:] if text.startswith(" ") and text.strip() else text
     return re.match(r"'(s|t|re?|ve?|m|ll?|d)$", text) is not None or len(set(map(kind, body))) <= 1
 
@@ -104,7 +104,7 @@ def test_no_token_spans_two_kinds_of_character(bpe):
     whole = 0
     for token in joined:
         text = bpe.decode([bpe.vocab[token]])
-        if "\ufffd" not in text:  # a piece of a character
+        if "\ufffd" not in text:  # part of a character
             whole += 1
             assert one_piece(text), text
     assert whole > 60
@@ -120,7 +120,7 @@ def test_no_encoding_spans_two_kinds_of_character(bpe, pieces):
     assert all(one_piece(bpe.decode([number])) for number in bpe.encode("".join(pieces)))
 
 
-def test_learning_is_the_same_every_time_and_merges_compress(bpe):
+def test_training_is_deterministic_and_merges_compress(bpe):
     again = train_tokenizer("bpe", iter(TEMPTING * 40), VOCABULARY)
     assert (again.definition, again.hash) == (bpe.definition, bpe.hash)
     assert bpe.vocab_size == len(bpe.vocab) == VOCABULARY
@@ -129,14 +129,14 @@ def test_learning_is_the_same_every_time_and_merges_compress(bpe):
     assert len(bpe.encode(text)) < len(text) / 2
 
 
-def test_saved_and_loaded_it_is_the_same(bpe, tmp_path):
+def test_saving_and_loading_preserves_the_tokenizer(bpe, tmp_path):
     bpe.save(tmp_path)
     loaded = load_tokenizer("bpe", tmp_path, bpe.special)
     assert loaded.hash == bpe.hash
     assert loaded.eos == bpe.eos
     for text in TEMPTING:
         assert np.array_equal(loaded.encode(text), bpe.encode(text))
-    byte = load_tokenizer("byte", tmp_path, Special(eos=256))
+    byte = load_tokenizer("byte", tmp_path, SpecialTokens(eos=256))
     assert byte.hash == ByteTokenizer().hash != bpe.hash
 
 
@@ -156,28 +156,28 @@ def with_model(tokenizer, **changes):
     return SubwordTokenizer({**tokenizer.definition, "model": model}, tokenizer.special)
 
 
-def test_the_hash_covers_what_encodes(bpe):
+def test_the_hash_covers_everything_that_affects_encoding(bpe):
     first, second, *rest = merges(bpe)
     assert with_model(bpe, merges=[second, first, *rest]).hash != bpe.hash
     one, other = list(bpe.vocab)[1:3]
     vocab = bpe.vocab | {one: bpe.vocab[other], other: bpe.vocab[one]}
     assert with_model(bpe, vocab=vocab).hash != bpe.hash
-    assert SubwordTokenizer(bpe.definition, Special(eos=1)).hash != bpe.hash
+    assert SubwordTokenizer(bpe.definition, SpecialTokens(eos=1)).hash != bpe.hash
     for key, value in (("normalizer", {"type": "NFC"}), ("pre_tokenizer", None)):
         assert SubwordTokenizer({**bpe.definition, key: value}, bpe.special).hash != bpe.hash
-    decoder = {**bpe.definition, "decoder": None}  # decides no id
+    decoder = {**bpe.definition, "decoder": None}  # affects no id
     assert SubwordTokenizer(decoder, bpe.special).hash == bpe.hash
 
 
 def test_the_hashes_of_the_first_stores_have_not_changed():
-    """So that data prepared with the first version keep their name, and their runs theirs."""
+    """So that data prepared with the first version keep their hash, and so do their runs."""
     assert ByteTokenizer().hash.startswith(BYTE_HASH)
     bpe = train_tokenizer("bpe", ["low lower lowest"] * 3, 260)
     assert bpe.hash.startswith(BPE_HASH)
 
 
 def test_merges_are_applied_by_hand(bpe):
-    """Sennrich et al. 2016, algorithm 1: the earliest merge that fits, everywhere, until none."""
+    """Sennrich et al. 2016, algorithm 1: apply the earliest matching merge until none matches."""
     order = {tuple(pair): rank for rank, pair in enumerate(merges(bpe))}
     for word in ("route", "covid", "foo", "Start", "spaces", "rooted", "stared"):
         parts = list(word)
@@ -188,15 +188,15 @@ def test_merges_are_applied_by_hand(bpe):
         assert bpe.encode(word).tolist() == [bpe.vocab[part] for part in parts]
 
 
-def test_large_vocabularies_take_uint32():
-    # Entries that nothing merges to, behind a real byte alphabet.
+def test_large_vocabularies_need_uint32():
+    # Entries that no merge produces, after a real byte alphabet.
     small = train_tokenizer("bpe", ["abc"], 257)
     vocab = small.vocab | {f"unused{i}": 257 + i for i in range(2**16)}
     assert with_model(small, vocab=vocab).encode("abc").dtype == np.uint32
 
 
-def test_more_tokens_than_the_corpus_gives_is_refused():
-    with pytest.raises(UserError, match=r"no more than 259 tokens; ask for that or less"):
+def test_a_vocabulary_too_large_for_the_corpus_is_refused():
+    with pytest.raises(UserError, match=r"has at most 259 tokens; choose that or less"):
         train_tokenizer("bpe", ["abc"], 1000)
 
 
@@ -210,10 +210,10 @@ def test_more_tokens_than_the_corpus_gives_is_refused():
 def test_a_damaged_file_is_refused_by_name(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(UserError, match=r"tokenizer\.json: not a BPE tokenizer"):
-        load_tokenizer("bpe", tmp_path, Special(eos=1))
+        load_tokenizer("bpe", tmp_path, SpecialTokens(eos=1))
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"tokenizer\.json: missing"):
-        load_tokenizer("bpe", tmp_path, Special(eos=1))
+        load_tokenizer("bpe", tmp_path, SpecialTokens(eos=1))
 
 
 def test_without_the_library_the_command_to_install_it(monkeypatch, bpe, tmp_path):
@@ -221,7 +221,7 @@ def test_without_the_library_the_command_to_install_it(monkeypatch, bpe, tmp_pat
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UserError, match=r"pip install 'scaling\[bpe\]'"):
         train_tokenizer("bpe", ["abc"], 257)
-    # Its hash, and so the check of a store, does without; so do the beginnings of words.
+    # Its hash, and so the check of a store, needs no library; nor do word starts.
     loaded = load_tokenizer("bpe", tmp_path, bpe.special)
     assert loaded.hash == bpe.hash
     assert loaded.word_starts().sum() > 1

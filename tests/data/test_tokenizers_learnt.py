@@ -1,4 +1,4 @@
-"""WordPiece, Unigram and special tokens of a vocabulary that is learnt here."""
+"""Trained WordPiece and Unigram vocabularies, and their special tokens."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scaling.data.special import ROLES, sentinel, spelling
 from scaling.data.tokenizers import load_tokenizer, train_tokenizer
+from scaling.data.tokenizers.special import ROLES, sentinel, spelling
 from scaling.errors import UserError
 
 TEXTS = [
@@ -48,7 +48,7 @@ def unigram(learnt):
     return learnt["unigram"]
 
 
-def test_special_tokens_are_counted_in_and_have_one_order(tokenizer):
+def test_special_tokens_are_included_in_a_fixed_order(tokenizer):
     special, size = tokenizer.special, SIZES[tokenizer.kind]
     assert tokenizer.vocab_size == (size or 256 + len(ROLES) + SENTINELS)
     roles = [getattr(special, role) for role in ROLES]
@@ -62,7 +62,7 @@ def test_special_tokens_are_counted_in_and_have_one_order(tokenizer):
         assert tokenizer.vocab[spelling("mask")] == special.mask
 
 
-def test_by_default_there_is_the_end_of_a_document_and_what_the_kind_needs():
+def test_default_special_tokens_are_eos_and_those_the_kind_needs():
     for kind, size in {**SIZES, "wordpiece": 150}.items():
         special = train_tokenizer(kind, TEXTS, size).special
         needed = {"eos"} | ({"unk"} if kind in ("wordpiece", "unigram") else set())
@@ -94,14 +94,14 @@ def test_special_tokens_are_no_text(tokenizer):
     assert tokenizer.decode(ids) == "the cat"
 
 
-def test_learning_is_the_same_every_time(learnt):
+def test_training_is_deterministic(learnt):
     for kind in ("wordpiece", "unigram"):
         again = train_tokenizer(kind, TEXTS, SIZES[kind], ALL, SENTINELS)
         assert again.definition == learnt[kind].definition, kind
         assert again.hash == learnt[kind].hash
 
 
-def test_saved_and_loaded_it_is_the_same(tokenizer, tmp_path):
+def test_saving_and_loading_preserves_the_tokenizer(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     loaded = load_tokenizer(tokenizer.kind, tmp_path, tokenizer.special)
     assert (loaded.hash, loaded.vocab_size, loaded.special) == (
@@ -149,7 +149,7 @@ def greedy(word, vocab):
 )).map("".join))
 @example(" ".join(TEXTS[:4]))
 @settings(max_examples=60, deadline=None)
-def test_wordpiece_takes_the_longest_piece_first(learnt, text):
+def test_wordpiece_is_greedy_longest_match(learnt, text):
     tokenizer = learnt["wordpiece"]
     expected = [piece for word in words(text.replace("日", " 日 "))
                 for piece in greedy(word, tokenizer.vocab)]
@@ -167,14 +167,14 @@ def test_wordpiece_learns_words_and_keeps_them_apart(wordpiece):
     assert starts[ids].sum() == len(list(words(text)))
 
 
-def test_wordpiece_leaves_the_rarest_characters_of_many_scripts_out():
+def test_wordpiece_omits_the_rarest_characters_of_many_scripts():
     common = [chr(code) for code in range(ord("Ѐ"), ord("ӿ")) if chr(code).islower()]
     texts = ["banana bandana band bandanas nab dab bans sand sad bad ban"] * 20 + [" ".join(common)]
     tokenizer = train_tokenizer("wordpiece", texts, 20)
     assert tokenizer.vocab_size == 20
     assert tokenizer.decode(tokenizer.encode("banana")) == "banana"
     assert set(tokenizer.encode(" ".join(common))) == {tokenizer.special.unk}
-    # Of those that are equally rare the first, every time.
+    # Of equally rare ones always the first.
     one, other = (train_tokenizer("wordpiece", texts, 28) for _ in range(2))
     assert one.definition == other.definition
     assert sum(token in common for token in one.vocab) == 2
@@ -191,7 +191,7 @@ def test_unigram_keeps_the_nfkc_form(learnt, text):
 
 
 def most_likely(word, scores):
-    """Viterbi's algorithm over all the ways to cut a word (Kudo 2018, section 3.2)."""
+    """Viterbi's algorithm over all segmentations of a word (Kudo 2018, section 3.2)."""
     best = [(0.0, [])] + [(-math.inf, [])] * len(word)
     for end in range(1, len(word) + 1):
         for start in range(end):
@@ -201,7 +201,7 @@ def most_likely(word, scores):
     return best[-1]
 
 
-def test_unigram_takes_the_most_likely_pieces(unigram):
+def test_unigram_chooses_the_most_likely_segmentation(unigram):
     scores = {piece: score for piece, score in unigram.definition["model"]["vocab"]
               if not piece.startswith("<")}
     names = {number: piece for piece, number in unigram.vocab.items()}
@@ -223,7 +223,7 @@ def test_no_unigram_piece_spans_two_words_or_kinds_of_character(unigram):
                     for one in body}) <= 1, piece
 
 
-def test_words_begin_where_there_is_white_space(learnt):
+def test_words_begin_at_whitespace(learnt):
     text = "cat sat\n\ton mat"
     byte = learnt["byte"]
     assert byte.word_starts()[byte.encode(text)].tolist() == [one.isspace() for one in text]
@@ -235,7 +235,7 @@ def test_words_begin_where_there_is_white_space(learnt):
                   for number in ids[1:]]  # what each adds to the first
         assert starts[ids[1:]].tolist() == [piece[:1].isspace() for piece in pieces], kind
         assert starts[list(tokenizer.special.ids())].all()
-        if kind == "unigram":  # bytes of what it has no piece for
+        if kind == "unigram":  # bytes of characters without a piece
             assert starts[[tokenizer.vocab[f"<0x{byte:02X}>"] for byte in (9, 65)]].tolist() == [
                 True, False]
         assert 0 < starts.sum() < tokenizer.vocab_size
@@ -247,30 +247,30 @@ def test_sentences_end_with_their_marks(learnt):
         ends, ids = tokenizer.sentence_ends(), tokenizer.encode(text)
         pieces = [tokenizer.decode([number]) for number in ids]
         assert ends[ids].tolist() == [piece.endswith((".", "!", "?", "\n")) for piece in pieces]
-        # WordPiece knows no character that its corpus lacks, such as "!" and "?", and no lines.
+        # WordPiece lacks characters that its corpus lacks, such as "!" and "?", and line feeds.
         assert ends[ids].sum() == (1 if kind == "wordpiece" else 4), kind
         special = np.array(tokenizer.special.ids())
         assert ends[special].tolist() == (special == tokenizer.eos).tolist()
 
 
 @pytest.mark.parametrize(("kind", "size", "message"), [
-    ("bpe", 257, r"vocab_size 257: the bytes and 3 special tokens are 259"),
-    ("unigram", 258, r"the bytes and 4 special tokens are 260"),
-    ("wordpiece", 3, r"vocab_size 3: 4 special tokens are 4 tokens already"),
-    ("bpe", 9999, r"this corpus gives a BPE of no more than \d+ tokens; ask for that or less"),
-    ("wordpiece", 9999, r"gives a WordPiece of no more than \d+ tokens"),
-    ("unigram", 9999, r"gives a Unigram of no more than \d+ tokens"),
+    ("bpe", 257, r"vocab_size 257: the bytes and 3 special tokens alone are 259"),
+    ("unigram", 258, r"the bytes and 4 special tokens alone are 260"),
+    ("wordpiece", 3, r"vocab_size 3: 4 special tokens alone are 4 tokens"),
+    ("bpe", 9999, r"BPE tokenizer .* this corpus has at most \d+ tokens; choose that or less"),
+    ("wordpiece", 9999, r"WordPiece tokenizer .* has at most \d+ tokens; choose less than that"),
+    ("unigram", 9999, r"Unigram tokenizer .* has at most \d+ tokens; choose less than that"),
     ("bpe", None, r"vocab_size is missing; a bpe tokenizer needs it"),
-    ("byte", 300, r"vocab_size = 300, and bytes have 259"),
-    ("sentencepiece", 300, r"not trained here; choose byte, bpe, wordpiece, unigram"),
+    ("byte", 300, r"vocab_size = 300, but a byte tokenizer has 259"),
+    ("sentencepiece", 300, r"cannot be trained here; choose byte, bpe, wordpiece, unigram"),
 ])
-def test_a_size_that_cannot_be_is_refused(kind, size, message):
+def test_an_impossible_vocabulary_size_is_refused(kind, size, message):
     with pytest.raises(UserError, match=message):
         train_tokenizer(kind, ["abc abd abc"] * 3, size, ("cls",), 1)
 
 
 def test_an_unknown_role_is_refused():
-    with pytest.raises(UserError, match=r"'masks': there are eos, .* did you mean mask\?"):
+    with pytest.raises(UserError, match=r"'masks': known are eos, .* did you mean mask\?"):
         train_tokenizer("byte", (), None, ("masks",))
-    with pytest.raises(UserError, match=r"sentinels = -1: their number is 0 or more"):
+    with pytest.raises(UserError, match=r"sentinels = -1: a number from 0 to 10,000"):
         train_tokenizer("byte", (), None, (), -1)

@@ -1,4 +1,4 @@
-"""Vocabularies of others: GPT-2's ranks, BERT's list, a tokenizer.json, a SentencePiece model."""
+"""Published vocabularies: GPT-2's ranks, BERT's list, a tokenizer.json, a SentencePiece model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def bert(folder):
 
 
 def lowest_rank_first(word: bytes) -> list[int]:
-    """What ranks mean: of all neighbours that are a token together, those of the lowest rank."""
+    """Encoding by ranks: merge the adjacent pair whose token has the lowest rank."""
     parts = [bytes([byte]) for byte in word]
     while True:
         joined = [a + b for a, b in pairwise(parts)]
@@ -65,7 +65,7 @@ def lowest_rank_first(word: bytes) -> list[int]:
     ["the", " the", "thing", " thinning", "é", " hé", "'s", " ", "\n", "12", "!", "abc", "cab"])))
 @example(["the", " thing", "'s", " é", "  ", "12", "abc"])
 @settings(max_examples=60, deadline=None)
-def test_ranks_become_the_merges_that_they_mean(gpt2, words):
+def test_merges_are_derived_from_ranks(gpt2, words):
     engine = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     letters = dict(zip(sorted(byte_characters(), key=ord), range(256), strict=True))
     assert len(letters) == 256
@@ -81,7 +81,7 @@ def byte_characters():
 
 
 def test_every_byte_is_its_rank(gpt2):
-    """The characters in which a BPE writes bytes are our own table; the library has another."""
+    """The byte-to-character table of byte-level BPE equals the library's."""
     for byte in range(256):
         library = tokenizers.decoders.ByteLevel()
         token = next(token for token, number in gpt2.vocab.items() if number == byte)
@@ -105,13 +105,13 @@ def test_gpt2_ends_documents_with_the_id_after_its_ranks(gpt2, folder):
     assert more.hash != gpt2.hash
 
 
-def test_a_vocabulary_that_is_cut_otherwise_is_refused(folder):
+def test_ranks_with_another_pre_tokenizer_are_refused(folder):
     path = write(folder / "other.tiktoken", rank_lines([*GPT2_TOKENS, b".\n"]))
-    with pytest.raises(UserError, match=r"not cut as GPT-2 cuts"):
+    with pytest.raises(UserError, match=r"impossible with GPT-2's pre-tokenizer"):
         read_tokenizer(path)
 
 
-def test_bert_is_what_the_librarys_bert_is(bert, folder):
+def test_bert_matches_the_librarys_bert(bert, folder):
     library = tokenizers.BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
     for text in ("Unaffable, the NAÏVE walking!", "ab unab walk\u3000the", "the日mask", "xyzzy"):
         assert bert.encode(text).tolist() == library.encode(text, add_special_tokens=False).ids
@@ -161,11 +161,11 @@ def test_a_unigram_file_keeps_its_ids_and_is_not_cut_off(folder, tmp_path):
     loaded = load_tokenizer("unigram", tmp_path, special)
     assert loaded.hash == tokenizer.hash
     assert loaded.encode("the thes").tolist() == tokenizer.encode("the thes").tolist()
-    with pytest.raises(UserError, match=r"has 2 sentinels of its own; ask for no more"):
+    with pytest.raises(UserError, match=r"has 2 sentinels of its own, fewer than the requested"):
         read_tokenizer(folder / "unigram.json", sentinels=3)
 
 
-def test_without_an_end_the_tokens_that_were_found(folder):
+def test_without_an_end_token_the_message_lists_those_found(folder):
     nameless = [["<pad>", 0.0], ["<s>", 0.0], ["<unk>", 0.0], *PIECES[3:]]
     path = write(folder / "endless.json", unigram_json(nameless))
     with pytest.raises(UserError, match=r"ends a document \(found <pad>, <s>, <unk>.*role eos"):
@@ -175,41 +175,53 @@ def test_without_an_end_the_tokens_that_were_found(folder):
     assert tokenizer.special.cls == 1
 
 
-def test_a_vocabulary_that_marks_the_ends_of_words_does_not_know_where_they_begin(folder):
+def test_word_starts_are_refused_if_the_vocabulary_marks_word_ends(folder):
     model = {"type": "BPE", "vocab": {"a</w>": 0, "a": 1, "</s>": 2}, "merges": [],
              "end_of_word_suffix": "</w>"}
     content = json.loads(unigram_json(PIECES[:0])) | {"model": model}
     path = write(folder / "ends.json", json.dumps(content))
-    with pytest.raises(UserError, match=r"'</w>' where a word ends"):
+    with pytest.raises(UserError, match=r"marks the ends of words \('</w>'\)"):
         read_tokenizer(path, roles=("eos",)).word_starts()
+    assert read_tokenizer(path, roles=("eos",)).token_bytes()[:2].tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.bin", "", r"ends with \.tiktoken, \.txt, \.json or \.model"),
     ("a.tiktoken", "QQ== 0\n", r"a\.tiktoken: not .*\(ValueError: it has no token for the byte 0"),
     ("a.tiktoken", "QQ== 0\nQg== 2\n", r"ranks are not 0 to 1"),
-    ("a.tiktoken", "???", r"not a tokenizer's \.tiktoken file"),
-    ("b.tiktoken", rank_lines([*GPT2_TOKENS[:256], b"abc"]), r"no merge of two with lower ranks"),
+    ("a.tiktoken", "???", r"not a \.tiktoken tokenizer file"),
+    ("b.tiktoken", rank_lines([*GPT2_TOKENS[:256], b"abc"]),
+     r"not a merge of two with lower ranks"),
     ("a.txt", "[PAD]\n[SEP]\n", r"has no \[UNK\]"),
-    ("a.txt", "[UNK]\n[SEP]\na\na\n", r"1 of its lines are there twice"),
-    ("a.txt", b"\xff\xfe", r"not a tokenizer's \.txt file \(UnicodeDecodeError"),
+    ("a.txt", "[UNK]\n[SEP]\na\na\n", r"1 of its lines are repeated"),
+    ("a.txt", b"\xff\xfe", r"not a \.txt tokenizer file \(UnicodeDecodeError"),
     ("a.json", "{}", r"has no model"),
-    ("a.json", '{"model": {"type": "WordLevel", "vocab": {}}}', r"none of BPE, WordPiece, Unigram"),
-    ("a.model", b"\x0a\x7fno", r"not a tokenizer's \.model file"),
+    ("a.json", '{"model": {"type": "WordLevel", "vocab": {}}}',
+     r"not one of BPE, WordPiece, Unigram"),
+    ("a.model", b"\x0a\x7fno", r"not a \.model tokenizer file"),
     ("a.model", b"", r"has no piece"),
 ])
-def test_a_file_that_is_something_else_is_refused_by_name(tmp_path, name, content, message):
+def test_a_file_of_another_format_is_refused_by_name(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message):
         read_tokenizer(write(tmp_path / name, content))
 
 
-def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
+def test_an_added_token_that_leaves_a_gap_is_refused_by_name(tmp_path, gpt2):
+    definition = dict(gpt2.definition)
+    definition["added_tokens"] = [definition["added_tokens"][0] | {"id": 0, "content": "<eos>"}]
+    path = write(tmp_path / "a.json", json.dumps(definition))
+    with pytest.raises(UserError, match="leaves a gap in the vocabulary") as error:
+        read_tokenizer(path).encode("the")
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"none\.model: cannot be read \(No such file"):
         read_tokenizer(tmp_path / "none.model")
 
 
 def protocol_piece(text, score, kind):
-    """A piece as sentencepiece_model.proto has it: text 1, score 2, type 3 (1 by default)."""
+    """A piece as defined in sentencepiece_model.proto: text 1, score 2, type 3 (1 by default)."""
     data = text.encode()
     body = b"\x0a" + bytes([len(data)]) + data + b"\x15" + struct.pack("<f", score)
     body += b"" if kind == 1 else b"\x18" + bytes([kind])
@@ -240,6 +252,21 @@ def test_a_sentencepiece_file_and_t5s_sentinels_after_it(folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"model": "AAAA"}')
     with pytest.raises(UserError, match=r"not a SentencePiece tokenizer"):
         load_tokenizer("sentencepiece", tmp_path, special)
+
+
+def test_bytes_of_tokens_are_those_that_the_vocabulary_writes(folder, bert):
+    """The metaspace counts one byte, and so does the space that WordPiece drops."""
+    pieces = read_tokenizer(write(folder / "bytes.model", MODEL), sentinels=1).token_bytes()
+    assert pieces.tolist() == [0, 0, 0, 4, 1, 1, 0, *[1] * 6, 0]
+    unigram = [*PIECES[:3], ["<0xE6>", -9.0], ["▁日", -3.0], ["é", -4.0]]
+    content = json.loads(unigram_json(unigram))
+    content["added_tokens"].pop()  # the byte, which text may have
+    path = write(folder / "bytes.json", json.dumps(content))
+    assert read_tokenizer(path).token_bytes()[3:].tolist() == [1, 4, 2]
+    sizes = dict(zip(BERT, bert.token_bytes().tolist(), strict=True))
+    assert {token: sizes[token] for token in ("[CLS]", "the", "##aff", "!", "##a")} == {
+        "[CLS]": 0, "the": 4, "##aff": 3, "!": 2, "##a": 1}
+    assert not bert.keeps_bytes
 
 
 def test_sentencepiece_cuts_its_own_files(folder):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scaling.laws import fit, form_named, read, save
+from scaling.laws import fit_law, form_named, read, save
 from scaling.laws.forms.catalogue import DEFAULT
 from scaling.report import write_report
 
@@ -49,7 +49,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
               for i in range(7) for d in TOKENS[:1] for step in np.linspace(0.01, 1, 300)]
     curves[-1]["loss"] = np.nan
     pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
-    save([fit(read(folder, counting=form.counting), form, resamples=30)
+    save([fit_law(read(folder, counting=form.counting), form, resamples=30)
           for form in map(form_named, DEFAULT)], folder / "laws.json")
     return folder
 

@@ -1,7 +1,8 @@
-"""Figures: there, small, the same each time, and with their numbers beside them."""
+"""Figures: present, small, reproducible, and with a CSV of their data."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -20,8 +21,8 @@ from scaling.figures import (
     predicted_against_measured,
 )
 from scaling.figures.results import draw
-from scaling.figures.style import nice_ticks
-from scaling.laws import fit, load, read, save
+from scaling.figures.style import Drawing, canvas, nice_ticks, write
+from scaling.laws import fit_law, load, read, save
 from scaling.laws.show import short
 
 
@@ -46,7 +47,14 @@ def test_figures_are_the_same_bytes_every_time(
     assert len(written) == 3 * len(FIGURES)
     for path in written:
         assert path.read_bytes() == (reported / "figures" / path.name).read_bytes(), path.name
-    assert dict(matplotlib.rcParams) == style  # nobody else's style has changed
+    assert dict(matplotlib.rcParams) == style  # the global style is unchanged
+
+
+def test_csv_of_a_figure_escapes_spreadsheet_formulas(tmp_path: Path) -> None:
+    figure, _ = canvas(2, 2)
+    write(Drawing(figure, pd.DataFrame({"run_id": ["=1+1", "@x"], "loss": [-1.5, 2]})),
+          tmp_path / "drawn")
+    assert (tmp_path / "drawn.csv").read_text() == "run_id,loss\n'=1+1,-1.5\n'@x,2\n"
 
 
 def test_svgs_load_nothing(reported: Path) -> None:
@@ -65,7 +73,7 @@ def test_numbers_beside_the_tokens_figure(reported: Path) -> None:
     final = data[data["series"] == "final"].set_index("run_id")["loss"]
     np.testing.assert_allclose(final[done["run_id"]], done["loss"], rtol=1e-7)
     assert (data["series"] == "heldout").sum() == 1
-    # 300 points of each curve are thinned, and the last that is a number stays.
+    # 300 points of each curve are thinned, and the last finite one is kept.
     curve = data[(data["series"] == "curve") & (data["run_id"] == "run00")]
     assert 50 < len(curve) <= 121
     assert curve["tokens"].max() == 250_000
@@ -126,10 +134,24 @@ def test_a_law_that_the_runs_do_not_determine_has_no_frontier(tmp_path: Path) ->
     scatter = np.exp(0.01 * np.random.default_rng(0).standard_normal(20))
     pd.DataFrame({"params_total": n, "tokens": 20 * n, "loss": (1.3 + 24 / n**0.34) * scatter}
                  ).to_csv(tmp_path / "runs.csv", index=False)
-    save([fit(read(tmp_path), "chinchilla", resamples=0)], tmp_path / "laws.json")
+    save([fit_law(read(tmp_path), "chinchilla", resamples=0)], tmp_path / "laws.json")
     reasons = {name: reason for name, reason in draw(open_results(tmp_path))
                if isinstance(reason, str)}
     assert "do not determine" in reasons["surface"]
+
+
+@pytest.mark.parametrize("change", [{"A": 1e300}, {"beta": -300.0}, {"E": None}])
+def test_a_law_without_finite_losses_is_not_drawn(
+    fitted: Path, tmp_path: Path, change: dict[str, float | None]
+) -> None:
+    shutil.copy(fitted / "runs.csv", tmp_path)
+    content = json.loads((fitted / "laws.json").read_text())
+    content["laws"][-1]["params"] |= change
+    (tmp_path / "laws.json").write_text(json.dumps(content))
+    drawn = dict(draw(open_results(tmp_path)))
+    assert "has a finite loss for these runs" in str(drawn["prediction"])
+    assert "has a finite loss for these runs" in str(drawn["surface"])
+    assert not isinstance(drawn["kaplan"], str)
 
 
 def test_many_sizes_stay_readable(tmp_path: Path) -> None:
@@ -139,12 +161,12 @@ def test_many_sizes_stay_readable(tmp_path: Path) -> None:
     frame = pd.DataFrame({"params_total": n, "tokens": d, "loss": 1.3 + 24 / n**0.3 + 45 / d**0.3})
     frame.to_csv(tmp_path / "runs.csv", index=False)
     table = read(tmp_path)
-    drawing = loss_against_tokens(table, None, fit(table, "chinchilla", resamples=0))
+    drawing = loss_against_tokens(table, None, fit_law(table, "chinchilla", resamples=0))
     assert drawing.data[drawing.data["series"] == "law"]["n"].nunique() == 8
     assert len(drawing.figure.axes[0].texts) <= 9
 
 
-def test_stale_laws_are_noticed(fitted: Path, tmp_path: Path) -> None:
+def test_stale_laws_are_detected(fitted: Path, tmp_path: Path) -> None:
     shutil.copytree(fitted, tmp_path, dirs_exist_ok=True)
     assert open_results(tmp_path).stale == []
     frame = pd.read_csv(tmp_path / "runs.csv")
@@ -153,7 +175,7 @@ def test_stale_laws_are_noticed(fitted: Path, tmp_path: Path) -> None:
     assert set(open_results(tmp_path).stale) == {law.name for law in load(fitted / "laws.json")}
 
 
-def test_folders_that_are_no_results(tmp_path: Path) -> None:
+def test_invalid_results_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         open_results(tmp_path / "none")
     with pytest.raises(UserError, match=r"runs\.csv: no such file"):

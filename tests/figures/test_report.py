@@ -1,4 +1,4 @@
-"""The page: whole, offline, escaped, and honest about warnings."""
+"""The report page: complete, offline, escaped, and with all warnings."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_names_of_runs_are_text(reported: Path, page: _Page) -> None:
     assert "sweep & co" in page.text
 
 
-def test_the_page_says_what_was_found(reported: Path, page: _Page) -> None:
+def test_the_page_shows_the_results(reported: Path, page: _Page) -> None:
     laws = {law["law"]: law for law in json.loads((reported / "laws.json").read_text())["laws"]}
     law = laws["chinchilla"]
     assert f"{law['params']['alpha']:.4g}" in page.text
@@ -92,7 +92,7 @@ def test_the_same_results_give_the_same_page(
     reported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (reported / "report.html").read_bytes()
-    monkeypatch.setattr("scaling.report.plot", lambda results: ([], {}))  # they are there
+    monkeypatch.setattr("scaling.report.plot", lambda results: ([], {}))  # figures exist already
     write_report(reported)
     assert (reported / "report.html").read_bytes() == before
 
@@ -101,18 +101,18 @@ def test_no_path_of_this_machine_is_on_the_page(reported: Path, page: _Page) -> 
     assert str(reported.parent) not in page.text
 
 
-def test_laws_of_other_runs_are_warned_of(reported: Path, tmp_path: Path) -> None:
+def test_laws_of_other_runs_get_a_warning(reported: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(reported, copy)
     frame = pd.read_csv(copy / "runs.csv")
     frame.loc[24, "loss"] *= 1.001
     frame.to_csv(copy / "runs.csv", index=False)
     shown = all_warnings(open_results(copy), [], {})
-    assert "chinchilla: runs.csv holds other numbers" in shown
+    assert "chinchilla: was fitted to other data than runs.csv now has" in shown
     assert all_warnings(open_results(reported), [], {}) == ""
 
 
 def test_a_page_needs_laws(reported: Path, tmp_path: Path) -> None:
     shutil.copy(reported / "runs.csv", tmp_path)
-    with pytest.raises(UserError, match=r"laws\.json: no such file; `scaling fit"):
+    with pytest.raises(UserError, match=r"laws\.json: no such file; write it with `scaling fit"):
         write_report(tmp_path)

@@ -1,4 +1,4 @@
-"""The engine: layouts undo each other, nothing is left over, and a folder is read with care."""
+"""The conversion engine: layouts are inverse, nothing is left over, and folders are checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from scaling.config import ModelConfig
 from scaling.errors import UserError
 from scaling.interop import from_hf, layouts, save_hf, to_hf
-from scaling.interop.convert import leaves
+from scaling.interop.convert import arrays_by_path
 from scaling.interop.hf import from_tensors
 from scaling.models import Transformer
 
@@ -36,7 +36,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_undo_each_other(name):
+def test_layouts_are_inverse(name):
     layout, our_shapes, their_shapes = LAYOUTS[name]
     theirs = [DRAW.standard_normal(shape) for shape in their_shapes]
     ours = layout.to_ours(theirs, our_shapes)
@@ -47,12 +47,12 @@ def test_layouts_undo_each_other(name):
 
 @pytest.mark.parametrize("name", ["linear to heads", "conv1d", "fused", "interleaved"])
 def test_layouts_are_the_same_map(name):
-    """What torch computes from its tensor is what we compute from ours, number by number."""
+    """torch computes the same from its tensor as we do from ours."""
     layout, our_shapes, their_shapes = LAYOUTS[name]
     x, theirs = DRAW.standard_normal(D), DRAW.standard_normal(their_shapes[0])
     y = x @ theirs if "conv1d" in name or name == "fused" else theirs @ x
     ours = [np.einsum("d,dhk->hk", x, w) for w in layout.to_ours([theirs], our_shapes)]
-    if name == "interleaved":  # GPT-NeoX: queries, keys and values of a head, then the next head's
+    if name == "interleaved":  # GPT-NeoX: queries, keys and values grouped by head
         expected = y.reshape(H, 3, K).swapaxes(0, 1)
     else:
         expected = y.reshape(len(ours), H, K)
@@ -61,11 +61,11 @@ def test_layouts_are_the_same_map(name):
 
 @pytest.fixture(scope="module")
 def bert():
-    """A BERT of ours with its configuration, and the same as tensors with settings."""
+    """A BERT with its configuration, and the same model as tensors with settings."""
     config = ModelConfig(
         mode="encoder-only", d_model=D, n_layers=2, n_heads=H, d_ff=F, context=7, vocab_size=11,
-        n_types=2, positions="learned", norm="layer", norm_place="post", norm_epsilon=1e-12,
-        embedding_norm=True, biases=True, scale_embedding=False, activation="gelu_exact",
+        n_token_types=2, positions="learned", norm="layer", norm_place="post", norm_epsilon=1e-12,
+        embedding_norm=True, use_bias=True, scale_embedding=False, activation="gelu_exact",
         dropout=0.1, attention_dropout=0.2,
         heads=[{"kind": "masked_lm"}, {"kind": "next_sentence"}])
     shapes = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
@@ -76,7 +76,7 @@ def bert():
 def test_a_layer_goes_to_its_place(bert):
     model, _, tensors, settings = bert
     assert settings["architectures"] == ["BertForPreTraining"]
-    ours = leaves(model)["encoder.stack.kinds.0.attention.query.weight"]
+    ours = arrays_by_path(model)["encoder.layers.kinds.0.attention.query.weight"]
     theirs = tensors["bert.encoder.layer.1.attention.self.query.weight"]
     np.testing.assert_array_equal(theirs, ours[1].reshape(D, H * K).T)
 
@@ -101,7 +101,7 @@ def test_a_folder_and_its_parts(bert, tmp_path):
         assert same == config
         jax.tree.map(np.testing.assert_array_equal, again, model)
     (folder / "b.safetensors").unlink()
-    with pytest.raises(UserError, match=r"names the part b\.safetensors"):
+    with pytest.raises(UserError, match=r"lists the part b\.safetensors"):
         from_hf(folder)
     index["weight_map"]["x"] = "../whole/model.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -110,7 +110,7 @@ def test_a_folder_and_its_parts(bert, tmp_path):
 
 
 def test_narrow_numbers_become_float32(bert, tmp_path):
-    """bfloat16 is the head of a float32, so every number comes out as it was."""
+    """bfloat16 is the upper half of float32, so every value is converted exactly."""
     import ml_dtypes
     from safetensors.numpy import save_file
 
@@ -119,7 +119,7 @@ def test_narrow_numbers_become_float32(bert, tmp_path):
     narrow = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
     save_file(narrow, tmp_path / "model.safetensors")
     again, _ = from_hf(tmp_path)
-    value = leaves(again)["embedding"]
+    value = arrays_by_path(again)["embedding"]
     assert value.dtype == np.float32
     np.testing.assert_array_equal(
         value, narrow["bert.embeddings.word_embeddings.weight"].astype(np.float32))
@@ -133,10 +133,11 @@ def test_pickles_and_damaged_files_are_refused(bert, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(UserError, match=r"pickled .*save_pretrained"):
         from_hf(tmp_path)
+    (tmp_path / "config.json").unlink()
     save_hf(model, config, tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="not a complete safetensors file"):
         from_hf(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
@@ -151,7 +152,7 @@ def test_pickles_and_damaged_files_are_refused(bert, tmp_path):
     ({"hidden_size": None}, "lacks hidden_size"),
     ({"num_attention_heads": 4}, "BertForPreTraining: n_heads: 4 does not divide"),
     ({"num_hidden_layers": 3}, r"lack bert\.encoder\.layer\.2\."),
-    ({"num_hidden_layers": 1}, r"also hold bert\.encoder\.layer\.1\."),
+    ({"num_hidden_layers": 1}, r"also have bert\.encoder\.layer\.1\."),
     ({"vocab_size": 12}, r"word_embeddings\.weight has the shape \[11, 6\].*\[12, 6\]"),
 ])
 def test_settings_that_do_not_fit_are_named(bert, changes, message):
@@ -164,13 +165,13 @@ def test_tensors_that_do_not_fit_are_named(bert):
     _, _, tensors, settings = bert
     name = "bert.encoder.layer.0.intermediate.dense.weight"
     for wrong, message in [(tensors[name].T, "has the shape"),
-                           (tensors[name].astype(np.int8), "holds int8")]:
+                           (tensors[name].astype(np.int8), "has values of type int8")]:
         with pytest.raises(UserError, match=f"{re.escape(name)} {message}"):
             from_tensors("BertForPreTraining", settings, tensors | {name: wrong})
 
 
 def test_names_and_parts_of_published_weights(bert):
-    """bert-base's file has TensorFlow's names of norms, and heads that its class leaves aside."""
+    """The file of bert-base has TensorFlow's names of norms, and heads that its class ignores."""
     model, _, tensors, settings = bert
     older = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias",
@@ -179,14 +180,14 @@ def test_names_and_parts_of_published_weights(bert):
     assert older.keys() != tensors.keys()
     got, config = from_tensors("BertForMaskedLM", settings, older)
     assert [head.kind for head in config.outputs] == ["masked_lm"]
-    ours = leaves(model)
-    for path, value in leaves(got).items():
+    ours = arrays_by_path(model)
+    for path, value in arrays_by_path(got).items():
         np.testing.assert_array_equal(value, ours[path], err_msg=path)
     with pytest.raises(UserError, match="does not name the model's class"):
         from_tensors(None, settings, tensors)
 
 
-def test_copies_agree_or_stand_in(bert):
+def test_aliases_must_agree_and_may_be_missing(bert):
     _, _, tensors, settings = bert
     copy = "cls.predictions.decoder.weight"
     original = "bert.embeddings.word_embeddings.weight"
@@ -194,22 +195,22 @@ def test_copies_agree_or_stand_in(bert):
         from_tensors("BertForPreTraining", settings, tensors | {copy: tensors[copy] + 1})
     fewer = {name: tensor for name, tensor in tensors.items() if name != original}
     model, _ = from_tensors("BertForPreTraining", settings, fewer)
-    np.testing.assert_array_equal(leaves(model)["embedding"], tensors[copy])
+    np.testing.assert_array_equal(arrays_by_path(model)["embedding"], tensors[copy])
 
 
-def test_a_spare_stands_in_and_is_else_of_no_effect(bert):
-    """The bias beside BERT's output matrix is added, not the one that older files have alone."""
+def test_a_fallback_is_used_only_if_the_tensor_is_missing(bert):
+    """The bias of BERT's output matrix is used, not the one that only older files have."""
     _, _, tensors, settings = bert
     spare, read = "cls.predictions.bias", "cls.predictions.decoder.bias"
     fewer = {name: tensor for name, tensor in tensors.items() if name != read}
     for given in (fewer, tensors | {spare: tensors[spare] + 1}):
         model, _ = from_tensors("BertForPreTraining", settings, given)
         np.testing.assert_array_equal(
-            leaves(model)["heads.masked_lm.vocabulary.bias"], tensors[read])
+            arrays_by_path(model)["heads.masked_lm.vocabulary.bias"], tensors[read])
 
 
 def test_an_untied_output_is_read_and_saved_with_all_second_names(bert, tmp_path):
-    """transformers draws at random what it takes for a tensor of its own and does not find."""
+    """transformers initialises tensors at random that it expects and does not find."""
     from safetensors.numpy import load_file
 
     whole, tied, tensors, settings = bert
@@ -218,7 +219,7 @@ def test_an_untied_output_is_read_and_saved_with_all_second_names(bert, tmp_path
         "BertForPreTraining", settings | {"tie_word_embeddings": False},
         tensors | {"cls.predictions.decoder.weight": own})
     assert not config.tied_head
-    np.testing.assert_array_equal(leaves(model)["heads.masked_lm.vocabulary.own"], own)
+    np.testing.assert_array_equal(arrays_by_path(model)["heads.masked_lm.vocabulary.weight"], own)
     save_hf(model, config, tmp_path / "untied")
     saved = load_file(tmp_path / "untied" / "model.safetensors")
     assert saved.keys() == tensors.keys()
@@ -229,13 +230,13 @@ def test_an_untied_output_is_read_and_saved_with_all_second_names(bert, tmp_path
         "cls.predictions.decoder.weight", "cls.predictions.bias"}
 
 
-def test_a_trunk_has_its_heads_drawn(bert):
+def test_a_class_without_heads_has_random_heads(bert):
     model, config, tensors, settings = bert
     trunk = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()
              if name.startswith("bert.")}
     got, same = from_tensors("BertModel", settings | {"architectures": ["BertModel"]}, trunk)
     assert same.outputs == config.outputs
-    ours, theirs = leaves(model), leaves(got)
+    ours, theirs = arrays_by_path(model), arrays_by_path(got)
     assert ours.keys() == theirs.keys()
     for path, value in theirs.items():
         alike = np.array_equal(value, ours[path])
@@ -243,7 +244,7 @@ def test_a_trunk_has_its_heads_drawn(bert):
     back, _ = to_hf(got, same, "BertModel")
     assert back.keys() == trunk.keys()
     without = {name: tensor for name, tensor in trunk.items() if not name.startswith("pooler")}
-    assert leaves(from_tensors("BertModel", settings, without)[0]).keys() == ours.keys()
+    assert arrays_by_path(from_tensors("BertModel", settings, without)[0]).keys() == ours.keys()
 
 
 def test_a_missing_library_is_named(bert, tmp_path, monkeypatch):
@@ -255,24 +256,25 @@ def test_a_missing_library_is_named(bert, tmp_path, monkeypatch):
         save_hf(model, config, tmp_path)
 
 
-def test_dropout_is_no_obstacle(bert):
-    """It is no part of what a trained model computes."""
+def test_other_dropout_settings_are_ignored(bert):
+    """They do not affect the outputs of a trained model."""
     model, config, _, _ = bert
     for rate in (0.0, 0.3):
         changed = ModelConfig(**config.model_dump() | {"dropout": rate})
         assert to_hf(model, changed)[1]["hidden_dropout_prob"] == rate
 
 
-def test_a_model_of_none_of_their_kinds_is_refused(bert):
+def test_a_model_that_no_class_supports_is_refused(bert):
     _, config, _, _ = bert
     model = jax.eval_shape(lambda: Transformer(config, jax.random.key(0)))
-    for changes, message in [({"norm": "rms"}, "norm: rms"), ({"biases": False}, "biases: False")]:
-        with pytest.raises(UserError, match=f"BertForPreTraining cannot be .* {message}"):
+    for changes, message in [({"norm": "rms"}, "norm: rms"),
+                             ({"use_bias": False}, "use_bias: False")]:
+        with pytest.raises(UserError, match=f"BertForPreTraining does not support {message}"):
             to_hf(model, ModelConfig(**config.model_dump() | changes), "BertForPreTraining")
     odd = ModelConfig(**config.model_dump() | {"share_layers": "attention"})
-    with pytest.raises(UserError, match="none of their classes"):
+    with pytest.raises(UserError, match="no class of transformers supports"):
         to_hf(model, odd)
-    with pytest.raises(UserError, match="those are BertForPreTraining"):
+    with pytest.raises(UserError, match="choose one of BertForPreTraining"):
         to_hf(model, config, "BertForNothing")
     with pytest.raises(UserError, match="neither a model of transformers nor"):
         from_hf(3)

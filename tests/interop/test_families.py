@@ -1,4 +1,4 @@
-"""Settings of decoders and encoder-decoders: what they become, and what is refused."""
+"""Settings of decoders and encoder-decoders: how they are converted, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from scaling.errors import UserError
-from scaling.interop.convert import leaves
-from scaling.interop.families import FAMILIES
-from scaling.interop.fields import to_ours, to_theirs
+from scaling.interop.convert import arrays_by_path
+from scaling.interop.families import ARCHITECTURES
 from scaling.interop.hf import from_tensors, to_hf
+from scaling.interop.settings import to_model_config, to_settings
 from tests.interop.test_goldens import GOLDENS, golden
 
 
 def saved(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings and the weights of a golden, as transformers has them."""
+    """The settings and weights of a golden file, as in transformers."""
     (path,) = (path for path in GOLDENS if path.stem == name)
     it = golden(path)
     return it.settings, dict(it.weights)
@@ -24,14 +24,14 @@ def saved(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def converted(architecture: str, **changes):
     settings, _ = saved(architecture)
-    return to_ours(FAMILIES[architecture].fields, architecture, settings | changes)
+    return to_model_config(ARCHITECTURES[architecture].settings, architecture, settings | changes)
 
 
 T5, SWITCH, BART = "T5", "SwitchTransformers", "Bart"
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changes", "said"),
+    ("architecture", "changes", "message"),
     [
         ("LlamaForCausalLM", {"attention_bias": True}, "attention_bias is True"),
         ("LlamaForCausalLM", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
@@ -43,18 +43,19 @@ T5, SWITCH, BART = "T5", "SwitchTransformers", "Bart"
         ("GPTNeoXForCausalLM", {"rope_parameters": None, "rotary_pct": 0.4}, "an odd number"),
         ("GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx is True"),
         ("OPTForCausalLM", {"enable_bias": False}, "enable_bias is False"),
-        (f"{SWITCH}ForConditionalGeneration", {"num_sparse_encoder_layers": 0}, "every other"),
+        (f"{SWITCH}ForConditionalGeneration", {"num_sparse_encoder_layers": 0},
+         "every second layer"),
         (f"{SWITCH}ForConditionalGeneration", {"router_bias": True}, "router_bias is True"),
-        (f"{BART}ForConditionalGeneration", {"decoder_ffn_dim": 999}, "decoder_ffn_dim 999"),
+        (f"{BART}ForConditionalGeneration", {"decoder_ffn_dim": 999}, "decoder_ffn_dim is 999"),
         (f"{T5}ForConditionalGeneration", {"feed_forward_proj": "tanh"}, "feed_forward_proj"),
     ],
 )
-def test_what_our_model_cannot_be_is_refused(architecture, changes, said):
-    with pytest.raises(UserError, match=said):
+def test_unsupported_settings_are_refused(architecture, changes, message):
+    with pytest.raises(UserError, match=message):
         converted(architecture, **changes)
 
 
-def test_bases_of_rotation_are_found_where_old_and_new_files_say_them():
+def test_rotary_bases_are_read_from_old_and_new_files():
     old = converted("LlamaForCausalLM", rope_parameters=None, rope_theta=77.0)
     new = converted(
         "LlamaForCausalLM", rope_parameters={"rope_type": "default", "rope_theta": 77.0})
@@ -76,21 +77,21 @@ def test_t5_scales_hidden_states_where_its_head_is_tied(settings, tied, scaled):
     architecture = "T5ForConditionalGeneration"
     bare = {name: value for name, value in saved(architecture)[0].items()
             if name not in ("tie_word_embeddings", "scale_decoder_outputs")}
-    fields = FAMILIES[architecture].fields
-    ours = to_ours(fields, architecture, bare | settings)
+    fields = ARCHITECTURES[architecture].settings
+    ours = to_model_config(fields, architecture, bare | settings)
     assert (ours.tied_head, ours.scale_output) == (tied, scaled)
-    theirs = to_theirs(fields, architecture, ours)
+    theirs = to_settings(fields, architecture, ours)
     assert (theirs["tie_word_embeddings"], theirs["scale_decoder_outputs"]) == (tied, scaled)
 
 
-def test_a_t5_of_transformers_5_is_untied_where_its_weights_are():
-    """It writes tie_word_embeddings: true for every T5; files of version 4 mean what they say."""
+def test_a_t5_of_transformers_5_is_untied_by_its_weights():
+    """Version 5 writes tie_word_embeddings: true for every T5; files of version 4 are correct."""
     architecture = "T5ForConditionalGeneration"
     settings, weights = saved(f"{architecture}-v1.1")
     tied = settings | {"tie_word_embeddings": True}
     model, config = from_tensors(architecture, tied, weights)
     assert (config.tied_head, config.scale_output) == (False, False)
-    np.testing.assert_array_equal(leaves(model)["heads.lm.vocabulary.own"],
+    np.testing.assert_array_equal(arrays_by_path(model)["heads.lm.vocabulary.weight"],
                                   weights["lm_head.weight"])
     one = weights | {"lm_head.weight": weights["shared.weight"]}
     assert from_tensors(architecture, tied, one)[1].tied_head
@@ -104,11 +105,11 @@ def test_a_t5_of_transformers_5_is_untied_where_its_weights_are():
     ("SwitchTransformersForConditionalGeneration", "decoder.embed_tokens.weight"),
 ])
 def test_two_tables_of_embeddings_are_refused_with_what_can_be_done(architecture, table):
-    """To transformers 5 an untied model has one for each side; ours has one for both."""
+    """In transformers 5 an untied model has a table for encoder and decoder; ours shares one."""
     settings, weights = saved(architecture)
     untied = settings | {"tie_word_embeddings": False}
     assert not from_tensors(architecture, untied, weights)[1].tied_head
-    with pytest.raises(UserError, match=f"{table} and .* ours has a place for one alone"):
+    with pytest.raises(UserError, match=f"{table} and .* our model has one parameter for both"):
         from_tensors(architecture, untied, weights | {table: weights[table] + 1})
 
 
@@ -116,7 +117,7 @@ def test_a_bias_on_barts_logits_is_refused():
     architecture = "BartForConditionalGeneration"
     settings, weights = saved(architecture)
     weights["final_logits_bias"] = np.ones_like(weights["final_logits_bias"])
-    with pytest.raises(UserError, match="final_logits_bias is not nought"):
+    with pytest.raises(UserError, match="final_logits_bias is not zero"):
         from_tensors(architecture, settings, weights)
 
 

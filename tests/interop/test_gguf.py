@@ -33,7 +33,7 @@ def random_tensors(tied: bool) -> dict[str, np.ndarray]:
 
 
 def write(path, tensors, pre="gpt-2", arch="llama", quantised=None, **more):
-    """The file, by the format's own library."""
+    """The file, written with the format's own library."""
     writer = gguf.GGUFWriter(path, arch)
     writer.add_embedding_length(D)
     writer.add_feed_forward_length(F)
@@ -154,25 +154,25 @@ def test_the_tokenizer_merges_within_the_pieces_of_its_kind(tmp_path, pre, text,
     assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == text
 
 
-def test_a_bos_token_goes_in_front_where_the_file_says_so(tmp_path):
+def test_a_bos_token_is_added_if_the_file_has_the_setting(tmp_path):
     path = write(tmp_path / "m.gguf", random_tensors(True), add_bos_token_id=0,
                  add_add_bos_token=True)
     assert from_gguf(path)[2].encode("the").tokens == ["<|end|>", "the"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"arch": "qwen2"}, "its architecture is qwen2"),
-        ({"pre": "deepseek-llm"}, "with the cuts of deepseek-llm"),
+        ({"pre": "deepseek-llm"}, "with the pre-tokenizer deepseek-llm"),
         ({"add_expert_count": 8}, "routed experts"),
-        ({"add_rope_scaling_type": gguf.RopeScalingType.YARN}, "rotary wavelengths are stretched"),
+        ({"add_rope_scaling_type": gguf.RopeScalingType.YARN}, "rotary wavelengths are scaled"),
         ({"add_rope_dimension_count": 4}, "only a part of each head"),
     ],
 )
-def test_a_model_that_cannot_be_read_is_named(tmp_path, changes, said):
+def test_a_model_that_cannot_be_read_is_named(tmp_path, changes, message):
     path = write(tmp_path / "m.gguf", random_tensors(True), **changes)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         from_gguf(path)
 
 
@@ -197,5 +197,5 @@ def test_files_that_are_no_gguf(tmp_path):
         from_gguf(tmp_path / "none.gguf")
     text = tmp_path / "text.gguf"
     text.write_text("this is no model " * 9)
-    with pytest.raises(UserError, match="not a GGUF file"):
+    with pytest.raises(UserError, match="not a valid GGUF file"):
         from_gguf(text)

@@ -1,4 +1,4 @@
-"""Weights and logits that transformers wrote (tests/goldens/make.py), through our models."""
+"""Our models against weights and logits of transformers (tests/goldens/make.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scaling.errors import UserError
-from scaling.interop.families import FAMILIES
+from scaling.interop.families import ARCHITECTURES
 from scaling.interop.hf import from_tensors, to_hf
 from tests.parity.harness import LOGITS, Batch, our_outputs_jit, real
 
@@ -41,8 +41,8 @@ def golden(path: Path) -> Golden:
 
 
 def test_every_class_has_one():
-    trunks = {name for name, family in FAMILIES.items() if family.drawn}
-    assert {golden(path).architecture for path in GOLDENS} == FAMILIES.keys() - trunks
+    trunks = {name for name, family in ARCHITECTURES.items() if family.optional}
+    assert {golden(path).architecture for path in GOLDENS} == ARCHITECTURES.keys() - trunks
     assert trunks == {"BertModel"}
 
 
@@ -71,12 +71,12 @@ def test_way_back_is_exact(path):
 
 @pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
 def test_every_tensor_matters(path):
-    """A tensor more, or one less that has no second name, is an error; none is passed over."""
+    """An additional tensor, or a missing one without second name, is an error; none is ignored."""
     it = golden(path)
     with pytest.raises(UserError, match="stray"):
         from_tensors(it.architecture, it.settings, it.weights | {"stray.weight": np.ones(3)})
-    family = FAMILIES[it.architecture]
-    twice = {*family.second_names, *family.second_names.values(), *family.noughts}
+    family = ARCHITECTURES[it.architecture]
+    twice = {*family.alternatives, *family.alternatives.values(), *family.zeros}
     single = sorted(it.weights.keys() - twice)
     for name in (single[0], single[-1]):
         fewer = {key: value for key, value in it.weights.items() if key != name}

@@ -1,4 +1,4 @@
-"""Budgets of every kind, against closed forms, first-order conditions and limits."""
+"""Allocations of every kind of budget, against closed forms, first-order conditions and limits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Bootstrap, Law, allocate, fit, from_frame, published
-from scaling.laws.planning.allocate import answers
-from scaling.laws.planning.budgets import Budget
-from scaling.laws.planning.optimise import solve
+from scaling.laws import FORMS, Bootstrap, Law, allocate, fit_law, from_frame, published
+from scaling.laws.allocation.allocate import can_allocate
+from scaling.laws.allocation.budgets import AllocationBudget
+from scaling.laws.allocation.optimise import solve
 
 CHINCHILLA = FORMS["chinchilla"]
 
@@ -32,8 +32,8 @@ def sampled(law: Law) -> Law:
     return replace(law, bootstrap=Bootstrap(300, 300, 0, samples, np.zeros(10)))
 
 
-def six(n: np.ndarray) -> np.ndarray:
-    """6 N, which nothing but its name tells from the default; the closed form is not taken."""
+def six_n(n: np.ndarray) -> np.ndarray:
+    """6 N as an explicit function, so that the numerical optimum is used, not the closed form."""
     return np.asarray(6 * n)
 
 
@@ -43,7 +43,7 @@ def loss(law: Law, n: float, d: float) -> float:
 
 @pytest.mark.parametrize("c", [1e12, 1e18, 1e26])
 def test_the_search_finds_the_closed_form(sampled: Law, c: float) -> None:
-    found = solve(CHINCHILLA, sampled.samples, Budget(c=c, flops_per_token=six))
+    found = solve(CHINCHILLA, sampled.samples, AllocationBudget(c=c, flops_per_token=six_n))
     _, a, b, alpha, beta = sampled.samples.T
     power = beta / (alpha + beta)
     closed = (alpha * a / (beta * b)) ** (1 / (alpha + beta)) * (c / 6) ** power
@@ -63,7 +63,7 @@ def test_kaplans_law_of_both_against_its_own_optimum() -> None:
 
 def test_a_law_that_rises_has_no_optimum() -> None:
     wrong = np.array([[1.8, 400.0, 2000.0, -0.1, 0.3], [1.8, 400.0, 2000.0, 0.3, 0.3]])
-    found = solve(CHINCHILLA, wrong, Budget(c=1e20, flops_per_token=six))
+    found = solve(CHINCHILLA, wrong, AllocationBudget(c=1e20, flops_per_token=six_n))
     assert np.isnan(found.n[0])
     assert np.isfinite(found.n[1])
 
@@ -72,7 +72,7 @@ def test_a_law_that_rises_has_no_optimum() -> None:
 def test_inference_makes_smaller_models_by_the_first_order_condition(
     law: Law, demand: float
 ) -> None:
-    best = allocate(law, Budget(c=1e21, inference_tokens=demand))
+    best = allocate(law, AllocationBudget(c=1e21, inference_tokens=demand))
     plain = allocate(law, 1e21)
     assert best.n < plain.n
     assert 6 * best.n * best.d + 2 * best.n * demand == pytest.approx(1e21)
@@ -85,10 +85,11 @@ def test_inference_makes_smaller_models_by_the_first_order_condition(
     assert of_n / of_d == pytest.approx((6 * best.d + 2 * demand) / (6 * best.n), rel=1e-5)
 
 
-def test_no_demand_is_the_plain_optimum_and_much_demand_is_not(law: Law) -> None:
+def test_inference_demand_lowers_the_optimal_size(law: Law) -> None:
     plain = allocate(law, 1e21)
-    sizes = [allocate(law, Budget(c=1e21, inference_tokens=tokens, flops_per_token=six)).n
-             for tokens in (0.0, 1.0, 1e10, 1e12, 1e14)]
+    budgets = [AllocationBudget(c=1e21, inference_tokens=tokens, flops_per_token=six_n)
+               for tokens in (0.0, 1.0, 1e10, 1e12, 1e14)]
+    sizes = [allocate(law, budget).n for budget in budgets]
     assert sizes[0] == pytest.approx(plain.n, rel=1e-7)
     assert sizes[1] == pytest.approx(plain.n, rel=1e-6)
     assert all(more < less for less, more in itertools.pairwise(sizes[1:]))
@@ -96,9 +97,9 @@ def test_no_demand_is_the_plain_optimum_and_much_demand_is_not(law: Law) -> None
 
 @pytest.mark.parametrize("demand", [0.0, 3e12])
 def test_the_cheapest_way_to_a_loss_is_the_best_use_of_its_cost(law: Law, demand: float) -> None:
-    cheap = allocate(law, Budget(loss=2.2, inference_tokens=demand))
+    cheap = allocate(law, AllocationBudget(loss=2.2, inference_tokens=demand))
     assert loss(law, cheap.n, cheap.d) == pytest.approx(2.2, rel=1e-9)
-    best = allocate(law, Budget(c=cheap.total, inference_tokens=demand))
+    best = allocate(law, AllocationBudget(c=cheap.total, inference_tokens=demand))
     assert best.loss == pytest.approx(2.2, rel=1e-9)
     assert best.n == pytest.approx(cheap.n, rel=1e-5)
     # No other size reaches the loss for less.
@@ -109,29 +110,29 @@ def test_the_cheapest_way_to_a_loss_is_the_best_use_of_its_cost(law: Law, demand
 
 
 def test_a_loss_below_the_floor_is_out_of_reach(sampled: Law) -> None:
-    best = allocate(sampled, Budget(loss=1.8))
+    best = allocate(sampled, AllocationBudget(loss=1.8))
     assert (best.n, best.d, best.total) == (None, None, None)
     assert any("out of reach" in warning for warning in best.warnings)
-    some = allocate(sampled, Budget(loss=1.85))  # which the floor of some resamples is above
-    assert any("never come down to a loss" in warning for warning in some.warnings)
+    some = allocate(sampled, AllocationBudget(loss=1.85))  # below the floor of some resamples
+    assert any("never reach a loss of 1.85" in warning for warning in some.warnings)
 
 
-def test_a_fixed_size_costs_nothing_at_the_optimum(sampled: Law) -> None:
+def test_a_fixed_size_at_the_optimum_has_no_excess(sampled: Law) -> None:
     plain = allocate(sampled, 1e21)
-    same = allocate(sampled, Budget(c=1e21, n=plain.n))
+    same = allocate(sampled, AllocationBudget(c=1e21, n=plain.n))
     assert same.excess == pytest.approx(0, abs=1e-9)
     assert same.waste == pytest.approx(0, abs=1e-7)
     assert same.d == pytest.approx(plain.d)
     assert same.a is None
-    # N and D are given here, whatever the law; what they cost is the law's.
+    # N and D are fixed, and have no interval; the excess loss depends on the law.
     assert same.n_interval is None
     assert same.d_interval is None
     assert same.excess_interval[0] >= 0
 
 
 @pytest.mark.parametrize("fixed", ["n", "d"])
-def test_what_a_fixed_size_costs_by_hand(law: Law, fixed: str) -> None:
-    found = allocate(law, Budget(c=6e20, **{fixed: 1e9 if fixed == "n" else 1e11}))
+def test_excess_and_waste_of_a_fixed_size_by_hand(law: Law, fixed: str) -> None:
+    found = allocate(law, AllocationBudget(c=6e20, **{fixed: 1e9 if fixed == "n" else 1e11}))
     assert (found.n, found.d) == (pytest.approx(1e9), pytest.approx(1e11))
     hand = 1.8172 + 482.01 / 1e9**0.3478 + 2085.43 / 1e11**0.3658
     assert found.loss == pytest.approx(hand, rel=1e-12)
@@ -141,34 +142,35 @@ def test_what_a_fixed_size_costs_by_hand(law: Law, fixed: str) -> None:
     gamma = 0.3478 * 0.3658 / (0.3478 + 0.3658)
     needed = 6e20 * ((hand - 1.8172) / (best.loss - 1.8172)) ** (-1 / gamma)
     assert found.waste == pytest.approx(1 - needed / 6e20, rel=1e-6)
-    reached = allocate(law, Budget(loss=hand, **{fixed: 1e9 if fixed == "n" else 1e11}))
+    reached = allocate(law, AllocationBudget(loss=hand, **{fixed: 1e9 if fixed == "n" else 1e11}))
     assert (reached.n, reached.d) == (pytest.approx(1e9), pytest.approx(1e11))
     assert reached.waste == pytest.approx(found.waste, rel=1e-6)
 
 
-def test_data_without_end_is_the_plain_optimum(law: Law) -> None:
+def test_unlimited_data_gives_the_plain_optimum(law: Law) -> None:
     """Repetition costs nothing where there is none, and bends the law just at its optimum."""
     repeats = _repeating(law)
     plain = allocate(law, 1e21)
     for unique in (None, 1e15):
-        best = allocate(repeats, Budget(c=1e21, unique_tokens=unique))
+        best = allocate(repeats, AllocationBudget(c=1e21, unique_tokens=unique))
         assert best.n == pytest.approx(plain.n, rel=1e-4)
         assert best.loss == pytest.approx(plain.loss, rel=1e-9)
     assert best.epochs == 1
 
 
-def test_little_data_is_repeated_and_costs(law: Law) -> None:
+def test_little_data_is_repeated_at_a_higher_loss(law: Law) -> None:
     repeats = _repeating(law)
-    found = [allocate(repeats, Budget(c=1e21, unique_tokens=u)) for u in (1e11, 1e10, 1e9)]
+    found = [allocate(repeats, AllocationBudget(c=1e21, unique_tokens=u))
+             for u in (1e11, 1e10, 1e9)]
     assert all(row.epochs == pytest.approx(max(1, row.d / row.unique_tokens)) for row in found)
     assert found[0].loss < found[1].loss < found[2].loss
     for row in found:
-        beside = [_loss_of(repeats, row.n * f, row.d / f, row.unique_tokens) for f in (0.9, 1.1)]
-        assert min(beside) > row.loss
+        nearby = [_loss_of(repeats, row.n * f, row.d / f, row.unique_tokens) for f in (0.9, 1.1)]
+        assert min(nearby) > row.loss
     # A tenth of the tokens, in ten epochs, is nearly as good as all of them (section 6.1).
     assert found[1].loss - allocate(law, 1e21).loss < 0.05
-    with pytest.raises(UserError, match="what repeated data is worth"):
-        allocate(law, Budget(c=1e21, unique_tokens=1e9))
+    with pytest.raises(UserError, match="does not model repeated data"):
+        allocate(law, AllocationBudget(c=1e21, unique_tokens=1e9))
 
 
 def _repeating(law: Law) -> Law:
@@ -185,9 +187,9 @@ def _loss_of(law: Law, n: float, d: float, u: float) -> float:
 def test_every_published_law_of_n_and_d_is_at_a_minimum() -> None:
     given = {"sparsity": 0.5, "granularity": 8.0}
     for entry in published().values():
-        if entry.law is None or not answers(entry, Budget(c=1e20, given=given)):
+        if entry.law is None or not can_allocate(entry, AllocationBudget(c=1e20, given=given)):
             continue
-        best = allocate(entry, Budget(c=1e20, given=given))
+        best = allocate(entry, AllocationBudget(c=1e20, given=given))
         if best.n is None:
             assert any("no optimum" in warning for warning in best.warnings)
             continue
@@ -195,46 +197,48 @@ def test_every_published_law_of_n_and_d_is_at_a_minimum() -> None:
         assert 6 * active * best.n * best.d == pytest.approx(1e20)
         for f in (0.9, 1.1):
             values = {"n": best.n * f, "d": best.d / f, "c": 1e20, "u": best.d / f, **given}
-            beside = entry.law.loss({k: np.array([v]) for k, v in values.items()})
-            assert float(beside[0]) > best.loss, entry.name
+            nearby = entry.law.loss({k: np.array([v]) for k, v in values.items()})
+            assert float(nearby[0]) > best.loss, entry.name
 
 
 def test_intervals_are_those_of_new_runs(grid, constants) -> None:
-    """The 90% interval of what is asked, against the spread over tables of other noise."""
-    questions = [Budget(c=1e13, inference_tokens=1e7), Budget(c=1e13, n=1e6), Budget(loss=1.75)]
+    """The 90% interval of a quantity, against its spread over tables with other noise."""
+    budgets = [AllocationBudget(c=1e13, inference_tokens=1e7), AllocationBudget(c=1e13, n=1e6),
+               AllocationBudget(loss=1.75)]
     names = ("n", "waste", "total")
-    ends: list[list[float]] = [[], [], []]
+    estimates: list[list[float]] = [[], [], []]
     for seed in range(16):
-        point = fit(from_frame(grid(noise=0.003, seed=seed), "runs"), "chinchilla", resamples=0)
-        for place, (question, name) in enumerate(zip(questions, names, strict=True)):
-            ends[place].append(getattr(allocate(point, question), name))
-    boot = fit(from_frame(grid(noise=0.003, seed=0), "runs"), "chinchilla", resamples=120)
-    for values, question, name in zip(ends, questions, names, strict=True):
+        point = fit_law(from_frame(grid(noise=0.003, seed=seed), "runs"), "chinchilla", resamples=0)
+        for values, budget, name in zip(estimates, budgets, names, strict=True):
+            values.append(getattr(allocate(point, budget), name))
+    boot = fit_law(from_frame(grid(noise=0.003, seed=0), "runs"), "chinchilla", resamples=120)
+    for values, budget, name in zip(estimates, budgets, names, strict=True):
         spread = np.quantile(values, [0.05, 0.95])
-        low, high = getattr(allocate(boot, question), f"{name}_interval")
+        low, high = getattr(allocate(boot, budget), f"{name}_interval")
         assert 0.4 < (high - low) / (spread[1] - spread[0]) < 2.5
 
 
-@pytest.mark.parametrize(("asked", "said"), [
-    ({}, "either compute in FLOPs or a loss"),
-    ({"c": 1e20, "loss": 2.0}, "either compute in FLOPs or a loss"),
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({}, "either compute in FLOPs or a target loss"),
+    ({"c": 1e20, "loss": 2.0}, "either compute in FLOPs or a target loss"),
     ({"c": 1e20, "n": 1e9, "d": 1e9}, "both fixed"),
     ({"c": 1e20, "n": -1}, "fixed N -1: a positive number of parameters"),
     ({"loss": float("nan")}, "nats per token"),
-    ({"c": 1e20, "inference_tokens": -1.0}, "from zero on"),
-    ({"c": 1e20, "given": {"expert": 8}}, "there are .*experts"),
+    ({"c": 1e20, "inference_tokens": -1.0}, "inference tokens -1: a positive number of tokens"),
+    ({"c": 1e20, "given": {"expert": 8}}, "expected is one of .*experts"),
     ({"c": 1e20, "given": {"experts": 0}}, "above zero"),
 ])
-def test_questions_that_make_no_sense(asked: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        Budget(**asked)  # type: ignore[arg-type]
+def test_invalid_budgets_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        AllocationBudget(**arguments)  # type: ignore[arg-type]
 
 
-def test_laws_that_lack_what_is_asked() -> None:
-    with pytest.raises(UserError, match="gives N\\* at a compute budget and no law"):
-        allocate(published()["hoffmann2022-1"], Budget(c=1e20, n=1e9))
-    with pytest.raises(UserError, match="give its value with --at granularity"):
+def test_budgets_that_a_law_does_not_support_are_refused() -> None:
+    with pytest.raises(UserError, match="gives N\\* at a compute budget but no law"):
+        allocate(published()["hoffmann2022-1"], AllocationBudget(c=1e20, n=1e9))
+    with pytest.raises(UserError, match="give its value with --given granularity"):
         allocate(published()["krajewski2024"], 1e20)
-    unpaid = allocate(published()["besiroglu2024"], Budget(c=1e20, n=1e9, inference_tokens=1e13))
-    assert unpaid.d is None
-    assert any("leaves nothing to train with" in warning for warning in unpaid.warnings)
+    with pytest.raises(UserError, match="compute 1e\\+20: leaves less than one training token, "
+                                        "because 1e\\+09 parameters and 1e\\+13 inference tokens "
+                                        "take at least"):
+        AllocationBudget(c=1e20, n=1e9, inference_tokens=1e13)

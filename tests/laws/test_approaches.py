@@ -1,4 +1,4 @@
-"""Approaches 1 and 2: exact valleys, laws that are known, grids that mislead, published optima."""
+"""Approaches 1 and 2: exact valleys, known laws, misleading grids, published optima."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 from scipy.interpolate import Akima1DInterpolator
 
-from scaling.cli.terminal import finite
+from scaling.console import finite
 from scaling.errors import UserError
 from scaling.laws import RunsTable, from_frame
 from scaling.laws.approaches import (
@@ -23,12 +23,12 @@ from scaling.laws.approaches import (
     curves_from_frame,
     fit_approach,
     frontier_from_json,
-    group,
+    group_by_budget,
 )
-from scaling.laws.approaches.akima import lowest
-from scaling.laws.approaches.envelope import smoothed
-from scaling.laws.approaches.line import log_line
-from scaling.laws.approaches.parabola import parabolas
+from scaling.laws.approaches.akima import interpolant_minima
+from scaling.laws.approaches.envelope import local_linear_smooth
+from scaling.laws.approaches.line import fit_log_line
+from scaling.laws.approaches.parabola import parabola_minima
 from scaling.laws.published import published_named
 
 BUDGETS = np.logspace(17, 20, 7)
@@ -66,7 +66,7 @@ def test_a_parabola_recovers_a_quadratic_valley(of: str) -> None:
     n, c = np.outer(best, factors), np.outer(BUDGETS, np.ones(6))
     y = (np.log(floor) if of == "log-loss" else floor)[:, None] + 0.03 * np.log(factors) ** 2
     loss = np.exp(y) if of == "log-loss" else y
-    found = fit_approach(_table(n.ravel(), c.ravel(), loss.ravel()), "approach-2", of=of)
+    found = fit_approach(_table(n.ravel(), c.ravel(), loss.ravel()), "approach-2", target=of)
     np.testing.assert_allclose(found.optima.n, best, rtol=1e-10)
     np.testing.assert_allclose(found.optima.loss, floor, rtol=1e-12)
     np.testing.assert_allclose(found.optima.d, BUDGETS / (6 * best), rtol=1e-10)
@@ -100,14 +100,14 @@ def test_standard_errors_are_the_spread_of_the_optima() -> None:
     rng = np.random.default_rng(0)
     optima, known, pooled = [], [], []
     for table in _noisy(_table(n, c, loss), 0.003, 200, rng):
-        groups, _ = group(table)
-        given = parabolas(groups, noise=0.003)
+        groups, _ = group_by_budget(table)
+        given = parabola_minima(groups, noise=0.003)
         optima.append([m.log_n for m in given])
         known.append([m.log_n_se for m in given])
-        pooled.append([m.log_n_se for m in parabolas(groups)])
+        pooled.append([m.log_n_se for m in parabola_minima(groups)])
     spread = np.std(optima, axis=0)
     np.testing.assert_allclose(np.mean(known, axis=0), spread, rtol=0.15)
-    # Pooled over budgets noise is one number of the loss, which it is not quite here.
+    # Pooling assumes the same noise of the loss at every budget, which is only approximate here.
     np.testing.assert_allclose(np.mean(pooled, axis=0), spread, rtol=0.4)
 
 
@@ -127,31 +127,31 @@ def test_intervals_cover() -> None:
     assert hits["n"] / trials == pytest.approx(0.9, abs=0.085)
 
 
-def test_lines_are_those_of_others() -> None:
+def test_lines_equal_those_of_other_libraries() -> None:
     rng = np.random.default_rng(2)
     c = np.logspace(17, 21, 9)
     y = 3 * c**0.4 * np.exp(0.1 * rng.standard_normal(9))
-    line, other = log_line(c, y), stats.linregress(np.log(c), np.log(y))
+    line, other = fit_log_line(c, y), stats.linregress(np.log(c), np.log(y))
     assert line.exponent == pytest.approx(other.slope, rel=1e-12)
     assert line.exponent_se == pytest.approx(other.stderr, rel=1e-10)
     assert line.se(1.0) == pytest.approx(other.intercept_stderr, rel=1e-9)
     weights = rng.uniform(0.1, 10, 9)
     (slope, level), cov = np.polyfit(np.log(c), np.log(y), 1, w=weights**0.5, cov=True)
-    line = log_line(c, y, weights)
+    line = fit_log_line(c, y, weights)
     assert line.exponent == pytest.approx(slope, rel=1e-10)
     assert np.log(line.coefficient) == pytest.approx(level, rel=1e-9)
     assert line.exponent_se == pytest.approx(cov[0, 0] ** 0.5, rel=1e-8)
 
 
 @pytest.mark.parametrize(("rows", "says"), [
-    ("n < best / 1.5", "not between the sizes that were trained"),
+    ("n < best / 1.5", "outside the trained sizes"),
     ("n > best * 1.5", "train smaller sizes"),
-    ("n < best * 1.4", "nearer than a step"),
+    ("n < best * 1.4", "less than a step of the grid from the end"),
     ("n < best * 2.1", "off-centre"),
     ("n > best / 2.1", "off-centre"),
     ("n < best / 10", "2 distinct sizes, where 3 are needed"),
 ])
-def test_grids_that_mislead_are_left_out_and_named(rows: str, says: str) -> None:
+def test_misleading_grids_are_left_out_with_a_reason(rows: str, says: str) -> None:
     n, c, loss = _grid(width=16, sizes=17)
     frame = pd.DataFrame({"n": n, "c": c, "loss": loss, "best": np.sqrt(c / 6)})
     bad = np.isclose(frame["c"], BUDGETS[2])
@@ -159,9 +159,9 @@ def test_grids_that_mislead_are_left_out_and_named(rows: str, says: str) -> None
     found = fit_approach(from_frame(frame, "runs", n="n", c="c"), "approach-2")
     assert found.optima.used.tolist() == [True, True, False, True, True, True, True]
     assert says in found.optima.reason[2]
-    told = [w for w in found.warnings if "1e+18 FLOP is left out" in w]
-    assert len(told) == 1
-    assert says in told[0]
+    warnings = [w for w in found.warnings if "1e+18 FLOP is left out" in w]
+    assert len(warnings) == 1
+    assert says in warnings[0]
     assert found.exponents["a"] == pytest.approx(0.5, abs=1e-9)
     without = fit_approach(from_frame(frame[~bad[frame.index]], "runs", n="n", c="c"),
                            "approach-2")
@@ -169,7 +169,7 @@ def test_grids_that_mislead_are_left_out_and_named(rows: str, says: str) -> None
     assert found.excluded["in_budgets_left_out"] == int(bad[frame.index].sum())
 
 
-def test_a_valley_upside_down_or_lost_in_noise_is_left_out() -> None:
+def test_an_inverted_or_too_noisy_valley_is_left_out() -> None:
     n, c, loss = _grid()
     hill, noisy = np.isclose(c, BUDGETS[1]), np.isclose(c, BUDGETS[4])
     bent = np.where(hill, 6 - loss, loss)
@@ -193,7 +193,7 @@ def test_akima_needs_sizes_beyond_the_optimum_too() -> None:
     assert "3 distinct sizes, where 4 are needed" in found.optima.reason[0]
 
 
-def test_no_budget_left_is_an_error_that_says_why() -> None:
+def test_an_error_gives_the_reasons_if_no_budget_is_left() -> None:
     with pytest.raises(UserError, match=r"0 of 7 budgets .* off-centre.*; and 4 more"):
         fit_approach(_table(*_grid(middle=3.5, width=8)), "approach-2")
 
@@ -209,21 +209,21 @@ def test_two_and_three_budgets() -> None:
     assert "3 budgets" in three.warnings[0]
 
 
-def test_budgets_are_found_given_and_told_apart() -> None:
+def test_budgets_are_detected_or_given() -> None:
     n, c, loss = _grid()
     near = c * np.exp(0.005 * np.random.default_rng(0).uniform(-1, 1, len(c)))
-    groups, warnings = group(_table(n, near, loss))
+    groups, warnings = group_by_budget(_table(n, near, loss))
     np.testing.assert_allclose([g.c for g in groups], BUDGETS, rtol=5e-3)
     assert [len(g.loss) for g in groups] == [9] * 7
     assert warnings == ()
-    groups, warnings = group(_table(n, near, loss), budgets=[1e18, 1e20, 1e22])
+    groups, warnings = group_by_budget(_table(n, near, loss), budgets=[1e18, 1e20, 1e22])
     assert [g.c for g in groups] == pytest.approx([1e18, 1e20])
     assert "45 of 63 runs" in warnings[0]
     assert "1e+22" in warnings[1]
-    with pytest.raises(UserError, match="cannot be told apart"):
-        group(_table(n, np.geomspace(1e18, 1e19, len(n)), loss), tolerance=0.1)
-    with pytest.raises(UserError, match="nearer than twice"):
-        group(_table(n, c, loss), budgets=[1e18, 1.01e18])
+    with pytest.raises(UserError, match="cannot be distinguished"):
+        group_by_budget(_table(n, np.geomspace(1e18, 1e19, len(n)), loss), tolerance=0.1)
+    with pytest.raises(UserError, match="closer than twice"):
+        group_by_budget(_table(n, c, loss), budgets=[1e18, 1.01e18])
 
 
 def test_far_sizes_can_be_left_out() -> None:
@@ -244,7 +244,7 @@ def test_akimas_minimum_is_the_lowest_point_of_the_interpolant() -> None:
     y = 0.1 * (x[:, None] - 5) ** 2 + rng.standard_normal((9, 200))
     fine = np.linspace(x[0], x[-1], 20_001)
     curves = Akima1DInterpolator(x, y)
-    found = lowest(x, y)
+    found = interpolant_minima(x, y)
     assert (np.diagonal(curves(found)) <= curves(fine).min(axis=0) + 1e-12).all()
     inside = (found > x[0]) & (found < x[-1])
     assert 0 < inside.sum() < 200
@@ -252,7 +252,7 @@ def test_akimas_minimum_is_the_lowest_point_of_the_interpolant() -> None:
     np.testing.assert_allclose(y.min(axis=0)[~inside], at_ends)
 
 
-def test_akima_takes_its_noise_from_seeds_or_asks() -> None:
+def test_akima_estimates_noise_from_seeds_or_requires_it() -> None:
     n, c, loss = _grid()
     with pytest.raises(UserError, match="needs the noise"):
         fit_approach(_table(n, c, loss), "approach-2-akima")
@@ -292,8 +292,8 @@ def test_porians_optima_give_porians_exponents(reference, corpus: str) -> None:
     path = reference("porian2024_optimal_pairs.csv")
     for step, exponent in zip(_STEPS, _EXPONENTS[corpus], strict=True):
         pairs = _porian(path, corpus, step).dropna()
-        line = log_line(pairs["flops"].to_numpy(), pairs["n_opt"].to_numpy(),
-                        pairs["n_star_std"].to_numpy() ** -2.0)
+        line = fit_log_line(pairs["flops"].to_numpy(), pairs["n_opt"].to_numpy(),
+                            pairs["n_star_std"].to_numpy() ** -2.0)
         assert line.exponent == pytest.approx(exponent, abs=6e-4), step
 
 
@@ -345,10 +345,10 @@ def test_the_bias_of_approach_two(name: str, errors: tuple[float, ...]) -> None:
         assert found.exponents["a"] == pytest.approx(law.exponents["a"], abs=1e-12)
         off = 100 * (found.d.at(1e24) / (1e24 / 6 / best[-1]) - 1)
         assert off == pytest.approx(error, abs=0.5 * 10 ** (-2 if abs(error) < 1 else -1))
-        # N* is too large, and the cubics say so.
-        told = [w for w in found.warnings if "skewed" in w]
-        assert len(told) == 1
-        assert "cubics put N* -" in told[0]
+        # N* is too large, which the cubics detect.
+        warnings = [w for w in found.warnings if "skewed" in w]
+        assert len(warnings) == 1
+        assert "N* of cubics differs by -" in warnings[0]
 
 
 def _curves(
@@ -376,33 +376,34 @@ def test_the_envelope_gives_the_exponent_of_the_law(alpha: float, beta: float) -
     assert high - low < 0.02
     best = (alpha / beta) ** (1 / (alpha + beta)) * (1e17 / 6) ** truth
     assert found.n.at(1e17) == pytest.approx(best, rel=0.05)
-    # At the ends the lowest curve is that of the sizes there happen to be.
+    # At the ends the envelope is limited by the sizes that were trained.
     assert len(found.optima.c) == 1500
     assert not found.optima.used[[0, -1]].any()
     assert found.optima.kept.n.min() > 1e6
     assert found.optima.kept.n.max() < 1e9
     assert any("are left out" in w for w in found.warnings)
     assert any("not final losses" in w for w in found.warnings)
-    assert any("lucky" in w for w in found.warnings)
-    assert not any("from point to point" in w for w in found.warnings)
+    assert any("low by chance" in w for w in found.warnings)
+    assert not any("between points" in w for w in found.warnings)
 
 
-def test_the_envelope_favours_luck_and_smoothing_takes_it_away() -> None:
+def test_noise_biases_the_envelope_and_smoothing_removes_the_bias() -> None:
     clean = fit_approach(curves_from_frame(_curves(20, 0.3, 0.3), "curves"), "approach-1",
                          resamples=0)
     curves = curves_from_frame(_curves(20, 0.3, 0.3, noise=0.01, points=400), "curves")
     rough = fit_approach(curves, "approach-1", resamples=0)
     smooth = fit_approach(curves, "approach-1", resamples=0, smooth=0.4)
-    # The rough one lies below the truth by a good part of the noise, 1%.
+    # Without smoothing the envelope is below the truth by a large part of the noise, 1%.
     used = clean.optima.used & rough.optima.used & smooth.optima.used
-    low, mended = (np.log(f.optima.loss / clean.optima.loss)[used].mean() for f in (rough, smooth))
-    assert low < -0.004
-    assert abs(mended) < 0.001
-    assert any("about 1.0% from point to point" in w for w in rough.warnings)
+    bias, smoothed = (np.log(f.optima.loss / clean.optima.loss)[used].mean()
+                      for f in (rough, smooth))
+    assert bias < -0.004
+    assert abs(smoothed) < 0.001
+    assert any("about 1.0% between points" in w for w in rough.warnings)
 
 
 def test_the_spread_of_the_envelopes_exponent_is_known() -> None:
-    """Random sizes, and a seed's luck in each run, against what subsamples of one table say."""
+    """The spread over random sizes and seeds, compared with the estimate from subsamples."""
     exponents, errors = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -419,11 +420,11 @@ def test_the_spread_of_the_envelopes_exponent_is_known() -> None:
 
 def test_smoothing_leaves_a_straight_line_alone_to_its_ends() -> None:
     x = np.sort(np.random.default_rng(0).uniform(0, 5, 50))
-    np.testing.assert_allclose(smoothed(x, 3 - 0.2 * x, 0.5), 3 - 0.2 * x, atol=1e-12)
+    np.testing.assert_allclose(local_linear_smooth(x, 3 - 0.2 * x, 0.5), 3 - 0.2 * x, atol=1e-12)
     y = np.random.default_rng(1).standard_normal(50)
     by_hand = [np.polyval(np.polyfit(x[near], y[near], 1), at) for at in x
                if (near := np.abs(x - at) <= 0.5).sum() > 1]
-    np.testing.assert_allclose(smoothed(x, y, 0.5), by_hand, atol=1e-10)
+    np.testing.assert_allclose(local_linear_smooth(x, y, 0.5), by_hand, atol=1e-10)
 
 
 def test_curves_that_cannot_be_read() -> None:
@@ -440,7 +441,7 @@ def test_curves_that_cannot_be_read() -> None:
         fit_approach(curves_from_frame(frame, "curves.csv"), "approach-1")
 
 
-def test_the_wrong_table_or_name_is_told() -> None:
+def test_a_wrong_table_or_name_is_an_error() -> None:
     table, curves = _table(*_grid()), curves_from_frame(_curves(3, 0.3, 0.3), "curves")
     with pytest.raises(UserError, match="approach-1 needs training curves"):
         fit_approach(table, "approach-1")
@@ -470,7 +471,7 @@ def test_a_frontier_is_the_same_after_json(name: str) -> None:
     assert {"law", "convention", "n_runs", "excluded", "params", "objective", "se", "intervals",
             "exponents", "convergence", "warnings", "heldout"} <= content.keys()
     assert content["exponents"]["a"] == found.params["a"]
-    with pytest.raises(UserError, match="not a frontier"):
+    with pytest.raises(UserError, match="law: 'chinchilla', where one of approach-1"):
         frontier_from_json(content | {"law": "chinchilla"}, "laws.json")
     assert any("extrapolation" in w for w in found.allocation(1e26).warnings)
     assert not any("extrapolation" in w for w in found.allocation(1e19).warnings)

@@ -1,4 +1,4 @@
-"""`scaling compare`, and what `scaling allocate` can be asked, from the command line."""
+"""`scaling compare`, and the options of `scaling allocate`, from the command line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from scaling.cli.main import app
 from scaling.errors import UserError
 from scaling.laws import Allocation, Bootstrap, allocate, published, save
-from scaling.laws.planning.budgets import Budget
-from scaling.laws.planning.compare import agreements, compare, verdict
-from scaling.laws.planning.counting import Relation
+from scaling.laws.allocation.budgets import AllocationBudget
+from scaling.laws.conventions.compare import agreements, compare, verdict
+from scaling.laws.conventions.recount import Relation
 
 
 def _run(*words: object) -> str:
@@ -31,11 +31,11 @@ def _run(*words: object) -> str:
 
 @pytest.fixture(autouse=True)
 def _follow_standard_output(monkeypatch) -> None:
-    """The runner swaps sys.stdout; a Console made at import has to look it up anew."""
+    """Replace the consoles that were made at import, because the runner replaces sys.stdout."""
     for name, stderr in (("out", False), ("err", True)):
         console = Console(stderr=stderr, highlight=False, soft_wrap=True, width=400)
-        for module in ("terminal", "allocate", "compare"):
-            monkeypatch.setattr(f"scaling.cli.{module}.{name}", console)
+        for module in ("console", "cli.allocate", "cli.compare"):
+            monkeypatch.setattr(f"scaling.{module}.{name}", console)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def fitted(tmp_path: Path) -> Path:
 def test_laws_side_by_side(fitted: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.json"
     shown = _run("compare", fitted, "besiroglu2024", "kaplan2020", "--compute", "1e19,1e21",
-                 "--json", out)
+                 "--out", out)
     assert "mine: chinchilla" in shown
     assert "2 of 2" in shown
     assert "0.781" in shown  # by Kaplan's method
@@ -74,16 +74,16 @@ def test_laws_side_by_side(fitted: Path, tmp_path: Path) -> None:
 def test_one_convention_for_all(tmp_path: Path) -> None:
     out = tmp_path / "x.json"
     _run("compare", "besiroglu2024", "kaplan2020", "--convention", "non-embedding", "--compute",
-         "1e15", "--json", out)
+         "1e15", "--out", out)
     law, kaplan = json.loads(out.read_text())["laws"]
     assert law["convention"]["n"] == "non-embedding"
     assert law["convention"]["from"] == "total"
     assert law["allocations"][0]["a"] == pytest.approx(0.844, abs=1e-3)
-    assert kaplan["allocations"][0]["a"] == 0.73  # which counts so already
+    assert kaplan["allocations"][0]["a"] == 0.73  # which already uses this count
 
 
 def test_kaplans_own_models_with_their_embeddings() -> None:
-    """The paper gives sizes alone: the same models at the same tokens, under another count."""
+    """The paper gives only sizes: the same models at the same tokens, under another count."""
     row = compare([("", published()["kaplan2020"])], [1e20], "total")[0].allocations[0]
     bare = row.n
     for _ in range(50):  # N = bare + omega bare^(1/3), by iteration
@@ -92,7 +92,7 @@ def test_kaplans_own_models_with_their_embeddings() -> None:
     # Kaplan's own curve through 1.3e9 at one PF-day, at the budget that leaves embeddings out.
     assert bare == pytest.approx(1.3e9 * (6 * bare * row.d / 8.64e19) ** 0.73, rel=1e-6)
     assert row.a < 0.73
-    assert any("counted anew" in warning for warning in row.warnings)
+    assert any("recounted" in warning for warning in row.warnings)
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,16 @@ def test_a_frontier_without_a_law_of_the_loss() -> None:
     assert law.allocations[0].counting == "total"
     assert agreements([entry, law])[0].verdicts["loss"] is None
     with pytest.raises(UserError, match="gives N\\* at a compute budget"):
-        allocate(Square(), Budget(loss=2.0))
+        allocate(Square(), AllocationBudget(loss=2.0))
 
 
-def test_models_of_ones_own(tmp_path: Path) -> None:
+def test_a_table_of_models(tmp_path: Path) -> None:
     table, out = tmp_path / "models.csv", tmp_path / "x.json"
     table.write_text("params_total,params_non_embedding\n2e6,1e6\n2e9,1e9\n")
     _run("compare", "besiroglu2024", "--convention", "non-embedding", "--models", table,
-         "--compute", "1e19", "--json", out)
+         "--compute", "1e19", "--out", out)
     half = json.loads(out.read_text())["laws"][0]["allocations"][0]
-    _run("compare", "besiroglu2024", "--compute", "2e19", "--json", out)
+    _run("compare", "besiroglu2024", "--compute", "2e19", "--out", out)
     whole = json.loads(out.read_text())["laws"][0]["allocations"][0]
     # Where total is twice the rest, 1e19 FLOPs without embeddings are 2e19 with them.
     assert half["n"] == pytest.approx(whole["n"] / 2, rel=1e-6)
@@ -146,20 +146,20 @@ def test_verdicts() -> None:
     assert verdict(None, (0.5, 1.5), 1.0, (0.5, 1.5)) is None
 
 
-def test_allocate_answers_several_budgets(tmp_path: Path) -> None:
+def test_allocate_takes_several_budgets(tmp_path: Path) -> None:
     out = tmp_path / "x.json"
-    _run("allocate", "besiroglu2024", "--compute", "1e18,1e20", "--compute", "1e22", "--json", out)
+    _run("allocate", "besiroglu2024", "--compute", "1e18,1e20", "--compute", "1e22", "--out", out)
     content = json.loads(out.read_text())
     assert content["compute"] == [1e18, 1e20, 1e22]
     mine = [row for row in content["allocations"] if row["source"] == "Besiroglu 2024"]
     assert [row["c"] for row in mine] == content["compute"]
 
 
-def test_allocate_answers_other_questions(fitted: Path, tmp_path: Path) -> None:
+def test_allocate_takes_constraints(fitted: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.json"
 
     def first(*words: object) -> dict[str, float]:
-        _run("allocate", fitted, *words, "--json", out)
+        _run("allocate", fitted, *words, "--out", out)
         row: dict[str, float] = json.loads(out.read_text())["allocations"][0]
         return row
 
@@ -172,29 +172,35 @@ def test_allocate_answers_other_questions(fitted: Path, tmp_path: Path) -> None:
     assert 0 < wide["waste"] < 1
     assert first("--compute", "1e21", "--fixed-d", plain["d"])["excess"] == pytest.approx(
         0, abs=1e-9)
-    assert first("--loss", plain["loss"])["c"] == pytest.approx(1e21, rel=1e-6)
+    assert first("--target-loss", plain["loss"])["c"] == pytest.approx(1e21, rel=1e-6)
     shown = _run("allocate", "muennighoff2023", "--compute", "1e21", "--unique-tokens", "1e9")
     assert "epochs" in shown
     assert "Kaplan 2020" not in shown  # which has no answer
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["compare", "besiroglu"], "did you mean besiroglu2024"),
     (["compare", "besiroglu2024", "--compute", "1e20,much"], "--compute much: a number"),
     (["compare", "besiroglu2024", "--compute", "-1"], "positive number of FLOPs"),
-    (["compare", "kaplan2020-n"], "says nothing of how to divide compute"),
-    (["compare", "besiroglu2024", "--omega", "3", "--models", "x.csv"], "give one"),
+    (["compare", "kaplan2020-n"], "does not determine how to divide compute"),
+    (["compare", "besiroglu2024", "--omega", "3", "--models", "x.csv"], "give only one"),
     (["compare", "besiroglu2024", "--omega", "0"], "positive number"),
-    (["allocate", "besiroglu2024", "--compute", "1e20", "--loss", "2"], "either as --compute"),
+    (["allocate", "besiroglu2024", "--compute", "1e20", "--target-loss", "2"],
+     "either as --compute"),
     (["allocate", "besiroglu2024", "--compute", "1e20", "--fixed-n", "1", "--fixed-d", "1"],
      "both fixed"),
     (["allocate", "besiroglu2024", "--compute", "1e20", "--unique-tokens", "1e9"],
      "such as muennighoff"),
-    (["allocate", "besiroglu2024", "--compute", "1e20", "--at", "experts"], "NAME=VALUE"),
-    (["allocate", "besiroglu2024", "--loss", "2.0,low"], "--loss low"),
+    (["allocate", "besiroglu2024", "--compute", "1e20", "--given", "experts"], "NAME=VALUE"),
+    (["allocate", "besiroglu2024", "--target-loss", "2.0,low"], "--target-loss low"),
+    (["allocate", "besiroglu2024", "--compute", "1e20", "--given", "experts=8"],
+     "--given experts=: none of these laws depends on experts"),
+    (["compare", "besiroglu2024", "kaplan2020", "--given", "bits=8"],
+     "--given bits=: none of these laws depends on bits"),
+    (["compare", "besiroglu2024", "--omega", "1e300"], "up to 1e\\+09 is expected"),
 ])
-def test_mistakes(words: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_options_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         _run(*words)
 
 

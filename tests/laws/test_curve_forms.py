@@ -15,11 +15,11 @@ import pytest
 from scipy.optimize import brentq
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Bootstrap, Form, Law, allocate, fit, from_frame, published
+from scaling.laws import FORMS, Bootstrap, Form, Law, allocate, fit_law, from_frame, published
+from scaling.laws.allocation.chain import chain
 from scaling.laws.forms import curves, hyperparameters
 from scaling.laws.forms.broken import broken
 from scaling.laws.forms.formula import Formula
-from scaling.laws.planning.chain import chain
 from scaling.laws.published import marks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,9 +73,9 @@ def _loss(name: str, values: Mapping[str, np.ndarray], **constants: float) -> np
 def _fit(form: Form, values: Mapping[str, np.ndarray], outcome: np.ndarray, **options: int) -> Law:
     columns = {v: v for v in values if v in ("n", "d", "c")}
     others = {v: v for v in values if v not in columns}
-    table = from_frame(pd.DataFrame({**values, "y": outcome}), "runs", loss="y", others=others,
+    table = from_frame(pd.DataFrame({**values, "y": outcome}), "runs", loss="y", extra=others,
                        needs=tuple(columns), **columns)
-    return fit(table, form, **{"resamples": 0, **options})
+    return fit_law(table, form, **{"resamples": 0, **options})
 
 
 @pytest.mark.parametrize("name", [*NAMES, "broken-d-2"])
@@ -91,7 +91,7 @@ def test_gradient_and_curvature_are_the_derivatives(name: str) -> None:
     predicted, gradient = form.gradient(theta, x)
     np.testing.assert_allclose(predicted, form.predict(theta, x), rtol=1e-13)
     weights = rng.standard_normal((len(theta), RUNS))
-    curvature = form.curvature(theta, x, weights, gradient)
+    curvature = form.hessian(theta, x, weights, gradient)
     size = np.abs(curvature).max()
     for place in range(theta.shape[1]):
         step = np.zeros(theta.shape[1])
@@ -110,7 +110,7 @@ def test_derivatives_by_hand_agree_with_the_complex_step(name: str) -> None:
     form = FORMS[name]
     assert isinstance(form, Formula)
     x = form.coordinates(_runs(form))
-    theta = form.internal(_point(form, _truth(form)))
+    theta = form.from_params(_point(form, _truth(form)))
     by_hand, by_step = form.gradient(theta, x), Formula.gradient(form, theta, x)
     for one, other in zip(by_hand, by_step, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
@@ -262,7 +262,7 @@ def test_a_chain_has_the_uncertainty_of_both_laws() -> None:
         assert both.high[run] == pytest.approx(np.quantile(errors, 0.95), rel=1e-10)
 
 
-def test_chains_that_are_none() -> None:
+def test_invalid_chains_are_errors() -> None:
     loss, error = published()["besiroglu2024"].law, published()["gadre2024-error-c4"].law
     rate = published()["step2025-lr"].law
     assert loss is not None
@@ -321,7 +321,7 @@ def test_published_entries_say_where_they_are_from() -> None:
     assert set(published()) == set(content["entries"])
 
 
-def test_constants_stand_in_one_place() -> None:
+def test_constants_are_written_in_one_place_only() -> None:
     """No file of the package has a published constant of four digits or more a second time."""
     content = json.loads((ROOT / "scaling/laws/published.json").read_text(), parse_float=str)
     constants = {value for entry in content["entries"].values()

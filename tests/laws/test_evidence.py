@@ -1,4 +1,4 @@
-"""Evidence beyond the point fit: against textbook statistics, known laws and published data."""
+"""Evidence beyond the point fit, against textbook statistics, known laws and published data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from scaling.errors import UserError
-from scaling.laws import Robust, RunsTable, fit, form_named, from_frame
+from scaling.laws import Robust, RunsTable, fit_law, form_named, from_frame
 from scaling.laws.evidence import (
     as_markdown,
     as_text,
@@ -20,11 +20,11 @@ from scaling.laws.evidence import (
     compare_forms,
     leave_one_size_out,
     likelihood_ratio,
+    objective_sensitivity,
+    outlier_sensitivity,
     profile,
     residuals,
     rolling_origin,
-    to_objective,
-    to_outliers,
 )
 from scaling.laws.evidence.checklist import NOT_RECORDED
 from scaling.laws.evidence.comparison import log_likelihood
@@ -57,7 +57,7 @@ def _epoch(reference: Any, drop: int = 5) -> RunsTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _Saturating(Formula):
-    """E + A (1 + N/S)^-alpha: runs all far below S say nothing of S but that it is large."""
+    """E + A (1 + N/S)^-alpha: runs far below S determine only that S is large."""
 
     def outcome_of(self, p: Any, v: Any) -> Any:
         return p.E + p.A * v.n**-p.alpha * (1 + v.n / p.S) ** p.alpha
@@ -95,7 +95,7 @@ def test_profile_of_a_parameter_that_mixes_coordinates() -> None:
         assert objective == pytest.approx(((y - x * (x @ y) / (x @ x)) ** 2).sum() / 2, rel=1e-6)
 
 
-def test_profile_interval_of_a_linear_law_is_students() -> None:
+def test_profile_interval_of_a_linear_law_is_students_t() -> None:
     """On average over data sets; the sandwich itself scatters about the textbook's variance."""
     widths, textbook = [], []
     for seed in range(8):
@@ -107,7 +107,7 @@ def test_profile_interval_of_a_linear_law_is_students() -> None:
 
 
 @pytest.mark.parametrize("kind", ["huber", "l1"])
-def test_profile_interval_covers_the_truth_as_often_as_it_says(kind: str) -> None:
+def test_profile_interval_has_its_nominal_coverage(kind: str) -> None:
     """With normal noise, whose scale is far from delta; 300 data sets give 90% and 92%."""
     hits, widths = 0, []
     n = np.geomspace(1e5, 1e9, 60)
@@ -156,7 +156,7 @@ def test_profile_finds_a_flat_direction() -> None:
 
 def test_muennighoffs_repetitions_are_weakly_identified(reference: Any) -> None:
     frame = pd.read_csv(reference("muennighoff2023_repeat_runs_182.csv"))
-    table = from_frame(frame, "repeats", n="N", d="tokens", others={"u": "unique_tokens"})
+    table = from_frame(frame, "repeats", n="N", d="tokens", extra={"u": "unique_tokens"})
     form = constrain(form_named("muennighoff"), {
         "A": 520.82, "B": 1487.7, "E": 1.86914, "alpha": 0.3526596, "beta": 0.3526596})
     found = profile(table, form, "R_D", (10, 15.387756, 30, 60, 95, 150))
@@ -170,7 +170,7 @@ def test_muennighoffs_repetitions_are_weakly_identified(reference: Any) -> None:
     assert found.flat_range[1] >= 145
 
 
-def test_profile_refuses_what_it_cannot_hold() -> None:
+def test_profile_refuses_unknown_or_fixed_parameters() -> None:
     table, _ = _power()
     with pytest.raises(UserError, match="has no exponent a"):
         profile(table, "kaplan-n", "a")
@@ -178,7 +178,7 @@ def test_profile_refuses_what_it_cannot_hold() -> None:
         profile(table, "kaplan-n", "gamma")
     with pytest.raises(UserError, match="positive numbers are expected"):
         profile(table, "kaplan-n", "N_c", [-1.0])
-    with pytest.raises(UserError, match="holds S at 1e\\+10"):
+    with pytest.raises(UserError, match="fixes S at 1e\\+10"):
         profile(table, constrain(_SATURATING, {"S": 1e10}), "S")
 
 
@@ -187,14 +187,14 @@ def test_profile_refuses_what_it_cannot_hold() -> None:
 
 def test_outliers_and_delta_move_the_published_fit_as_known(reference: Any) -> None:
     every = _epoch(reference, drop=0)
-    moved = to_outliers(every, "chinchilla")
+    moved = outlier_sensitivity(every, "chinchilla")
     known = (0.565, 0.514, 0.509, 0.484, 0.455)
     for refit, a in zip(moved.refits, known, strict=True):
-        # At 35, six runs have the same loss, of which four go: which is a matter of taste.
+        # At 35, four of six runs of equal loss are dropped; which four is arbitrary.
         assert refit.a == pytest.approx(a, abs=6e-3 if "alike" in refit.choice else 6e-4)
         assert refit.converged
     assert "4 of 6 alike" in moved.refits[-1].choice
-    ladder = to_objective(_epoch(reference), "chinchilla", (1e-2, 1e-1))
+    ladder = objective_sensitivity(_epoch(reference), "chinchilla", (1e-2, 1e-1))
     by_name = {refit.choice: refit.params["A"] for refit in ladder.refits}
     assert by_name["huber 0.01"] == pytest.approx(539, abs=0.6)
     assert by_name["huber 0.1"] == pytest.approx(593, abs=0.6)
@@ -202,14 +202,15 @@ def test_outliers_and_delta_move_the_published_fit_as_known(reference: Any) -> N
     assert ladder.base.params["A"] == pytest.approx(477.826, abs=1e-2)
 
 
-def test_runs_of_largest_residual_are_those_that_were_spoilt(grid: Any, constants: Any) -> None:
+def test_runs_of_largest_residual_are_the_corrupted_ones(grid: Any, constants: Any) -> None:
     frame = grid(noise=1e-4)
     frame.loc[[3, 11], "loss"] *= 1.1
-    found = to_outliers(from_frame(frame, "runs"), "chinchilla", (2,), by="residual").refits[0]
+    found = outlier_sensitivity(from_frame(frame, "runs"), "chinchilla", (2,),
+                                by="residual").refits[0]
     assert set(found.left_out) == {"run03", "run11"}
     assert found.params["E"] == pytest.approx(constants["E"], rel=0.02)
     with pytest.raises(UserError, match="drops of 0 to 20 runs"):
-        to_outliers(from_frame(frame, "runs"), "chinchilla", (21,))
+        outlier_sensitivity(from_frame(frame, "runs"), "chinchilla", (21,))
 
 
 def test_leaving_out_a_size_is_fitting_the_others(grid: Any) -> None:
@@ -219,8 +220,8 @@ def test_leaving_out_a_size_is_fitting_the_others(grid: Any) -> None:
     found = leave_one_size_out(table, "chinchilla")
     assert len(found.refits) == 5
     for refit, size in zip(found.refits, np.unique(frame["params_total"]), strict=True):
-        law = fit(from_frame(frame[frame["params_total"] != size], "runs"), "chinchilla",
-                  resamples=0)
+        law = fit_law(from_frame(frame[frame["params_total"] != size], "runs"), "chinchilla",
+                      resamples=0)
         assert refit.n_runs == 20
         assert refit.objective == pytest.approx(law.objective, rel=1e-6)
         assert refit.a == pytest.approx(law.exponents["a"], rel=1e-4)
@@ -235,7 +236,7 @@ def test_sizes_that_differ_by_a_percent_are_one_size(reference: Any) -> None:
     assert sum(240 - refit.n_runs for refit in found.refits) == 240
 
 
-def test_a_size_that_the_law_needs_is_not_left_out_in_silence(grid: Any) -> None:
+def test_a_size_that_the_law_needs_is_reported_as_not_converged(grid: Any) -> None:
     frame = grid(noise=0.003)
     table = from_frame(frame[frame["params_total"] < 200_000], "runs")
     assert not any(refit.converged for refit in leave_one_size_out(table, "chinchilla").refits)
@@ -246,7 +247,7 @@ def test_a_size_that_the_law_needs_is_not_left_out_in_silence(grid: Any) -> None
 # Rolling origin
 
 
-def test_the_right_form_foretells_and_the_wrong_one_does_not(grid: Any) -> None:
+def test_the_right_form_predicts_and_the_wrong_one_does_not(grid: Any) -> None:
     table = from_frame(grid(), "runs")
     found = rolling_origin(table, ["chinchilla", "m1-c"], cuts=3)
     right = [f for f in found.forecasts if f.form == "chinchilla" and f.mean is not None]
@@ -263,8 +264,8 @@ def test_a_cut_predicts_what_a_fit_of_the_smaller_runs_predicts(reference: Any) 
     found = rolling_origin(table, ["chinchilla"], cuts=[cut]).forecasts[0]
     frame = pd.read_csv(reference(_EPOCH)).sort_values("loss", kind="stable").iloc[:240]
     small, large = frame[frame["Training FLOP"] <= cut], frame[frame["Training FLOP"] > cut]
-    law = fit(from_frame(small, "small", n="Model Size", c="Training FLOP"), "chinchilla",
-              resamples=0)
+    law = fit_law(from_frame(small, "small", n="Model Size", c="Training FLOP"), "chinchilla",
+                  resamples=0)
     ahead = from_frame(large, "large", n="Model Size", c="Training FLOP")
     p = law.params
     predicted = p["E"] + p["A"] / ahead.n ** p["alpha"] + p["B"] / ahead.d ** p["beta"]
@@ -274,7 +275,7 @@ def test_a_cut_predicts_what_a_fit_of_the_smaller_runs_predicts(reference: Any) 
     assert found.n_predicted == len(large)
 
 
-def test_a_cut_that_leaves_too_few_runs_says_so(grid: Any) -> None:
+def test_a_cut_that_leaves_too_few_runs_gets_a_warning(grid: Any) -> None:
     table = from_frame(grid(noise=0.001), "runs")
     values = np.sort(table.c)
     held = constrain(form_named("chinchilla"), {"E": 1.3})
@@ -284,7 +285,7 @@ def test_a_cut_that_leaves_too_few_runs_says_so(grid: Any) -> None:
     assert "needed" in (first.warning or "")
     assert second.warning is not None
     assert fixed.form == "chinchilla with E = 1.3"
-    with pytest.raises(UserError, match="runs stand on both sides"):
+    with pytest.raises(UserError, match="there are runs on both sides"):
         rolling_origin(table, ["chinchilla"], cuts=[values[-1]])
     with pytest.raises(UserError, match="at least one form"):
         rolling_origin(table, [])
@@ -293,7 +294,7 @@ def test_a_cut_that_leaves_too_few_runs_says_so(grid: Any) -> None:
 # Comparison
 
 
-def test_forms_that_are_wrong_are_told_apart_and_forms_that_are_alike_are_not(grid: Any) -> None:
+def test_wrong_forms_are_distinguished_and_equivalent_forms_are_not(grid: Any) -> None:
     table = from_frame(grid(noise=0.002), "runs")
     right = constrain(form_named("chinchilla"), {"alpha": 0.34})
     found = compare_forms(table, ["kaplan-nd", "chinchilla", right])
@@ -304,7 +305,7 @@ def test_forms_that_are_wrong_are_told_apart_and_forms_that_are_alike_are_not(gr
     assert not entries["chinchilla with alpha = 0.34"].apart
     assert entries["chinchilla"].parameters == 5
     assert entries["chinchilla with alpha = 0.34"].parameters == 4
-    assert "cannot be told" in found.entries[1].verdict
+    assert "not distinguishable from" in found.entries[1].verdict
 
 
 def test_held_out_errors_are_of_fits_that_never_saw_the_size(grid: Any) -> None:
@@ -314,7 +315,7 @@ def test_held_out_errors_are_of_fits_that_never_saw_the_size(grid: Any) -> None:
     errors = []
     for size in np.unique(frame["params_total"]):
         out = frame["params_total"] == size
-        p = fit(from_frame(frame[~out], "runs"), "chinchilla", resamples=0).params
+        p = fit_law(from_frame(frame[~out], "runs"), "chinchilla", resamples=0).params
         predicted = (p["E"] + p["A"] / frame["params_total"][out] ** p["alpha"]
                      + p["B"] / frame["tokens"][out] ** p["beta"])
         errors += list(predicted / frame["loss"][out] - 1)
@@ -369,7 +370,7 @@ def test_likelihood_ratio_keeps_a_true_constraint_and_drops_a_false_one(grid: An
     false = likelihood_ratio(table, constrain(chinchilla, {"alpha": 0.6}), chinchilla)
     assert true.p_value > 0.05
     assert false.p_value < 0.01
-    with pytest.raises(UserError, match="no special case"):
+    with pytest.raises(UserError, match="not a special case"):
         likelihood_ratio(table, chinchilla, constrain(chinchilla, {"alpha": 0.34}))
 
 
@@ -378,9 +379,9 @@ def test_likelihood_ratio_keeps_a_true_constraint_and_drops_a_false_one(grid: An
 
 def test_residuals_of_a_wrong_law_have_a_trend_and_of_a_right_one_none(grid: Any) -> None:
     table = from_frame(grid(noise=0.002), "runs")
-    right = residuals(fit(table, "chinchilla", resamples=0), table)
+    right = residuals(fit_law(table, "chinchilla", resamples=0), table)
     assert not any(trend.significant for trend in right.trends)
-    wrong = residuals(fit(table, "m2-n", resamples=0), table)  # which knows nothing of D
+    wrong = residuals(fit_law(table, "m2-n", resamples=0), table)  # which does not depend on D
     found = {trend.variable: trend for trend in wrong.trends}
     assert found["d"].significant
     assert found["d"].rho < -0.8
@@ -388,11 +389,11 @@ def test_residuals_of_a_wrong_law_have_a_trend_and_of_a_right_one_none(grid: Any
     assert "residuals fall with D" in wrong.warnings[0]
 
 
-def test_the_heaviest_residuals_are_named(grid: Any) -> None:
+def test_the_largest_residuals_are_listed(grid: Any) -> None:
     frame = grid(noise=1e-3)
     frame.loc[7, "loss"] *= 1.2
     table = from_frame(frame, "runs")
-    found = residuals(fit(table, "chinchilla", resamples=0), table, heaviest=3)
+    found = residuals(fit_law(table, "chinchilla", resamples=0), table, heaviest=3)
     assert found.heaviest[0] == "run07"
     assert len(found.heaviest) == 3
     row = next(row for row in found.rows if row.run_id == "run07")
@@ -400,14 +401,14 @@ def test_the_heaviest_residuals_are_named(grid: Any) -> None:
     assert row.standardised > 20
 
 
-# The checklist, and what all have in common
+# The checklist, and what all results have in common
 
 
-def test_the_checklist_says_what_is_known_and_what_is_not(grid: Any, heldout_row: Any) -> None:
+def test_the_checklist_distinguishes_known_and_unknown_answers(grid: Any, heldout_row: Any) -> None:
     frame = pd.concat([grid(noise=0.002), pd.DataFrame([heldout_row])], ignore_index=True)
     frame["corpus"], frame["family"], frame["batch_tokens"] = "chat", "gpt", 512
     table = from_frame(frame, "runs")
-    law = fit(table, "chinchilla", resamples=60)
+    law = fit_law(table, "chinchilla", resamples=60)
     rows = checklist(law, table, frame, {"code": "yes, | here"})
     answers = {question: answer for _, question, answer in rows}
     assert list(dict.fromkeys(section for section, _, _ in rows)) == [
@@ -418,7 +419,7 @@ def test_the_checklist_says_what_is_known_and_what_is_not(grid: Any, heldout_row
     assert "1 heldout" in answers["Which points were collected and not fitted, and why?"]
     assert "delta 0.001" in answers["Which objective does the fit minimise?"]
     assert "36 points" in answers["From which starts, and do they agree?"]
-    assert "1 held-out runs" in answers["How well does it predict runs that it has not seen?"]
+    assert "1 held-out runs" in answers["How well does it predict held-out runs?"]
     assert answers["Which seeds?"] == NOT_RECORDED
     text, page = as_text(rows), as_markdown(rows)
     for _, question, _ in rows:
@@ -450,7 +451,7 @@ def test_every_result_is_plain_data_and_text(grid: Any) -> None:
         rolling_origin(table, [held], cuts=2),
         compare_forms(table, [held, chinchilla]),
         likelihood_ratio(table, held, chinchilla, samples=19),
-        residuals(fit(table, held, resamples=0), table),
+        residuals(fit_law(table, held, resamples=0), table),
     ]
     for result in results:
         again = json.loads(json.dumps(result.to_json(), allow_nan=False))

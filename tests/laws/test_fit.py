@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from scaling.errors import UserError
-from scaling.laws import Robust, fit, from_frame
+from scaling.laws import Robust, fit_law, from_frame
 
 
 def test_noise_free_runs_give_their_constants_back(grid, constants) -> None:
-    law = fit(from_frame(grid(), "runs"), "chinchilla", resamples=0)
+    law = fit_law(from_frame(grid(), "runs"), "chinchilla", resamples=0)
     for name, value in constants.items():
         assert law.params[name] == pytest.approx(value, rel=1e-6)
     a = constants["beta"] / (constants["alpha"] + constants["beta"])
@@ -27,14 +27,14 @@ def test_kaplan_laws_recover_power_laws(grid) -> None:
     n, d = frame["params_non_embedding"].to_numpy(float), frame["tokens"].to_numpy(float)
     for variable, x in (("n", n), ("d", d), ("c", 6 * n * d)):
         frame["loss"] = (3e12 / x) ** 0.07
-        law = fit(from_frame(frame, "runs", counting="non-embedding"), f"kaplan-{variable}",
-                  resamples=20)
+        law = fit_law(from_frame(frame, "runs", counting="non-embedding"), f"kaplan-{variable}",
+                      resamples=20)
         name = variable.upper()
         assert law.params[f"alpha_{name}"] == pytest.approx(0.07, rel=1e-6)
         assert law.params[f"{name}_c"] == pytest.approx(3e12, rel=1e-5)
         assert law.exponents == {"a": None, "b": None}
     frame["loss"] = ((6e12 / n) ** (0.08 / 0.11) + 2e12 / d) ** 0.11
-    law = fit(from_frame(frame, "runs"), "kaplan-nd", resamples=0)
+    law = fit_law(from_frame(frame, "runs"), "kaplan-nd", resamples=0)
     assert list(law.params.values()) == pytest.approx([6e12, 2e12, 0.08, 0.11], rel=1e-4)
 
 
@@ -42,7 +42,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(grid, constants) -
     inside = []
     for seed in range(6):
         table = from_frame(grid(noise=0.005, seed=seed), "runs")
-        law = fit(table, "chinchilla", robust=Robust("squared"), resamples=150, seed=seed)
+        law = fit_law(table, "chinchilla", robust=Robust("squared"), resamples=150, seed=seed)
         for name, value in constants.items():
             low, high = law.intervals[name]
             assert low < high
@@ -60,7 +60,7 @@ def test_prediction_interval_covers_new_runs(grid, heldout_row) -> None:
         noise = float(np.random.default_rng(100 + seed).standard_normal())
         frame.loc[frame["role"] == "heldout", "loss"] *= np.exp(0.01 * noise)
         table = from_frame(frame, "runs")
-        law = fit(table, "chinchilla", robust=Robust("squared"), resamples=60)
+        law = fit_law(table, "chinchilla", robust=Robust("squared"), resamples=60)
         row = law.heldout["large"]
         low, high = row["interval"]
         assert low < row["predicted"] < high
@@ -74,7 +74,7 @@ def test_prediction_interval_is_as_wide_as_the_runs_scatter(grid) -> None:
     noise = 0.03
     frame = pd.concat([grid(noise=noise, seed=s).assign(run_id=f"s{s}-" + grid()["run_id"])
                        for s in range(4)])
-    law = fit(from_frame(frame, "runs"), "chinchilla", robust=Robust("squared"), resamples=100)
+    law = fit_law(from_frame(frame, "runs"), "chinchilla", robust=Robust("squared"), resamples=100)
     n, d = 1.1e5, 1e6
     low, high = law.prediction_interval({"n": np.array([n]), "d": np.array([d])})
     band_low, band_high = law.loss_band({"n": np.array([n]), "d": np.array([d])})
@@ -85,11 +85,11 @@ def test_prediction_interval_is_as_wide_as_the_runs_scatter(grid) -> None:
 
 def test_held_out_runs_never_influence_a_fit(grid, heldout_row) -> None:
     frame = grid(noise=0.01)
-    alone = fit(from_frame(frame, "runs"), "chinchilla", resamples=50)
+    alone = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=50)
     for loss, status in ((0.01, "done"), (1e3, "done"), (None, "planned"), (None, "diverged")):
         row = {**heldout_row, "loss": loss, "status": status}
         table = from_frame(pd.concat([frame, pd.DataFrame([row])]), "runs")
-        law = fit(table, "chinchilla", resamples=50)
+        law = fit_law(table, "chinchilla", resamples=50)
         assert law.params == alone.params
         assert law.intervals == alone.intervals
         assert law.data_sha256 == alone.data_sha256
@@ -102,11 +102,11 @@ def test_held_out_runs_never_influence_a_fit(grid, heldout_row) -> None:
 
 def test_rows_that_are_not_done_are_left_out_and_counted(grid) -> None:
     frame = grid(noise=0.01)
-    alone = fit(from_frame(frame.drop(index=[3, 7, 9]), "runs"), "chinchilla", resamples=0)
+    alone = fit_law(from_frame(frame.drop(index=[3, 7, 9]), "runs"), "chinchilla", resamples=0)
     frame.loc[3, ["status", "loss"]] = ["diverged", np.nan]
     frame.loc[7, ["status", "loss"]] = ["failed", np.nan]
     frame.loc[9, ["status", "loss"]] = ["planned", np.nan]
-    law = fit(from_frame(frame, "runs"), "chinchilla", resamples=0)
+    law = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=0)
     assert law.n_runs == 22
     assert law.excluded == {"diverged": 1, "failed": 1, "planned": 1, "heldout": 0}
     assert law.params == alone.params
@@ -115,7 +115,7 @@ def test_rows_that_are_not_done_are_left_out_and_counted(grid) -> None:
 def test_loss_against_data_is_of_the_lower_envelope(grid) -> None:
     """Raising any loss that is not on the envelope changes nothing; lowering it does."""
     frame = grid(noise=0.002)
-    law = fit(from_frame(frame, "runs"), "kaplan-d", resamples=0)
+    law = fit_law(from_frame(frame, "runs"), "kaplan-d", resamples=0)
     assert law.n_runs == 5
     assert law.excluded["above_envelope"] == 20
     smaller = (frame["params_total"] < 450_560).to_numpy()
@@ -124,23 +124,23 @@ def test_loss_against_data_is_of_the_lower_envelope(grid) -> None:
     long = frame.iloc[0].to_dict() | {"run_id": "long", "tokens": 40_000_000, "loss": 2.9}
     frame = pd.concat([frame, pd.DataFrame([long])], ignore_index=True)
     assert frame["loss"].min() < 2.9
-    assert fit(from_frame(frame, "runs"), "kaplan-d", resamples=0).params == law.params
+    assert fit_law(from_frame(frame, "runs"), "kaplan-d", resamples=0).params == law.params
     frame.loc[4, "loss"] = 0.5
-    assert fit(from_frame(frame, "runs"), "kaplan-d", resamples=0).params != law.params
+    assert fit_law(from_frame(frame, "runs"), "kaplan-d", resamples=0).params != law.params
 
 
 def test_loss_against_size_compares_sizes_on_the_same_tokens(grid) -> None:
     frame = grid(noise=0.002)
-    law = fit(from_frame(frame, "runs"), "kaplan-n", resamples=0)
+    law = fit_law(from_frame(frame, "runs"), "kaplan-n", resamples=0)
     assert law.n_runs == 5
     assert law.excluded["above_envelope"] == 20
     frame.loc[frame["tokens"] < 4_000_000, "loss"] *= 0.9
     long = frame.iloc[0].to_dict() | {"run_id": "long", "tokens": 40_000_000, "loss": 0.5}
     frame = pd.concat([frame, pd.DataFrame([long])], ignore_index=True)
-    assert fit(from_frame(frame, "runs"), "kaplan-n", resamples=0).params == law.params
+    assert fit_law(from_frame(frame, "runs"), "kaplan-n", resamples=0).params == law.params
     # Where no token count is shared by all sizes, each size's lowest loss has to do.
     frame["tokens"] += np.arange(len(frame))
-    other = fit(from_frame(frame, "runs"), "kaplan-n", resamples=0)
+    other = fit_law(from_frame(frame, "runs"), "kaplan-n", resamples=0)
     assert other.n_runs == 5
     assert other.params != law.params
 
@@ -149,7 +149,7 @@ def test_compute_envelope_falls_and_nothing_beats_it(grid) -> None:
     table = from_frame(grid(noise=0.02, seed=4), "runs")
     from scaling.laws import FORMS
 
-    rows = FORMS["kaplan-c"].rows(table)
+    rows = FORMS["kaplan-c"].fitted_rows(table)
     on = sorted(zip(table.c[rows], table.loss[rows], strict=True))
     assert [loss for _, loss in on] == sorted((loss for _, loss in on), reverse=True)
     for c, loss in zip(table.c, table.loss, strict=True):
@@ -159,22 +159,22 @@ def test_compute_envelope_falls_and_nothing_beats_it(grid) -> None:
 def test_the_order_of_the_rows_changes_nothing(grid) -> None:
     frame = grid(noise=0.01)
     shuffled = frame.sample(frac=1, random_state=3)
-    first = fit(from_frame(frame, "runs"), "chinchilla", resamples=50)
-    second = fit(from_frame(shuffled, "runs"), "chinchilla", resamples=50)
+    first = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=50)
+    second = fit_law(from_frame(shuffled, "runs"), "chinchilla", resamples=50)
     assert first.to_json() == second.to_json()
 
 
 @pytest.mark.parametrize("bootstrap", [0, 30])
 def test_fixed_tokens_per_parameter_identify_nothing(grid, bootstrap: int) -> None:
-    """On a line D = 20 N the terms of N and of D cannot be told apart."""
+    """On a line D = 20 N the terms of N and of D cannot be distinguished."""
     frame = grid(noise=0.005)
     frame["params_total"] = np.geomspace(1e4, 1e6, len(frame)).round()
     frame["tokens"] = 20 * frame["params_total"]
     n = frame["params_total"].to_numpy()
     frame["loss"] = (1.3 + 24 / n**0.34 + 45 / (20 * n) ** 0.29) * np.exp(
         0.005 * np.random.default_rng(0).standard_normal(len(n)))
-    law = fit(from_frame(frame, "runs"), "chinchilla", resamples=bootstrap)
-    assert any("cannot be told apart" in warning for warning in law.warnings)
+    law = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=bootstrap)
+    assert any("effects of N and D cannot be distinguished" in warning for warning in law.warnings)
     for name in ("A", "B", "alpha", "beta"):
         assert law.se[name] is None
         assert law.intervals[name] is None
@@ -184,28 +184,28 @@ def test_fixed_tokens_per_parameter_identify_nothing(grid, bootstrap: int) -> No
 def test_a_loss_that_does_not_fall_is_no_power_law(grid) -> None:
     frame = grid()
     frame["loss"] = 3.0 * (frame["params_non_embedding"] / 1e5) ** 0.05
-    law = fit(from_frame(frame, "runs"), "kaplan-n", resamples=0)
-    assert any("does not fall" in warning for warning in law.warnings)
+    law = fit_law(from_frame(frame, "runs"), "kaplan-n", resamples=0)
+    assert any("does not decrease" in warning for warning in law.warnings)
     assert law.se["alpha_N"] is None
 
 
-def test_a_term_without_a_trace_is_called_so(grid) -> None:
-    """Runs without an irreducible loss: E must go, and the fit must say so."""
+def test_a_vanished_term_is_reported(grid) -> None:
+    """Runs without an irreducible loss: E vanishes, and the fit warns."""
     frame = grid()
     n, d = frame["params_total"].to_numpy(float), frame["tokens"].to_numpy(float)
     frame["loss"] = 30 / n**0.2 + 30 / d**0.2
-    law = fit(from_frame(frame, "runs"), "chinchilla", resamples=0)
+    law = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=0)
     assert any("E has vanished" in warning for warning in law.warnings)
     assert law.se["E"] is None
 
 
-def test_huber_forgives_an_outlier_that_least_squares_does_not(grid, constants) -> None:
+def test_huber_is_robust_to_an_outlier_and_least_squares_is_not(grid, constants) -> None:
     frame = grid(noise=1e-4)
     frame.loc[12, "loss"] *= 1.2
     table = from_frame(frame, "runs")
     off = {}
     for kind in ("huber", "l1", "squared"):
-        law = fit(table, "chinchilla", robust=Robust(kind), resamples=0)  # type: ignore[arg-type]
+        law = fit_law(table, "chinchilla", robust=Robust(kind), resamples=0)  # type: ignore[arg-type]
         off[kind] = abs(law.params["alpha"] - constants["alpha"])
         assert law.convention["objective"] == kind
     assert off["huber"] < 0.01
@@ -225,9 +225,9 @@ def test_too_few_runs_are_refused(grid, law, keep, said) -> None:
     frame = grid()
     frame.loc[~np.array(keep(frame)), "status"] = "failed"
     with pytest.raises(UserError, match=said):
-        fit(from_frame(frame, "runs"), law)
+        fit_law(from_frame(frame, "runs"), law)
 
 
 def test_unknown_law_names_the_nearest(grid) -> None:
     with pytest.raises(UserError, match="did you mean chinchilla"):
-        fit(from_frame(grid(), "runs"), "chinchila")
+        fit_law(from_frame(grid(), "runs"), "chinchila")

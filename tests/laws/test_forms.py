@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scaling.laws import FORMS, Form, PowerSum, Term, fit, from_frame
+from scaling.laws import FORMS, Form, PowerSum, Term, fit_law, from_frame
 from scaling.laws.fitting.minimise import minimise
-from scaling.laws.fitting.robust import Robust
+from scaling.laws.forms.losses import Robust
 
 FIRST = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")
 """Laws of N, D and C whose fits centre their logarithms; the others have files of their own."""
@@ -42,7 +42,7 @@ def test_curvature_is_the_derivative_of_the_gradient(name: str) -> None:
     x, theta = _points(form)
     weights = np.random.default_rng(1).standard_normal((2, len(x)))
     _, gradient = form.gradient(theta, x)
-    curvature = form.curvature(theta, x, weights, gradient)
+    curvature = form.hessian(theta, x, weights, gradient)
     for place in range(theta.shape[1]):
         step = np.zeros(theta.shape[1])
         step[place] = 1e-5
@@ -82,12 +82,12 @@ def test_gradient_of_the_objective_vanishes_at_the_minimum(name: str, kind: str)
 
 
 def test_printed_parameters_give_the_loss_that_was_fitted() -> None:
-    """report and internal undo each other, whatever the centre."""
+    """to_params and from_params undo each other, whatever the centre."""
     for form in (FORMS[name] for name in FIRST):
         x, theta = _points(form, seed=5)
         centre = np.linspace(3, 8, len(form.variables))
-        printed = form.report(theta, centre)
-        again = form.predict(form.internal(printed), x + centre)
+        printed = form.to_params(theta, centre)
+        again = form.predict(form.from_params(printed), x + centre)
         np.testing.assert_allclose(again, form.predict(theta, x), rtol=1e-9)
 
 
@@ -103,7 +103,7 @@ def test_a_new_law_is_one_entry(grid) -> None:  # type: ignore[no-untyped-def]
         terms=(Term("E"), Term("A", (("n", "alpha"),)), Term("B", (("d", "beta"),)),
                Term("F", (("n", "alpha"), ("d", "beta")))),
     )
-    law = fit(from_frame(frame, "runs"), form, resamples=0)
+    law = fit_law(from_frame(frame, "runs"), form, resamples=0)
     assert law.convergence["converged"]
     expected = {"E": 1.1, "A": 20, "B": 30, "F": 400, "alpha": 0.35, "beta": 0.3}
     for name, value in expected.items():

@@ -1,4 +1,4 @@
-"""Saved laws, published laws, and what they make of a budget."""
+"""Saved laws, published laws, and their allocations."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Bootstrap, Law, allocate, fit, from_frame, load, published, save
+from scaling.laws import FORMS, Bootstrap, Law, allocate, fit_law, from_frame, load, published, save
+from scaling.laws.allocation.allocate import reference_laws
 from scaling.laws.forms.catalogue import DEFAULT
-from scaling.laws.planning.allocate import side_by_side
 from scaling.laws.published import marks, published_named
 
 KEYS = ["law", "convention", "n_runs", "excluded", "params", "objective", "se", "se_delta",
@@ -26,7 +26,7 @@ KEYS = ["law", "convention", "n_runs", "excluded", "params", "objective", "se", 
 @pytest.fixture
 def fitted(grid, heldout_row) -> Law:
     frame = pd.concat([grid(noise=0.01), pd.DataFrame([heldout_row])])
-    return fit(from_frame(frame, "runs"), "chinchilla", resamples=120)
+    return fit_law(from_frame(frame, "runs"), "chinchilla", resamples=120)
 
 
 def test_a_law_comes_back_from_its_file(fitted: Law, tmp_path: Path) -> None:
@@ -64,22 +64,23 @@ def test_files_stay_small_and_whole(fitted: Law, tmp_path: Path) -> None:
     assert again.prediction_interval(at) == pytest.approx(law.prediction_interval(at), rel=0.02)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("{", "not readable as JSON"), ("[]", "holds no laws"), ('{"laws": []}', "holds no laws"),
-    ('{"laws": [{"law": "newton"}]}', "known laws are"),
-    ('{"laws": [{"law": "chinchilla", "convention": {}, "params": {"E": 1}}]}', "not a law"),
+@pytest.mark.parametrize(("text", "message"), [
+    ("{", "not readable as JSON"), ('{"laws": [{"n": 1, "n": 2}]}', "'n' occurs twice"),
+    ("[]", "holds no laws"), ('{"laws": []}', "holds no laws"),
+    ('{"laws": [{"law": "newton"}]}', "where one of kaplan-n"),
+    ('{"laws": [{"law": "chinchilla", "convention": {}, "params": {"E": 1}}]}', "convention.n"),
 ])
-def test_files_that_hold_no_law(text: str, said: str, tmp_path: Path) -> None:
+def test_files_that_hold_no_law(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "laws.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load(path)
     with pytest.raises(UserError, match="no such file"):
         load(tmp_path / "none.json")
 
 
 def test_the_closed_form_is_the_minimum(fitted: Law) -> None:
-    """Against a search that knows nothing of exponents."""
+    """Against a numerical search that does not use the exponents."""
     for c in (1e11, 1e13, 1e15):
         best = allocate(fitted, c)
         search = minimize_scalar(
@@ -95,7 +96,7 @@ def test_the_closed_form_is_the_minimum(fitted: Law) -> None:
     assert slope == pytest.approx(fitted.exponents["a"])
 
 
-def test_far_budgets_are_called_far(fitted: Law) -> None:
+def test_far_budgets_get_a_warning(fitted: Law) -> None:
     largest = fitted.convention["range"]["c"][1]
     assert allocate(fitted, 99 * largest).warnings == fitted.warnings
     assert any("extrapolation" in warning for warning in allocate(fitted, 101 * largest).warnings)
@@ -116,7 +117,7 @@ def test_unrounded_constants_are_another_law() -> None:
     assert best.a == pytest.approx(0.4565, abs=1e-4)
 
 
-def test_hoffmanns_other_approaches_say_what_the_paper_says() -> None:
+def test_hoffmanns_other_approaches_agree_with_the_paper() -> None:
     # Appendix D.4: approach 1 makes 2.86 billion parameters the best at 1e21 FLOP.
     assert allocate(published()["hoffmann2022-1"], 1e21).n == pytest.approx(2.86e9, rel=5e-3)
     # Table 3: 67 billion at Gopher's budget.
@@ -144,7 +145,7 @@ def test_kaplans_optimum_and_laws() -> None:
 
 
 def test_published_entries_are_complete() -> None:
-    names = {entry.name for entry in side_by_side()}
+    names = {entry.name for entry in reference_laws()}
     assert {"kaplan2020", "hoffmann2022-1", "hoffmann2022-2", "hoffmann2022-3"} <= names
     for entry in published().values():
         assert entry.mark in marks()
@@ -156,8 +157,8 @@ def test_published_entries_are_complete() -> None:
         published_named("besiroglu2025")
 
 
-def test_laws_that_cannot_allocate_say_so(grid) -> None:
-    law = fit(from_frame(grid(), "runs"), "kaplan-n", resamples=0)
+def test_laws_that_cannot_allocate_are_refused(grid) -> None:
+    law = fit_law(from_frame(grid(), "runs"), "kaplan-n", resamples=0)
     with pytest.raises(UserError, match="laws that do are chinchilla"):
         allocate(law, 1e15)
     with pytest.raises(UserError, match="positive number of FLOPs"):
@@ -168,10 +169,10 @@ def test_an_undetermined_law_allocates_nothing(grid) -> None:
     frame = grid(noise=0.005)
     frame["tokens"] = 20 * frame["params_total"]
     frame["params_total"] += np.arange(25)
-    law = fit(from_frame(frame, "runs"), "chinchilla", resamples=0)
+    law = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=0)
     best = allocate(law, 1e12)
     assert (best.n, best.d, best.loss, best.a) == (None, None, None, None)
-    assert any("cannot be told apart" in warning for warning in best.warnings)
+    assert any("cannot be distinguished" in warning for warning in best.warnings)
 
 
 def test_laws_need_neither_jax_nor_pydantic_nor_matplotlib() -> None:

@@ -16,9 +16,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Form, Robust, fit, from_frame, published
+from scaling.laws import FORMS, Form, Robust, fit_law, from_frame, published
 from scaling.laws.fitting.minimise import minimise
-from scaling.laws.forms import annealing, batch, data, experts, farseer, powerlaws, precision
+from scaling.laws.forms import annealing, batch, data, experts, farseer, powers, precision
 from scaling.laws.forms.annealing import annealing_areas
 from scaling.laws.forms.batch import critical_batch, minimum_compute, minimum_steps
 from scaling.laws.forms.constrained import constrain
@@ -127,7 +127,7 @@ def _outcomes(name: str) -> tuple[Form, dict[str, np.ndarray], np.ndarray]:
 
 
 def test_every_form_here_is_tested() -> None:
-    files = (batch, powerlaws, data, farseer, experts, precision, annealing)
+    files = (batch, powers, data, farseer, experts, precision, annealing)
     names = [form.name for file in files for form in file.FORMS]
     assert set(names) == set(TRUTH)
     assert set(names) <= set(FORMS)
@@ -135,16 +135,17 @@ def test_every_form_here_is_tested() -> None:
         form = FORMS[name]
         assert set(form.units) <= set(form.parameters)
         assert set(form.exponents) <= set(form.parameters)
-        assert form.of_variables <= set(form.parameters)
+        assert form.scaling_params <= set(form.parameters)
         assert not {"a", "b"} & set(form.parameters)  # names of the exponents of allocation
 
 
 @pytest.mark.parametrize("name", list(TRUTH))
-def test_formulas_are_the_papers(name: str) -> None:
+def test_formulas_equal_those_of_the_papers(name: str) -> None:
     form, values, outcome = _outcomes(name)
     point = np.array([[TRUTH[name][p] for p in form.parameters]])
     np.testing.assert_allclose(form.loss(point, values)[0], outcome, rtol=1e-10)
-    np.testing.assert_allclose(form.report(form.internal(point), np.zeros(len(values))), point)
+    again = form.to_params(form.from_params(point), np.zeros(len(values)))
+    np.testing.assert_allclose(again, point)
 
 
 @pytest.mark.parametrize("name", list(TRUTH))
@@ -152,7 +153,7 @@ def test_gradients_are_differences(name: str) -> None:
     form, values, outcome = _outcomes(name)
     x = form.coordinates(values)
     starts = form.starts(x, outcome)
-    for theta in (form.internal(np.array([[TRUTH[name][p] for p in form.parameters]])),
+    for theta in (form.from_params(np.array([[TRUTH[name][p] for p in form.parameters]])),
                   starts[[0, -1]]):
         prediction, gradient = form.gradient(theta, x)
         np.testing.assert_allclose(prediction, form.predict(theta, x), rtol=1e-10)
@@ -168,9 +169,9 @@ def test_gradients_are_differences(name: str) -> None:
 def test_curvatures_are_differences_of_gradients(name: str) -> None:
     form, values, _ = _outcomes(name)
     x = form.coordinates(values)
-    theta = form.internal(np.array([[TRUTH[name][p] for p in form.parameters]]))
+    theta = form.from_params(np.array([[TRUTH[name][p] for p in form.parameters]]))
     weights = np.random.default_rng(0).standard_normal((1, len(x)))
-    curvature = form.curvature(theta, x, weights, form.gradient(theta, x)[1])
+    curvature = form.hessian(theta, x, weights, form.gradient(theta, x)[1])
     for place in range(theta.shape[1]):
         step = np.zeros(theta.shape[1])
         step[place] = 1e-5
@@ -184,7 +185,7 @@ def test_curvatures_are_differences_of_gradients(name: str) -> None:
 def test_runs_without_noise_give_the_constants_back(name: str) -> None:
     """And all starts find them."""
     form, values, outcome = _outcomes(name)
-    x, y = form.coordinates(values), form.linked(outcome)
+    x, y = form.coordinates(values), form.apply_link(outcome)
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     starts = form.starts(x - centre, outcome)
     assert len(starts) > 1
@@ -192,7 +193,7 @@ def test_runs_without_noise_give_the_constants_back(name: str) -> None:
     best = int(found.value.argmin())
     assert found.converged[best]
     assert np.mean(found.value < len(y) * 1e-20) > 0.9
-    printed = form.report(found.theta[[best]], centre)[0]
+    printed = form.to_params(found.theta[[best]], centre)[0]
     np.testing.assert_allclose(printed, [TRUTH[name][p] for p in form.parameters], rtol=1e-6)
 
 
@@ -220,7 +221,7 @@ def test_kaplans_compute_law_is_of_the_corrected_compute() -> None:
     assert law.loss({"c": np.array([c_min])})[0] == pytest.approx(3.1e8**0.05)
 
 
-def test_the_family_holds_hoffmanns_law_and_kaplans() -> None:
+def test_the_family_contains_hoffmanns_and_kaplans_laws() -> None:
     form, at = FORMS["q-family"], {"n": _N, "d": _D}
     hoffmann = np.array([[1.7, 406.4, 410.7, 0.34, 0.28]])
     np.testing.assert_allclose(form.loss(np.append(hoffmann, [[1.0]], axis=1), at),
@@ -238,14 +239,14 @@ def test_a_fit_of_the_family_finds_what_it_nests() -> None:
                                    {"n": _N, "d": _D})[0]
     loss *= np.exp(1e-4 * np.random.default_rng(0).standard_normal(72))
     frame = pd.DataFrame({"params_total": _N, "tokens": _D, "loss": loss})
-    law = fit(from_frame(frame, "runs"), "q-family", resamples=0)
+    law = fit_law(from_frame(frame, "runs"), "q-family", resamples=0)
     assert law.params["E"] < 1e-3
     assert law.params["q"] == pytest.approx(0.103, rel=1e-2)
     assert law.params["beta"] == pytest.approx(0.103, rel=1e-2)
     # Held at q = 1 the family is Chinchilla's law, and fits as it does.
     table = from_frame(frame.assign(loss=1.7 + 400 / _N**0.34 + 1500 / _D**0.3), "runs")
-    held = fit(table, constrain(FORMS["q-family"], {"q": 1.0}), resamples=0)
-    free = fit(table, "chinchilla", resamples=0)
+    held = fit_law(table, constrain(FORMS["q-family"], {"q": 1.0}), resamples=0)
+    free = fit_law(table, "chinchilla", resamples=0)
     for name, value in free.params.items():
         assert held.params[name] == pytest.approx(value, rel=1e-6)
     assert held.exponents["a"] == pytest.approx(0.3 / 0.64)
@@ -307,7 +308,7 @@ def test_muennighoffs_published_point_is_a_local_optimum(
 ) -> None:
     """Sum of Huber of log-loss, delta 1e-3, over all 182 runs."""
     form, frame = repeated
-    table = from_frame(frame, "runs", n="N", d="tokens", others={"u": "unique_tokens"})
+    table = from_frame(frame, "runs", n="N", d="tokens", extra={"u": "unique_tokens"})
     x, y = form.coordinates(table.values), np.log(table.loss)
     known = published()["muennighoff2023"].law
     assert known is not None
@@ -319,7 +320,7 @@ def test_muennighoffs_published_point_is_a_local_optimum(
     assert local.value[0] == pytest.approx(0.0158259, abs=1e-7)
     np.testing.assert_allclose(local.theta[0], at_published[0], atol=1e-2)
 
-    law = fit(table, form, resamples=20)
+    law = fit_law(table, form, resamples=20)
     assert law.converged
     assert law.objective == pytest.approx(0.0158047, abs=1e-7)
     assert law.params["R_D"] == pytest.approx(95, rel=0.05)
@@ -342,7 +343,7 @@ def test_gadres_constants(reference: Callable[[str], Path], dataset: str, entry:
         frame, "runs", n="N", d="D", c="flops", loss="loss_c4_val",
         where=f"dataset_name == '{dataset}' and ((tok_mult == 20 and N < 5e8) or "
               "(tok_mult == 320 and N < 5e7))")
-    law = fit(table, "gadre", resamples=0)
+    law = fit_law(table, "gadre", resamples=0)
     assert law.n_runs == 5
     assert law.convergence["start_agreement"] == 1
     known = published()[entry].law
@@ -356,7 +357,7 @@ def test_clarks_constants(reference: Callable[[str], Path]) -> None:
     frame = pd.read_csv(reference("clark2022_routing_final_step.csv"))
     table = from_frame(
         frame, "runs", n="dense_parameter_count", loss="loss_validation", needs=("n",),
-        others={"experts": "num_experts"}, where="router_type in ['S-Base', 'Dense']")
+        extra={"experts": "num_experts"}, where="router_type in ['S-Base', 'Dense']")
     known = published()["clark2022-s-base"].law
     assert known is not None
 
@@ -364,7 +365,7 @@ def test_clarks_constants(reference: Callable[[str], Path]) -> None:
         return float(np.sqrt(np.mean(np.log10(table.loss / predicted) ** 2)))
 
     assert rmse(known.loss(table.values)) == pytest.approx(0.0037, abs=5e-5)
-    law = fit(table, "clark", robust=Robust("squared"), resamples=0)
+    law = fit_law(table, "clark", robust=Robust("squared"), resamples=0)
     assert law.n_runs == 61
     assert law.convergence["start_agreement"] == 1
     assert rmse(law.loss(table.values)) == pytest.approx(0.0032, abs=5e-5)
@@ -384,7 +385,7 @@ def test_a_sparsity_of_one_is_refused() -> None:
                                     "sparsity": np.array([0.5, 1.0])})
 
 
-def test_bits_are_worth_parameters() -> None:
+def test_fewer_bits_reduce_effective_parameters() -> None:
     """At many bits the law is Chinchilla's; at few, that of a smaller model."""
     params = np.array([[2.0, 400, 1500, 0.34, 0.3, 2.0]])
     whole = FORMS["chinchilla"].loss(params[:, :5], {"n": _N, "d": _D})
@@ -432,17 +433,17 @@ def test_one_schedule_predicts_another() -> None:
                                     "loss": 2.6 + 0.43 * s1**-0.55 - 0.4 * s2}))
     scatter = np.exp(0.002 * np.random.default_rng(0).standard_normal(len(curves[0])))
     table = from_frame(curves[0].assign(loss=curves[0].loss * scatter), "runs", needs=(),
-                       others={"lr_area": "s1", "drop_area": "s2"})
-    law = fit(table, "tissue", resamples=0)
+                       extra={"lr_area": "s1", "drop_area": "s2"})
+    law = fit_law(table, "tissue", resamples=0)
     assert law.convergence["start_agreement"] == 1
     cosine = curves[1]
     predicted = law.loss({"lr_area": cosine.s1.to_numpy(), "drop_area": cosine.s2.to_numpy()})
     np.testing.assert_allclose(predicted, cosine.loss, rtol=5e-3)
 
 
-def test_henighans_laws_see_the_envelope(grid: Callable[..., pd.DataFrame]) -> None:
+def test_henighans_laws_are_fitted_to_the_envelope(grid: Callable[..., pd.DataFrame]) -> None:
     """Of the runs at each size, that on the most tokens."""
-    law = fit(from_frame(grid(), "runs"), replace(FORMS["henighan-n"]), resamples=0)
+    law = fit_law(from_frame(grid(), "runs"), replace(FORMS["henighan-n"]), resamples=0)
     assert law.n_runs == 5
     assert law.excluded["above_envelope"] == 20
     # Of 4e6 tokens, the law behind these runs leaves 1.3 + 45/4e6^.29 to no size.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scaling.laws import Law, Robust, RunsTable, fit, from_frame, read
+from scaling.laws import Law, Robust, RunsTable, fit_law, from_frame, read
 
 _EPOCH = "epoch2024_chinchilla_fig4_245pts.csv"
 
@@ -31,7 +31,7 @@ def _agrees(law: Law, oracle: dict[str, float], objective: float | None = None) 
 
 
 def test_the_240_runs_of_besiroglu(reference) -> None:
-    law = fit(_epoch(reference(_EPOCH), drop=5), "chinchilla", resamples=0)
+    law = fit_law(_epoch(reference(_EPOCH), drop=5), "chinchilla", resamples=0)
     _agrees(law, {"A": 477.826, "B": 2143.417, "E": 1.817218, "alpha": 0.347310,
                   "beta": 0.367172})
     assert law.objective == pytest.approx(1.0182740178e-3, rel=1e-9)
@@ -39,7 +39,7 @@ def test_the_240_runs_of_besiroglu(reference) -> None:
 
 
 def test_besiroglus_published_constants_are_the_absolute_loss(reference) -> None:
-    law = fit(_epoch(reference(_EPOCH), drop=5), "chinchilla", robust=Robust("l1"), resamples=0)
+    law = fit_law(_epoch(reference(_EPOCH), drop=5), "chinchilla", robust=Robust("l1"), resamples=0)
     printed = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
     for name, value in printed.items():
         assert law.params[name] == pytest.approx(value, rel=2e-4), name
@@ -48,28 +48,28 @@ def test_besiroglus_published_constants_are_the_absolute_loss(reference) -> None
 
 def test_all_245_runs(reference) -> None:
     table = read(reference(_EPOCH), n="Model Size", c="Training FLOP")
-    law = fit(table, "chinchilla", resamples=0)
+    law = fit_law(table, "chinchilla", resamples=0)
     _agrees(law, {"A": 495.73, "B": 12845.6, "E": 1.89134, "alpha": 0.34931, "beta": 0.45305})
     assert law.objective == pytest.approx(1.8260105e-3, rel=5e-8)
 
 
 def test_the_234_runs_of_kyo_takano(reference) -> None:
     table = read(reference("kyotakano_chinchilla_234pts.csv"), n="N", d="D", c="C")
-    law = fit(table, "chinchilla", resamples=0)
+    law = fit_law(table, "chinchilla", resamples=0)
     _agrees(law, {"A": 442.164, "B": 1271.808, "E": 1.783894, "alpha": 0.342626,
                   "beta": 0.342002}, objective=8.400931e-4)
 
 
 def test_dropping_the_largest_losses_moves_the_exponent_as_known(reference) -> None:
     for drop, a in {0: 0.565, 5: 0.514, 10: 0.509, 20: 0.484, 35: 0.455}.items():
-        law = fit(_epoch(reference(_EPOCH), drop), "chinchilla", resamples=0)
+        law = fit_law(_epoch(reference(_EPOCH), drop), "chinchilla", resamples=0)
         assert law.exponents["a"] == pytest.approx(a, abs=6e-4)
 
 
 def test_delta_moves_the_coefficient_as_known(reference) -> None:
     table = _epoch(reference(_EPOCH), drop=5)
     for delta, a in {1e-2: 539, 1e-1: 593}.items():
-        law = fit(table, "chinchilla", robust=Robust("huber", delta), resamples=0)
+        law = fit_law(table, "chinchilla", robust=Robust("huber", delta), resamples=0)
         assert law.params["A"] == pytest.approx(a, abs=0.6)
 
 
@@ -77,7 +77,7 @@ def test_delta_moves_the_coefficient_as_known(reference) -> None:
 def test_bootstrap_spread_of_the_240_runs(reference) -> None:
     """Standard deviations to 5%. A thousand resamples, as those that the figures come from, know
     B's to 10% only, the others to 2 or 3%; hence twenty times as many here."""
-    law = fit(_epoch(reference(_EPOCH), drop=5), "chinchilla", resamples=20_000, seed=7)
+    law = fit_law(_epoch(reference(_EPOCH), drop=5), "chinchilla", resamples=20_000, seed=7)
     known = {"A": 123.2, "B": 1281, "E": 0.0255, "alpha": 0.0152, "beta": 0.0205}
     for name, sd in known.items():
         assert law.se[name] == pytest.approx(sd, rel=0.05), name

@@ -10,14 +10,20 @@ import pytest
 
 from scaling.errors import UserError
 from scaling.laws import Bootstrap, Law, allocate, published
-from scaling.laws.planning.counting import (
+from scaling.laws.conventions.reconcile import (
+    COUNTING_CONVENTIONS,
+    fit_under_conventions,
+    frontier,
+    kaplan_power_law,
+    reconcile,
+)
+from scaling.laws.conventions.recount import (
     Relation,
-    curve,
+    monotone_interpolation,
     published_relation,
     recount,
     relation_between,
 )
-from scaling.laws.planning.reconcile import CONVENTIONS, frontier, kaplans_study, reconcile, refit
 
 OMEGA = 47491
 
@@ -45,7 +51,7 @@ def _exact(law: Law, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("name", "exponent"), [("besiroglu2024", 0.7805),
                                                 ("hoffmann2022-3", 0.7388)])
 def test_kaplans_method_finds_kaplans_exponent(name: str, exponent: float) -> None:
-    assert kaplans_study(_law(name)).exponent == pytest.approx(exponent, abs=5e-5)
+    assert kaplan_power_law(_law(name)).exponent == pytest.approx(exponent, abs=5e-5)
 
 
 @pytest.mark.parametrize("name", ["besiroglu2024", "hoffmann2022-3"])
@@ -59,13 +65,13 @@ def test_the_frontier_without_embeddings_is_exact(name: str) -> None:
     for row, budget in zip(found.allocations, c, strict=True):
         assert 6 * row.n * row.d == pytest.approx(budget)
         assert row.counting == "non-embedding"
-    # Kaplan's range stands between: neither Chinchilla's exponent nor that of embeddings alone.
+    # Kaplan's range is in between: neither Chinchilla's exponent nor that of embeddings alone.
     assert local[-1] == pytest.approx(law.exponents["a"], abs=1e-3)
     _, _, _, alpha, beta = law.point[0]
     assert _exact(law, np.array([1e-3]))[1] == pytest.approx(beta / (alpha / 3 + beta), rel=1e-3)
 
 
-def test_what_moves_between_the_counts() -> None:
+def test_allocations_differ_between_the_counts() -> None:
     law = _law("besiroglu2024")
     found = reconcile(law, [1e17, 1e19, 1e21])
     assert found.total.power.exponent == pytest.approx(law.exponents["a"])
@@ -77,11 +83,11 @@ def test_what_moves_between_the_counts() -> None:
         assert without.d > with_.d  # nor is their compute, which leaves more for tokens
         assert without.loss < with_.loss
     content = found.to_json()
-    assert content["kaplans_study"]["exponent"] == found.study.exponent
+    assert content["kaplans_study"]["exponent"] == found.kaplan.exponent
     assert "47491" in content["relation"]
 
 
-def test_counts_undo_each_other() -> None:
+def test_counts_are_inverse_to_each_other() -> None:
     n = np.geomspace(1, 1e13, 60)
     for relation in (published_relation(), published_relation(1e6)):
         np.testing.assert_allclose(relation.non_embedding(relation.total(n)), n, rtol=1e-12)
@@ -93,7 +99,7 @@ def test_counts_undo_each_other() -> None:
 
 
 def test_a_law_recounted_is_the_same_law() -> None:
-    """The same models have the same losses, and a count with nothing between changes nothing."""
+    """The same models have the same losses, and an identical count changes nothing."""
     law = _law("besiroglu2024")
     bare = recount(law, "non-embedding")
     n, d = np.array([1e5, 1e9]), np.array([1e10, 1e11])
@@ -111,41 +117,41 @@ def test_a_law_recounted_is_the_same_law() -> None:
     np.testing.assert_allclose(recount(gadre, "non-embedding").loss(at), gadre.loss(own))
 
 
-def test_intervals_come_along() -> None:
+def test_intervals_are_recounted() -> None:
     law = _law("besiroglu2024")
     samples = law.point * np.exp(0.02 * np.random.default_rng(0).standard_normal((50, 5)))
     law = replace(law, bootstrap=Bootstrap(50, 50, 0, samples, np.zeros(5)), n_runs=100)
     bare = allocate(recount(law, "non-embedding"), 1e19)
     assert bare.a_interval[0] < bare.a < bare.a_interval[1]
     assert any("vocabulary of 32,000" in warning for warning in bare.warnings)
-    one = kaplans_study(replace(law, bootstrap=None, params=dict(
+    one = kaplan_power_law(replace(law, bootstrap=None, params=dict(
         zip(law.form.parameters, samples[0], strict=True))))
-    study = kaplans_study(law)
+    study = kaplan_power_law(law)
     assert study.interval[0] < study.exponent < study.interval[1]
     spread = study.interval[1] - study.interval[0]
     assert abs(one.exponent - study.exponent) < 3 * spread
 
 
-def test_counts_that_cannot_be_changed() -> None:
+def test_invalid_counts_are_refused() -> None:
     law = _law("besiroglu2024")
     foreign = replace(law, convention={**law.convention, "n": "column Model Size"})
     with pytest.raises(UserError, match="--n-convention"):
         recount(foreign, "total")
-    with pytest.raises(UserError, match="not one of N"):
+    with pytest.raises(UserError, match="not a function of N"):
         recount(_law("kaplan2020-c"), "total")
     with pytest.raises(UserError, match="omega -1"):
         published_relation(-1)
     with pytest.raises(UserError, match="at least two are needed"):
         relation_between(np.array([1e6]), np.array([1e5]), "models.csv")
-    with pytest.raises(UserError, match="one of total parameters is expected"):
-        kaplans_study(_law("kaplan2020-nd"))
+    with pytest.raises(UserError, match="a law of total parameters is expected"):
+        kaplan_power_law(_law("kaplan2020-nd"))
     with pytest.raises(UserError, match="frontier"):
         frontier(law, "total", [1e20])
 
 
 def test_a_curve_is_a_power_law_beyond_its_points() -> None:
     x = np.geomspace(1e3, 1e6, 7)
-    line = curve(x, 5 * x**0.8, "models", "count")
+    line = monotone_interpolation(x, 5 * x**0.8, "models", "count")
     far = np.array([1.0, 1e12])
     np.testing.assert_allclose(line(far), 5 * far**0.8, rtol=1e-9)
 
@@ -165,8 +171,9 @@ def counted() -> pd.DataFrame:
 
 
 def test_refits_under_every_count(counted: pd.DataFrame) -> None:
-    found = refit(counted, "runs", [1e18, 1e20], resamples=0)
-    assert [entry.convention.name for entry in found] == [way.name for way in CONVENTIONS]
+    found = fit_under_conventions(counted, "runs", [1e18, 1e20], resamples=0)
+    assert [entry.convention.name for entry in found] == [
+        convention.name for convention in COUNTING_CONVENTIONS]
     rows = {entry.convention.name: entry for entry in found}
     plain = rows["N total, C 6 N D"]
     assert plain.allocations[0].n == pytest.approx(
@@ -175,19 +182,20 @@ def test_refits_under_every_count(counted: pd.DataFrame) -> None:
     # Without embeddings the same runs give another law, with a steeper N*.
     bare = rows["N non-embedding, C 6 N D"]
     assert bare.law.exponents["a"] > plain.law.exponents["a"] + 0.02
-    # FLOPs that count more for a token make the models of a budget smaller, and the small ones
-    # most: N* grows faster.
+    # More FLOPs per token make the models of a budget smaller, small ones most, so N* grows faster.
     more = rows["N total, C flops_counted"]
-    for dear, cheap in zip(more.allocations, plain.allocations, strict=True):
-        assert dear.n * dear.d < cheap.n * cheap.d
-        price = dear.n + 3e5 * np.cbrt(published_relation().non_embedding(np.array([dear.n]))[0])
-        assert 6 * price * dear.d == pytest.approx(dear.c, rel=0.02)
+    for counted_c, six_nd in zip(more.allocations, plain.allocations, strict=True):
+        assert counted_c.n * counted_c.d < six_nd.n * six_nd.d
+        bare = published_relation().non_embedding(np.array([counted_c.n]))[0]
+        per_token = 6 * (counted_c.n + 3e5 * np.cbrt(bare))
+        assert per_token * counted_c.d == pytest.approx(counted_c.c, rel=0.02)
     assert more.allocations[0].a > plain.allocations[0].a
 
 
 def test_refits_of_a_table_that_counts_one_way(counted: pd.DataFrame) -> None:
-    found = refit(counted[["params_total", "tokens", "loss"]], "runs", [1e20], resamples=0)
+    found = fit_under_conventions(counted[["params_total", "tokens", "loss"]], "runs", [1e20],
+                                  resamples=0)
     assert [entry.convention.name for entry in found] == ["N total, C 6 N D"]
     assert found[0].to_json()["params"]["beta"] == pytest.approx(0.3658, rel=1e-3)
     with pytest.raises(UserError, match="none of the columns params_non_embedding, params_total"):
-        refit(counted[["tokens", "loss"]], "runs", [1e20], resamples=0)
+        fit_under_conventions(counted[["tokens", "loss"]], "runs", [1e20], resamples=0)

@@ -1,4 +1,4 @@
-"""Simulated sweeps: what is drawn, and what the linear theory expects of fits to it."""
+"""Simulated sweeps: the runs drawn, and fits of them against the linear theory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from scaling.cli.simulate import numbers
 from scaling.cli.simulate import simulate as command
 from scaling.errors import UserError
 from scaling.laws import FORMS, Law, PowerSum, Robust, Term, from_frame, read, save
-from scaling.laws.planning.design import by_ratio, isoflop, like, rectangle
-from scaling.laws.planning.fisher import Noise, expected_sd, moments, target
-from scaling.laws.planning.simulate import Faults, simulate, simulate_study
+from scaling.laws.design.fisher import Noise, expected_sd, residual_moments, target_named
+from scaling.laws.design.grid import by_ratio, from_table, isoflop, rectangle
+from scaling.laws.design.simulate import Faults, simulate, simulate_study
 from scaling.laws.published import published_named
 
 PLAIN = {"n": "total", "d": "tokens", "c": "6 N D"}
@@ -94,12 +94,12 @@ def test_profiles_of_equal_compute_lie_about_the_best_size(law: Law) -> None:
         isoflop([1e13])
 
 
-def test_a_design_like_a_table_that_is_planned(law: Law) -> None:
+def test_a_design_from_a_planned_table(law: Law) -> None:
     frame = pd.DataFrame({
         "role": ["grid", "grid", "heldout"], "params_total": [2e4, 3e4, 9e4], "loss": np.nan,
         "params_non_embedding": [1e4, 2e4, 8e4], "tokens": [1e6, 2e6, 5e6], "status": "planned",
     })
-    drawn = simulate(law, like(frame, "plan", law), Noise(0.0))
+    drawn = simulate(law, from_table(frame, "plan", law), Noise(0.0))
     assert drawn["role"].tolist() == ["grid", "grid", "heldout"]
     assert drawn[["params_total", "params_non_embedding"]].equals(
         frame[["params_total", "params_non_embedding"]])
@@ -107,15 +107,16 @@ def test_a_design_like_a_table_that_is_planned(law: Law) -> None:
         drawn["loss"], 1.3 + 24.0 / frame["params_total"]**0.34 + 45.0 / frame["tokens"]**0.29)
     kaplan = published_named("kaplan2020-n").law  # counts N without embeddings
     assert kaplan is not None
-    np.testing.assert_array_equal(like(frame, "plan", kaplan).n, frame["params_non_embedding"])
+    np.testing.assert_array_equal(
+        from_table(frame, "plan", kaplan).n, frame["params_non_embedding"])
     with pytest.raises(UserError, match="row 2, column tokens"):
-        like(frame.assign(tokens=[1e6, 0, 1e6]), "plan", law)
+        from_table(frame.assign(tokens=[1e6, 0, 1e6]), "plan", law)
 
 
 @pytest.mark.parametrize("kind", ["huber", "squared", "l1"])
 def test_moments_are_the_integrals(kind: str) -> None:
     robust = Robust(kind, 0.004)  # type: ignore[arg-type]
-    bend, drive = moments(robust, np.array([0.01, 0.001]))
+    curvature, score_variance = residual_moments(robust, np.array([0.01, 0.001]))
     smooth = Robust("huber", 1e-9).stages()[-1] if kind == "l1" else robust.stages()[-1]
     scale = 1e9 if kind == "l1" else 1.0  # the absolute loss is Huber's over delta
     for place, sd in enumerate((0.01, 0.001)):
@@ -123,11 +124,11 @@ def test_moments_are_the_integrals(kind: str) -> None:
             points = [-smooth.delta, smooth.delta] if np.isfinite(smooth.delta) else None
             return float(quad(lambda r: float(f(r)) * norm.pdf(r, scale=sd), -9 * sd, 9 * sd,
                               points=points, limit=200)[0])
-        assert drive[place] == pytest.approx(
-            mean(lambda r: (scale * smooth.slope(np.array(r))) ** 2), rel=1e-6)
+        assert score_variance[place] == pytest.approx(
+            mean(lambda r: (scale * smooth.psi(np.array(r))) ** 2), rel=1e-6)
         # Stein's lemma: E[rho''] = E[r rho'] / sd^2, with no second derivative in it.
-        assert bend[place] == pytest.approx(
-            mean(lambda r: r * scale * smooth.slope(np.array(r))) / sd**2, rel=1e-6)
+        assert curvature[place] == pytest.approx(
+            mean(lambda r: r * scale * smooth.psi(np.array(r))) / sd**2, rel=1e-6)
 
 
 def test_theory_of_one_power_law_is_that_of_a_line(power: Law) -> None:
@@ -138,9 +139,9 @@ def test_theory_of_one_power_law_is_that_of_a_line(power: Law) -> None:
     sxx = ((x - x.mean()) ** 2).sum()
     for name, by_hand in (("alpha", 0.01 / np.sqrt(sxx)),
                           ("A", 0.01 * np.sqrt(1 / 4 + x.mean() ** 2 / sxx))):
-        assert expected_sd(power, values, Noise(0.01), target(POWER, name)) == pytest.approx(
+        assert expected_sd(power, values, Noise(0.01), target_named(POWER, name)) == pytest.approx(
             by_hand, rel=1e-6)
-    assert expected_sd(power, values, Noise(0.01), target(POWER, "alpha"), Robust("l1")
+    assert expected_sd(power, values, Noise(0.01), target_named(POWER, "alpha"), Robust("l1")
                        ) == pytest.approx(np.sqrt(np.pi / 2) * 0.01 / np.sqrt(sxx), rel=1e-6)
 
 
@@ -151,7 +152,7 @@ def test_unequal_noise_has_the_sandwich(power: Law) -> None:
     x = np.log(d) - np.log(d).mean()
     sd = 0.005 * (d.max() / d) ** 0.3
     by_hand = np.sqrt((x**2 * sd**2).sum()) / (x**2).sum()
-    assert expected_sd(power, design.values, noise, target(POWER, "alpha")) == pytest.approx(
+    assert expected_sd(power, design.values, noise, target_named(POWER, "alpha")) == pytest.approx(
         by_hand, rel=1e-6)
 
 
@@ -161,25 +162,25 @@ def test_theory_agrees_with_many_fits(kind: str, noise: float) -> None:
     law = published_named("hoffmann2022-3").law
     assert law is not None
     design = by_ratio(np.geomspace(2e7, 6e8, 5).tolist(), np.geomspace(4, 100, 5).tolist())
-    aims = [target(law.form, name, 1e22) for name in ("n-star", "loss", "a", "alpha", "E")]
-    study = simulate_study(law, design.times(2), Noise(noise), 400, aims, draw=3,
+    aims = [target_named(law.form, name, 1e22) for name in ("n-star", "loss", "a", "alpha", "E")]
+    study = simulate_study(law, design.with_seeds(2), Noise(noise), 400, aims, draw=3,
                            robust=Robust(kind))  # type: ignore[arg-type]
     assert study.converged == study.sweeps == 400
-    for found in study.found:
+    for found in study.targets:
         assert found.expected_sd / found.sd == pytest.approx(1, abs=0.15), found.target.name
         assert found.interval[0] < found.truth < found.interval[1]
-        middle = found.target.linear(np.median(found.estimates))
-        assert abs(middle - found.target.linear(found.truth)) < 0.3 * found.sd
+        middle = found.target.transform(np.median(found.estimates))
+        assert abs(middle - found.target.transform(found.truth)) < 0.3 * found.sd
 
 
 def test_outliers_widen_least_squares_more_than_huber() -> None:
     law = published_named("hoffmann2022-3").law
     assert law is not None
     design = by_ratio(np.geomspace(2e7, 6e8, 4).tolist(), [5.0, 20.0, 80.0])
-    aim = [target(law.form, "a")]
+    target = [target_named(law.form, "a")]
     width = {
-        (kind, share): simulate_study(law, design, Noise(0.003), 80, aim, faults=Faults(share),
-                                      robust=Robust(kind)).found[0].width  # type: ignore[arg-type]
+        (kind, share): simulate_study(law, design, Noise(0.003), 80, target, faults=Faults(share),
+                                      robust=Robust(kind)).targets[0].width  # type: ignore[arg-type]
         for kind in ("huber", "squared") for share in (0.0, 0.1)
     }
     assert width["squared", 0.1] > 2 * width["squared", 0.0]
@@ -187,7 +188,7 @@ def test_outliers_widen_least_squares_more_than_huber() -> None:
 
 
 def test_a_design_that_determines_nothing_is_refused(law: Law) -> None:
-    aims = [target(law.form, "a")]
+    aims = [target_named(law.form, "a")]
     for design in (by_ratio(np.geomspace(1e4, 1e6, 9).tolist(), [20.0]),
                    rectangle([1e5], np.geomspace(1e6, 1e8, 9).tolist()),
                    rectangle([1e5, 1e6], [1e6, 1e7])):
@@ -195,15 +196,15 @@ def test_a_design_that_determines_nothing_is_refused(law: Law) -> None:
             simulate_study(law, design, Noise(0.01), 10, aims)
 
 
-@pytest.mark.parametrize(("name", "at", "said"), [
+@pytest.mark.parametrize(("name", "at", "message"), [
     ("n-star", None, "such as --at 1e21"), ("loss", -1.0, "such as --at 1e21"),
     ("gamma", 1e21, "E, A, B, alpha, beta"),
 ])
-def test_targets_that_are_none(name: str, at: float | None, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        target(FORMS["chinchilla"], name, at)
+def test_invalid_targets_are_refused(name: str, at: float | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        target_named(FORMS["chinchilla"], name, at)
     with pytest.raises(UserError, match="how to divide compute"):
-        target(POWER, "n-star", 1e21)
+        target_named(POWER, "n-star", 1e21)
 
 
 def _run(*words: object) -> str:
@@ -226,7 +227,7 @@ def test_the_command_writes_a_table_that_fits(tmp_path: Path) -> None:
     assert path.read_bytes() == first
     assert _run(*words, "--noise", 0.005).encode() == first
     pd.read_csv(path).assign(sweep="trained").to_csv(path, index=False)
-    with pytest.raises(UserError, match="not simulated; it is kept"):
+    with pytest.raises(UserError, match="not written by `scaling simulate` and is not overwritten"):
         _run(*words, "--out", path)
 
 
@@ -238,8 +239,8 @@ def test_the_command_shows_the_intervals_to_expect() -> None:
     assert "scaling simulate " in _run("--help").partition("Example")[2]
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["--sizes", "1e7"], "given is --sizes"),
+@pytest.mark.parametrize(("words", "message"), [
+    (["--sizes", "1e7"], "given: --sizes"),
     (["--tokens", "1e7"], "--tokens needs --sizes"),
     (["--sizes", "1e7", "--tokens", "1e9", "--budgets", "1e18"], "--sizes, --tokens, --budgets"),
     (["--sizes", "1e7:1e9", "--tokens", "1e9"], "LOW:HIGH:COUNT"),
@@ -249,10 +250,10 @@ def test_the_command_shows_the_intervals_to_expect() -> None:
     (["--sizes", "1e7", "--tokens", "1e9", "--at", "1e21"], "belong to --repeats"),
     (["--sizes", "1e7", "--tokens", "1e9", "--out", "x.parquet"], "ends in .csv"),
 ])
-def test_what_the_command_refuses(words: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_invalid_options_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
         _run("hoffmann2022-3", *words)
-    with pytest.raises(UserError, match="publishes optimal sizes and no law"):
+    with pytest.raises(UserError, match="publishes optimal sizes, not a law"):
         _run("kaplan2020", "--sizes", "1e7", "--tokens", "1e9")
 
 
@@ -272,5 +273,5 @@ def test_a_law_of_a_file_is_named_where_there_are_several(law: Law, tmp_path: Pa
     assert _run(path, "--law", "chinchilla", *design).splitlines()[1].split(",")[4:] == rows[
         1].split(",")[4:]
     for words in ((), ("--law", "kaplan-d")):
-        with pytest.raises(UserError, match="holds chinchilla, kaplan-n"):
+        with pytest.raises(UserError, match="has chinchilla, kaplan-n"):
             _run(path, *words, *design)

@@ -1,4 +1,4 @@
-"""The next runs: against enumeration, against a textbook's line, and against simulation."""
+"""Suggested runs: against enumeration, against the slope of a line, and against simulation."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from typer.testing import CliRunner
 
 from scaling.cli.suggest import suggest as command
 from scaling.errors import UserError
-from scaling.laws import Law, PowerSum, Robust, RunsTable, Term, fit, from_frame
-from scaling.laws.planning.choose import Choice
-from scaling.laws.planning.design import Design, by_ratio, rectangle
-from scaling.laws.planning.fisher import (
+from scaling.laws import Law, PowerSum, Robust, RunsTable, Term, fit_law, from_frame
+from scaling.laws.design.exchange import CandidateSet
+from scaling.laws.design.fisher import (
     Noise,
-    information,
-    measured_noise,
-    of_runs,
-    robust_of,
-    slope,
-    target,
+    estimate_noise,
+    fisher_information,
+    gradient_and_moments,
+    law_objective,
+    target_gradient,
+    target_named,
 )
-from scaling.laws.planning.simulate import Faults, simulate, simulate_study
-from scaling.laws.planning.suggest import candidates, limit, suggest
+from scaling.laws.design.grid import Design, by_ratio, rectangle
+from scaling.laws.design.simulate import Faults, simulate, simulate_study
+from scaling.laws.design.suggest import candidate_runs, max_run_flops, suggest
 from scaling.laws.published import published_named
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,15 +58,15 @@ def _joined(table: RunsTable, runs: tuple) -> Design:  # type: ignore[type-arg]
 
 
 def test_one_more_run_for_a_slope_is_the_one_farthest_out() -> None:
-    """The variance of a line's slope is sigma^2 / Sxx, so a single run belongs where Sxx is
-    largest, at an end; and what is promised is that variance."""
+    """The variance of a line's slope is sigma^2 / Sxx, so a single run is best where Sxx is
+    largest, at an end; and that variance is the expected one."""
     form = PowerSum(name="power", formula="A/D^alpha", source="a test", variables=("d",),
                     parameters=("A", "alpha"), robust=Robust("squared"),
                     terms=(Term("A", (("d", "alpha"),)),))
     truth = Law(form=form, convention={"n": "total"}, params={"A": 30.0, "alpha": 0.2})
     so_far = rectangle([1e6], [1e8, 2e8, 4e8, 5e8])
     table = from_frame(simulate(truth, so_far, Noise(0.0)), "x")
-    found = suggest(truth, table, target(form, "alpha"), 6e16, runs=1, noise=Noise(0.01),
+    found = suggest(truth, table, target_named(form, "alpha"), 6e16, runs=1, noise=Noise(0.01),
                     sizes=[1e6], ratios=(100, 1e4))
 
     def by_hand(d: float) -> float:
@@ -85,29 +85,31 @@ def test_one_more_run_for_a_slope_is_the_one_farthest_out() -> None:
 def test_the_choice_is_as_good_as_trying_all(law: Law, table: RunsTable, name: str, runs: int
                                              ) -> None:
     design = by_ratio(np.geomspace(2e7, 1e9, 7).tolist(), [2, 20, 200])
-    noise, theta = Noise(0.003), law.form.internal(law.point)[0]
-    robust = robust_of(law)
-    known = information(*of_runs(law.form, theta, table.values, noise, robust))
-    choice = Choice.of(known, slope(law.form, theta, target(law.form, name, 1e22)),
-                       of_runs(law.form, theta, design.values, noise, robust), design.c)
+    noise, theta = Noise(0.003), law.form.from_params(law.point)[0]
+    robust = law_objective(law)
+    known = fisher_information(*gradient_and_moments(law.form, theta, table.values, noise, robust))
+    gradient = target_gradient(law.form, theta, target_named(law.form, name, 1e22))
+    choice = CandidateSet.from_runs(
+        known, gradient, gradient_and_moments(law.form, theta, design.values, noise, robust),
+        design.c)
     budget = 1e20
     affordable = [group for size in range(1, runs + 1)
                   for group in itertools.combinations(range(len(design.n)), size)
                   if design.c[list(group)].sum() <= budget]
     lowest = min(choice.variance(group) for group in affordable)
-    chosen = choice.best(budget, runs, 1)
+    chosen = choice.choose(budget, runs, 1)
     assert design.c[chosen].sum() <= budget * (1 + 1e-9)
     assert len(set(chosen)) == len(chosen) <= runs
     assert choice.variance(chosen) <= 1.05 * lowest
     assert choice.variance([]) > 2 * lowest
 
 
-def test_what_is_promised_is_what_simulation_finds(law: Law, table: RunsTable) -> None:
-    noise, aim = Noise(0.003), target(law.form, "n-star", 1e22)
-    found = suggest(law, table, aim, 1e20, at=1e22, most=3e19, noise=noise, runs=10)
-    study = simulate_study(law, _joined(table, found.runs), noise, 300, [aim])
-    assert study.found[0].sd == pytest.approx(found.runs[-1].sd, rel=0.15)
-    assert found.value == pytest.approx(float(aim.of(law.point)[0]))
+def test_expected_intervals_agree_with_simulation(law: Law, table: RunsTable) -> None:
+    noise, target = Noise(0.003), target_named(law.form, "n-star", 1e22)
+    found = suggest(law, table, target, 1e20, at=1e22, max_flops_per_run=3e19, noise=noise, runs=10)
+    study = simulate_study(law, _joined(table, found.runs), noise, 300, [target])
+    assert study.targets[0].sd == pytest.approx(found.runs[-1].sd, rel=0.15)
+    assert found.value == pytest.approx(float(target.evaluate(law.point)[0]))
     sds = [found.sd, *(run.sd for run in found.runs)]
     assert sds == sorted(sds, reverse=True)
     np.testing.assert_allclose([run.cumulative_flops for run in found.runs],
@@ -118,71 +120,73 @@ def test_limits_are_kept(law: Law) -> None:
     frame = simulate(law, PILOT, Noise(0.003))
     held = simulate(law, rectangle([5e8], [1e10]), Noise(0.0)).assign(role="heldout", run_id="big")
     table = from_frame(pd.concat([frame, held]), "x")
-    aim = target(law.form, "loss", 1e21)
-    found = suggest(law, table, aim, 1e22, at=1e21, runs=6, seeds=2)
+    target = target_named(law.form, "loss", 1e21)
+    found = suggest(law, table, target, 1e22, at=1e21, runs=6, seeds=2)
     heldout = 6 * 5e8 * 1e10
-    assert max(run.c for run in found.runs) < heldout  # else it were no extrapolation any more
-    found = suggest(law, table, aim, 6e19, at=1e21, most=1.5e19, sizes=[3e7, 1.1e8, 2.9e8],
-                    ratios=(10, 40), max_tokens=2e9, runs=12)
+    assert max(run.c for run in found.runs) < heldout  # so that it still tests extrapolation
+    found = suggest(law, table, target, 6e19, at=1e21, max_flops_per_run=1.5e19,
+                    sizes=[3e7, 1.1e8, 2.9e8], ratios=(10, 40), max_tokens=2e9, runs=12)
     assert {run.n for run in found.runs} <= {3e7, 1.1e8, 2.9e8}
     assert all(10 * 0.99 <= run.d / run.n <= 40 * 1.01 for run in found.runs)
     assert all(run.c <= 1.5e19 and run.d <= 2e9 for run in found.runs)
     assert found.flops <= 6e19
-    assert limit(table, 1e25, at=1e19) < 1e19
-    least = candidates(table, 1e20)
+    assert max_run_flops(table, 1e25, at=1e19) < 1e19
+    least = candidate_runs(table, 1e20)
     assert least.n.min() >= table.n.min()
     assert least.d.min() >= table.d.min()
     assert (least.c.min(), least.c.max()) >= (table.c.min() * 0.999, 0)
 
 
-def test_an_undetermined_target_is_said_to_be(law: Law, table: RunsTable) -> None:
+def test_an_undetermined_target_gets_a_warning(law: Law, table: RunsTable) -> None:
     along = from_frame(simulate(law, by_ratio(np.geomspace(2e7, 2e8, 8).tolist(), [20]),
                                 Noise(0.003)), "along")
-    fitted = fit(along, "chinchilla", resamples=0)
-    aim = target(law.form, "a")
-    found = suggest(fitted, along, aim, 1e20, runs=8)
+    fitted = fit_law(along, "chinchilla", resamples=0)
+    target = target_named(law.form, "a")
+    found = suggest(fitted, along, target, 1e20, runs=8)
     assert any("do not determine a" in warning for warning in found.warnings)
-    # What is proposed mends it: tokens per parameter that were never tried.
+    # The suggestion fixes this with new values of tokens per parameter.
     ratios = [run.d / run.n for run in found.runs]
     assert max(ratios) / min(ratios) > 5
     assert found.runs[-1].sd < found.sd / 10
     assert not any("do not determine" in warning for warning in
-                   suggest(law, table, aim, 1e20, noise=Noise(0.003)).warnings)
+                   suggest(law, table, target, 1e20, noise=Noise(0.003)).warnings)
 
 
-def test_a_plan_that_hangs_on_one_run_says_so(law: Law, table: RunsTable) -> None:
-    aim = target(law.form, "n-star", 1e22)
-    alone = suggest(law, table, aim, 1e20, at=1e22, noise=Noise(0.003), runs=3)
-    spread = suggest(law, table, aim, 1e20, at=1e22, noise=Noise(0.003), most=2e19, runs=10)
-    assert any("hangs on it" in warning for warning in alone.warnings)
-    assert not any("hangs on it" in warning for warning in spread.warnings)
+def test_a_suggestion_dominated_by_one_run_gets_a_warning(law: Law, table: RunsTable) -> None:
+    target = target_named(law.form, "n-star", 1e22)
+    alone = suggest(law, table, target, 1e20, at=1e22, noise=Noise(0.003), runs=3)
+    spread = suggest(law, table, target, 1e20, at=1e22, noise=Noise(0.003),
+                     max_flops_per_run=2e19, runs=10)
+    assert any("depends on this one run" in warning for warning in alone.warnings)
+    assert not any("depends on this one run" in warning for warning in spread.warnings)
 
 
 def test_noise_is_measured_through_outliers(law: Law) -> None:
     design = by_ratio(np.geomspace(2e7, 2e8, 8).tolist(), np.geomspace(5, 80, 8).tolist())
     for faults, off in ((Faults(), 0.15), (Faults(outliers=0.05), 0.4)):
         runs = from_frame(simulate(law, design, Noise(0.005), faults=faults, draw=2), "x")
-        assert measured_noise(law, runs) == pytest.approx(0.005, rel=off)
+        assert estimate_noise(law, runs) == pytest.approx(0.005, rel=off)
     residual = np.log(runs.loss / law.loss(runs.values))
-    assert residual.std() > 3 * measured_noise(law, runs)
+    assert residual.std() > 3 * estimate_noise(law, runs)
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"budget": 0.0}, "budget 0"), ({"runs": 0}, "at least one"), ({"most": 1e10}, "no run of"),
+@pytest.mark.parametrize(("change", "message"), [
+    ({"budget": 0.0}, "budget 0"), ({"runs": 0}, "from 1 to 100"),
+    ({"max_flops_per_run": 1e10}, "no run of"),
     ({"ratios": (80.0, 5.0)}, "the lower one first"), ({"sizes": [-1.0]}, "sizes -1"),
 ])
-def test_limits_that_are_none(law: Law, table: RunsTable, change: dict, said: str  # type: ignore[type-arg]
+def test_invalid_limits_are_refused(law: Law, table: RunsTable, change: dict, message: str  # type: ignore[type-arg]
                               ) -> None:
     given = {"budget": 1e20} | change
-    with pytest.raises(UserError, match=said):
-        suggest(law, table, target(law.form, "a"), **given)
+    with pytest.raises(UserError, match=message):
+        suggest(law, table, target_named(law.form, "a"), **given)
 
 
 def test_laws_of_an_envelope_are_refused(law: Law, table: RunsTable) -> None:
     kaplan = published_named("kaplan2020-n").law
     assert kaplan is not None
     with pytest.raises(UserError, match="fitted to every run"):
-        suggest(kaplan, table, target(kaplan.form, "alpha_N"), 1e20)
+        suggest(kaplan, table, target_named(kaplan.form, "alpha_N"), 1e20)
 
 
 def _run(*words: object) -> str:
@@ -197,7 +201,7 @@ def _run(*words: object) -> str:
 
 def test_the_command(law: Law, tmp_path: Path) -> None:
     simulate(law, PILOT, Noise(0.003)).to_csv(tmp_path / "runs.csv", index=False)
-    words = (tmp_path, "--target", "n-star", "--at", "1e21", "--budget", "5e19", "--runs", 4)
+    words = (tmp_path, "--target", "n-star", "--at", "1e21", "--budget", "5e19", "--max-runs", 4)
     content = json.loads(_run(*words, "--bootstrap", 50, "--json"))
     assert content["flops"] <= 5e19
     assert len(content["runs"]) <= 4
@@ -209,7 +213,7 @@ def test_the_command(law: Law, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="such as --at 1e21"):
         _run(tmp_path, "--target", "n-star", "--budget", "1e20")
     with pytest.raises(UserError, match="LOW:HIGH"):
-        _run(*words, "--ratios", "5")
+        _run(*words, "--ratio-range", "5")
 
 
 @pytest.fixture
@@ -224,7 +228,7 @@ def study() -> ModuleType:
     return module
 
 
-def test_the_study_in_short(study: ModuleType) -> None:
+def test_a_short_version_of_the_study(study: ModuleType) -> None:
     """Runs that are chosen for N* narrow it more than a grid of equal compute does."""
     config = study.Config(noises=(0.003,), targets=(("n-star", 1e21),), budgets=(1e20,),
                           uniform_budgets=(3e19, 1e20, 1e21), pilots=2, sweeps=60)

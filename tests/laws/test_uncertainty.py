@@ -9,20 +9,21 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scaling.laws import FORMS, Robust, fit, from_frame
+from scaling.errors import UserError
+from scaling.laws import FORMS, Robust, fit_law, from_frame
 from scaling.laws.fitting import bootstrap
-from scaling.laws.fitting.intervals import adjusted
+from scaling.laws.fitting.intervals import bca_intervals
 from scaling.laws.fitting.minimise import minimise
 
 
 def line(runs: int = 40, noise: float = 0.05, seed: int = 0, **options: object):
-    """A power law of one variable by least squares: a straight line, of which all is known."""
+    """A power law of one variable fitted by least squares: a straight line in log-log."""
     rng = np.random.default_rng(seed)
     n = np.exp(rng.uniform(10, 20, runs))
     loss = (1e9 / n) ** 0.1 * np.exp(noise * rng.standard_normal(runs))
     table = from_frame(pd.DataFrame({"N": n, "loss": loss}), "line", n="N", needs=("n",))
     form = replace(FORMS["kaplan-n"], envelope=None)
-    return table, fit(table, form, resamples=2000, **options)  # type: ignore[arg-type]
+    return table, fit_law(table, form, resamples=2000, **options)  # type: ignore[arg-type]
 
 
 def textbook(table) -> tuple[float, float]:
@@ -40,7 +41,20 @@ def test_standard_errors_are_those_of_a_straight_line() -> None:
         assert found == pytest.approx(error, rel=0.12)
 
 
-def test_runs_of_a_size_that_err_together_want_to_be_drawn_together() -> None:
+def test_residuals_are_rescaled_to_the_variance_of_the_errors() -> None:
+    """Residuals of few runs are smaller than the errors, most at the ends of the line: with
+    leverages h = 1/R + (x - mean)^2 / S_xx, by a factor of sqrt(1 - h)."""
+    table, law = line(runs=7, by="residual")
+    x, y = np.log(table.n), np.log(table.loss)
+    found = stats.linregress(x, y)
+    centred = x - x.mean()
+    leverage = 1 / 7 + centred**2 / (centred**2).sum()
+    wide = (y - found.intercept - found.slope * x) / np.sqrt(1 - leverage)
+    expected = wide.std() / np.sqrt((centred**2).sum())
+    assert law.se["alpha_N"] == pytest.approx(expected, rel=0.05)
+
+
+def test_correlated_errors_need_resampling_by_size() -> None:
     """Each size has an error of its own, shared by its eight runs: as good as one run each."""
     rng = np.random.default_rng(1)
     sizes = np.repeat(np.geomspace(1e6, 1e9, 20), 8)
@@ -49,20 +63,20 @@ def test_runs_of_a_size_that_err_together_want_to_be_drawn_together() -> None:
                                      "loss": (1e9 / sizes) ** 0.1 * np.exp(shared)}),
                        "sizes", n="S", needs=("n",))
     form = replace(FORMS["kaplan-n"], envelope=None)
-    by_case = fit(table, form, resamples=1000).se["alpha_N"]
-    by_size = fit(table, form, resamples=1000, by="size").se["alpha_N"]
-    honest = stats.linregress(np.log(np.unique(sizes)), shared[::8]).stderr
-    assert by_size == pytest.approx(honest, rel=0.25)
+    by_case = fit_law(table, form, resamples=1000).se["alpha_N"]
+    by_size = fit_law(table, form, resamples=1000, by="size").se["alpha_N"]
+    expected = stats.linregress(np.log(np.unique(sizes)), shared[::8]).stderr
+    assert by_size == pytest.approx(expected, rel=0.25)
     assert by_case < 0.6 * by_size
 
 
-def test_bca_of_a_mean_is_efrons() -> None:
+def test_bca_of_a_mean_is_the_closed_form() -> None:
     """The bias and acceleration of a mean have closed forms (Efron 1987, section 4)."""
     rng = np.random.default_rng(2)
     data = rng.exponential(size=60)
     samples = rng.choice(data, (20_000, 60)).mean(axis=1)
     left_out = (data.sum() - data) / 59
-    low, high = adjusted(samples[:, None], np.array([data.mean()]), left_out[:, None], 0.9)
+    low, high = bca_intervals(samples[:, None], np.array([data.mean()]), left_out[:, None], 0.9)
     acceleration = ((data - data.mean()) ** 3).sum() / (
         6 * ((data - data.mean()) ** 2).sum() ** 1.5)
     bias = stats.norm.ppf((samples < data.mean()).mean())
@@ -76,25 +90,32 @@ def test_bca_of_a_mean_is_efrons() -> None:
 
 def test_intervals_without_a_jackknife_are_percentiles() -> None:
     samples = np.random.default_rng(3).lognormal(size=(500, 2))
-    low, high = adjusted(samples, np.array([1.0, 1.0]), None, 0.9)
+    low, high = bca_intervals(samples, np.array([1.0, 1.0]), None, 0.9)
     np.testing.assert_allclose([low, high], np.quantile(samples, [0.05, 0.95], axis=0))
     # All resamples on one side of the estimate: nothing to correct by.
-    edge = adjusted(samples, np.zeros(2), samples[:50], 0.9)
+    edge = bca_intervals(samples, np.zeros(2), samples[:50], 0.9)
     np.testing.assert_allclose(edge, (low, high))
 
 
+@pytest.mark.parametrize(("resamples", "seed"), [
+    (bootstrap.MOST_RESAMPLES + 1, 0), (10**9, 0), (10**18, 0), (-1, 0), (0, -1), (0, 2**63)])
+def test_invalid_resamples_are_refused(resamples: int, seed: int) -> None:
+    with pytest.raises(UserError, match="an integer from 0 to"):
+        bootstrap.check_resamples(resamples, seed)
+
+
 @pytest.mark.slow
-def test_with_many_runs_a_newton_step_is_a_refit(grid, monkeypatch) -> None:
+def test_with_many_runs_a_newton_step_equals_a_refit(grid, monkeypatch) -> None:
     """Both ways on the same 3,000 runs: the step's error is small beside the spread."""
     rng = np.random.default_rng(4)
     n, d = np.exp(rng.uniform(np.log([1e7, 1e9]), np.log([1e9, 1e11]), (3000, 2))).T
     loss = (1.7 + 400 / n**0.34 + 900 / d**0.33) * np.exp(0.004 * rng.standard_normal(3000))
     table = from_frame(pd.DataFrame({"N": n, "D": d, "loss": loss}), "many", n="N", d="D")
     for by in ("case", "residual"):
-        refitted = fit(table, "chinchilla", resamples=60, by=by)  # type: ignore[arg-type]
+        refitted = fit_law(table, "chinchilla", resamples=60, by=by)  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
-            patch.setattr(bootstrap, "_MANY", 1000)
-            stepped = fit(table, "chinchilla", resamples=60, by=by)  # type: ignore[arg-type]
+            patch.setattr(bootstrap, "_MANY_RUNS", 1000)
+            stepped = fit_law(table, "chinchilla", resamples=60, by=by)  # type: ignore[arg-type]
         spread = refitted.samples.std(axis=0)
         off = np.abs(stepped.samples - refitted.samples).mean(axis=0)
         assert (off < 0.1 * spread).all(), by
@@ -102,7 +123,7 @@ def test_with_many_runs_a_newton_step_is_a_refit(grid, monkeypatch) -> None:
         assert (np.abs(left_out).max(axis=0) < 0.1 * spread).all()
 
 
-def test_resamples_that_end_lower_from_afar_are_all_fitted_again(grid) -> None:
+def test_all_resamples_are_refitted_if_some_end_lower_from_starts(grid) -> None:
     """From a wrong optimum far away, the check finds the right one for every resample."""
     table = from_frame(grid(noise=0.003), "runs")
     form = FORMS["chinchilla"]
@@ -111,26 +132,26 @@ def test_resamples_that_end_lower_from_afar_are_all_fitted_again(grid) -> None:
     starts = form.starts(x, table.loss)
     found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, Robust("huber"))
     right = found.theta[found.value.argmin()]
-    problem = bootstrap.Problem(form, x, y, table.n, right, starts, Robust("huber"))
-    good = bootstrap.refit(problem, "case", 80, 0)
+    problem = bootstrap.BootstrapProblem(form, x, y, table.n, right, starts, Robust("huber"))
+    good = bootstrap.refit_resamples(problem, "case", 80, 0)
 
-    def stuck(problem, y_BR, w_BR, begin_BP):
+    def stuck(problem, y_BR, w_BR, start_BP):
         """A minimiser that cannot leave a wrong optimum, but works from the starts."""
-        ends = minimise(form, problem.x, y_BR, w_BR, begin_BP, problem.robust)
-        wrong = (begin_BP == problem.optimum).all(axis=1)
+        ends = minimise(form, problem.x, y_BR, w_BR, start_BP, problem.robust)
+        wrong = (start_BP == problem.optimum).all(axis=1)
         ends.value[wrong] *= 2
         ends.theta[wrong] = 7.0
         return ends
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "_solve", stuck)
-        again = bootstrap.refit(problem, "case", 80, 0)
+        again = bootstrap.refit_resamples(problem, "case", 80, 0)
     np.testing.assert_allclose(again, good, rtol=1e-3)
 
 
 @pytest.mark.slow
 def test_a_short_study_of_coverage() -> None:
-    """experiments/interval_coverage.py in little: 54 sweeps, each asked for four quantities."""
+    """A short version of experiments/interval_coverage.py: 54 sweeps, four quantities each."""
     from experiments.interval_coverage import study
 
     rows = study(54, resamples=200)

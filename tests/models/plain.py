@@ -91,9 +91,9 @@ def slope(heads: int, head: int) -> float:
 
 def may_see(config: ModelConfig, side: str, layer: int, tokens: Any, t: int, s: int) -> bool:
     """Whether position t of a sequence sees position s in a layer; `tokens` is of one sequence."""
-    sees = "full" if side == "encoder" else config.sees
-    banded = config.banded == "all" or (config.banded == "alternate" and layer % 2 == 1)
-    if banded and abs(t - s) >= config.window:
+    sees = "full" if side == "encoder" else config.attention_mask
+    alternating = config.attention_pattern == "alternating" and layer % 2 == 1
+    if (config.attention_pattern == "local" or alternating) and abs(t - s) >= config.window:
         return False
     if tokens.documents_BT[t] != tokens.documents_BT[s] or tokens.documents_BT[s] == 0:
         return False
@@ -108,7 +108,7 @@ def score(config: ModelConfig, tower: Any, attention: Any, index: int | None, q:
         q, k = turn(config, q, t), turn(config, k, s)
     if config.positions == "transformer_xl" and s <= t:
         extra = attention.relative
-        far = sines(t - s, config.d_model) @ value(extra.map.weight, index)[:, head]
+        far = sines(t - s, config.d_model) @ value(extra.projection.weight, index)[:, head]
         return scale * float((q + value(extra.content_bias, index)[head]) @ k
                              + (q + value(extra.distance_bias, index)[head]) @ far)
     bias = 0.0
@@ -117,7 +117,7 @@ def score(config: ModelConfig, tower: Any, attention: Any, index: int | None, q:
     if config.positions == "relative":
         place = bucket(t - s, config.relative_buckets, config.relative_max_distance,
                        side == "encoder")
-        bias = value(tower.bias.table)[place, head]
+        bias = value(tower.relative_bias.table)[place, head]
     return scale * float(q @ k) + bias
 
 
@@ -191,19 +191,19 @@ def experts(config: ModelConfig, layer: Any, index: int | None, x: Array) -> Arr
 def tower(config: ModelConfig, part: Any, x: Array, tokens: Any, side: str,
           memory: Array | None = None, source: Any = None) -> Array:
     """One side of a model: from vectors of tokens to hidden states."""
-    if part.map is not None and config.embedding_map == "first":
-        x = linear(part.map, x)
+    if part.projection is not None and config.embedding_projection == "first":
+        x = linear(part.projection, x)
     places = tokens.positions_BT
     if config.positions == "learned":
         x = x + value(part.positions)[places + config.position_offset]
     if config.positions == "sinusoidal":
         x = x + np.stack([sines(place, x.shape[1]) for place in places])
-    if config.n_types:
+    if config.n_token_types:
         x = x + value(part.types)[tokens.types_BT]
     x = norm(config, part.embedding_norm, x)
-    if part.map is not None and config.embedding_map == "last":
-        x = linear(part.map, x)
-    stack = part.stack
+    if part.projection is not None and config.embedding_projection == "last":
+        x = linear(part.projection, x)
+    stack = part.layers
     for layer in range(stack.n_layers):
         own, index = stack.kinds[layer % config.period], layer // config.period
 
@@ -265,8 +265,8 @@ def logits(model: Any, config: ModelConfig, tokens: Any, source: Any = None) -> 
         x = norm(config, head.norm, ACTIVATIONS[config.activation](linear(head.dense, x)))
     else:
         head = model.heads["lm"]
-        x = x if head.map is None else linear(head.map, x)
+        x = x if head.projection is None else linear(head.projection, x)
         x = x / math.sqrt(config.d_model) if config.scale_output else x
-    table = model.embedding if config.tied_head else head.vocabulary.own
+    table = model.embedding if config.tied_head else head.vocabulary.weight
     y = x @ value(table).T
     return y if head.vocabulary.bias is None else y + value(head.vocabulary.bias)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scaling.config import ModelConfig
-from scaling.models.layers import drop
+from scaling.models.layers import dropout
 from tests.models.variants import SMALL, filled, random_ids
 
 
@@ -18,12 +18,12 @@ def keys(count, seed=0):
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_what_is_left_is_scaled_so_that_the_mean_stays(rate):
     x = np.ones((4, 50, 50), np.float32)
-    y = np.asarray(drop(x, rate, keys(4)))
+    y = np.asarray(dropout(x, rate, keys(4)))
     assert (y == 0).mean() == pytest.approx(rate, abs=0.02)
     np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)
     assert all((y[0] != y[row]).any() for row in (1, 2, 3))
-    assert drop(x, rate, None) is x
-    assert drop(x, 0.0, keys(4)) is x
+    assert dropout(x, rate, None) is x
+    assert dropout(x, 0.0, keys(4)) is x
 
 
 def test_a_model_drops_in_training_alone_and_each_sequence_by_its_own_key():
@@ -68,3 +68,29 @@ def test_everything_that_is_to_be_dropped_has_a_mask_of_its_own():
     assert _draws(both, random_ids(2, 12)) == (1 + 2 * 3) + (1 + 2 * 5)
     # Side by side, what both branches add is dropped as one sum.
     assert _draws(ModelConfig(**SMALL, dropout=0.1, parallel="one_norm")) == 1 + 2 * 2
+
+
+@pytest.mark.parametrize(("changes", "places"), [
+    ({}, 1 + 2 * 3),
+    ({"mode": "encoder-decoder"}, (1 + 2 * 3) + (1 + 2 * 5)),
+    ({"parallel": "one_norm"}, 1 + 2 * 2),
+    ({"share_layers": "all"}, 1 + 2 * 3),
+])
+def test_no_two_places_draw_by_one_key(monkeypatch, changes, places):
+    """Nor two layers: with one key for both, the same numbers would be dropped in each."""
+    drawn = []
+    bernoulli = jax.random.bernoulli
+
+    def watched(key, share, shape):
+        jax.debug.callback(lambda data: drawn.append(tuple(np.ravel(data))),
+                           jax.random.key_data(key))
+        return bernoulli(key, share, shape)
+
+    monkeypatch.setattr(jax.random, "bernoulli", watched)
+    model = filled(ModelConfig(**SMALL, dropout=0.1, **changes))
+    ids = random_ids(2, 12)
+    source = ids if "mode" in changes else None
+    jax.jit(lambda model, keys: model(ids, source, keys))(model, keys(2)).block_until_ready()
+    jax.effects_barrier()
+    assert len(drawn) == 2 * places
+    assert len(set(drawn)) == len(drawn)

@@ -32,7 +32,7 @@ def value_and_gradients(config, execution):
 
 @pytest.mark.parametrize(("name", "changes", "others"), [
     ("gpt3", {}, [(True, "dots"), (False, "full")]),
-    ("experts", {"experts": {"count": 3}, "n_layers": 4, "activation": "relu", "biases": False},
+    ("experts", {"experts": {"count": 3}, "n_layers": 4, "activation": "relu", "use_bias": False},
      [(True, "full")]),
     ("gpt", {"dropout": 0.2}, [(True, "none")]),
 ])
@@ -74,16 +74,16 @@ def test_shared_layers_are_one_layer_used_often(shared):
     """The gradient is the sum over layers of the gradients of unshared layers that hold equal
     values, and there are as many parameters fewer."""
     scan = ExecutionConfig(scan_layers=True)
-    sizes = SMALL | {"n_layers": 3, "norm": "layer", "biases": True, "positions": "learned"}
+    sizes = SMALL | {"n_layers": 3, "norm": "layer", "use_bias": True, "positions": "learned"}
     config = ModelConfig(**sizes, share_layers=shared)
     model, apart = filled(config, scan), filled(ModelConfig(**sizes), scan)
     # Everything but the stack, and what the layers do not share, is the same in both.
-    whole, names = apart.decoder.stack, {
+    whole, names = apart.decoder.layers, {
         "attention": ("attention", "attention_norm"),
         "feed_forward": ("feed_forward", "feed_forward_norm"),
     }
     parts = sum(names.values(), ()) if shared == "all" else names[shared]
-    ours = model.decoder.stack
+    ours = model.decoder.layers
     for name in sum(names.values(), ()):
         if name in parts:
             copies = jax.tree.map(lambda a: np.repeat(a[None], 3, axis=0),
@@ -99,8 +99,8 @@ def test_shared_layers_are_one_layer_used_often(shared):
     (loss, gradient), (loss_apart, gradient_apart) = run(model), run(apart)
     assert float(loss) == pytest.approx(float(loss_apart), rel=1e-5)
     for name in parts:
-        once = jax.tree.leaves(getattr(gradient.decoder.stack.shared, name))
-        often = jax.tree.leaves(getattr(gradient_apart.decoder.stack.kinds[0], name))
+        once = jax.tree.leaves(getattr(gradient.decoder.layers.shared, name))
+        often = jax.tree.leaves(getattr(gradient_apart.decoder.layers.kinds[0], name))
         for one, many in zip(once, often, strict=True):
             np.testing.assert_allclose(one, many.sum(axis=0), rtol=1e-3, atol=1e-4)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731

@@ -34,7 +34,7 @@ def layer_and_output(settings, **changes):
 @pytest.mark.parametrize("settings", TIGHT)
 def test_tokens_go_where_a_slow_router_sends_them(settings):
     """Outputs, the dropped part, the balance loss and the z-loss."""
-    config, layer, x, y, routing = layer_and_output(settings, biases=True)
+    config, layer, x, y, routing = layer_and_output(settings, use_bias=True)
     dropped, balance, z, E = 0, 0.0, 0.0, settings["count"]
     for row in range(2):
         np.testing.assert_allclose(y[row], plain.experts(config, layer, None, x[row]),
@@ -103,10 +103,10 @@ def test_experts_stand_in_every_second_layer_and_the_mean_is_over_them():
     config = config_of("switch", n_layers=4)
     assert [config.has_experts(layer) for layer in range(4)] == [False, True, False, True]
     model = filled(config_of("switch"))
-    kinds = [type(block.feed_forward).__name__ for block in model.decoder.stack.kinds]
+    kinds = [type(block.feed_forward).__name__ for block in model.decoder.layers.kinds]
     assert kinds == ["FeedForward", "Experts"]
     for side in (model.encoder, model.decoder):
-        router = side.stack.kinds[1].feed_forward.router
+        router = side.layers.kinds[1].feed_forward.router
         router.weight[...] = np.zeros_like(router.weight[...])
     ids = random_ids(2, 12)
     routing = jax.jit(lambda m: m.states(ids, ids[:, :10]).routing)(model)

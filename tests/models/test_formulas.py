@@ -39,7 +39,7 @@ def test_the_variants_cover_every_option():
         for kind in (field.annotation, *get_args(field.annotation)):
             if get_origin(kind) is Literal and name != "attention":
                 assert {str(choice) for choice in get_args(kind)} <= values, name
-    assert {c.sees for c in configs} == {"full", "causal", "prefix"}
+    assert {c.attention_mask for c in configs} == {"full", "causal", "prefix"}
     some = [c.experts for c in configs if c.experts]
     for name, field in ExpertsConfig.model_fields.items():
         assert any(getattr(e, name) != field.default for e in some), name

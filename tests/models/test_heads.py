@@ -16,7 +16,7 @@ LENGTHS = (12, 7, 1)
 SPANS = np.array([[[0, 3, 0], [4, 8, 2]], [[1, 4, 1], [2, 6, 2]], [[0, 2, 0], [3, 5, 0]]])
 ENCODER = [
     {"kind": "masked_lm"}, {"kind": "next_sentence"}, {"kind": "sentence_order"},
-    {"kind": "replaced_token"}, {"kind": "span_boundary", "longest": 4, "d_place": 6},
+    {"kind": "replaced_token"}, {"kind": "span_boundary", "max_span": 4, "d_position": 6},
     {"kind": "token", "classes": 5}, {"kind": "sequence", "classes": 7}, {"kind": "span"},
     {"kind": "choice"},
 ]
@@ -40,7 +40,7 @@ def read(request):
     a token head, of its position 4) by each hidden state."""
     encoder = request.param == "encoder-only"
     heads = ENCODER if encoder else DECODER
-    model = filled(ModelConfig(**SMALL, mode=request.param, heads=heads, biases=True))
+    model = filled(ModelConfig(**SMALL, mode=request.param, heads=heads, use_bias=True))
 
     @jax.jit
     def run(model, x):

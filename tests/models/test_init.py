@@ -10,6 +10,7 @@ import pytest
 from scaling.config import ExecutionConfig, ModelConfig
 from scaling.models import Transformer
 from scaling.models.attention import Attention
+from scaling.models.block import EVERYTHING, Block
 from scaling.models.feed_forward import FeedForward
 from scaling.models.layers import embedding
 from tests.models.variants import SMALL, random_ids
@@ -36,7 +37,7 @@ def spread(part):
     ({"std": 0.02, "distribution": "truncated", "residual": "plain"}, 0.0176, 0.0176),
 ])
 def test_matrices_are_spread_as_configured(init, up, down):
-    config = ModelConfig(**SIZES, init=init, biases=True)
+    config = ModelConfig(**SIZES, init=init, use_bias=True)
     layer = FeedForward(config, jnp.dtype("float32"), jax.random.key(0))
     assert spread(layer.up.weight) == pytest.approx(up, rel=0.03)
     assert spread(layer.down.weight) == pytest.approx(down, rel=0.03)
@@ -58,6 +59,16 @@ def test_attention_starts_so_that_its_logits_are_of_order_one():
         assert spread(layer.query.weight) == pytest.approx(query, rel=0.04)
         assert spread(layer.key.weight) == pytest.approx(64**-0.5, rel=0.04)
         assert spread(layer.out.weight) == pytest.approx(64**-0.5 * RESIDUAL, rel=0.04)
+
+
+def test_three_branches_of_a_block_that_looks_at_an_encoder_write_into_the_stream():
+    config = ModelConfig(**SIZES, mode="encoder-decoder")
+    gain = (3 * 8) ** -0.5
+    block = Block(config, jnp.dtype("float32"), jax.random.key(0), layer=0, cross=True,
+                  parts=EVERYTHING, kernel="plain")
+    for writer, fan_in in ((block.attention.out, 64), (block.cross.out, 64),
+                           (block.feed_forward.down, 192)):
+        assert spread(writer.weight) == pytest.approx(fan_in**-0.5 * gain, rel=0.04)
 
 
 @pytest.mark.parametrize(("init", "std"), [

@@ -67,11 +67,11 @@ def test_relative_buckets_of_t5():
 
 def test_alibi_slopes_are_published_ones():
     """Press et al. 2021: 1/2 to 1/256 for 8 heads; for 12 those, and 2^-0.5 to 2^-3.5."""
-    eight, twelve = (-np.asarray(alibi(heads, 3))[:, 2, 1] for heads in (8, 12))
+    eight, twelve = (-np.asarray(alibi(heads, 3)(0, 3))[:, 2, 1] for heads in (8, 12))
     np.testing.assert_allclose(eight, [1 / 2**i for i in range(1, 9)], rtol=1e-6)
     np.testing.assert_allclose(twelve[8:], [2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5], rtol=1e-6)
     np.testing.assert_allclose(twelve[:8], eight, rtol=1e-6)
-    bias = np.asarray(alibi(8, 4))
+    bias = np.asarray(alibi(8, 4)(0, 4))
     np.testing.assert_allclose(bias[0], -abs(np.subtract.outer(range(4), range(4))) / 2)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.models.tokens import Tokens, cross_mask, self_mask
+from scaling.models.tokens import AttentionMask, Tokens
 from tests.models import plain
 from tests.models.variants import SOURCE_A, SOURCE_B, VARIANTS, A, B
 
@@ -85,7 +85,8 @@ def test_a_band_is_as_wide_as_it_says():
     """Window 3 without documents: itself and two back; in an encoder two forward too."""
     tokens = Tokens(np.zeros((1, 6), np.int32))
     back = np.arange(6)[:, None] - np.arange(6)
-    causal, full = (np.asarray(self_mask(tokens, kind, 3)) for kind in ("causal", "full"))
+    causal, full = (np.asarray(AttentionMask.within(tokens, kind, 3).block())
+                    for kind in ("causal", "full"))
     np.testing.assert_array_equal(causal, (back >= 0) & (back <= 2))
     np.testing.assert_array_equal(full, (back >= -2) & (back <= 2))
 
@@ -94,17 +95,18 @@ def test_masks_of_bare_tokens():
     """Without documents all is one; a source's padding stays unseen by bare targets."""
     bare = Tokens(np.zeros((2, 4), np.int32))
     padded = bare._replace(documents_BT=np.array([[1, 1, 1, 0], [1, 1, 1, 1]]))
-    assert self_mask(bare, "full", None) is None
-    assert cross_mask(padded, bare) is None
-    assert (np.asarray(self_mask(bare, "prefix", None)) == np.tri(4, dtype=bool)).all()
-    np.testing.assert_array_equal(cross_mask(bare, padded)[:, 0, 0],
+    assert AttentionMask.within(bare, "full", None).block() is None
+    assert AttentionMask.across(padded, bare).block() is None
+    causal = np.asarray(AttentionMask.within(bare, "prefix", None).block())
+    assert (causal == np.tri(4, dtype=bool)).all()
+    np.testing.assert_array_equal(AttentionMask.across(bare, padded).block()[:, 0, 0],
                                   [[True, True, True, False], [True] * 4])
 
 
 def test_the_pattern_is_the_one_of_the_papers():
-    """The table of expected patterns itself, for two layers of which the second is banded: what
+    """The table of expected patterns itself, for two layers of which the second is local: what
     lies within the band sees all before it."""
-    config = SimpleNamespace(banded="alternate", window=2, sees="causal")
+    config = SimpleNamespace(attention_pattern="alternating", window=2, attention_mask="causal")
     tokens = SimpleNamespace(ids_BT=np.zeros(5), documents_BT=np.ones(5))
     assert (sees(config, "decoder", 0, tokens) == np.tri(5)).all()
     assert sees(config, "decoder", 1, tokens).sum() == 9

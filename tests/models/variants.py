@@ -26,23 +26,26 @@ SOURCE_A, SOURCE_B = 3, 5  # and of what an encoder reads of them
 ROWS = 5
 
 _BERT = {"mode": "encoder-only", "positions": "learned", "norm": "layer", "norm_place": "post",
-         "embedding_norm": True, "biases": True}
+         "embedding_norm": True, "use_bias": True}
 _TO_AND_FRO = {"mode": "encoder-decoder", "source_context": SOURCE}
 VARIANTS = {
-    "bert": _BERT | {"activation": "gelu_exact", "n_types": 2, "attention_dropout": 0.2,
+    "bert": _BERT | {"activation": "gelu_exact", "n_token_types": 2, "attention_dropout": 0.2,
                      "init": {"std": 0.02, "distribution": "truncated", "residual": "plain"}},
-    "albert": _BERT | {"share_layers": "all", "d_embedding": 6, "embedding_bias": True,
+    "albert": _BERT | {"share_layers": "all", "d_embedding": 6, "embedding_projection_bias": True,
                        "n_layers": 3, "scale_embedding": False},
-    "banded encoder": {"mode": "encoder-only", "banded": "all", "window": 3, "activation": "relu",
+    "local encoder": {"mode": "encoder-only", "attention_pattern": "local", "window": 3,
+                      "activation": "relu",
                        "positions": "sinusoidal", "heads": [{"kind": "masked_lm"}]},
     "relative encoder": {"mode": "encoder-only", "positions": "relative", "relative_buckets": 8,
                          "relative_max_distance": 9, "final_norm": False},
-    "gpt": {"positions": "learned", "norm": "layer", "biases": True, "dropout": 0.1},
-    "gpt3": {"banded": "alternate", "window": 3, "n_layers": 4, "positions": "learned"},
+    "gpt": {"positions": "learned", "norm": "layer", "use_bias": True, "dropout": 0.1},
+    "gpt3": {"attention_pattern": "alternating", "window": 3, "n_layers": 4,
+             "positions": "learned"},
     "opt": {"positions": "learned", "position_offset": 2, "activation": "relu", "d_embedding": 6,
-            "embedding_map": "first", "norm": "layer", "norm_place": "post", "biases": True},
+            "embedding_projection": "first", "norm": "layer", "norm_place": "post",
+            "use_bias": True},
     "palm": {"parallel": "one_norm", "n_kv_heads": 1, "activation": "swiglu", "norm": "layer"},
-    "neox": {"parallel": "two_norms", "rotary_fraction": 0.5, "norm": "layer", "biases": True,
+    "neox": {"parallel": "two_norms", "rotary_fraction": 0.5, "norm": "layer", "use_bias": True,
              "tied_head": False},
     "llama": {"n_heads": 4, "n_kv_heads": 2, "d_head": 4, "activation": "swiglu", "d_ff": 12,
               "tied_head": False, "rotary_base": 100.0, "norm_epsilon": 1e-2},
@@ -54,8 +57,8 @@ VARIANTS = {
                  "share_layers": "attention"},
     "experts": {"experts": {"count": 4, "top_k": 2, "every": 1, "capacity": CONTEXT,
                             "renormalise": True, "balance_weight": 0.1, "z_weight": 0.1},
-                "activation": "swiglu", "biases": True},
-    "transformer": _TO_AND_FRO | {"positions": "sinusoidal", "norm": "layer", "biases": True,
+                "activation": "swiglu", "use_bias": True},
+    "transformer": _TO_AND_FRO | {"positions": "sinusoidal", "norm": "layer", "use_bias": True,
                                   "norm_place": "post", "activation": "relu",
                                   "n_encoder_layers": 1,
                                   "init": {"distribution": "uniform", "fan": "average"}},
@@ -121,7 +124,7 @@ def _packed(length: int, first: int, second: int, seed: int) -> Tokens:
 def batch_for(config: ModelConfig) -> tuple[Tokens, Tokens | None]:
     """The five rows, and what an encoder reads of them where there is one beside a decoder."""
     tokens = _packed(CONTEXT, A, B, seed=0)
-    if config.n_types == 0:
+    if config.n_token_types == 0:
         tokens = tokens._replace(types_BT=None)
     if config.mode != "encoder-decoder":
         return tokens, None

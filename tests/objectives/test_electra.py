@@ -30,7 +30,7 @@ def electra(special_store):
     batch = Examples.of(run, special_store).at(0)
     # Not all rows have as many hidden tokens as there is room for: ends of documents are text's.
     counts = batch["weights"]["generator"].sum(axis=1)
-    assert counts.min() < batch["places"].shape[1]
+    assert counts.min() < batch["positions"].shape[1]
     return run, batch, init_state(run).model
 
 
@@ -49,7 +49,7 @@ def test_both_losses_written_down(electra, losses):
     model = certain(model)
     seen = batch["original"].copy()
     for row in range(8):
-        for place, real in zip(batch["places"][row], batch["weights"]["generator"][row],
+        for place, real in zip(batch["positions"][row], batch["weights"]["generator"][row],
                                strict=True):
             if real:
                 seen[row, place] = TOKEN
@@ -75,7 +75,7 @@ def test_both_losses_written_down(electra, losses):
         expected = sum(
             -logs[row, place, target]
             for place, target, real in zip(
-                batch["places"][row], batch["targets"][row], batch["weights"]["generator"][row],
+                batch["positions"][row], batch["targets"][row], batch["weights"]["generator"][row],
                 strict=True) if real)
         np.testing.assert_allclose(found["generator"][row], expected, rtol=1e-4)
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.data.batches import Drawn
-from scaling.data.reading import MODES
+from scaling.config.spans import MODES
+from scaling.data.batches import SequenceBatch
 from scaling.objectives import Examples, heldout, target_entropy
 from tests.data.test_batches import calls
 from tests.objectives.cases import CASES, FRAMED, NOISED, PAIRS, run_of
@@ -34,13 +34,13 @@ def case(request, special_store):
     return request.param, run, Examples.of(run, special_store)
 
 
-def drawn_again(examples: Examples, index, epoch) -> Drawn:
+def drawn_again(examples: Examples, index, epoch) -> SequenceBatch:
     """Sequences as they come in some epoch."""
     sequences = examples.batches.sequences
-    return Drawn(*sequences.read(index), index, np.full(len(index), epoch))
+    return SequenceBatch(*sequences.read(index), index, np.full(len(index), epoch))
 
 
-def made(examples: Examples, drawn: Drawn):
+def made(examples: Examples, drawn: SequenceBatch):
     return examples.kind.examples(examples.setting, examples.batches.sequences, drawn)
 
 
@@ -108,7 +108,7 @@ def test_every_batch_has_the_shapes_of_the_first(case):
 def found(batch, row: int) -> dict[int, int]:
     """The hidden tokens of a row, by place."""
     real = batch["weights"].get("masked", batch["weights"].get("generator"))[row] > 0
-    return dict(zip(batch["places"][row][real].tolist(), batch["targets"][row][real].tolist(),
+    return dict(zip(batch["positions"][row][real].tolist(), batch["targets"][row][real].tolist(),
                     strict=True))
 
 

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.data.batches import Drawn
+from scaling.data.batches import SequenceBatch
 from scaling.models import Tokens
-from scaling.objectives import KINDS, Examples, normalised, taught, weight_sums
-from scaling.training.step import hyperparameters, init_state, make_train_step
+from scaling.objectives import KINDS, Examples, normalised, weight_sums, with_teacher
+from scaling.optim.optimizers import optimizer_numbers
+from scaling.training.step import init_state, make_train_step
 from tests.objectives.cases import CASES, run_of
 
 HEADS = {"causal": ["lm"], "separate": ["lm"], "prefix": ["lm"], "masked": ["masked_lm"],
@@ -51,7 +52,7 @@ def prepared(special_store):
                 other = teacher.states(tokens)
                 said |= {"teacher": teacher.head("masked_lm", other),
                          "teacher_x": other.x_BTD, "x": states.x_BTD}
-                batch = taught(teacher, batch)
+                batch = with_teacher(teacher, batch)
             terms = [kind.terms(run.objective, model, b, None) for b in (batch, normalised(batch))]
             return said, [t.losses for t in terms]
 
@@ -75,7 +76,7 @@ def plain(name, run, batch, said) -> dict[str, list[list[tuple[float, float]]]]:
     parts: dict[str, list[list[tuple[float, float]]]] = {}
     for row in range(SEQUENCES):
         here: dict[str, list[tuple[float, float]]] = {}
-        if "places" not in batch:
+        if "positions" not in batch:
             targets = batch["targets"] if "targets" in batch else batch["ids"][:, 1:]
             weights = np.ones(targets.shape)
             if name == "ul2":
@@ -88,7 +89,7 @@ def plain(name, run, batch, said) -> dict[str, list[list[tuple[float, float]]]]:
                 for t in range(targets.shape[1])]
         else:
             masked = batch["weights"]["masked"][row]
-            asked = [(m, int(batch["places"][row, m]), int(batch["targets"][row, m]))
+            asked = [(m, int(batch["positions"][row, m]), int(batch["targets"][row, m]))
                      for m in range(len(masked)) if masked[m]]
             here["masked"] = [
                 (loss_of(said["masked_lm"][row, place], target), 1.0) for _, place, target in asked]
@@ -157,7 +158,8 @@ def test_separate_documents_do_not_see_each_other(prepared, special_store):
         run, _, model, *_ = prepared(name)
         examples = Examples.of(run, special_store)
         batch = examples.kind.examples(
-            examples.setting, examples.batches.sequences, Drawn(ids, nought, nought, nought))
+            examples.setting, examples.batches.sequences,
+            SequenceBatch(ids, nought, nought, nought))
         terms = jax.jit(lambda m, b, o=run.objective: KINDS[o.kind].terms(o, m, b, None).losses)
         ab, ac, other_b, other_c = np.asarray(terms(model, batch)["causal"])[:4]
         assert abs(ab - other_b) > 1e-3
@@ -168,7 +170,7 @@ def test_separate_documents_do_not_see_each_other(prepared, special_store):
 def test_a_student_like_its_teacher_has_nothing_to_learn_from_it(prepared):
     run, batch, model, *_ = prepared("distillation")
     own = jax.jit(lambda m, b: KINDS["distillation"].terms(
-        run.objective, m, taught(m, b), None).losses)(model, batch)
+        run.objective, m, with_teacher(m, b), None).losses)(model, batch)
     assert abs(np.asarray(own["soft"])).max() < 1e-5
     assert abs(np.asarray(own["cosine"])).max() < 1e-5
     assert np.asarray(own["masked"]).min() > 1
@@ -179,7 +181,7 @@ def test_a_teacher_is_not_taught(prepared):
     teacher = init_state(run.model_copy(update={"seed": 1})).model
     before = [np.array(leaf) for leaf in jax.tree.leaves(teacher)]
     state, step = init_state(run), make_train_step(run.objective)
-    numbers = hyperparameters(run.optimizer, 0.01)
+    numbers = optimizer_numbers(run.optimizer, 0.01)
     start = [np.array(leaf) for leaf in jax.tree.leaves(state.model)]
     losses = []
     for _ in range(8):

@@ -17,7 +17,7 @@ from scaling.objectives.noise.denoising import (
     permute_sentences,
     rotate,
 )
-from scaling.objectives.noise.random import sequence_keys
+from scaling.objectives.noise.keys import sequence_keys
 
 PAD, MASK = 0, 1
 

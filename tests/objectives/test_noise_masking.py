@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from scaling.objectives.noise.keys import sequence_keys
 from scaling.objectives.noise.masking import choose_tokens, choose_words, corrupt, masked_count
-from scaling.objectives.noise.random import sequence_keys
 from scaling.objectives.noise.rows import pack
 from scaling.objectives.noise.spanbert import (
     ALBERT,
@@ -215,7 +215,7 @@ def test_other_shares():
                    random_share=0.0)
     np.testing.assert_array_equal(seen, np.where(chosen, MASK, ids))
     for mask_share, random_share in ((0.8, 0.3), (-0.1, 0.5)):
-        with pytest.raises(ValueError, match="no parts of a whole"):
+        with pytest.raises(ValueError, match="not shares of a whole"):
             corrupt(keys(20), ids, chosen, mask=MASK, replacements=TEXT_IDS,
                     mask_share=mask_share, random_share=random_share)
     with pytest.raises(ValueError, match="no replacements"):

@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
-from scaling.config.spans import UL2, Denoiser, mixture_widths
+from scaling.config.spans import UL2, Denoiser, mixture_lengths
 from scaling.errors import UserError
+from scaling.objectives.noise.keys import sequence_keys
 from scaling.objectives.noise.mixture import choose_denoisers, mix_denoisers
-from scaling.objectives.noise.random import sequence_keys
 from scaling.objectives.noise.spans import restore
 
 PAD, EOS, LENGTH = 0, 1, 128
@@ -50,7 +50,7 @@ def test_shares():
 def test_widths_are_those_of_the_longest_rows():
     pair = mixed(4000)
     widths = pair.source.shape[1], pair.target.shape[1]
-    assert widths == mixture_widths(LENGTH)
+    assert widths == mixture_lengths(LENGTH)
     assert (pair.source_valid.sum(axis=1).max(), pair.target_valid.sum(axis=1).max()) == widths
     for ids, valid in ((pair.source, pair.source_valid), (pair.target, pair.target_valid)):
         length = valid.sum(axis=1)

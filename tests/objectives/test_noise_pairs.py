@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from scaling.objectives.noise.keys import sequence_keys
 from scaling.objectives.noise.masking import choose_tokens
 from scaling.objectives.noise.pairs import MARKS, Pairs, next_sentence, sentence_order
-from scaling.objectives.noise.random import sequence_keys
 
 CLS, SEP, PAD = 1, 2, 0
 FIRST, OTHER, STEP = 1000, 10**6, 1000  # ids of piece b are FIRST + STEP b + place

@@ -11,8 +11,8 @@ from scipy.stats import chisquare
 
 from scaling.config.spans import noise_counts, span_lengths
 from scaling.errors import UserError
+from scaling.objectives.noise.keys import sequence_keys
 from scaling.objectives.noise.prefix import prefix_lengths, prefix_mask, split_at_prefix
-from scaling.objectives.noise.random import sequence_keys
 from scaling.objectives.noise.spans import (
     corrupt_spans,
     noise_mask,
@@ -164,7 +164,7 @@ def test_restore_refuses_sides_of_different_texts():
     ordinary = np.insert(targets, 0, 50, axis=1)  # a token before the first sentinel
     targets[2, 0] = SENTINELS[5]
     for wrong in (targets, ordinary):
-        with pytest.raises(ValueError, match="do not go together"):
+        with pytest.raises(ValueError, match="of the targets differ"):
             restore(inputs, wrong, SENTINELS, EOS, PAD)
 
 

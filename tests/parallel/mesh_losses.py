@@ -22,38 +22,48 @@ import numpy as np  # noqa: E402
 
 from scaling.config import MeshConfig, RunConfig, validate  # noqa: E402
 from scaling.data.batches import Batches  # noqa: E402
-from scaling.data.reading import sequences_of  # noqa: E402
-from scaling.data.special import Special  # noqa: E402
+from scaling.data.run_data import sequences_of  # noqa: E402
+from scaling.data.tokenizers.special import SpecialTokens  # noqa: E402
+from scaling.models.kernels import attention, cross_entropy  # noqa: E402
 from scaling.objectives import KINDS  # noqa: E402
 from scaling.objectives.base import Setting  # noqa: E402
+from scaling.optim.optimizers import optimizer_numbers  # noqa: E402
 from scaling.parallel import batch_sharding, make_mesh  # noqa: E402
 from scaling.training.step import (  # noqa: E402
-    hyperparameters,
     init_state,
     make_train_step,
     step_seeds,
 )
 from tests.data.memory import documents  # noqa: E402
+from tests.training.contrastive import CONTRASTIVE  # noqa: E402
 
 TEXT = 20
-SPECIAL = Special(eos=20, pad=21, cls=22, sep=23, mask=24, sentinels=(31, 30, 29, 28, 27, 26, 25))
+SPECIAL = SpecialTokens(eos=20, pad=21, cls=22, sep=23, mask=24,
+                        sentinels=(31, 30, 29, 28, 27, 26, 25))
+
+attention.BLOCK, cross_entropy.CHUNK = 3, 48
+
 SIZES = {"d_model": 16, "n_layers": 2, "n_heads": 4, "context": 8, "vocab_size": 32}
 MODELS = {
     "dense": {
-        "activation": "swiglu", "norm": "layer", "biases": True, "positions": "learned",
+        "activation": "swiglu", "norm": "layer", "use_bias": True, "positions": "learned",
         "tied_head": False,
     },
-    "routed": {  # and with what is drawn, gathered, repeated or shifted
+    "routed": {  # and with random draws, gathers, repeats and shifts
         "experts": {"count": 4, "top_k": 2, "every": 2}, "dropout": 0.1, "n_kv_heads": 2,
         "positions": "transformer_xl",
     },
-    # Objectives whose sequences do not all have as many predictions.
-    "bert": {"mode": "encoder-only", "n_layers": 1, "n_types": 2, "context": 16,
+    # Objectives whose sequences have different numbers of predictions.
+    "bert": {"mode": "encoder-only", "n_layers": 1, "n_token_types": 2, "context": 16,
              "heads": [{"kind": "masked_lm"}, {"kind": "next_sentence"}]},
     "ul2": {"mode": "encoder-decoder", "n_layers": 1, "source_context": 18, "context": 14},
     "electra": {"mode": "encoder-only", "n_layers": 1, "context": 16,
                 "heads": [{"kind": "replaced_token"}]},
+    # A loss that compares all sequences of the batch.
+    "contrastive": {"dropout": 0.1},
+    "blocked": {"n_kv_heads": 2, "positions": "relative", "tied_head": False},
 }
+EXECUTION = {"blocked": {"attention": "blocked", "cross_entropy": "blocked"}}
 OBJECTIVES = {
     "bert": {"kind": "masked", "pairs": "next_sentence", "rate": 0.3},
     "ul2": {"kind": "mixture"},
@@ -66,7 +76,7 @@ RUN = {
 
 
 def batch_of(run: RunConfig) -> dict[str, object]:
-    """A batch of random documents, as the run's objective reads them."""
+    """A batch of random documents for the run's objective."""
     draw = np.random.default_rng(0)
     if run.objective.kind == "causal":
         return {"ids": draw.integers(0, 32, (16, 9)).astype(np.int32)}
@@ -82,7 +92,10 @@ def batch_of(run: RunConfig) -> dict[str, object]:
 
 def train(model: str, shape: tuple[int, int, int], microbatch: int) -> dict[str, object]:
     objective = OBJECTIVES.get(model, {"kind": "causal"})
-    content = RUN | {"model": SIZES | MODELS[model], "objective": objective}
+    content = RUN | {"model": SIZES | MODELS[model], "objective": objective,
+                     "execution": EXECUTION.get(model, {})}
+    if model == "contrastive":
+        KINDS["causal"] = CONTRASTIVE
     run = validate(RunConfig, content, "test")
     devices = jax.devices()[: math.prod(shape)]
     data, fsdp, tensor = shape
@@ -90,7 +103,7 @@ def train(model: str, shape: tuple[int, int, int], microbatch: int) -> dict[str,
     losses = []
     with jax.set_mesh(mesh):
         state, step = init_state(run), make_train_step(run.objective, microbatch)
-        numbers = hyperparameters(run.optimizer, 1e-2)
+        numbers = optimizer_numbers(run.optimizer, 1e-2)
         batch = jax.device_put(batch_of(run), batch_sharding(mesh))
         for number in range(3):
             seeds = step_seeds(run, number)
@@ -112,7 +125,7 @@ def first_up(model) -> jax.Array:
     """The widening matrix of the first kind of block."""
     model = getattr(model, "discriminator", model)
     tower = model.decoder or model.encoder
-    return tower.stack.kinds[0].feed_forward.up.weight[...]
+    return tower.layers.kinds[0].feed_forward.up.weight[...]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The mesh changes where numbers are, not what they are."""
+"""Results do not depend on the mesh."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ SHAPES = {
     "dense": ["1x1x1/4", "2x2x2/2"],
     "routed": ["2x2x2/2"],
     "bert": ["2x2x1/2"],
+    "contrastive": ["2x2x1/2"],
+    "blocked": ["2x2x2/2"],
 }
-"""For each model the mesh's axes, and of a batch's 16 sequences those that a device has at once."""
+"""For each model the axes of the mesh, and the sequences of a microbatch, of 16 in a batch."""
 FURTHER = {
     "dense": ["8x1x1/1", "4x2x1/2", "2x4x1/1"],
     "routed": ["4x2x1/1"],
@@ -33,7 +35,7 @@ FURTHER = {
     *SHAPES.items(), *(pytest.param(item, marks=pytest.mark.slow) for item in FURTHER.items())
 ], ids=lambda item: item[0])
 def outcomes(request):
-    """What came out on each mesh, one device first."""
+    """The results on each mesh, one device first."""
     model, shapes = request.param
     script = Path(__file__).with_name("mesh_losses.py")
     command = [sys.executable, str(script), *(f"{model}/{shape}" for shape in [ONE, *shapes])]
@@ -51,7 +53,7 @@ def test_losses_are_those_of_one_device(outcomes):
         assert many["checksum"] == pytest.approx(one["checksum"], rel=1e-5), shape
 
 
-def test_parameters_moments_and_batch_are_really_divided(outcomes):
+def test_parameters_moments_and_batch_are_divided(outcomes):
     for shape, outcome in outcomes.items():
         data, fsdp, tensor = map(int, shape.split("/")[0].split("x"))
         assert outcome["share"] == 1 / (fsdp * tensor), shape
@@ -59,12 +61,12 @@ def test_parameters_moments_and_batch_are_really_divided(outcomes):
         assert outcome["batch_share"] == 1 / (data * fsdp), shape
 
 
-def test_a_mesh_that_does_not_come_out_even_is_refused():
+def test_a_mesh_with_the_wrong_number_of_devices_is_refused():
     with pytest.raises(UserError, match="makes 4 devices, and there are 1"):
         make_mesh(MeshConfig(data=2, fsdp=2), jax.devices()[:1])
 
 
-def test_a_batch_that_cannot_be_shared_is_refused():
+def test_a_batch_that_does_not_divide_is_refused():
     mesh = jax.sharding.AbstractMesh((2, 2, 1), ("data", "fsdp", "tensor"))
     check_batch(mesh, 8)
     with pytest.raises(UserError, match=r"batch_sequences = 6 .* multiple of 4"):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from scaling.interop import from_hf, save_hf, to_hf
-from scaling.interop.convert import write
-from scaling.interop.families import FAMILIES
+from scaling.interop.convert import params_to_tensors
+from scaling.interop.families import ARCHITECTURES
 from scaling.models import Tokens
 
 LOGITS = 1e-4
@@ -25,7 +25,7 @@ LOGITS = 1e-4
 GRADIENTS = 1e-3
 """Tolerance of a tensor's gradient, relative to its norm."""
 NOISE = 1e-6
-"""Rounding of a gradient that is nought in exact arithmetic (that of keys' biases: softmax does not
+"""Rounding of a gradient that is zero in exact arithmetic (that of keys' biases: softmax does not
 see what is added to all logits), relative to the norm of all gradients."""
 
 
@@ -70,7 +70,7 @@ def documents(ids_BT: Any, lengths_B: Any) -> Any:
 
 
 def made(case: Case, seed: int = 0) -> Any:
-    """Their model in evaluation mode; no bias is nought and no gain one."""
+    """Their model in evaluation mode; no bias is zero and no gain is one."""
     torch = pytest.importorskip("torch", reason="the live comparison needs torch")
     transformers = pytest.importorskip("transformers", reason="... and transformers")
     torch.manual_seed(seed)
@@ -162,8 +162,9 @@ def check(case: Case, folder: Path, seed: int = 0) -> None:
 
     gradients, got = jax.jit(jax.grad(projected, has_aux=True))(ours)
     check_logits(got, batch, wanted)
-    check_gradients(case, theirs, write(FAMILIES[case.architecture], config, gradients,
-                                        copies=False), wanted, weights)
+    their_gradients = params_to_tensors(
+        ARCHITECTURES[case.architecture], config, gradients, aliases=False)
+    check_gradients(case, theirs, their_gradients, wanted, weights)
     check_way_back(case, theirs, ours, config)
     check_folder(case, theirs, ours, config, batch, folder)
 
@@ -186,13 +187,13 @@ def check_gradients(
     import torch
 
     sum((torch.tensor(weights[kind]) * logits).sum() for kind, logits in wanted.items()).backward()
-    family, expected = FAMILIES[case.architecture], {}
+    family, expected = ARCHITECTURES[case.architecture], {}
     parameters = dict(theirs.named_parameters())
     for name, parameter in parameters.items():
-        if family.spares.get(name) in parameters:
+        if family.fallbacks.get(name) in parameters:
             assert parameter.grad is None, name
             continue
-        expected[name if name in got else family.second_names[name]] = parameter.grad
+        expected[name if name in got else family.alternatives[name]] = parameter.grad
     assert got.keys() == expected.keys()
     expected = {name: np.zeros(got[name].shape) if gradient is None else gradient.numpy()
                 for name, gradient in expected.items()}
@@ -208,7 +209,7 @@ def check_way_back(case: Case, theirs: Any, ours: Any, config: Any) -> None:
     tensors, settings = to_hf(ours, config, case.architecture)
     state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
     assert tensors.keys() == state.keys()
-    spares = FAMILIES[case.architecture].spares
+    spares = ARCHITECTURES[case.architecture].fallbacks
     for name in state:
         np.testing.assert_array_equal(
             tensors[name], state[spares.get(name, name)], err_msg=name)

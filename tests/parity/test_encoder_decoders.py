@@ -117,7 +117,7 @@ def test_tables_of_the_two_sides_that_differ_are_refused():
 
     for name in ("BART-one_head", "Switch-one_head"):
         model = made(CASES[name]._replace(prepare=lambda model: None))
-        with pytest.raises(UserError, match="ours has a place for one alone"):
+        with pytest.raises(UserError, match="our model has one parameter for both"):
             from_hf(model)
 
 

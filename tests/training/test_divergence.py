@@ -12,15 +12,14 @@ import jax
 import numpy as np
 import pytest
 
+from scaling.optim.schedule import learning_rate
 from scaling.parallel import make_mesh
-from scaling.sweeps.ledger import forgive, standing_in
-from scaling.training import course
+from scaling.runs.folder import RunFolder
+from scaling.runs.record import HeldoutLoss, RunResult, make_record
+from scaling.runs.state import clear_failure, folder_state
+from scaling.training import session
 from scaling.training.checkpoint import Checkpoints
 from scaling.training.loop import Stopped, train
-from scaling.training.record import Outcome, make_record
-from scaling.training.run_folder import RunFolder
-from scaling.training.schedule import learning_rate
-from scaling.training.scores import Heldout
 from scaling.training.step import init_state
 
 STEPS, EVERY = 24, 5
@@ -34,7 +33,7 @@ def nan_after(monkeypatch):
         def rate(schedule, peak, step, steps):
             return np.nan if step == steps_done - 1 else learning_rate(schedule, peak, step, steps)
 
-        monkeypatch.setattr(course, "learning_rate", rate)
+        monkeypatch.setattr(session, "learning_rate", rate)
 
     return inject
 
@@ -73,9 +72,9 @@ def test_at_any_step_the_run_ends_with_the_next_line(make_run, store, tmp_path, 
     assert [line["loss"] for line in before] == [
         line["loss"] for line in healthy if "loss" in line][: len(before)]
     assert (lines[-1]["step"], lines[-1]["loss"]) == (record["steps"], None)
-    now = standing_in(RunFolder(path))
+    now = folder_state(RunFolder(path))
     assert (now.state, now.step, now.over) == ("diverged", record["steps"], True)
-    assert not forgive(RunFolder(path))  # a result, and no failure
+    assert not clear_failure(RunFolder(path))  # a result, and no failure
     assert train(run, store, path) == record
 
 
@@ -104,9 +103,9 @@ def test_a_held_out_loss_alone_that_is_no_number(make_run, store, tmp_path, nan_
 
 
 def test_no_part_of_such_a_loss_is_recorded(make_run, store):
-    scores = {"masked": Heldout(math.nan, math.nan), "next_sentence": Heldout(0.7, 0.1)}
+    scores = {"masked": HeldoutLoss(math.nan, math.nan), "next_sentence": HeldoutLoss(0.7, 0.1)}
     environment = {"device_kind": "cpu", "devices": 1, "commit": None}
-    outcome = Outcome("diverged", scores, 3.0, STEPS, 1.0, 10)
+    outcome = RunResult("diverged", scores, 3.0, STEPS, 1.0, 10)
     record = make_record(make_run(), store, outcome, environment)
     json.dumps(record, allow_nan=False)
     assert record["loss_masked"] is record["loss_next_sentence"] is None

@@ -12,18 +12,18 @@ from scaling.config import MeshConfig
 from scaling.config.objectives import ReplacedTokens
 from scaling.objectives import KINDS, heldout
 from scaling.parallel import batch_sharding, make_mesh
+from scaling.runs.record import ratio_estimate
 from scaling.training import evaluation
 from scaling.training.evaluation import evaluate
-from scaling.training.scores import ratio
 from scaling.training.step import Scores, init_state
 from tests.objectives.cases import run_of
 
 
 def test_equal_weights_give_a_mean_and_its_error():
     losses = np.random.default_rng(0).gamma(2.0, size=50)
-    found = ratio(3 * losses, np.full(50, 3.0))
+    found = ratio_estimate(3 * losses, np.full(50, 3.0))
     assert found.loss == pytest.approx(losses.mean())
-    assert found.error == pytest.approx(losses.std(ddof=1) / math.sqrt(50))
+    assert found.se == pytest.approx(losses.std(ddof=1) / math.sqrt(50))
 
 
 def test_the_error_of_a_ratio_is_what_a_bootstrap_finds():
@@ -31,13 +31,13 @@ def test_the_error_of_a_ratio_is_what_a_bootstrap_finds():
     draw = np.random.default_rng(1)
     weights = draw.integers(1, 30, 400).astype(np.float64)
     losses = weights * (2 + 0.05 * weights + draw.normal(0, 0.5, 400))
-    found = ratio(losses, weights)
+    found = ratio_estimate(losses, weights)
     again = draw.integers(0, 400, (4000, 400))
     bootstrap = losses[again].sum(axis=1) / weights[again].sum(axis=1)
     # The standard deviation of 4,000 numbers is known to 1.1%.
-    assert found.error == pytest.approx(bootstrap.std(), rel=0.05)
-    assert found.loss == pytest.approx(bootstrap.mean(), abs=0.1 * found.error)
-    assert abs((losses / weights).mean() - found.loss) > 5 * found.error
+    assert found.se == pytest.approx(bootstrap.std(), rel=0.05)
+    assert found.loss == pytest.approx(bootstrap.mean(), abs=0.1 * found.se)
+    assert abs((losses / weights).mean() - found.loss) > 5 * found.se
 
 
 def test_the_first_part_is_what_tables_call_the_loss(monkeypatch):
@@ -66,4 +66,4 @@ def test_every_part_is_a_mean_over_its_predictions_in_whatever_batches(special_s
         assert score.loss == pytest.approx(mean, rel=1e-5)
         residual = losses[part] - mean * weights[part]
         error = math.sqrt(8 / 7 * (residual**2).sum()) / weights[part].sum()
-        assert score.error == pytest.approx(error, rel=1e-3)
+        assert score.se == pytest.approx(error, rel=1e-3)

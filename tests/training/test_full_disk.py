@@ -4,7 +4,6 @@ with room again the run ends with the same bits."""
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import resource
 from collections import namedtuple
@@ -13,25 +12,21 @@ import pytest
 
 from scaling.accounting import count_parameters
 from scaling.config import RunConfig, validate
+from scaling.runs.folder import RunFolder
+from scaling.runs.trunk import Trunk
 from scaling.training import checkpoint
 from scaling.training.loop import train
 from scaling.training.resolve import resolve
-from scaling.training.run_folder import RunFolder
-from scaling.training.trunk import Trunk
 from tests.conftest import assert_refused, run_content
 
 # Orbax drops the tasks of the other arrays when it cannot write one of them.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("tasks_dropped_here"),
+]
 
 Usage = namedtuple("Usage", "total used free")
 TIMES = {"seconds", "data_wait_seconds"}
-
-
-@pytest.fixture(autouse=True)
-def _dropped_here():
-    """What is dropped is collected before another test begins, which does not expect it."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from scaling.config import RunConfig, validate
-from scaling.data.batches import evenly
-from scaling.data.reading import sequences_of
+from scaling.data.batches import evenly_spaced
+from scaling.data.run_data import sequences_of
 from scaling.errors import UserError
-from scaling.training import course
+from scaling.objectives import heldout
+from scaling.runs.folder import RunFolder
+from scaling.runs.record import HeldoutLoss, RunResult, make_record
+from scaling.training import session
 from scaling.training.loop import Stopped, train
 from scaling.training.resolve import resolve
-from scaling.training.run_folder import RunFolder
 from tests.objectives.cases import content_of
 
 TIMES = {"seconds", "data_wait_seconds"}
@@ -43,7 +45,8 @@ def test_a_run_leaves_a_whole_folder(undisturbed, tmp_path, store):
     assert record["epochs"] < 1
     assert record["loss"] < math.log(257)
     assert record["flops_6nd"] == 6 * record["params_total"] * record["tokens"]
-    per_byte = record["loss"] / math.log(2) / store.bytes_per_token("validation")
+    ids = heldout(undisturbed[0], store)["ids"][:, 1:]
+    per_byte = record["loss"] * ids.size / (math.log(2) * (ids < 256).sum())
     assert record["bits_per_byte"] == pytest.approx(per_byte)
     environment = json.loads((folder / "environment.json").read_text())
     assert {"python", "packages", "commit", "device_kind"} <= set(environment)
@@ -62,7 +65,7 @@ def test_the_loss_is_a_mean_over_sequences_with_its_error(undisturbed, store, tm
     from scaling.training.step import init_state
 
     run, record, _ = undisturbed
-    drawn = evenly(sequences_of(run, store.split("validation")), 10)
+    drawn = evenly_spaced(sequences_of(run, store.split("validation")), 10)
     sequences = drawn.ids_BL.astype(np.int32)
     with (
         jax.set_mesh(make_mesh(run.execution.mesh)),
@@ -114,7 +117,7 @@ def test_dropout_and_experts_resume_too_and_say_what_was_dropped(make_run, store
 
 def test_a_finished_run_is_not_trained_again(undisturbed, store, tmp_path, monkeypatch):
     run, record, _ = undisturbed
-    monkeypatch.setattr(course, "init_state", None)
+    monkeypatch.setattr(session, "init_state", None)
     assert train(run, store, tmp_path / "whole") == record
 
 
@@ -133,10 +136,15 @@ def test_a_folder_of_another_run_is_refused(undisturbed, make_run, store, tmp_pa
     with pytest.raises(UserError, match=r"differs in optimizer\.b2, seed"):
         train(make_run("optimizer.b2=0.9", seed=3), store, tmp_path / "whole")
     config = json.loads((tmp_path / "whole/config.json").read_text())
-    for damage in ({"semantic": config["semantic"] | {"data": "other"}}, {"config": "none"}):
-        damaged = config | {"run_id": "other"} | damage
+    another = config | {"run_id": "f" * 16}
+    for damaged, words in (
+        (another | {"semantic": config["semantic"] | {"data": "other"}}, r"differs in data;"),
+        (another, r"differs in its layout;"),
+        (another | {"config": "none"}, r"is not a run configuration"),
+        (config | {"run_id": "../other"}, r"is not a run configuration"),
+    ):
         (tmp_path / "whole/config.json").write_text(json.dumps(damaged))
-        with pytest.raises(UserError, match=r"differs in (data|its layout);"):
+        with pytest.raises(UserError, match=words):
             train(make_run(), store, tmp_path / "whole")
 
 
@@ -160,7 +168,7 @@ def test_what_the_data_cannot_give_is_refused(make_run, store):
     too_much = make_run().model_copy(update={"tokens": 10**9})
     with pytest.raises(UserError, match=r"set data\.epochs to"):
         resolve(too_much, store)
-    with pytest.raises(UserError, match="a sequence longer than the split holds"):
+    with pytest.raises(UserError, match=r"split of .* is shorter than a sequence"):
         make_run("model.context=100000", "tokens=1e8")
     with pytest.raises(UserError, match=r"model\.vocab_size = 100 is smaller than the 257"):
         make_run("model.vocab_size=100")
@@ -172,7 +180,7 @@ def test_repeated_data_is_counted(make_run, store, tmp_path):
     once = (store.manifest.train.tokens - 1) // 16
     steps = once // 4 + 10
     run = make_run(f"tokens={steps * 64}", "data.epochs=2", "evaluation.sequences=4")
-    from scaling.training.record import describe_run
+    from scaling.runs.record import describe_run
 
     facts = describe_run(run, store)
     assert facts["unique_tokens"] == once * 16
@@ -201,4 +209,18 @@ def test_a_loss_of_several_weighted_parts_resumes_too(special_store, tmp_path):
     assert {"loss_masked", "loss_next_sentence"} < set(lines[0])
     assert lines[-1]["eval_loss_next_sentence"] == record["loss_next_sentence"]
     assert record["loss"] == record["loss_masked"]
-    assert record["bits_per_byte"] is None
+    # Each hidden token is a byte of text, and nothing else is hidden.
+    assert record["bits_per_byte"] == pytest.approx(record["loss"] / math.log(2))
+
+
+def test_utilisation_is_of_the_devices_own_peak(make_run, store):
+    run = make_run()
+    scores = {"loss": HeldoutLoss(3.0, 0.1)}
+    outcome = RunResult("done", scores, 4.0, run.steps, 2.0, 10, bytes_per_prediction=0.5)
+    environment = {"device_kind": "NVIDIA H100 PCIe", "devices": 4, "commit": None}
+    record = make_record(run, store, outcome, environment)
+    assert record["mfu"] == pytest.approx(record["flops_counted"] / 2.0 / (4 * 756e12))
+    assert record["bits_per_byte"] == pytest.approx(3.0 / 0.5 / math.log(2))
+    for unknown in ("cpu", "NVIDIA H20"):
+        assert make_record(run, store, outcome, environment | {"device_kind": unknown})[
+            "mfu"] is None

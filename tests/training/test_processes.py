@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from scaling.parallel import process
+
 PROGRAM = Path(__file__).parent / "two_processes.py"
 
 
@@ -32,6 +34,7 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(store_path, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,6 +60,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(store_p
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_lose_what_one_loses(make_run, store, store_path, tmp_path):
     from scaling.training.loop import train
 
@@ -68,3 +72,14 @@ def test_two_processes_lose_what_one_loses(make_run, store, store_path, tmp_path
     alone = train(run, store, tmp_path / "one")
     assert ends[0]["loss"] == ends[1]["loss"] == pytest.approx(alone["loss"], rel=1e-6)
     assert ends[0]["run_id"] == alone["run_id"]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_coordinator_listens_where_it_is_reached_and_nowhere_else(monkeypatch, index):
+    asked = {}
+    monkeypatch.setattr(process.jax.distributed, "initialize",
+                        lambda *words, **options: asked.update(options))
+    monkeypatch.setattr(process.jax.config, "update", lambda *_: None)
+    process.join_processes("127.0.0.1:61000", 2, index)
+    assert asked["coordinator_bind_address"] == "127.0.0.1:61000"
+    assert not asked["coordinator_bind_address"].startswith(("0.0.0.0", "[::]", ":"))

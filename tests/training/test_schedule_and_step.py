@@ -10,14 +10,13 @@ import pytest
 
 from scaling.config import AdamW, Cosine, WarmupStableDecay
 from scaling.config.objectives import Causal
-from scaling.objectives import causal_losses
-from scaling.training.schedule import learning_rate
+from scaling.objectives import KINDS, causal_losses
+from scaling.optim.optimizers import make_optimizer, optimizer_numbers
+from scaling.optim.schedule import learning_rate
 from scaling.training.step import (
     TrainState,
-    _value,
-    hyperparameters,
+    _losses,
     init_state,
-    make_optimizer,
     make_train_step,
     step_seeds,
 )
@@ -53,12 +52,12 @@ def test_the_first_update_is_adams_and_only_matrices_decay(make_run):
     """After one step Adam's direction is the sign of the gradient (Kingma & Ba 2015), which makes
     the whole update a formula."""
     run = make_run("optimizer.weight_decay=0.5", "optimizer.clip_norm=1e9",
-                   "model.norm=layer", "model.biases=true")
+                   "model.norm=layer", "model.use_bias=true")
     state = init_state(run)
     tokens = some_tokens()
     gradient = jax.jit(jax.grad(lambda m: causal_losses(m, tokens).mean()))(state.model)
     before = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.array, state.model))
-    numbers = hyperparameters(run.optimizer, 0.1)
+    numbers = optimizer_numbers(run.optimizer, 0.1)
     after, metrics = make_train_step()(state, {"ids": tokens}, numbers)
     seen = set()
     for (path, old), new, slope in zip(
@@ -78,7 +77,8 @@ def test_the_first_update_is_adams_and_only_matrices_decay(make_run):
 def test_clipping_scales_the_gradient_down(make_run):
     state = init_state(make_run())
     gradient = jax.tree.map(lambda p: 100.0 * np.ones_like(p), state.model)
-    optimizer = make_optimizer(AdamW(clip_norm=2.0, weight_decay=0.0))
+    numbers = optimizer_numbers(AdamW(clip_norm=2.0, weight_decay=0.0), 0)
+    optimizer = make_optimizer("adamw", numbers)
     _, after = optimizer.update(gradient, state.optimizer, state.model)
     moments = jax.tree.leaves(after[1].mu)
     norm = math.sqrt(sum(float((m**2).sum()) for m in moments))
@@ -93,7 +93,7 @@ def test_loss_falls_and_every_parameter_moves(make_run):
     step = make_train_step()
     losses = []
     for _ in range(30):
-        state, metrics = step(state, {"ids": tokens}, hyperparameters(run.optimizer, 0.01))
+        state, metrics = step(state, {"ids": tokens}, optimizer_numbers(run.optimizer, 0.01))
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.6 * losses[0]
     for old, new in zip(start, jax.tree.leaves(state.model), strict=True):
@@ -107,7 +107,7 @@ def test_dropout_is_drawn_by_seed_and_step(make_run):
 
     def loss(run, number):
         return float(step(
-            init_state(run), {"ids": tokens}, hyperparameters(run.optimizer, 0),
+            init_state(run), {"ids": tokens}, optimizer_numbers(run.optimizer, 0),
             step_seeds(run, number))[1].loss)
 
     first = loss(run, 0)
@@ -126,17 +126,16 @@ def test_routers_learn_from_balance_too(make_run):
 
     def gradient(*overrides):
         model = init_state(make_run("model.experts={count: 4}", *overrides)).model
-        value = _value(Causal())
-        grad = jax.jit(jax.value_and_grad(value, has_aux=True))
-        (_, said), g = grad(model, ({"ids": tokens}, None))
-        losses, _ = said
-        router = g.decoder.stack.kinds[1].feed_forward.router
+        loss, _ = _losses(KINDS["causal"], Causal())
+        grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        (_, ((losses, _), _)), g = grad(model, ({"ids": tokens}, None))
+        router = g.decoder.layers.kinds[1].feed_forward.router
         return float(losses["causal"]), np.array(router.weight[...])
 
     def parts(of):
         model = init_state(make_run("model.experts={count: 4}")).model
         g = jax.jit(jax.grad(lambda m: of(m.states(tokens[:, :-1]).routing)))(model)
-        return np.array(g.decoder.stack.kinds[1].feed_forward.router.weight[...])
+        return np.array(g.decoder.layers.kinds[1].feed_forward.router.weight[...])
 
     loss, plain = gradient("model.experts.balance_weight=0")
     same, mixed = gradient("model.experts.balance_weight=0.3", "model.experts.z_weight=0.2")
@@ -147,11 +146,11 @@ def test_routers_learn_from_balance_too(make_run):
 
 
 def test_gains_and_biases_are_not_decayed(make_run):
-    run = make_run("model.biases=true", "model.norm=layer", "model.positions=transformer_xl",
+    run = make_run("model.use_bias=true", "model.norm=layer", "model.positions=transformer_xl",
                    "model.experts={count: 2}")
     model = jax.tree.map(np.ones_like, init_state(run).model)
     nothing = jax.tree.map(np.zeros_like, model)
-    optimizer = make_optimizer(AdamW(weight_decay=0.5))
+    optimizer = make_optimizer("adamw", optimizer_numbers(AdamW(weight_decay=0.5), 0))
     step, _ = jax.jit(optimizer.update)(nothing, optimizer.init(model), model)
     by_path = {jax.tree_util.keystr(path): float(leaf.max())
                for path, leaf in jax.tree_util.tree_leaves_with_path(step)}
@@ -165,7 +164,7 @@ def test_the_state_is_donated(make_run):
     state = init_state(run)
     leaf = jax.tree.leaves(state)[0]
     tokens = np.zeros((4, 17), np.int32)
-    numbers = hyperparameters(run.optimizer, 0.01)
+    numbers = optimizer_numbers(run.optimizer, 0.01)
     after, _ = make_train_step()(state, {"ids": tokens}, numbers)
     assert isinstance(after, TrainState)
     assert leaf.is_deleted()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import jax
@@ -12,9 +13,9 @@ import pytest
 from scaling.config import RunConfig, run_identity, validate
 from scaling.errors import UserError
 from scaling.parallel import make_mesh
+from scaling.runs.folder import RunFolder
 from scaling.training.loop import train
 from scaling.training.resolve import resolve
-from scaling.training.run_folder import RunFolder
 from scaling.training.teacher import load_teacher
 from tests.objectives.cases import content_of
 
@@ -55,7 +56,7 @@ def test_a_student_is_trained_and_says_what_it_lost(taught):
     lines = RunFolder(folder).metrics()
     assert all(line["loss"] == line["loss_masked"] for line in lines if "loss" in line)
     assert {"eval_loss_masked", "eval_loss_soft", "eval_loss_cosine"} < set(lines[-1])
-    assert record["bits_per_byte"] is None
+    assert record["bits_per_byte"] == pytest.approx(record["loss_masked"] / math.log(2))
 
 
 def test_the_teacher_is_the_checkpoint_and_part_of_the_identity(
@@ -76,7 +77,7 @@ def test_the_teacher_is_the_checkpoint_and_part_of_the_identity(
         np.testing.assert_array_equal(one, other)
     # Another run in its place is another teacher.
     config = json.loads((moved / "config.json").read_text())
-    (moved / "config.json").write_text(json.dumps(config | {"run_id": "other"}))
+    (moved / "config.json").write_text(json.dumps(config | {"run_id": "f" * 16}))
     with pytest.raises(UserError, match=r"not the teacher \w+ any more; choose another folder"):
         load_teacher(there)
     changed = student(special_store, moved)
@@ -129,3 +130,20 @@ def test_a_teacher_without_its_checkpoint_is_refused(special_store, teacher, tmp
         pytest.raises(UserError, match="holds no checkpoint, so there is no teacher"),
     ):
         load_teacher(run)
+
+
+def test_a_teacher_whose_last_checkpoint_is_damaged_is_refused(special_store, teacher, tmp_path):
+    """The one before it is another model; and a teacher's folder is only read."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(teacher[0], folder)
+    run = student(special_store, folder)
+    last = max(folder.glob("checkpoints/[0-9]*"), key=lambda path: int(path.name))
+    shutil.copytree(last, last.with_name("1"))
+    (last / "progress" / "metadata").write_text("{")
+    names = sorted(path.name for path in last.parent.iterdir())
+    with (
+        jax.set_mesh(make_mesh(run.execution.mesh)),
+        pytest.raises(UserError, match=f"the checkpoint of step {last.name} is damaged, so there"),
+    ):
+        load_teacher(run)
+    assert sorted(path.name for path in last.parent.iterdir()) == names

@@ -1,11 +1,10 @@
-"""Published shapes, by name: a YAML file for each family, beside this one.
+"""Presets: published model families, with one YAML file for each family in this folder.
 
-A family holds `title`, `source`, `certainty` (how well its values are known here), `base` (keys of
-a model that all its sizes have), `sizes` (keys of a model by the name of the size) and `published`
-(what the paper reports of all sizes). `like` names a family whose `base` stands where this one says
-nothing. In a size `shape` names the size of another family whose keys it has, and `published` is
-what the paper reports: `params`, `tokens`, `batch_tokens` (where the batch grows, the largest) and
-`learning_rate`.
+A file has `title`, `source`, `certainty` (how reliable its values are), `base` (model keys of all
+sizes), `sizes` (model keys of each size, by name) and `published` (what the paper reports for all
+sizes). `like` names a family whose `base` is inherited. In a size, `shape` names a size of another
+family whose keys are inherited, and `published` is what the paper reports: `params`, `tokens`,
+`batch_tokens` (the largest, if the batch size grows) and `learning_rate`.
 """
 
 from __future__ import annotations
@@ -16,86 +15,70 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scaling.config.base import field_error
-from scaling.config.load import parse_yaml, validate
-from scaling.config.presets.sweep import from_words, sweep_values
+from scaling.config.presets.sweep import parse_count, sweep_values
+from scaling.config.text import one_line, parse_yaml
 from scaling.errors import UserError
 
-if TYPE_CHECKING:
-    from scaling.config.model import ModelConfig
-
-_ANY_SIZE = "sweep"
-"""The family whose sizes are a rule; those of its file are examples."""
+_ANY_SIZE_FAMILY = "sweep"
+"""The family that has any size, by a rule; the sizes in its file are examples."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a paper reports of one size; None where it does not, or where it is not known here."""
+class PublishedSize:
+    """What a paper reports for one size; None if it does not, or if the value is not known here."""
 
     params: float | None = None
+    """Number of parameters."""
     tokens: float | None = None
     """Training tokens."""
     batch_tokens: float | None = None
+    """Batch size in tokens."""
     learning_rate: float | None = None
+    """Peak learning rate."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A system of the literature, and the sizes that it was published in."""
+    """A published model family and its sizes."""
 
     name: str
     title: str
     source: str
     certainty: str
-    sizes: dict[str, Published]
+    sizes: dict[str, PublishedSize]
 
     @property
     def presets(self) -> list[str]:
-        """Names of the sizes as `preset` has them, such as gpt2/124M."""
+        """Preset names of the sizes, such as gpt2/124M."""
         return [f"{self.name}/{size}" for size in self.sizes]
 
 
 def presets() -> dict[str, Family]:
-    """Every family by its name, in alphabetical order."""
+    """All families by name, in alphabetical order."""
     return {name: _family(name) for name in _names()}
 
 
 def family_named(name: str) -> Family:
-    """A family by its name.
+    """The family with this name.
 
     Raises:
         UserError: there is none.
     """
     if name not in _names():
         hint = _did_you_mean(difflib.get_close_matches(name, _names(), n=2))
-        raise UserError(f"{name}: no family of models of that name; {hint}`scaling models` lists "
+        raise UserError(f"{one_line(name)}: no such family of models; {hint}`scaling models` lists "
                         "them")
     return _family(name)
 
 
-def preset_config(name: str, **changes: Any) -> ModelConfig:
-    """The model that a preset stands for.
-
-    Args:
-        name: a family and a size, such as gpt2/124M.
-        changes: keys of a model laid over the preset's.
-
-    Raises:
-        UserError: there is no such preset, or the changes contradict it.
-    """
-    from scaling.config.model import ModelConfig  # which itself expands presets
-
-    _values(name)  # for a message about the name alone
-    return validate(ModelConfig, {"preset": name, **changes}, name)
-
-
 def expand_preset(content: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a model with those of its `preset`, if it names one, where none are given.
+    """The keys of a model with the missing ones filled in from its `preset`, if it has one.
 
-    A key that is given stands, and if it is null too; in mappings (`init`, `experts`) each key by
-    itself. `preset` is kept, as a label, and to expand the result again changes nothing.
+    Given keys are kept, also if they are null; mappings (`init`, `experts`) are merged key by key.
+    `preset` is kept as a label, and expanding the result again changes nothing.
 
     Raises:
         PydanticCustomError: there is no such preset.
@@ -104,45 +87,50 @@ def expand_preset(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str):
         return content
     try:
-        values = _values(name)
+        values = preset_values(name)
     except UserError as error:
         raise field_error("preset", str(error)) from None
-    return _laid_over(values, content)
+    return _merge(values, content)
 
 
-def _values(preset: str) -> dict[str, Any]:
-    """Keys of a model that a preset stands for."""
+def preset_values(preset: str) -> dict[str, Any]:
+    """The model keys of a preset.
+
+    Raises:
+        UserError: there is no such preset.
+    """
     name, _, size = preset.partition("/")
     family = family_named(name)
-    if name == _ANY_SIZE:
-        return _laid_over(_base(name), sweep_values(size))
+    if name == _ANY_SIZE_FAMILY:
+        return _merge(_base(name), sweep_values(size))
     if size not in family.sizes:
-        said = f"{name} has no size {size}" if size else "a size is missing"
+        problem = f"{name} has no size {one_line(size)}" if size else "a size is missing"
         hint = _did_you_mean(f"{name}/{near}" for near in _nearest(size, list(family.sizes)))
-        raise UserError(f"{preset}: {said}; {hint}`scaling models {name}` lists its sizes")
-    return _laid_over(_base(name), _shape(name, size))
+        raise UserError(
+            f"{one_line(preset)}: {problem}; {hint}`scaling models {name}` lists its sizes")
+    return _merge(_base(name), _shape(name, size))
 
 
 def _base(name: str) -> dict[str, Any]:
     content = _content(name)
     inherited = _base(content["like"]) if "like" in content else {}
-    return _laid_over(inherited, content.get("base", {}))
+    return _merge(inherited, content.get("base", {}))
 
 
 def _shape(name: str, size: str) -> dict[str, Any]:
     own = {key: value for key, value in _content(name)["sizes"][size].items()
            if key not in ("published", "shape")}
     like = _content(name)["sizes"][size].get("shape")
-    return own if like is None else _laid_over(_shape(*like.split("/")), own)
+    return own if like is None else _merge(_shape(*like.split("/")), own)
 
 
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, the second where they differ; mappings within key by key."""
-    merged = dict(below)
-    for key, value in above.items():
-        under = below.get(key)
-        both = isinstance(value, Mapping) and isinstance(under, Mapping)
-        merged[key] = _laid_over(under, value) if both else value  # type: ignore[arg-type]
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping `base` updated with `changes`; nested mappings are merged key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inherited = base.get(key)
+        both = isinstance(value, Mapping) and isinstance(inherited, Mapping)
+        merged[key] = _merge(inherited, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
@@ -152,11 +140,11 @@ def _did_you_mean(names: Iterable[str]) -> str:
 
 
 def _nearest(size: str, sizes: list[str]) -> list[str]:
-    """The sizes nearest in number where they are numbers, or else in spelling."""
-    wanted = from_words(size.upper())
-    by_number = {name: number for name in sizes if (number := from_words(name))}
-    if wanted and by_number:
-        return sorted(by_number, key=lambda name: abs(math.log(by_number[name] / wanted)))[:2]
+    """The nearest sizes by number of parameters, or by spelling if they are not numbers."""
+    target = parse_count(size.upper())
+    by_number = {name: number for name in sizes if (number := parse_count(name))}
+    if target and by_number:
+        return sorted(by_number, key=lambda name: abs(math.log(by_number[name] / target)))[:2]
     return difflib.get_close_matches(size, sizes, n=2, cutoff=0.4) or sizes[:3]
 
 
@@ -180,6 +168,6 @@ def _family(name: str) -> Family:
     return Family(
         name=name, title=content["title"], source=content["source"],
         certainty=content["certainty"],
-        sizes={size: Published(**_laid_over(common, keys.get("published", {})))
+        sizes={size: PublishedSize(**_merge(common, keys.get("published", {})))
                for size, keys in content["sizes"].items()},
     )

@@ -1,4 +1,4 @@
-"""The last step: indexes over the shards of all pieces, and the manifest."""
+"""The last step: the document index of each split, and its record for the manifest."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 import numpy as np
 
 from scaling.data.manifest import Shard, Split
-from scaling.data.prepare.work import STORE, Step, npy_header, written
+from scaling.data.prepare.work import STORE, WorkStep, npy_header, open_atomic
 
 
 def assemble(
-    name: str, tokenized: Sequence[tuple[Step, dict[str, Any]]], work: Path, out: Path
+    name: str, tokenized: Sequence[tuple[WorkStep, dict[str, Any]]], work: Path, out: Path
 ) -> Split | None:
-    """Write the index of a split, and describe it; None if it has no documents.
+    """Write the index of a split and return its record; None if it has no documents.
 
     Args:
-        name: the split.
-        tokenized: for each piece, in order, the step and what `tokenize` returned.
-        work: the work folder.
-        out: the store that it becomes.
+        name: Name of the split.
+        tokenized: For each piece, in order, the step and the result of `tokenize`.
+        work: The work folder.
+        out: The final folder of the store.
     """
-    held = [(step, result[name]) for step, result in tokenized if name in result]
-    if not held:
+    parts = [(step, result[name]) for step, result in tokenized if name in result]
+    if not parts:
         return None
     shards = tuple(Shard(file=part["file"], sha256=part["sha256"], tokens=part["tokens"])
-                   for _, part in held)
-    documents = sum(part["documents"] for _, part in held)
+                   for _, part in parts)
+    documents = sum(part["documents"] for _, part in parts)
     index_file = f"{name}.index.npy"
     index_sha256 = hashlib.sha256()
-    with written(work / STORE / index_file, out) as file:
+    with open_atomic(work / STORE / index_file, out) as file:
         def write(content: bytes) -> None:
             index_sha256.update(content)
             file.write(content)
@@ -40,7 +40,7 @@ def assemble(
         write(npy_header(np.dtype("<u8"), (documents + 1,)))
         write(np.zeros(1, "<u8").tobytes())
         end = np.uint64(0)
-        for step, part in held:
+        for step, part in parts:
             for lengths in part["lengths"]:
                 offsets = end + np.cumsum(step.load(lengths), dtype="<u8")
                 write(offsets.astype("<u8").tobytes())
@@ -52,12 +52,12 @@ def assemble(
         index_sha256=index_sha256.hexdigest(),
         documents=documents,
         tokens=sum(shard.tokens for shard in shards),
-        bytes=sum(part["bytes"] for _, part in held),
+        bytes=sum(part["bytes"] for _, part in parts),
     )
 
 
 def _sha256(paths: Sequence[Path], first: str) -> str:
-    """SHA-256 of files one after the other; of a single one it is known."""
+    """SHA-256 of the concatenated files; `first` is that of the first file."""
     if len(paths) == 1:
         return first
     digest = hashlib.sha256()

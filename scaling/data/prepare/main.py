@@ -1,27 +1,30 @@
-"""Preparing as a whole: what is wanted, whether it is there, and where it is made."""
+"""`prepare`: checks the options and an existing store, then builds the store and moves it into
+place."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from scaling.config import canonical_json, content_hash, validate
-from scaling.data.folders import locked, move_in_place
-from scaling.data.manifest import LAYOUT, Manifest, Options
-from scaling.data.prepare.making import Making, Progress
+from scaling.data.manifest import MANIFEST_FILE, STORE_LAYOUT, Manifest, Options
+from scaling.data.prepare.atomic_folder import locked, move_in_place
 from scaling.data.prepare.pieces import find_corpus
-from scaling.data.prepare.reading import changed
-from scaling.data.prepare.work import LAYOUT as WORK_LAYOUT
-from scaling.data.prepare.work import STORE
+from scaling.data.prepare.pipeline import ProgressCallback, StoreBuilder
+from scaling.data.prepare.work import WORK_LAYOUT, begin, remove, remove_all, seal, work_folder
 from scaling.data.prepare.workers import WorkerDied, default_workers
-from scaling.data.sources import sha256_of
-from scaling.data.special import Special, chosen_roles, recognised, spellings
-from scaling.data.store import MANIFEST_FILE, TokenStore
+from scaling.data.sources import check_source, sha256_of, source_changed
+from scaling.data.store import TokenStore
 from scaling.data.synthetic import AnyLanguage, parse_language
 from scaling.data.synthetic.parse import PREFIX as SYNTHETIC
 from scaling.data.tokenizers import TOKENIZER_FILE, dtype_name, read_tokenizer
+from scaling.data.tokenizers.special import (
+    SpecialTokens,
+    ordered_roles,
+    recognise_special,
+    spellings,
+)
 from scaling.errors import UserError
 from scaling.files import blame, write_atomically
 
@@ -33,84 +36,78 @@ def prepare(
     out: Path,
     validation_fraction: float = 0.05,
     max_bytes: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     workers: int | None = None,
     **options: Any,
 ) -> TokenStore:
-    """Make the token store of a corpus, or find it made.
+    """Build the token store of a corpus, or return the existing one.
 
-    A folder that already holds exactly this store is left as it is. Otherwise the store is
-    written beside `out` and moved into place when it is whole, so that there is never half a
-    store. Work that was interrupted goes on where it was; the result is the same bytes however
-    often that happens, and whatever the number of workers. Where another process is preparing
-    the same folder, this one waits for it.
+    A folder that already contains exactly this store is left unchanged. Otherwise the store is
+    written next to `out` and moved into place when complete, so a partial store never exists.
+    Interrupted work is resumed; the result is the same to the byte, whatever the number of
+    interruptions and workers. If another process is preparing the same folder, this one waits.
 
     Args:
-        source: a source string (`scaling.data.sources`).
-        tokenizer: "byte"; "bpe", "wordpiece" or "unigram", learnt from the train split; or the
+        source: A source string (`scaling.data.sources`).
+        tokenizer: "byte"; "bpe", "wordpiece" or "unigram", trained on the train split; or the
             file of a published one (`scaling.data.tokenizers.read_tokenizer`). "none" for a
             `synthetic:` language, which has no text.
-        vocab_size: ids of a tokenizer that is learnt, special tokens counted in; else None.
-        out: folder of the store.
-        validation_fraction: share of the documents that is held out. A document's text alone
-            decides its split, so that it stays there when the corpus grows.
-        max_bytes: take documents from the start of the corpus up to so many UTF-8 bytes.
-        progress: told how far the work is.
-        workers: processes that read and tokenize; by default one for each core.
-        options: any other field of `scaling.data.manifest.Options`.
+        vocab_size: Number of ids of a trained tokenizer, special tokens included; otherwise None.
+        out: Folder of the store.
+        validation_fraction: Fraction of the documents in the validation split. The split of a
+            document depends on its text only, and does not change when the corpus grows.
+        max_bytes: Limit on the UTF-8 bytes of text, taken from the start of the corpus.
+        progress: Called with the progress of each stage.
+        workers: Number of processes that read and tokenize; by default one per core.
+        options: Any other field of `scaling.data.manifest.Options`.
 
     Raises:
-        UserError: an option, the source or a file of it is wrong, the corpus is too small to be
-            split, or `out` holds something else. Nothing is overwritten or left behind.
-        OSError: reading or writing failed; its file name is the source's or `out`. What is
-            finished is kept for the next try.
+        UserError: An option, the source or one of its files is invalid, the corpus is too small to
+            be split, or `out` exists with other content. Nothing is overwritten or left behind.
+        OSError: Reading or writing failed; its file name is the source's or `out`. Finished steps
+            are kept for the next attempt.
     """
-    chosen = _options(source, tokenizer, options | {
+    check_source(source)
+    resolved = _options(source, tokenizer, options | {
         "vocab_size": vocab_size,
         "validation_fraction": validation_fraction,
         "max_bytes": max_bytes,
     })
-    if chosen.tokenizer == "none":
-        return _prepare_language(parse_language(source), source, chosen, out)
+    if resolved.tokenizer == "none":
+        return _prepare_language(parse_language(source), source, resolved, out)
     workers = default_workers() if workers is None else workers
     if workers < 1:
-        raise UserError(f"workers = {workers}; at least one process has to do the work")
-    report: Progress = progress or (lambda stage, done, total: None)
-    corpus = find_corpus(source, chosen)
+        raise UserError(f"workers = {workers}; at least 1 is needed")
+    report: ProgressCallback = progress or (lambda stage, done, total: None)
+    corpus = find_corpus(source, resolved)
     report("hashing", 0.0, 0.0)
     stamp, corpus_sha256 = corpus.stamp(), corpus.sha256()
-    recipe = _recipe(corpus.reading, corpus_sha256, chosen)
+    recipe = _recipe(corpus.reading, corpus_sha256, resolved)
     if (store := _already_prepared(out, recipe)) is not None:
         return store
     with locked(out, lambda: report(f"waiting for another process at {out}", 0.0, 0.0)):
-        # Another process may have made it in the meantime.
+        # Another process may have built it in the meantime.
         if (store := _already_prepared(out, recipe)) is not None:
             return store
-        work = _work_folder(out, content_hash([LAYOUT, WORK_LAYOUT, recipe])[:16])
-        making = Making(corpus, chosen, tokenizer, out, work, workers, report)
+        work = work_folder(out, content_hash([STORE_LAYOUT, WORK_LAYOUT, recipe])[:16])
+        begin(work, out)
+        builder = StoreBuilder(corpus, resolved, tokenizer, out, work, workers, report)
         try:
-            with blame(out):
-                (work / STORE).mkdir(parents=True, exist_ok=True)
-            content = making.store()
+            content = builder.build()
             if corpus.stamp() != stamp:
-                raise changed(source)
+                raise source_changed(source)
             manifest = Manifest(source=source, corpus=corpus.short_name, reading=corpus.reading,
-                                corpus_sha256=corpus_sha256, options=chosen, **content)
-            # A process that was killed may have left what it was writing.
-            for path in (work / STORE).iterdir():
-                if path.name not in manifest.files() | {TOKENIZER_FILE}:
-                    path.unlink()
+                                corpus_sha256=corpus_sha256, options=resolved, **content)
             with blame(out):
+                complete = seal(work, manifest.files() | {TOKENIZER_FILE})
                 text = manifest.model_dump_json(indent=2) + "\n"
-                (work / STORE / MANIFEST_FILE).write_text(text, encoding="utf-8")
-                move_in_place(work / STORE, out)
+                (complete / MANIFEST_FILE).write_text(text, encoding="utf-8")
+                move_in_place(complete, out)
         except UserError as error:
             if not isinstance(error, WorkerDied):
-                shutil.rmtree(work, ignore_errors=True)
+                remove(work)
             raise
-        # Also what was begun here with other options: only the holder of the lock is at work.
-        for path in out.parent.glob(_work_folder(out, "*").name):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_all(out)
     store = _already_prepared(out, recipe)
     assert store is not None
     return store
@@ -119,20 +116,20 @@ def prepare(
 def _options(source: str, tokenizer: str, fields: dict[str, Any]) -> Options:
     if source.startswith(SYNTHETIC) != (tokenizer == "none"):
         raise UserError(f"{source}: tokenizer {tokenizer}; a {SYNTHETIC} language has no text and "
-                        "takes the tokenizer none, and every other source takes one")
+                        "takes the tokenizer none, and every other source needs a tokenizer")
     if "." in tokenizer or os.sep in tokenizer:
-        read_tokenizer(tokenizer)  # refuses what is no such file, before all the work
+        read_tokenizer(tokenizer)  # fails early if it is not a tokenizer file
         fields |= {"tokenizer": "file", "tokenizer_sha256": sha256_of(Path(tokenizer))}
     else:
         fields |= {"tokenizer": tokenizer}
-    fields["special"] = chosen_roles(fields.get("special", ()))
+    fields["special"] = ordered_roles(fields.get("special", ()))
     return validate(Options, fields, "prepare")
 
 
 def _prepare_language(
     language: AnyLanguage, source: str, options: Options, out: Path
 ) -> TokenStore:
-    """The store of a language: a manifest alone. Special tokens follow its own ids."""
+    """The store of a language: only a manifest. Special tokens follow the ids of the language."""
     reading = "synthetic"
     sha256 = content_hash(language.model_dump(mode="json"))
     recipe = _recipe(reading, sha256, options)
@@ -144,7 +141,7 @@ def _prepare_language(
     manifest = Manifest(
         source=source, corpus=language.kind, reading=reading, corpus_sha256=sha256,
         options=options, language=language, entropy=language.entropy(), tokenizer=None,
-        tokenizer_hash=None, special=Special.model_validate(recognised(special)),
+        tokenizer_hash=None, special=SpecialTokens.model_validate(recognise_special(special)),
         vocab_size=vocab_size, dtype=dtype_name(vocab_size), train=None, validation=None,
         test=None, duplicates=0,
     )
@@ -153,29 +150,29 @@ def _prepare_language(
     return TokenStore.open(out)
 
 
-def _work_folder(out: Path, recipe: str) -> Path:
-    return out.parent / f".{out.name}.work-{recipe}"
-
-
 def _recipe(reading: str, corpus_sha256: str, options: Options) -> str:
-    """All that determines the tokens of a store, but for the code of this package."""
+    """Canonical JSON of everything that determines the tokens of a store, except this code."""
     return canonical_json([reading, corpus_sha256, options.model_dump()])
 
 
 def _already_prepared(out: Path, recipe: str) -> TokenStore | None:
-    """The store at `out` if it is the wanted one, None if nothing stands there."""
+    """The store at `out` if it has this recipe; None if `out` does not exist.
+
+    Raises:
+        UserError: `out` is something else.
+    """
     if not os.path.lexists(out):
         return None
     if not (out / MANIFEST_FILE).is_file():
-        raise UserError(f"{out}: exists and is no token store, and is not overwritten; choose "
+        raise UserError(f"{out}: exists and is not a token store, and is not overwritten; choose "
                         "another --out, or remove it")
     store = TokenStore.open(out)
-    there = store.manifest
-    if _recipe(there.reading, there.corpus_sha256, there.options) != recipe:
-        options = ", ".join(f"{name} {value}" for name, value in there.options if value)
+    manifest = store.manifest
+    if _recipe(manifest.reading, manifest.corpus_sha256, manifest.options) != recipe:
+        options = ", ".join(f"{name} {value}" for name, value in manifest.options if value)
         raise UserError(
-            f"{out}: holds another store, and is not overwritten; it was prepared from "
-            f"{there.source} (SHA-256 {there.corpus_sha256[:12]}) with {options}; choose another "
-            "--out, or remove it"
+            f"{out}: is another store, and is not overwritten; it was prepared from "
+            f"{manifest.source} (SHA-256 {manifest.corpus_sha256[:12]}) with {options}; choose "
+            "another --out, or remove it"
         )
     return store

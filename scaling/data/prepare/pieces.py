@@ -1,4 +1,4 @@
-"""A corpus in pieces of work, each of them read by one process from start to end."""
+"""A corpus divided into pieces of work, each read by one process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SMALLEST_PIECE, _LARGEST_PIECE = 2**24, 2**28  # bytes of files
 
 @dataclass(frozen=True)
 class Corpus:
-    """One source, or several with their shares of the text."""
+    """One source, or a mix of several with their shares of the text."""
 
     name: str
-    """The source string, as the user wrote it."""
+    """The source string as written by the user."""
     sources: tuple[Source, ...]
     shares: tuple[float, ...]
-    """Of the text of the store, one for each source; their sum is one."""
+    """Share of each source in the text of the store; they sum to one."""
 
     @property
     def is_mix(self) -> bool:
@@ -31,12 +31,12 @@ class Corpus:
 
     @property
     def short_name(self) -> str:
-        """For tables and folders."""
-        return "-".join(dict.fromkeys(source.corpus for source in self.sources))
+        """Corpus name for tables and folders."""
+        return sources.corpus_of(self.sources)
 
     @property
     def reading(self) -> str:
-        """How files become documents, and documents the corpus."""
+        """Description of how files become documents, and of the mix."""
         if not self.is_mix:
             return self.sources[0].reading
         return canonical_json([[share, source.reading] for share, source in
@@ -48,39 +48,39 @@ class Corpus:
         return content_hash(digests) if self.is_mix else digests[0]
 
     def stamp(self) -> list[object]:
-        """Another value means that somebody wrote to a file."""
+        """Sizes and modification times of the files; they change when a file is written to."""
         return [source.stamp() for source in self.sources]
 
     def pieces(self) -> list[Piece]:
-        """The division of the corpus, which depends on its files alone."""
+        """Divide the corpus into pieces; the division depends on its files only."""
         target = sum(source.size() for source in self.sources) // _PIECES
         target = min(max(target, _SMALLEST_PIECE), _LARGEST_PIECE)
         pieces: list[Piece] = []
         for place, source in enumerate(self.sources):
             parts = source.parts(target)
-            # Parts may be files far smaller than the target.
-            together = max(1, target * len(parts) // max(source.size(), 1))
-            for first in range(0, len(parts), together):
-                taken = tuple(parts[first:first + together])
-                size = source.size() * len(taken) / len(parts)
-                pieces.append(Piece(len(pieces), place, source, taken, size))
+            # Parts may be files far smaller than the target size.
+            per_piece = max(1, target * len(parts) // max(source.size(), 1))
+            for first in range(0, len(parts), per_piece):
+                group = tuple(parts[first:first + per_piece])
+                size = source.size() * len(group) / len(parts)
+                pieces.append(Piece(len(pieces), place, source, group, size))
         return pieces
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Parts of one source that follow each other."""
+    """Consecutive parts of one source."""
 
     number: int
-    """Place among the pieces of the corpus."""
+    """Index among the pieces of the corpus."""
     source_number: int
     source: Source
     parts: tuple[Part, ...]
     size: float
-    """Bytes of files, nearly: for progress."""
+    """Approximate bytes of files, for progress reports."""
 
     def texts(self, problems: Counter[str] | None = None) -> Iterator[str]:
-        """The documents, in order; see `Source.read`."""
+        """Yield the documents in order; see `Source.read`."""
         for part in self.parts:
             yield from self.source.read(part, problems)
 
@@ -89,7 +89,7 @@ def find_corpus(source: str, options: Options) -> Corpus:
     """The corpus of a source string.
 
     Raises:
-        UserError: no such source, it is not installed, or its glob matches no file.
+        UserError: The source is unknown or not installed, or its glob matches no file.
     """
     weighted = sources.find_mix(source, options.not_utf8)
     return Corpus(source, tuple(found for _, found in weighted),

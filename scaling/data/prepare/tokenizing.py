@@ -1,4 +1,4 @@
-"""The tokenizer of a store, and the pass that writes the shards with it."""
+"""The training texts of the tokenizer, and the pass that tokenizes documents into shards."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ from typing import IO, Any
 import numpy as np
 
 from scaling.data.manifest import SPLITS
-from scaling.data.prepare.reading import Chosen
 from scaling.data.prepare.scan import digest
-from scaling.data.prepare.work import STORE, Step, written
-from scaling.data.prepare.workers import PieceProgress, Tell
-from scaling.data.special import Special
-from scaling.data.tokenizers import Ids, Kind, Tokenizer, load_tokenizer, token_dtype
+from scaling.data.prepare.selected import SelectedPiece
+from scaling.data.prepare.work import STORE, WorkStep, open_atomic
+from scaling.data.prepare.workers import PieceProgress, ReportBytes
+from scaling.data.tokenizers import TokenIds, Tokenizer, TokenizerKind, load_tokenizer, token_dtype
+from scaling.data.tokenizers.special import SpecialTokens
 
 SAMPLE_BYTES = 10**9
-"""UTF-8 bytes of the train split that a tokenizer is learnt from at most."""
+"""Limit on the UTF-8 bytes of the train split that a tokenizer is trained on."""
 
-_BATCH_BYTES = 2**22  # of text tokenized at once: what bounds the memory
+_BATCH_BYTES = 2**22  # of text tokenized at a time, which bounds the memory
 _BATCH_DOCUMENTS = 2**12
-_BLOCK = 2**20  # lengths of documents that are held
+_BLOCK = 2**20  # document lengths in memory at a time
 
 
 @dataclass(frozen=True)
 class TokenizeTask:
-    """A piece to be tokenized."""
+    """A piece to tokenize."""
 
-    chosen: Chosen
-    step: Step
-    kind: Kind
+    selected: SelectedPiece
+    step: WorkStep
+    kind: TokenizerKind
     tokenizer: Path
-    """Folder that the tokenizer was saved in."""
-    special: Special
+    """Folder in which the tokenizer is saved."""
+    special: SpecialTokens
 
 
 def training_texts(
-    pieces: Sequence[Chosen], train_bytes: int, tell: Tell
+    pieces: Sequence[SelectedPiece], train_bytes: int, report_bytes: ReportBytes
 ) -> Iterator[str]:
-    """The train split in order; of a larger one than `SAMPLE_BYTES` a share, by the hash."""
+    """Yield the train split in order, subsampled by hash to about `SAMPLE_BYTES` if larger."""
     share = min(SAMPLE_BYTES / max(train_bytes, 1), 1.0) * 2**32
-    for chosen in pieces:
-        for fate, text, _ in chosen.texts(PieceProgress(chosen.piece.size, tell)):
+    for selected in pieces:
+        for fate, text, _ in selected.texts(PieceProgress(selected.piece.size, report_bytes)):
             if fate != SPLITS.index("train"):
                 continue
-            # The last bits of the hash: splits and mixes are chosen by the others.
+            # The last bits of the hash, which splits and mixes do not use.
             if share == 2**32 or int.from_bytes(digest(text.encode())[-4:], "big") < share:
                 yield text
 
 
-def tokenize(task: TokenizeTask, tell: Tell) -> dict[str, Any]:
-    """Write a piece's shard of each split, and the lengths of its documents.
+def tokenize(task: TokenizeTask, report_bytes: ReportBytes) -> dict[str, Any]:
+    """Write the shard of each split for a piece, and the lengths of its documents.
 
     Returns:
-        For each split that has documents of the piece: `file`, `sha256`, `tokens`, `documents`,
-        `bytes` and `lengths`, the files with the tokens of each document.
+        For each split with documents of this piece: `file`, `sha256`, `tokens`, `documents`,
+        `bytes` and `lengths`, the files with the number of tokens of each document.
     """
     tokenizer = _load(task.kind, task.tokenizer, task.special)
     eos = np.array(tokenizer.eos, token_dtype(tokenizer.vocab_size)).tobytes()
-    names = [f"{name}-{task.chosen.piece.number:05}.bin" for name in SPLITS]
+    names = [f"{name}-{task.selected.piece.number:05}.bin" for name in SPLITS]
     paths = [task.step.work / STORE / name for name in names]
     with ExitStack() as stack:
-        files = [stack.enter_context(written(path, task.step.out)) for path in paths]
-        writers = [_Shard(file, eos, name, task.step)
+        files = [stack.enter_context(open_atomic(path, task.step.out)) for path in paths]
+        writers = [_ShardWriter(file, eos, name, task.step)
                    for name, file in zip(SPLITS, files, strict=True)]
-        progress = PieceProgress(task.chosen.piece.size, tell)
-        for batch in _batches(task.chosen.texts(progress)):
+        progress = PieceProgress(task.selected.piece.size, report_bytes)
+        for batch in _batches(task.selected.texts(progress)):
             encoded = tokenizer.encode_batch([text for _, text, _ in batch])
             for (split, _, size), ids in zip(batch, encoded, strict=True):
                 writers[split].add(ids, size)
@@ -91,10 +91,10 @@ def tokenize(task: TokenizeTask, tell: Tell) -> dict[str, Any]:
     return task.step.finish(result, hashes)
 
 
-class _Shard:
-    """One file of ids while it is written."""
+class _ShardWriter:
+    """Writes a file of token ids."""
 
-    def __init__(self, file: IO[bytes], eos: bytes, split: str, step: Step) -> None:
+    def __init__(self, file: IO[bytes], eos: bytes, split: str, step: WorkStep) -> None:
         self._file, self._eos, self._split, self._step = file, eos, split, step
         self._lengths = array("Q")
         self.sha256 = hashlib.sha256()
@@ -102,8 +102,8 @@ class _Shard:
         self.lengths_files: list[str] = []
         self.lengths_sha256: dict[str, str] = {}
 
-    def add(self, ids: Ids, size: int) -> None:
-        """Append the ids of one document and its end; `size` is the bytes of its text."""
+    def add(self, ids: TokenIds, size: int) -> None:
+        """Append the ids of a document and its end; `size` is its text in bytes."""
         content = ids.tobytes() + self._eos
         self.sha256.update(content)
         self._file.write(content)
@@ -115,7 +115,7 @@ class _Shard:
             self.write_lengths()
 
     def write_lengths(self) -> None:
-        """Write the tokens of the documents that were added since the last call, if any were."""
+        """Write the lengths of the documents added since the last call, if any."""
         if self._lengths:
             kind = f"{self._split}.lengths-{len(self.lengths_files)}"
             self.lengths_sha256 |= self._step.save(**{kind: np.array(self._lengths, np.uint64)})
@@ -124,21 +124,21 @@ class _Shard:
 
 
 @lru_cache(maxsize=1)
-def _load(kind: Kind, folder: Path, special: Special) -> Tokenizer:
+def _load(kind: TokenizerKind, folder: Path, special: SpecialTokens) -> Tokenizer:
     return load_tokenizer(kind, folder, special)
 
 
 def _batches(documents: Iterator[tuple[int, str, int]]) -> Iterator[list[tuple[int, str, int]]]:
-    """The documents that go to some split, many at a time."""
+    """Group the documents that belong to a split into batches."""
     batch: list[tuple[int, str, int]] = []
-    held = 0
+    batch_bytes = 0
     for document in documents:
         if document[0] >= len(SPLITS):
             continue
         batch.append(document)
-        held += document[2]
-        if held >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
+        batch_bytes += document[2]
+        if batch_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
             yield batch
-            batch, held = [], 0
+            batch, batch_bytes = [], 0
     if batch:
         yield batch

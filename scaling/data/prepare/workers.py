@@ -1,4 +1,4 @@
-"""Tasks spread over worker processes, which end with their parent whatever ends it."""
+"""A pool of worker processes that exit when their parent does, however it ends."""
 
 from __future__ import annotations
 
@@ -12,67 +12,67 @@ from typing import Any, TypeVar
 
 from scaling.errors import UserError
 
-Tell = Callable[[float], None]
-"""Called with the bytes of the corpus that were read since the last call."""
+ReportBytes = Callable[[float], None]
+"""Called with the number of bytes of the corpus read since the last call."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-_TELL_BYTES = 2**21  # of text between two reports
+_REPORT_INTERVAL = 2**21  # bytes of text between two reports
 
 
 class PieceProgress:
-    """Tells how far a task is: by the bytes of its text, which are less than those of its files
-    or more, and in the end by those of its files."""
+    """Progress of a task, in bytes of its files: reports the bytes of text read, and at the end the
+    remainder, since text and files differ in size."""
 
-    def __init__(self, size: float, tell: Tell) -> None:
-        self._left, self._tell = size, tell
-        self._untold = 0
+    def __init__(self, size: float, report_bytes: ReportBytes) -> None:
+        self._left, self._report_bytes = size, report_bytes
+        self._unreported = 0
 
     def read(self, size: int) -> None:
-        """So many bytes more of text were read."""
-        self._untold += size
-        if self._untold >= _TELL_BYTES:
-            told = min(self._untold, self._left)
-            self._left -= told
-            self._untold = 0
-            self._tell(told)
+        """Count `size` more bytes of text."""
+        self._unreported += size
+        if self._unreported >= _REPORT_INTERVAL:
+            reported = min(self._unreported, self._left)
+            self._left -= reported
+            self._unreported = 0
+            self._report_bytes(reported)
 
     def end(self) -> None:
-        """The task is done."""
-        self._tell(self._left)
+        """Report the remainder: the task is done."""
+        self._report_bytes(self._left)
 
 
 class WorkerDied(UserError):
-    """A worker process was ended from outside; what is finished is still good."""
+    """A worker process was killed; finished steps remain valid."""
 
 
 def default_workers() -> int:
-    """The processor cores that this process may use."""
+    """Number of CPU cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def run(
-    function: Callable[[Task, Tell], Result],
+    function: Callable[[Task, ReportBytes], Result],
     tasks: Sequence[Task],
     workers: int,
-    tell: Tell,
+    report_bytes: ReportBytes,
 ) -> list[Result]:
-    """What a function of a module makes of each task, in the order of the tasks.
+    """Map a module-level function over tasks in worker processes; results are in task order.
 
-    One worker, or one task, needs no process. The function has to call its second argument now
-    and then: that is how a worker notices that its parent is gone.
+    A single worker or task runs in this process. The function must call its second argument
+    regularly, which is how a worker notices that its parent has exited.
 
     Raises:
-        WorkerDied: a worker was killed.
-        Exception: whatever the function raised for some task; the other workers are stopped.
+        WorkerDied: A worker was killed.
+        Exception: Any exception that the function raised; the other workers are stopped.
     """
     if workers == 1 or len(tasks) <= 1:
-        return [function(task, tell) for task in tasks]
-    # Not fork: threads of JAX or of a tokenizer would be copied in the middle of what they do.
+        return [function(task, report_bytes) for task in tasks]
+    # Not fork, which would copy the state of running threads of JAX or of a tokenizer.
     context = multiprocessing.get_context("spawn")
     todo = deque(enumerate(tasks))
     results: dict[int, Result] = {}
@@ -80,13 +80,13 @@ def run(
     working: dict[Connection, int] = {}
     try:
         for _ in range(min(workers, len(tasks))):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+            parent_end, child_end = context.Pipe()
+            process = context.Process(target=_serve, args=(child_end, function), daemon=True)
             process.start()
-            theirs.close()
-            processes[ours] = process
-            working[ours], task = todo.popleft()
-            ours.send(task)
+            child_end.close()
+            processes[parent_end] = process
+            working[parent_end], task = todo.popleft()
+            parent_end.send(task)
         while working:
             for connection in wait(list(working)):
                 assert isinstance(connection, Connection)
@@ -95,7 +95,7 @@ def run(
                 except (EOFError, ConnectionError):
                     raise _died(processes[connection]) from None
                 if kind == "read":
-                    tell(content)
+                    report_bytes(content)
                     continue
                 number = working.pop(connection)
                 if kind == "raised":
@@ -119,10 +119,10 @@ def _died(process: Any) -> WorkerDied:
                       "are kept")
 
 
-def _serve(connection: Connection, function: Callable[[Any, Tell], Any]) -> None:
-    """The life of a worker: one task after the other, until its parent hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and says what to do
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+def _serve(connection: Connection, function: Callable[[Any, ReportBytes], Any]) -> None:
+    """Main loop of a worker: run one task after another until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # handled by the parent, which receives it too
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # parallelism is over processes
     try:
         while True:
             task = connection.recv()

@@ -1,4 +1,4 @@
-"""Where text comes from: a source string in, documents out, in an order that never changes."""
+"""Sources of text: a source string in, documents out, always in the same order."""
 
 from __future__ import annotations
 
@@ -9,39 +9,49 @@ from scaling.data.sources.base import (
     POLICIES,
     Decode,
     Divide,
-    Known,
     Part,
     Policy,
     Reader,
     Source,
-    by_file,
+    SourceKind,
+    one_part_per_file,
     sha256_of,
+    source_changed,
 )
-from scaling.data.sources.registry import KNOWN, find, find_mix
+from scaling.data.sources.registry import (
+    check_source,
+    corpus_of,
+    find,
+    find_mix,
+    known_sources,
+)
 
 __all__ = [
-    "KNOWN",
     "NOT_UTF8",
     "POLICIES",
     "Decode",
     "Divide",
-    "Known",
     "Part",
     "Policy",
     "Reader",
     "Source",
-    "by_file",
+    "SourceKind",
+    "check_source",
+    "corpus_of",
     "documents",
     "find",
     "find_mix",
+    "known_sources",
+    "one_part_per_file",
     "sha256_of",
+    "source_changed",
 ]
 
 
 def documents(source: str) -> Iterator[str]:
-    """The documents of a source, one by one, always in the same order.
+    """Yield the documents of a source, always in the same order.
 
     Raises:
-        UserError: no such source, it cannot be had, it is empty, or a file of it is damaged.
+        UserError: The source is unknown, unavailable or empty, or one of its files is damaged.
     """
     return find(source).documents()

@@ -1,12 +1,14 @@
-"""What a source of text is: files, and how they become documents."""
+"""The `Source` of a corpus: its files, and the functions that turn them into documents."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,56 +16,58 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from scaling.config import content_hash
+from scaling.data.sources.binary import detect_binary
 from scaling.errors import UserError
+from scaling.files import blame, open_regular
 
 Policy = Literal["refuse", "skip", "replace"]
-"""What happens to text that is not UTF-8: the work stops, the document is left out, or U+FFFD
-stands for what cannot be read."""
+"""Treatment of text that is not UTF-8 or contains NUL: raise an error, skip the document, or
+replace invalid bytes by U+FFFD. Binary data is skipped under "skip" and is an error otherwise."""
 
 POLICIES: tuple[str, ...] = get_args(Policy)
 NOT_UTF8 = "not_utf8"
-"""The problem under which such documents are counted."""
+"""Key under which such documents are counted."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a corpus that one worker reads on its own."""
+    """A contiguous range of a corpus, read by one worker."""
 
     path: Path
-    """The file that it lies in, or begins with."""
+    """The file that contains the range, or its first file."""
     start: int = 0
-    """Where it begins, in the unit of the format: bytes of JSON lines, row groups of Parquet,
-    files of a source whose documents are files, members of an archive, records of a TFDS split."""
+    """First unit of the range; the unit depends on the format: bytes of JSON lines, row groups of
+    Parquet, files of a source of whole files, members of an archive, records of a TFDS split."""
     stop: int | None = None
-    """Where it ends; None is the end of the file."""
+    """One past the last unit; None means the end of the file."""
 
 
 Decode = Callable[[bytes | str, object], str | None]
-"""Bytes (or a string that may hold half a surrogate pair) and where they stand, as a message is
-to print it, to text; None for a document that is left out."""
+"""Maps (content, location) to text; None for a skipped document. The content is bytes, or a string
+that may contain a lone surrogate; the location is printed in error messages."""
 
 Reader = Callable[[Part, Decode], Iterator[str | None]]
-"""The documents of a part; None for those that are left out."""
+"""Yields the documents of a part; None for a skipped one."""
 
 Divide = Callable[[tuple[Path, ...], int], list[Part]]
-"""The files of a source and a number of bytes to its parts, in the order of reading."""
+"""Maps (files of a source, target bytes per part) to its parts, in reading order."""
 
 
-def by_file(files: tuple[Path, ...], target_bytes: int) -> list[Part]:
-    """One part for each file, for formats that are read whole."""
+def one_part_per_file(files: tuple[Path, ...], target_bytes: int) -> list[Part]:
+    """One part per file, for formats that can only be read whole."""
     return [Part(path) for path in files]
 
 
-def runs(sizes: Iterable[int], target_bytes: int) -> list[tuple[int, int]]:
-    """Neighbours put together until they have `target_bytes`: (start, stop) of each run."""
-    cuts, size, stop = [0], 0, 0
-    for stop, more in enumerate(sizes, 1):
-        size += more
-        if size >= target_bytes:
+def group_by_size(sizes: Iterable[int], target_bytes: int) -> list[tuple[int, int]]:
+    """Group consecutive items into ranges of at least `target_bytes`: (start, stop) of each."""
+    cuts, total, stop = [0], 0, 0
+    for stop, size in enumerate(sizes, 1):
+        total += size
+        if total >= target_bytes:
             cuts.append(stop)
-            size = 0
+            total = 0
     if cuts[-1] != stop:
         cuts.append(stop)
     return list(pairwise(cuts))
@@ -71,80 +75,85 @@ def runs(sizes: Iterable[int], target_bytes: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus that is here: the files that hold it, and how they are read.
+    """A corpus on this machine: its files, and the functions that read them.
 
-    It can be pickled when `reader` and `divide` can: functions of a module, or `partial` of them.
+    Picklable if `reader` and `divide` are: module-level functions, or `partial` objects of them.
     """
 
     name: str
-    """The source string, as the user wrote it."""
+    """The source string as written by the user."""
     corpus: str
     """Short name, for tables and folders."""
     reading: str
-    """How files become documents; with `sha256` it determines them."""
+    """Description of how files become documents; together with `sha256` it determines them."""
     files: tuple[Path, ...]
     reader: Reader
-    divide: Divide = by_file
+    divide: Divide = one_part_per_file
     policy: Policy = "refuse"
     pinned_sha256: str | None = None
-    """What `sha256` has to be, where the corpus is a published one."""
-    mend: str = ""
-    """What to do when it is not."""
+    """Expected value of `sha256`, for a published corpus."""
+    fix: str = ""
+    """Advice for the user if it differs."""
     note: str = ""
-    """What the user should know about what was found."""
+    """Remark for the user about the files that were found."""
 
     def size(self) -> int:
-        """Bytes of the files."""
-        return sum(path.stat().st_size for path in self.files)
+        """Total size of the files in bytes."""
+        with _changed_if_missing(self.name):
+            return sum(path.stat().st_size for path in self.files)
 
     def stamp(self) -> list[tuple[int, int]]:
-        """Size and time of change of each file: other values mean that somebody wrote to it."""
-        return [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.files)]
+        """Size and modification time of each file; they change when a file is written to."""
+        with _changed_if_missing(self.name):
+            return [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, self.files)]
 
     def sha256(self) -> str:
-        """SHA-256 of the file, or of the list of the files' SHA-256 where there are several.
+        """SHA-256 of the file, or of the list of the files' SHA-256 if there are several.
 
-        Names and folders are no part of it.
+        File and folder names do not enter it.
 
         Raises:
-            UserError: a published corpus is not the one that was published.
+            UserError: A published corpus differs from its pinned hash.
         """
-        digests = [sha256_of(path) for path in self.files]
+        with _changed_if_missing(self.name):
+            digests = [sha256_of(path) for path in self.files]
         digest = digests[0] if len(digests) == 1 else content_hash(digests)
         if self.pinned_sha256 not in (None, digest):
             raise UserError(f"{self.files[0]}: not the published file (SHA-256 {digest}, expected "
-                            f"{self.pinned_sha256}); {self.mend}")
+                            f"{self.pinned_sha256}); {self.fix}")
         return digest
 
     def parts(self, target_bytes: int) -> list[Part]:
-        """The corpus in pieces of about `target_bytes` of its files, in the order of reading.
+        """The corpus divided into parts of about `target_bytes` of its files, in reading order.
 
-        Files and `target_bytes` alone decide where the cuts lie. A format that can only be read
-        from its start has a part for each file.
+        The division depends on the files and `target_bytes` only. A format that can only be read
+        from its start has one part per file.
         """
-        return self.divide(self.files, target_bytes)
+        with _changed_if_missing(self.name):
+            return self.divide(self.files, target_bytes)
 
     def read(self, part: Part, problems: Counter[str] | None = None) -> Iterator[str]:
-        """The documents of a part that have a visible character, in order.
+        """Yield the documents of a part in order, without empty and all-whitespace ones.
 
         Args:
-            part: one of `parts`.
-            problems: counts "not_utf8", the documents that were left out or mended for it.
+            part: One of `parts`.
+            problems: Incremented under "not_utf8" for each document that was skipped or repaired.
 
         Raises:
-            UserError: a file cannot be read as this kind of source.
+            UserError: A file cannot be read as this kind of source.
         """
         decode = partial(_decode, policy=self.policy,
                          problems=Counter() if problems is None else problems)
-        for text in self.reader(part, decode):
-            if text and not text.isspace():
-                yield text
+        with _changed_if_missing(self.name):
+            for text in self.reader(part, decode):
+                if text and not text.isspace():
+                    yield text
 
     def documents(self, problems: Counter[str] | None = None) -> Iterator[str]:
-        """Every document of the corpus, in order; see `read`.
+        """Yield all documents of the corpus, in order; see `read`.
 
         Raises:
-            UserError: a file cannot be read as this kind of source, or no document was found.
+            UserError: A file cannot be read as this kind of source, or there is no document.
         """
         found = False
         for part in self.parts(_PART_BYTES):
@@ -156,58 +165,104 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Known:
-    """A kind of source that this package can read."""
+class SourceKind:
+    """One entry of the list of sources: a published corpus, or a format of the user's own files."""
 
     pattern: str
-    """How it is written; capitals stand for what the user fills in."""
+    """Source string; words in capitals are placeholders for the user to fill in."""
     corpus: str
-    """Short name; empty for a kind that the user fills in."""
+    """Short name; empty if the pattern has placeholders."""
     find: Callable[[str], Source]
-    """The source, where it is on this machine; a UserError says how it gets there."""
+    """Maps a source string to its `Source`; a UserError with the fix if it is not on this machine.
+    """
     text: str
+    """Description of the text, for the list of sources."""
     licence: str
     text_bytes: Callable[[], int] | None = None
-    """UTF-8 bytes of its text."""
+    """Size of the text in UTF-8 bytes."""
     fetch: Callable[[], object] | None = None
-    """Brings it to this machine, unless it is there."""
+    """Downloads the corpus if it is not on this machine yet."""
+    package: str = ""
+    """Import name of the package that reading it requires."""
+    extra: str = ""
+    """Extra of this project that installs the package."""
+
+    def missing(self) -> str | None:
+        """Message that names the missing package and how to install it; None if none is missing."""
+        if not self.package or importlib.util.find_spec(self.package):
+            return None
+        return f"needs {self.package}, which is not installed; pip install 'scaling[{self.extra}]'"
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_regular(path) as file, blame(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_PART_BYTES = 2**26  # at a time, where one process reads all; documents do not depend on it
+_PART_BYTES = 2**26  # part size when one process reads everything; documents do not depend on it
 
 
 def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
 
 
+@contextmanager
+def _changed_if_missing(source: str) -> Iterator[None]:
+    """Report a file that has disappeared since it was found as a change of the source."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise source_changed(source) from None
+
+
+def source_changed(source: str) -> UserError:
+    """The error for a source whose files changed while they were read."""
+    return UserError(f"{source}: its files changed while they were read; prepare again when "
+                     "nothing writes to them")
+
+
 def _decode(
     content: bytes | str, where: object, policy: Policy, problems: Counter[str]
 ) -> str | None:
     try:
-        if isinstance(content, bytes):
-            return content.decode("utf-8")
-        content.encode("utf-8")
-        return content
-    except UnicodeError as error:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+        if isinstance(content, bytes) and b"\0" in content:
+            raise UserError(f"NUL at byte {content.index(0):,}, which text must not contain")
+        if isinstance(content, str):
+            content.encode("utf-8")
+        return text
+    except (UnicodeError, UserError) as error:
+        if policy != "skip" and isinstance(content, bytes):
+            refuse_binary(content, where, is_utf8=isinstance(error, UserError))
         if policy == "refuse":
             raise UserError(f"{where}: {_not_utf8(error)}; convert it, leave it out, or choose "
-                            "what happens to such text (skip or replace)") from None
+                            "the treatment of such text (skip or replace)") from None
     problems[NOT_UTF8] += 1
     if policy == "skip":
         return None
     if isinstance(content, bytes):
-        return content.decode("utf-8", "replace")
+        return content.decode("utf-8", "replace").replace("\0", "\ufffd")
     return _SURROGATE.sub("\ufffd", content)
 
 
-def _not_utf8(error: UnicodeError) -> str:
+def refuse_binary(content: bytes, where: object, *, is_utf8: bool) -> None:
+    """Refuse binary data, which no policy turns into a document.
+
+    Damaged text, and text in another encoding, passes.
+
+    Raises:
+        UserError: The content is binary data.
+    """
+    found = detect_binary(content, is_utf8=is_utf8)
+    if found is not None:
+        raise UserError(f"{where}: seems to be {found.kind}, but UTF-8 text is expected; "
+                        f"{found.fix}") from None
+
+
+def _not_utf8(error: UnicodeError | UserError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 text (byte {error.start:,} is 0x{error.object[error.start]:02x})"
-    assert isinstance(error, UnicodeEncodeError)
-    return f"half a surrogate pair at character {error.start:,}, which is no text"
+    if isinstance(error, UnicodeEncodeError):
+        return f"lone surrogate at character {error.start:,}, which is not valid text"
+    return str(error)

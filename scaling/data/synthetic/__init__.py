@@ -1,4 +1,4 @@
-"""Languages that are made up: any vocabulary, any amount, and an entropy that is known."""
+"""Synthetic languages: token sequences of any vocabulary and length, with a known entropy."""
 
 from scaling.data.synthetic.chain import Markov, ZipfBigram
 from scaling.data.synthetic.hierarchy import Hierarchy

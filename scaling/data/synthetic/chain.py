@@ -1,13 +1,13 @@
-"""Languages that are Markov chains with few favoured successors, and their exact entropies.
+"""Markov chains with a few preferred successors per context, and their exact entropies.
 
 After a context c of `order` tokens the next token is y with probability
 
     P(y | c) = fresh zipf(y) + (1 - fresh) sum_k weight_k [y = successor_k(c)]
 
-where zipf and weight are Zipf's laws and successor_k(c) is a draw from zipf that a hash of
-(seed, c) makes, for k below `successors`. Tokens therefore follow a heavy tail, and so do their
-sequels. As fresh > 0 every context can follow every other, and there is one stationary
-distribution; every row begins with a context drawn from it.
+where zipf and weight follow Zipf's law and successor_k(c), for k below `successors`, is sampled
+from zipf by a hash of (seed, c). Tokens and their successors are therefore heavy-tailed. Since
+fresh > 0, every context can be reached from every other, so the stationary distribution is unique;
+every row begins with a context sampled from it.
 """
 
 from __future__ import annotations
@@ -23,57 +23,57 @@ from pydantic import Field, model_validator
 from scaling.config.base import Count, Fraction, NonNegative, field_error
 from scaling.data.random import fold, uniform_double
 from scaling.data.synthetic.distributions import (
-    Alias,
+    AliasTable,
     Floats,
     entropy,
-    invert,
-    sums,
-    surprise,
+    entropy_terms,
+    sample_by_inversion,
+    sum_by_index,
     zipf,
 )
 from scaling.data.synthetic.language import (
     Entropy,
     Language,
-    Tokens,
-    Vocabulary,
+    TokenRows,
+    VocabSize,
     row_keys,
     table_keys,
 )
 from scaling.errors import UserError
 
 LARGEST_TABLE = 2**24
-"""Contexts times successors: a table of them all is kept, 64 MiB of it at most."""
+"""Largest number of contexts times successors: the table of all of them needs at most 64 MiB."""
 
 STATIONARY = 1e-13
-"""The stationary distribution is found when a step of the chain moves no more probability; it is
-then off by that over the gap below the first eigenvalue, which is at least `fresh` for order 1."""
+"""Power iteration for the stationary distribution stops when a step moves no more probability than
+this. The error is then this divided by the spectral gap, which is at least `fresh` for order 1."""
 
 _STEPS = 10_000
-_LONGEST_SEARCH = 2**31  # entries of the table that are gone through for it, under a minute
-_CHUNK = 2**20  # entries of the table that are looked at together
+_LONGEST_SEARCH = 2**31  # table entries visited by power iteration at most: under a minute
+_CHUNK = 2**20  # table entries processed at a time
 
 PositiveFraction = Annotated[Fraction, Field(gt=0)]
 
 
 class Chain(Language):
-    """A Markov chain with favoured successors."""
+    """A Markov chain with preferred successors."""
 
     successors: Count
-    """Favoured sequels of a context, K; some may be the same token."""
+    """Number of preferred successors of a context, K; some may be the same token."""
     exponent: NonNegative = 1.0
-    """Of Zipf's law over the tokens."""
+    """Exponent of Zipf's law over the tokens."""
     successor_exponent: NonNegative = 1.0
-    """Of Zipf's law over the favoured sequels of a context."""
+    """Exponent of Zipf's law over the preferred successors of a context."""
 
     @property
     @abstractmethod
     def context_tokens(self) -> int:
-        """Tokens that the next one depends on."""
+        """Number of tokens that the next one depends on."""
 
     @property
     @abstractmethod
     def fresh(self) -> float:
-        """Probability that a token is drawn without regard to its context."""
+        """Probability that a token is sampled independently of its context."""
 
     @model_validator(mode="after")
     def _the_table_is_kept(self) -> Chain:
@@ -83,26 +83,26 @@ class Chain(Language):
             raise field_error(
                 "vocab_size",
                 f"{self.vocab_size}{order} contexts with {self.successors} successors each are "
-                f"{contexts * self.successors:,} entries, and the entropy is exact for up to "
-                f"{LARGEST_TABLE:,}; choose fewer of either"
+                f"{contexts * self.successors:,} entries, but the entropy is only computed for up "
+                f"to {LARGEST_TABLE:,}; choose fewer of either"
             )
         return self
 
-    def rows(self, split: str, index: NDArray[np.integer], width: int) -> Tokens:
+    def rows(self, split: str, index: NDArray[np.integer], width: int) -> TokenRows:
         tables = _tables(self)
-        order, count, favoured = self.context_tokens, len(index), self.successors
+        order, count, n_preferred = self.context_tokens, len(index), self.successors
         contexts = len(tables.stationary)
         key_B = row_keys(self, split, np.asarray(index))
-        state_B = invert(tables.cumulative, uniform_double(fold(key_B, 0), 1)[:, 0])
+        state_B = sample_by_inversion(tables.cumulative, uniform_double(fold(key_B, 0), 1)[:, 0])
         later = max(width - order, 0)
         choice_TB = tables.choice.draw(uniform_double(key_B, later)).T
-        # Every token is written as if it were fresh; those that are not are looked up after that.
-        looked_up_TB = choice_TB < favoured
+        # Every token is first written as a fresh one; preferred successors then overwrite it.
+        looked_up_TB = choice_TB < n_preferred
         place_TB = np.where(looked_up_TB, choice_TB, 0) * contexts
         row_TB = np.empty((order + later, count), np.int32)
         for t in range(order):
             row_TB[t] = state_B // self.vocab_size ** (order - 1 - t) % self.vocab_size
-        np.subtract(choice_TB, favoured, out=row_TB[order:], casting="unsafe")
+        np.subtract(choice_TB, n_preferred, out=row_TB[order:], casting="unsafe")
         shorter = contexts // self.vocab_size
         flat = tables.successors.reshape(-1)
         place_B, found_B = np.empty(count, np.int64), np.empty(count, np.int32)
@@ -119,12 +119,12 @@ class Chain(Language):
         return np.ascontiguousarray(row_TB[:width].T).astype(np.uint32)
 
     def entropy(self) -> Entropy:
-        """Exact: the mean over contexts of the entropy of what follows."""
+        """Exact: the mean over contexts of the entropy of the next token."""
         rate = _tables(self).rate
         return Entropy.between(rate, rate)
 
     def floor(self, context: int) -> Entropy:
-        """Exact: up to the order by the entropy of the first tokens, from there on the rate."""
+        """Exact: from the entropy of the first `order` tokens, and the rate for later ones."""
         tables = _tables(self)
         known = min(self.context_tokens, context + 1)
         begin = tables.stationary.reshape(self.vocab_size**known, -1).sum(1)
@@ -134,15 +134,15 @@ class Chain(Language):
 
 
 class Markov(Chain):
-    """A chain of any order that hardly ever leaves its favoured successors."""
+    """A chain of any order that almost always follows its preferred successors."""
 
     kind: Literal["markov"] = "markov"
-    vocab_size: Vocabulary = 512
+    vocab_size: VocabSize = 512
     order: Annotated[Count, Field(le=24)] = 2
-    """Tokens that the next one depends on."""
+    """Number of tokens that the next one depends on."""
     successors: Count = 8
     smoothing: PositiveFraction = 0.02
-    """Probability that a token is drawn without regard to its context."""
+    """Probability that a token is sampled independently of its context."""
 
     @property
     def context_tokens(self) -> int:
@@ -154,13 +154,14 @@ class Markov(Chain):
 
 
 class ZipfBigram(Chain):
-    """Words of a large vocabulary, each with the favoured sequels of the word before it."""
+    """A bigram chain over a large vocabulary."""
 
     kind: Literal["zipf-bigram"] = "zipf-bigram"
-    vocab_size: Vocabulary = 32_768
+    vocab_size: VocabSize = 32_768
     successors: Count = 16
     bigram_share: Annotated[Fraction, Field(lt=1)] = 0.5
-    """Share of the tokens that the one before them chooses; the others are fresh draws."""
+    """Fraction of the tokens that are preferred successors of the previous token; the others are
+    sampled independently of it."""
 
     @property
     def context_tokens(self) -> int:
@@ -172,22 +173,22 @@ class ZipfBigram(Chain):
 
 
 class Tables(NamedTuple):
-    """What a chain is made of; a context is a number, its first token the highest digit."""
+    """The tables of a chain; a context is an integer, with its first token as highest digit."""
 
     successors: NDArray[np.int32]
-    """The favoured sequels of each context, shape [K, contexts]."""
+    """Preferred successors of each context, shape [K, contexts]."""
     weight: Floats
-    """Probability of each, before fresh draws are added, shape [K]; 1 - fresh in all."""
+    """Probability of each preferred successor, shape [K]; they sum to 1 - fresh."""
     base: Floats
-    """Probability of each fresh draw, shape [vocab_size]; `fresh` in all."""
-    choice: Alias
-    """Draws a favoured place, or K plus a token."""
+    """Probability of each token as a fresh one, shape [vocab_size]; they sum to `fresh`."""
+    choice: AliasTable
+    """Samples k < K for a preferred successor, or K plus a fresh token."""
     stationary: Floats
-    """Probability of each context, shape [contexts]."""
+    """Stationary probability of each context, shape [contexts]."""
     cumulative: Floats
-    """Its sums, shape [contexts]."""
+    """Cumulative sums of `stationary`, shape [contexts]."""
     rate: float
-    """Nats per token."""
+    """Entropy rate in nats per token."""
 
 
 @lru_cache(maxsize=4)
@@ -202,13 +203,13 @@ def _tables(chain: Chain) -> Tables:
     for start in range(0, contexts, step):
         stop = min(start + step, contexts)
         draws = uniform_double(table_keys(chain, np.arange(start, stop)), chain.successors)
-        successors[:, start:stop] = invert(cumulative, draws).T
+        successors[:, start:stop] = sample_by_inversion(cumulative, draws).T
     stationary = _stationary(chain, successors, weight, base)
     conditional = np.concatenate([
         _conditional_entropy(successors[:, start:start + step], weight, base)
         for start in range(0, contexts, step)
     ])
-    choice = Alias.of(np.concatenate([weight, base]))
+    choice = AliasTable.of(np.concatenate([weight, base]))
     rate = float(stationary @ conditional)
     return Tables(successors, weight, base, choice, stationary, np.cumsum(stationary), rate)
 
@@ -216,7 +217,7 @@ def _tables(chain: Chain) -> Tables:
 def _stationary(
     chain: Chain, successors: NDArray[np.int32], weight: Floats, base: Floats
 ) -> Floats:
-    """The distribution of contexts that a step of the chain leaves as it is, shape [contexts]."""
+    """The stationary distribution of contexts, by power iteration; shape [contexts]."""
     contexts, vocab_size = successors.shape[1], chain.vocab_size
     follows = np.arange(contexts) % (contexts // vocab_size) * vocab_size
     p = np.full(contexts, 1 / contexts)
@@ -224,25 +225,26 @@ def _stationary(
     for _ in range(steps):
         new = np.outer(p.reshape(vocab_size, -1).sum(0), base).reshape(-1)
         for k, share in enumerate(weight):
-            new += share * sums(follows + successors[k], p, contexts)
+            new += share * sum_by_index(follows + successors[k], p, contexts)
         new /= new.sum()
         moved = float(np.abs(new - p).sum())
         p = new
         if moved <= STATIONARY:
             return p
     raise UserError(
-        f"{chain!r}: after {steps:,} steps {moved:.1e} of the probability still moves, so the "
-        "entropy is not known; choose more fresh draws, or more successors"
+        f"{chain!r}: the stationary distribution has not converged after {steps:,} steps (change "
+        f"{moved:.1e}), so the entropy is unknown; choose more successors, or a larger probability "
+        "of fresh tokens"
     )
 
 
 def _conditional_entropy(
     successors: NDArray[np.int32], weight: Floats, base: Floats
 ) -> Floats:
-    """Nats of the token after each context, shape [contexts].
+    """Entropy in nats of the token after each context, shape [contexts].
 
-    Where no favoured sequel is met P is the base, whose terms are summed once for all contexts;
-    those of the sequels are put right, each distinct token once.
+    The entropy terms of the base distribution are summed once for all contexts, and corrected for
+    each distinct preferred successor.
     """
     contexts = successors.shape[1]
     order = np.argsort(successors, axis=0, kind="stable")
@@ -251,7 +253,7 @@ def _conditional_entropy(
     begins = np.ones(len(token), bool)
     begins[1:] = (token[1:] != token[:-1]) | (context[1:] != context[:-1])
     start = np.flatnonzero(begins)
-    favoured = np.add.reduceat(weight[order].T.reshape(-1), start)
-    plain = base[token[start]]
-    change = surprise(plain + favoured) - surprise(plain)
-    return entropy(base) + sums(context[start], change, contexts)
+    preferred = np.add.reduceat(weight[order].T.reshape(-1), start)
+    fresh = base[token[start]]
+    change = entropy_terms(fresh + preferred) - entropy_terms(fresh)
+    return entropy(base) + sum_by_index(context[start], change, contexts)

@@ -1,4 +1,4 @@
-"""A synthetic language from the source string that names it."""
+"""Parsing of the source string of a synthetic language."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scaling.data.synthetic.hierarchy import Hierarchy
 from scaling.errors import UserError
 
 AnyLanguage = Annotated[Markov | ZipfBigram | Hierarchy, Field(discriminator="kind")]
-"""A language in a configuration."""
+"""Union of the languages, for fields of a configuration."""
 
 PREFIX = "synthetic:"
 PATTERN = f"{PREFIX}KIND,OPTION=VALUE,..."
@@ -22,19 +22,19 @@ PATTERN = f"{PREFIX}KIND,OPTION=VALUE,..."
 KINDS: dict[str, type[Markov | ZipfBigram | Hierarchy]] = {
     cls.model_fields["kind"].default: cls for cls in (Markov, ZipfBigram, Hierarchy)
 }
-"""Every kind of language, by name."""
+"""The class of each kind of language."""
 
 _SHORT = {"vocab_size": "vocab", "heldout_tokens": "heldout"}
 
 
 def parse_language(source: str) -> Markov | ZipfBigram | Hierarchy:
-    """The language that `synthetic:markov,vocab=512,seed=1,tokens=1e9` names.
+    """Parse a source string such as `synthetic:markov,vocab=512,seed=1,tokens=1e9`.
 
-    Options are the fields of its class, `vocab` and `heldout` for the longer ones; one that is
-    left out has its default.
+    Options are the fields of the language's class, with `vocab` and `heldout` short for
+    `vocab_size` and `heldout_tokens`; omitted ones have their defaults.
 
     Raises:
-        UserError: no such kind or option, or a value that it cannot have.
+        UserError: The kind or an option is unknown, or a value is invalid.
     """
     if not source.startswith(PREFIX):
         raise UserError(f"{source}: not a synthetic language; write {PATTERN}")
@@ -57,10 +57,10 @@ def parse_language(source: str) -> Markov | ZipfBigram | Hierarchy:
 
 
 def _number(text: str) -> int | float | str:
-    """What a text says, 1e9 being as good as 1000000000; a text that is no number stays one."""
-    for form in (int, float):
+    """Parse an int or a float such as 1e9; other text is returned unchanged."""
+    for cls in (int, float):
         try:
-            return form(text)
+            return cls(text)
         except ValueError:
             pass
     return text

@@ -1,7 +1,7 @@
-"""Text to token ids and back: bytes, vocabularies learnt from the corpus, and published ones.
+"""Tokenizers: bytes, vocabularies trained on the corpus, and published ones.
 
-Each has `eos`, which follows every document, and the special tokens that were asked for. No text
-encodes to them, not even text that spells them.
+Each has `eos`, which ends every document, and any other special tokens that were requested. No text
+is encoded to them, not even text that spells them.
 """
 
 from scaling.data.tokenizers.base import (
@@ -10,9 +10,9 @@ from scaling.data.tokenizers.base import (
     SMALLEST_VOCABULARY,
     TOKENIZER_FILE,
     DType,
-    Ids,
-    Kind,
+    TokenIds,
     Tokenizer,
+    TokenizerKind,
     dtype_name,
     token_dtype,
 )
@@ -24,6 +24,7 @@ from scaling.data.tokenizers.train import train_tokenizer
 
 __all__ = [
     "BYTES", "LARGEST_VOCABULARY", "SMALLEST_VOCABULARY", "TOKENIZER_FILE", "ByteTokenizer",
-    "DType", "Ids", "Kind", "SentencePieceTokenizer", "SubwordTokenizer", "Tokenizer",
-    "dtype_name", "load_tokenizer", "read_tokenizer", "token_dtype", "train_tokenizer",
+    "DType", "SentencePieceTokenizer", "SubwordTokenizer", "TokenIds", "Tokenizer",
+    "TokenizerKind", "dtype_name", "load_tokenizer", "read_tokenizer", "token_dtype",
+    "train_tokenizer",
 ]

@@ -1,4 +1,4 @@
-"""Bytes written as visible characters, as byte-level BPE has them in its files."""
+"""The byte-to-character map of byte-level BPE: every byte as a visible character."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _VISIBLE = frozenset(chain(range(ord("!"), ord("~") + 1), range(ord("¡"), ord("
 
 
 def _alphabet() -> tuple[str, ...]:
-    hidden = [byte for byte in range(BYTES) if byte not in _VISIBLE]
-    instead = {byte: chr(BYTES + k) for k, byte in enumerate(hidden)}
-    return tuple(instead.get(byte, chr(byte)) for byte in range(BYTES))
+    invisible = [byte for byte in range(BYTES) if byte not in _VISIBLE]
+    replacement = {byte: chr(BYTES + k) for k, byte in enumerate(invisible)}
+    return tuple(replacement.get(byte, chr(byte)) for byte in range(BYTES))
 
 
 ALPHABET = _alphabet()
-"""The character of each byte: itself in Latin-1 where that is visible, else the next one after
-U+00FF; a space is "Ġ" (Radford et al. 2019, the published encoder)."""
+"""The character of each byte: its Latin-1 character if that is visible, otherwise the next free one
+after U+00FF; a space is "Ġ" (Radford et al. 2019, the published encoder)."""
 
 WHITE_CHARACTERS = frozenset(ALPHABET[byte] for byte in WHITE)
 
 
-def written(token: bytes) -> str:
-    """Some bytes in that alphabet."""
+def to_characters(token: bytes) -> str:
+    """Bytes as a string of `ALPHABET`."""
     return "".join(ALPHABET[byte] for byte in token)

@@ -1,26 +1,29 @@
-"""What is done to a text before it is cut into pieces, and how the pieces become text again: for
-each kind of vocabulary the content of its tokenizer.json, but for the special tokens."""
+"""Definitions of trained tokenizers: normaliser, pre-tokenizer, model and decoder of each kind, as
+in a tokenizer.json, without the special tokens."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from scaling.data.tokenizers.base import BYTES, METASPACE
-from scaling.data.tokenizers.subwords import GPT2_CUTS
+from scaling.data.tokenizers.subwords import GPT2_PRE_TOKENIZER
 
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(BYTES))
-"""What a Unigram vocabulary writes for the bytes of a character that it has no piece for."""
+"""Byte-fallback pieces of a Unigram vocabulary, for characters without a piece."""
 
 _CUTS = "|".join(cut.replace("_", METASPACE) for cut in (
     r"_?[\p{L}\p{M}]+", r"_?\p{N}+", r"_?[^\s_\p{L}\p{M}\p{N}]+", "_+(?=_)", "_", r"\s+"))
-"""Letters, digits, other characters and white space apart, the last of some spaces with what
-follows."""
+"""Regex of the pre-tokenizer: separates letters, digits, other characters and whitespace; the last
+of several spaces stays with what follows it."""
 
 
 def wordpiece_definition(vocab: dict[str, int], unk: str, lowercase: bool) -> dict[str, Any]:
-    """BERT's WordPiece (Devlin et al. 2019, section 3.2, and their tokenization.py): control
-    characters out, a space around Chinese characters, lower case and no accents if `lowercase`,
-    cut at white space and around punctuation; then the longest piece first, from the left."""
+    """BERT's WordPiece (Devlin et al. 2019, section 3.2, and their tokenization.py).
+
+    Control characters are removed, Chinese characters surrounded by spaces, and letters lower-cased
+    without accents if `lowercase`; the text is split at whitespace and around punctuation, and each
+    word into pieces by greedy longest match from the left.
+    """
     return {
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
                        "strip_accents": None, "lowercase": lowercase},
@@ -34,7 +37,7 @@ def wordpiece_definition(vocab: dict[str, int], unk: str, lowercase: bool) -> di
 def bpe_definition(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, Any]:
     """Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019, section 2.2)."""
     return {
-        "pre_tokenizer": GPT2_CUTS,
+        "pre_tokenizer": GPT2_PRE_TOKENIZER,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
                     "use_regex": True},
         "model": {"type": "BPE", "dropout": None, "unk_token": None,
@@ -45,10 +48,12 @@ def bpe_definition(vocab: dict[str, int], merges: list[list[str]]) -> dict[str, 
 
 
 def unigram_definition(vocab: list[list[Any]], unk: int | None) -> dict[str, Any]:
-    """A unigram language model of pieces (Kudo 2018, section 3.2) of the NFKC form, with spaces
-    written as SentencePiece writes them and one in front of the text (Kudo and Richardson 2018),
-    cut as GPT-2 cuts. A decoded text is the NFKC form of the encoded one, save that U+2581 becomes
-    a space."""
+    """A unigram language model of pieces (Kudo 2018, section 3.2).
+
+    Text is in NFKC form, with spaces as U+2581 and one prepended, as in SentencePiece (Kudo and
+    Richardson 2018), and pre-tokenized as in GPT-2. A decoded text is the NFKC form of the
+    encoded one, except that U+2581 becomes a space.
+    """
     return {
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "NFKC"}, {"type": "Prepend", "prepend": METASPACE},

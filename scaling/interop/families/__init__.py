@@ -1,10 +1,10 @@
 """The classes of Hugging Face's `transformers` that can be converted, by name."""
 
+from scaling.interop.architecture import HFArchitecture
 from scaling.interop.families import decoders, encoder_decoders, encoders
-from scaling.interop.family import Family
 
-FAMILIES: dict[str, Family] = {
-    family.architecture: family for family in (
-        *encoders.FAMILIES, *decoders.FAMILIES, *encoder_decoders.FAMILIES)
+ARCHITECTURES: dict[str, HFArchitecture] = {
+    architecture.name: architecture for architecture in (
+        *encoders.ARCHITECTURES, *decoders.ARCHITECTURES, *encoder_decoders.ARCHITECTURES)
 }
-"""Where `to_hf` is not told which, the first that fits is taken."""
+"""Supported classes by name; without a given name `to_hf` uses the first that fits."""

@@ -6,16 +6,15 @@ from typing import Any
 
 from scaling.config import ModelConfig
 from scaling.errors import UserError
+from scaling.interop.architecture import HFArchitecture, Rule, linear, norm
 from scaling.interop.families.common import (
     LEARNED,
     OFFSET,
     OWN_HEAD,
     TORCH_EPSILON,
-    init_std,
-    init_std_back,
+    init_from_std,
+    init_std_setting,
 )
-from scaling.interop.family import Family, Rule, linear, norm
-from scaling.interop.fields import ACTIVATIONS, Fields, Pair, Settings
 from scaling.interop.layouts import (
     CONV1D,
     CONV1D_FROM_HEADS,
@@ -25,21 +24,29 @@ from scaling.interop.layouts import (
     VECTOR,
     fused,
 )
+from scaling.interop.settings import (
+    ACTIVATIONS,
+    HFSetting,
+    Settings,
+    SettingsTable,
+    number,
+    positive_integer,
+)
 
 ROTARY = {"positions": "rotary", "rotary_pairs": "halves", "scale_embedding": False}
 
-BLOCK = "decoder.stack.{layer}"
+BLOCK = "decoder.layers.{layer}"
 ATTENTION = f"{BLOCK}.attention"
 QUERY_KEY_VALUE = tuple(f"{ATTENTION}.{part}" for part in ("query", "key", "value"))
 
 
 def joint(theirs: str, weight: Any, bias: Any) -> tuple[Rule, Rule]:
-    """Queries, keys and values in one tensor."""
+    """Rules for a weight and a bias that have queries, keys and values in one tensor."""
     return (Rule(f"{theirs}.weight", tuple(f"{part}.weight" for part in QUERY_KEY_VALUE), weight),
             Rule(f"{theirs}.bias", tuple(f"{part}.bias" for part in QUERY_KEY_VALUE), bias))
 
 
-# GPT and GPT-2 name alike, but for the embeddings and the last norm.
+# GPT and GPT-2 have the same names, except for the embeddings and the final norm.
 GPT_BLOCK = (
     *joint("transformer.h.{layer}.attn.c_attn", fused(CONV1D), fused(VECTOR)),
     *linear("transformer.h.{layer}.attn.c_proj", f"{ATTENTION}.out", CONV1D_FROM_HEADS),
@@ -50,56 +57,56 @@ GPT_BLOCK = (
     OWN_HEAD,
 )
 GPT_PAIRS = (
-    Pair("vocab_size", "vocab_size"),
-    Pair("n_positions", "context"),
-    Pair("n_embd", "d_model"),
-    Pair("n_layer", "n_layers"),
-    Pair("n_head", "n_heads"),
-    Pair("layer_norm_epsilon", "norm_epsilon", TORCH_EPSILON),
-    Pair("resid_pdrop", "dropout", 0.1),
-    Pair("attn_pdrop", "attention_dropout", 0.1),
-    Pair("tie_word_embeddings", "tied_head", True),
+    HFSetting("vocab_size", "vocab_size"),
+    HFSetting("n_positions", "context"),
+    HFSetting("n_embd", "d_model"),
+    HFSetting("n_layer", "n_layers"),
+    HFSetting("n_head", "n_heads"),
+    HFSetting("layer_norm_epsilon", "norm_epsilon", TORCH_EPSILON),
+    HFSetting("resid_pdrop", "dropout", 0.1),
+    HFSetting("attn_pdrop", "attention_dropout", 0.1),
+    HFSetting("tie_word_embeddings", "tied_head", True),
 )
 GPT_BUFFERS = (r"transformer\.h\.\d+\.attn\.(masked_)?bias",)
-"""Causal masks, which older files hold."""
+"""Causal masks in older files."""
 WITHOUT_PREFIX = {r"^(?!transformer\.|lm_head\.)": "transformer."}
-"""Files of the class without a head, which its name does not begin."""
+"""Names in files of the class without head, which have no prefix."""
 
 
 def _embeddings_drop_too(config: ModelConfig) -> Settings:
     return {"embd_pdrop": config.dropout}
 
 
-GPT = Family(
-    architecture="OpenAIGPTLMHeadModel",
-    fields=Fields(
+GPT = HFArchitecture(
+    name="OpenAIGPTLMHeadModel",
+    settings=SettingsTable(
         "openai-gpt",
-        # This class calls by "gelu" what the others call "gelu_new".
-        (*GPT_PAIRS, Pair("afn", "activation", "gelu",
-                          {"gelu": "gelu", "gelu_new": "gelu", "relu": "relu"})),
-        ours={**LEARNED, "norm_place": "post"},
-        to_theirs=_embeddings_drop_too,
+        # In this class "gelu" is what others call "gelu_new".
+        (*GPT_PAIRS, HFSetting("afn", "activation", "gelu",
+                               {"gelu": "gelu", "gelu_new": "gelu", "relu": "relu"})),
+        fixed={**LEARNED, "norm_place": "post"},
+        extra_settings=_embeddings_drop_too,
     ),
     rules=(
         Rule("transformer.tokens_embed.weight", "embedding", TABLE),
         Rule("transformer.positions_embed.weight", "decoder.positions", TABLE),
         *GPT_BLOCK,
     ),
-    copies={"lm_head.weight": "transformer.tokens_embed.weight"},
+    aliases={"lm_head.weight": "transformer.tokens_embed.weight"},
     ignored=(*GPT_BUFFERS, r"transformer\.position_ids"),
-    older=WITHOUT_PREFIX,
+    renamed=WITHOUT_PREFIX,
 )
 
-GPT2 = Family(
-    architecture="GPT2LMHeadModel",
-    fields=Fields(
+GPT2 = HFArchitecture(
+    name="GPT2LMHeadModel",
+    settings=SettingsTable(
         "gpt2",
-        (*GPT_PAIRS, Pair("activation_function", "activation", "gelu_new", ACTIVATIONS),
-         Pair("n_inner", "d_ff", None),
-         Pair("scale_attn_weights", "scale_attention", True)),
-        ours=LEARNED,
-        demands={"scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
-        to_theirs=_embeddings_drop_too,
+        (*GPT_PAIRS, HFSetting("activation_function", "activation", "gelu_new", ACTIVATIONS),
+         HFSetting("n_inner", "d_ff", None),
+         HFSetting("scale_attn_weights", "scale_attention", True)),
+        fixed=LEARNED,
+        required={"scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+        extra_settings=_embeddings_drop_too,
     ),
     rules=(
         Rule("transformer.wte.weight", "embedding", TABLE),
@@ -107,47 +114,48 @@ GPT2 = Family(
         *GPT_BLOCK,
         *norm("transformer.ln_f", "decoder.norm"),
     ),
-    copies={"lm_head.weight": "transformer.wte.weight"},
+    aliases={"lm_head.weight": "transformer.wte.weight"},
     ignored=GPT_BUFFERS,
-    older=WITHOUT_PREFIX,
+    renamed=WITHOUT_PREFIX,
 )
 
 
 def _opt(theirs: Settings) -> Settings:
-    """Narrow embeddings (350M) are widened before positions are added."""
-    narrow = theirs.get("word_embed_proj_dim") not in (None, theirs["hidden_size"])
-    return init_std(theirs) | ({"embedding_map": "first"} if narrow else {})
+    """Narrow embeddings (350M) are projected before positions are added."""
+    width = number(theirs, "hidden_size")
+    narrow = number(theirs, "word_embed_proj_dim", width) != width
+    return init_from_std(theirs) | ({"embedding_projection": "first"} if narrow else {})
 
 
-OPT = Family(
-    architecture="OPTForCausalLM",
-    fields=Fields(
+OPT = HFArchitecture(
+    name="OPTForCausalLM",
+    settings=SettingsTable(
         "opt",
         (
-            Pair("vocab_size", "vocab_size"),
-            Pair("max_position_embeddings", "context"),
-            Pair("hidden_size", "d_model"),
-            Pair("num_hidden_layers", "n_layers"),
-            Pair("num_attention_heads", "n_heads"),
-            Pair("ffn_dim", "d_ff"),
-            Pair("word_embed_proj_dim", "d_embedding", None),
-            Pair("do_layer_norm_before", "norm_place", True, {True: "pre", False: "post"}),
-            Pair("activation_function", "activation", "relu", ACTIVATIONS),
-            Pair("dropout", "dropout", 0.1),
-            Pair("attention_dropout", "attention_dropout", 0.0),
-            Pair("tie_word_embeddings", "tied_head", True),
+            HFSetting("vocab_size", "vocab_size"),
+            HFSetting("max_position_embeddings", "context"),
+            HFSetting("hidden_size", "d_model"),
+            HFSetting("num_hidden_layers", "n_layers"),
+            HFSetting("num_attention_heads", "n_heads"),
+            HFSetting("ffn_dim", "d_ff"),
+            HFSetting("word_embed_proj_dim", "d_embedding", None),
+            HFSetting("do_layer_norm_before", "norm_place", True, {True: "pre", False: "post"}),
+            HFSetting("activation_function", "activation", "relu", ACTIVATIONS),
+            HFSetting("dropout", "dropout", 0.1),
+            HFSetting("attention_dropout", "attention_dropout", 0.0),
+            HFSetting("tie_word_embeddings", "tied_head", True),
         ),
-        ours={**LEARNED, "position_offset": OFFSET, "norm_epsilon": TORCH_EPSILON},
-        demands={"enable_bias": True, "layer_norm_elementwise_affine": True,
+        fixed={**LEARNED, "position_offset": OFFSET, "norm_epsilon": TORCH_EPSILON},
+        required={"enable_bias": True, "layer_norm_elementwise_affine": True,
                  "_remove_final_layer_norm": False},
-        to_ours=_opt,
-        to_theirs=init_std_back,
+        extra_config=_opt,
+        extra_settings=init_std_setting,
     ),
     rules=(
         Rule("model.decoder.embed_tokens.weight", "embedding", TABLE),
         Rule("model.decoder.embed_positions.weight", "decoder.positions", TABLE),
-        *linear("model.decoder.project_in", "decoder.map"),
-        *linear("model.decoder.project_out", "heads.lm.map"),
+        *linear("model.decoder.project_in", "decoder.projection"),
+        *linear("model.decoder.project_out", "heads.lm.projection"),
         *linear("model.decoder.layers.{layer}.self_attn.q_proj", f"{ATTENTION}.query"),
         *linear("model.decoder.layers.{layer}.self_attn.k_proj", f"{ATTENTION}.key"),
         *linear("model.decoder.layers.{layer}.self_attn.v_proj", f"{ATTENTION}.value"),
@@ -160,54 +168,61 @@ OPT = Family(
         *norm("model.decoder.final_layer_norm", "decoder.norm"),
         OWN_HEAD,
     ),
-    copies={"lm_head.weight": "model.decoder.embed_tokens.weight"},
-    older={r"^decoder\.": "model.decoder."},
+    aliases={"lm_head.weight": "model.decoder.embed_tokens.weight"},
+    renamed={r"^decoder\.": "model.decoder."},
 )
 
 
 def rope(theirs: Settings) -> Settings:
-    """What a configuration says of rotary positions, of transformers 5 (`rope_parameters`) or
-    before."""
-    said = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
-    kind = said.get("rope_type", said.get("type", "default"))
+    """The rotary settings of transformers 5 (`rope_parameters`) or earlier (`rope_scaling`)."""
+    rotary = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    if not isinstance(rotary, dict):
+        raise UserError(f"rope_parameters is {rotary!r:.40}, where an object is expected; give "
+                        "config.json as it was saved with the model")
+    kind = rotary.get("rope_type", rotary.get("type", "default"))
     if kind != "default":
-        raise UserError(f"rope_type is {kind!r}: our rotary wavelengths are never stretched, so "
-                        "only 'default' can be converted; choose another model")
-    return said
+        raise UserError(f"rope_type is {kind!r:.40}, and only 'default' can be converted, since "
+                        "scaled rotary wavelengths are not supported; choose another model")
+    return rotary
+
+
+def _rope_base(rotary: Settings, name: str, default: float = 0) -> Any:
+    """The base of the rotary wavelengths, whose bound is higher than that of other settings."""
+    return number(rotary, name, default, largest=1e30)
 
 
 def _llama_rope(theirs: Settings) -> Settings:
-    base = rope(theirs).get("rope_theta") or theirs.get("rope_theta")
-    return {} if base is None else {"rotary_base": base}
+    base = _rope_base(rope(theirs), "rope_theta") or _rope_base(theirs, "rope_theta")
+    return {"rotary_base": base} if base else {}
 
 
 def _llama_rope_back(config: ModelConfig) -> Settings:
-    said = {"rope_theta": config.rotary_base}
-    return said | {"rope_parameters": {"rope_type": "default", **said}}
+    rotary = {"rope_theta": config.rotary_base}
+    return rotary | {"rope_parameters": {"rope_type": "default", **rotary}}
 
 
-LLAMA = Family(
-    architecture="LlamaForCausalLM",
-    fields=Fields(
+LLAMA = HFArchitecture(
+    name="LlamaForCausalLM",
+    settings=SettingsTable(
         "llama",
         (
-            Pair("vocab_size", "vocab_size"),
-            Pair("max_position_embeddings", "context"),
-            Pair("hidden_size", "d_model"),
-            Pair("num_hidden_layers", "n_layers"),
-            Pair("num_attention_heads", "n_heads"),
-            Pair("num_key_value_heads", "n_kv_heads", None),
-            Pair("head_dim", "d_head", None),
-            Pair("intermediate_size", "d_ff"),
-            Pair("hidden_act", "activation", "silu", {"silu": "swiglu"}),
-            Pair("rms_norm_eps", "norm_epsilon", 1e-6),
-            Pair("attention_dropout", "attention_dropout", 0.0),
-            Pair("tie_word_embeddings", "tied_head", False),
+            HFSetting("vocab_size", "vocab_size"),
+            HFSetting("max_position_embeddings", "context"),
+            HFSetting("hidden_size", "d_model"),
+            HFSetting("num_hidden_layers", "n_layers"),
+            HFSetting("num_attention_heads", "n_heads"),
+            HFSetting("num_key_value_heads", "n_kv_heads", None),
+            HFSetting("head_dim", "d_head", None),
+            HFSetting("intermediate_size", "d_ff"),
+            HFSetting("hidden_act", "activation", "silu", {"silu": "swiglu"}),
+            HFSetting("rms_norm_eps", "norm_epsilon", 1e-6),
+            HFSetting("attention_dropout", "attention_dropout", 0.0),
+            HFSetting("tie_word_embeddings", "tied_head", False),
         ),
-        ours={**ROTARY, "norm": "rms", "biases": False},
-        demands={"attention_bias": False, "mlp_bias": False},
-        to_ours=_llama_rope,
-        to_theirs=_llama_rope_back,
+        fixed={**ROTARY, "norm": "rms", "use_bias": False},
+        required={"attention_bias": False, "mlp_bias": False},
+        extra_config=_llama_rope,
+        extra_settings=_llama_rope_back,
     ),
     rules=(
         Rule("model.embed_tokens.weight", "embedding", TABLE),
@@ -223,19 +238,21 @@ LLAMA = Family(
         *norm("model.norm", "decoder.norm"),
         OWN_HEAD,
     ),
-    copies={"lm_head.weight": "model.embed_tokens.weight"},
+    aliases={"lm_head.weight": "model.embed_tokens.weight"},
     ignored=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
 )
 
 
 def _neox_rope(theirs: Settings) -> Settings:
-    said = rope(theirs)
-    base = said.get("rope_theta") or theirs.get("rotary_emb_base", 10_000.0)
-    part = said.get("partial_rotary_factor") or theirs.get("rotary_pct", 0.25)
-    width = int(theirs["hidden_size"] // theirs["num_attention_heads"] * part)
+    rotary = rope(theirs)
+    base = _rope_base(rotary, "rope_theta") or _rope_base(theirs, "rotary_emb_base", 10_000.0)
+    part = number(rotary, "partial_rotary_factor", 0) or number(theirs, "rotary_pct", 0.25)
+    hidden, heads = (
+        positive_integer(theirs, name) for name in ("hidden_size", "num_attention_heads"))
+    width = int(hidden // heads * part)
     if width % 2:
-        raise UserError(f"GPTNeoXForCausalLM: rotary_pct = {part} turns {width} numbers of each "
-                        "head, an odd number, which is no number of pairs; choose another model")
+        raise UserError(f"rotary_pct = {part} rotates {width} dimensions of each head, an odd "
+                        "number, which cannot be divided into pairs; choose another model")
     return {"rotary_base": base, "rotary_fraction": part}
 
 
@@ -249,28 +266,28 @@ def _neox_rope_back(config: ModelConfig) -> Settings:
     }
 
 
-NEOX = Family(
-    architecture="GPTNeoXForCausalLM",
-    fields=Fields(
+NEOX = HFArchitecture(
+    name="GPTNeoXForCausalLM",
+    settings=SettingsTable(
         "gpt_neox",
         (
-            Pair("vocab_size", "vocab_size"),
-            Pair("max_position_embeddings", "context"),
-            Pair("hidden_size", "d_model"),
-            Pair("num_hidden_layers", "n_layers"),
-            Pair("num_attention_heads", "n_heads"),
-            Pair("intermediate_size", "d_ff"),
-            Pair("hidden_act", "activation", "gelu", ACTIVATIONS),
-            Pair("layer_norm_eps", "norm_epsilon", TORCH_EPSILON),
-            Pair("hidden_dropout", "dropout", 0.0),
-            Pair("attention_dropout", "attention_dropout", 0.0),
-            Pair("use_parallel_residual", "parallel", True, {True: "two_norms", False: "no"}),
-            Pair("tie_word_embeddings", "tied_head", False),
+            HFSetting("vocab_size", "vocab_size"),
+            HFSetting("max_position_embeddings", "context"),
+            HFSetting("hidden_size", "d_model"),
+            HFSetting("num_hidden_layers", "n_layers"),
+            HFSetting("num_attention_heads", "n_heads"),
+            HFSetting("intermediate_size", "d_ff"),
+            HFSetting("hidden_act", "activation", "gelu", ACTIVATIONS),
+            HFSetting("layer_norm_eps", "norm_epsilon", TORCH_EPSILON),
+            HFSetting("hidden_dropout", "dropout", 0.0),
+            HFSetting("attention_dropout", "attention_dropout", 0.0),
+            HFSetting("use_parallel_residual", "parallel", True, {True: "two_norms", False: "no"}),
+            HFSetting("tie_word_embeddings", "tied_head", False),
         ),
-        ours={**ROTARY, "norm": "layer", "biases": True},
-        demands={"attention_bias": True},
-        to_ours=_neox_rope,
-        to_theirs=_neox_rope_back,
+        fixed={**ROTARY, "norm": "layer", "use_bias": True},
+        required={"attention_bias": True},
+        extra_config=_neox_rope,
+        extra_settings=_neox_rope_back,
     ),
     rules=(
         Rule("gpt_neox.embed_in.weight", "embedding", TABLE),
@@ -283,9 +300,9 @@ NEOX = Family(
         *norm("gpt_neox.final_layer_norm", "decoder.norm"),
         OWN_HEAD,
     ),
-    copies={"lm_head.weight": "gpt_neox.embed_in.weight"},
+    aliases={"lm_head.weight": "gpt_neox.embed_in.weight"},
     ignored=(r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
-    older={r"^embed_out\.": "lm_head."},
+    renamed={r"^embed_out\.": "lm_head."},
 )
 
-FAMILIES = (GPT, GPT2, OPT, LLAMA, NEOX)
+ARCHITECTURES = (GPT, GPT2, OPT, LLAMA, NEOX)

@@ -8,18 +8,33 @@ import numpy as np
 
 from scaling.config import ModelConfig
 from scaling.errors import UserError
+from scaling.interop.architecture import HFArchitecture, Rule, linear, norm
 from scaling.interop.families.common import (
     HEAD,
     LEARNED,
     OFFSET,
     OWN_HEAD,
     TORCH_EPSILON,
-    init_std,
-    init_std_back,
+    init_from_std,
+    init_std_setting,
 )
-from scaling.interop.family import Family, Rule, linear, norm
-from scaling.interop.fields import ACTIVATIONS, Fields, Pair, Settings
-from scaling.interop.layouts import LINEAR, LINEAR_FROM_HEADS, TABLE, Tensor, beside, per_expert
+from scaling.interop.layouts import (
+    LINEAR,
+    LINEAR_FROM_HEADS,
+    TABLE,
+    NumpyArray,
+    one_to_one,
+    per_expert,
+)
+from scaling.interop.settings import (
+    ACTIVATIONS,
+    HFSetting,
+    Settings,
+    SettingsTable,
+    flag,
+    number,
+    positive_integer,
+)
 
 SIDES = ("encoder", "decoder")
 TABLE_OF_TOKENS = "shared.weight"
@@ -29,7 +44,7 @@ SHARED = {
 
 
 def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
-    """T5's queries, keys, values and output."""
+    """Rules for T5's query, key, value and output projections."""
     return (
         *linear(f"{theirs}.q", f"{ours}.query"), *linear(f"{theirs}.k", f"{ours}.key"),
         *linear(f"{theirs}.v", f"{ours}.value"),
@@ -38,8 +53,9 @@ def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
 
 
 def _t5_block(side: str, feed_forward: str) -> tuple[Rule, ...]:
-    """What T5 and Switch have in each layer of one side, where branches are numbered."""
-    theirs, ours = f"{side}.block.{{layer}}.layer", f"{side}.stack.{{layer}}"
+    """Rules for what T5 and Switch have in each layer of an encoder or decoder, where branches are
+    numbered."""
+    theirs, ours = f"{side}.block.{{layer}}.layer", f"{side}.layers.{{layer}}"
     last = 2 if side == "decoder" else 1
     cross = (
         *_attention(f"{theirs}.1.EncDecAttention", f"{ours}.cross"),
@@ -52,62 +68,62 @@ def _t5_block(side: str, feed_forward: str) -> tuple[Rule, ...]:
         *(cross if side == "decoder" else ()),
         *norm(f"{theirs}.{last}.layer_norm", f"{ours}.feed_forward_norm"),
         *linear(f"{inner}.wo", f"{wide}.down"),
-        # One for all layers, which theirs keep in the first.
+        # One table for all layers, which they save in the first layer.
         Rule(f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-             f"{side}.bias.table", TABLE),
+             f"{side}.relative_bias.table", TABLE),
         *norm(f"{side}.final_layer_norm", f"{side}.norm"),
     )
 
 
 def _t5_up(side: str) -> tuple[Rule, ...]:
-    """Where it is gated wi_0 is the gate, and wi_1 what plain models call wi."""
+    """Rules for the input projections of the feed-forward layer. In gated models wi_0 is the gate,
+    and wi_1 corresponds to wi of other models."""
     last = 2 if side == "decoder" else 1
     theirs = f"{side}.block.{{layer}}.layer.{last}.DenseReluDense"
-    gate, up = (f"{side}.stack.{{layer}}.feed_forward.{part}.weight" for part in ("gate", "up"))
+    gate, up = (f"{side}.layers.{{layer}}.feed_forward.{part}.weight" for part in ("gate", "up"))
     return (
         Rule(f"{theirs}.wi.weight", up, unless=gate),
-        Rule((f"{theirs}.wi_0.weight", f"{theirs}.wi_1.weight"), (gate, up), beside(LINEAR)),
+        Rule((f"{theirs}.wi_0.weight", f"{theirs}.wi_1.weight"), (gate, up), one_to_one(LINEAR)),
     )
 
 
 T5_PAIRS = (
-    Pair("vocab_size", "vocab_size"),
-    Pair("d_model", "d_model"),
-    Pair("d_kv", "d_head"),
-    Pair("d_ff", "d_ff"),
-    Pair("num_heads", "n_heads"),
-    Pair("num_layers", "n_encoder_layers"),
-    Pair("relative_attention_num_buckets", "relative_buckets", 32),
-    Pair("relative_attention_max_distance", "relative_max_distance", 128),
-    Pair("dropout_rate", "dropout", 0.1),
-    Pair("layer_norm_epsilon", "norm_epsilon", 1e-6),
-    # Relative positions set no limit; this one is where pretraining stopped.
-    Pair("n_positions", "context", 512),
-    Pair("tie_word_embeddings", "tied_head", True),
+    HFSetting("vocab_size", "vocab_size"),
+    HFSetting("d_model", "d_model"),
+    HFSetting("d_kv", "d_head"),
+    HFSetting("d_ff", "d_ff"),
+    HFSetting("num_heads", "n_heads"),
+    HFSetting("num_layers", "n_encoder_layers"),
+    HFSetting("relative_attention_num_buckets", "relative_buckets", 32),
+    HFSetting("relative_attention_max_distance", "relative_max_distance", 128),
+    HFSetting("dropout_rate", "dropout", 0.1),
+    HFSetting("layer_norm_epsilon", "norm_epsilon", 1e-6),
+    # Relative positions have no limit; this is the length in pretraining.
+    HFSetting("n_positions", "context", 512),
+    HFSetting("tie_word_embeddings", "tied_head", True),
 )
 T5_OURS = {
-    "mode": "encoder-decoder", "positions": "relative", "norm": "rms", "biases": False,
+    "mode": "encoder-decoder", "positions": "relative", "norm": "rms", "use_bias": False,
     "scale_embedding": False, "scale_attention": False,
 }
 
 
 def _t5_layers(theirs: Settings) -> Settings:
-    """Layers of the decoder, by default as many as the encoder's."""
-    return {"n_layers": theirs.get("num_decoder_layers") or theirs["num_layers"]}
+    """Number of decoder layers, by default that of encoder layers."""
+    return {"n_layers": number(theirs, "num_decoder_layers", 0) or number(theirs, "num_layers")}
 
 
 def _t5(theirs: Settings) -> Settings:
-    """Whether hidden states are scaled before the vocabulary: where the head is tied, unless the
-    configuration says something of it (transformers 5)."""
-    tied = theirs.get("tie_word_embeddings")
-    scaled = theirs.get("scale_decoder_outputs")
-    scaled = tied is not False if scaled is None else scaled
-    return _t5_layers(theirs) | {"scale_output": scaled}
+    """Whether hidden states are scaled before the output matrix: if the head is tied, unless the
+    configuration has a setting for it (transformers 5)."""
+    tied = flag(theirs, "tie_word_embeddings") is not False
+    return _t5_layers(theirs) | {"scale_output": flag(theirs, "scale_decoder_outputs", tied)}
 
 
-def _t5_by_weights(theirs: Settings, tensors: Mapping[str, Tensor]) -> Settings:
-    """transformers 5 says of every T5 that its head is tied, and leaves a file's own output matrix
-    (v1.1) where it is; only scale_decoder_outputs tells that it wrote the configuration."""
+def _t5_by_weights(theirs: Settings, tensors: Mapping[str, NumpyArray]) -> Settings:
+    """Correct tie_word_embeddings from the tensors. transformers 5 sets it for every T5, also if
+    the file has an output matrix of its own (v1.1); only scale_decoder_outputs shows that
+    transformers 5 wrote the configuration."""
     head, table = tensors.get(HEAD), tensors.get(TABLE_OF_TOKENS)
     parted = head is not None and table is not None and not np.array_equal(head, table)
     if parted and theirs.get("scale_decoder_outputs") is not None:
@@ -120,16 +136,16 @@ def _t5_back(config: ModelConfig) -> Settings:
             "scale_decoder_outputs": config.scale_output}
 
 
-T5 = Family(
-    architecture="T5ForConditionalGeneration",
-    fields=Fields(
+T5 = HFArchitecture(
+    name="T5ForConditionalGeneration",
+    settings=SettingsTable(
         "t5",
-        (*T5_PAIRS, Pair("feed_forward_proj", "activation", "relu", {
+        (*T5_PAIRS, HFSetting("feed_forward_proj", "activation", "relu", {
             "relu": "relu", "gated-gelu": "geglu", "gated-silu": "swiglu", "gelu_new": "gelu",
             "gelu": "gelu_exact"})),
-        ours=T5_OURS,
-        to_ours=_t5,
-        to_theirs=_t5_back,
+        fixed=T5_OURS,
+        extra_config=_t5,
+        extra_settings=_t5_back,
     ),
     rules=(
         Rule(TABLE_OF_TOKENS, "embedding", TABLE),
@@ -137,30 +153,33 @@ T5 = Family(
         *(rule for side in SIDES for rule in _t5_up(side)),
         OWN_HEAD,
     ),
-    copies=SHARED,
-    # Of no effect, as every decoder reads the bias of its first layer's self-attention.
+    aliases=SHARED,
+    # Without effect: decoders use the bias of the self-attention of their first layer.
     ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
-    amended=_t5_by_weights,
+    adjust_settings=_t5_by_weights,
 )
 
 
 def _switch(theirs: Settings) -> Settings:
-    """Theirs counts layers with experts on each side, and sets them evenly; ours says how often."""
+    """Convert the number of layers with experts, which are evenly spaced, to our interval."""
     ours = _t5_layers(theirs)
-    layers = {"encoder": theirs["num_layers"], "decoder": ours["n_layers"]}
-    every = {layers[side] // sparse if (sparse := theirs.get(f"num_sparse_{side}_layers", 3))
-             else 0 for side in SIDES}
+    layers = {"encoder": number(theirs, "num_layers"), "decoder": ours["n_layers"]}
+    every = {layers[side] // sparse
+             if (sparse := number(theirs, f"num_sparse_{side}_layers", 3)) else 0
+             for side in SIDES}
     if every not in ({1}, {2}):
         raise UserError(
-            "SwitchTransformersForConditionalGeneration: experts in every layer or in every other, "
-            "on both sides alike, can be converted; here num_layers over num_sparse_encoder_layers "
-            f"and the decoder's give {sorted(every)}")
+            "only experts in every layer or in every second layer, the same in encoder and "
+            "decoder, can be converted; here num_layers over num_sparse_encoder_layers and the "
+            f"decoder's give {sorted(every)}; choose another model")
     experts = {
-        "count": theirs["num_experts"], "capacity": theirs["expert_capacity"],
-        "every": every.pop(), "balance_weight": theirs.get("router_aux_loss_coef", 0.001),
-        "z_weight": theirs.get("router_z_loss_coef", 0.001),
+        "count": positive_integer(theirs, "num_experts"),
+        "capacity": positive_integer(theirs, "expert_capacity"),
+        "every": int(every.pop()),
+        "balance_weight": number(theirs, "router_aux_loss_coef", 0.001),
+        "z_weight": number(theirs, "router_z_loss_coef", 0.001),
     }
-    tied = theirs.get("tie_word_embeddings") is not False
+    tied = flag(theirs, "tie_word_embeddings") is not False
     return ours | {"experts": experts, "scale_output": tied}
 
 
@@ -168,7 +187,7 @@ def _switch_back(config: ModelConfig) -> Settings:
     experts = config.experts
     if experts is None or experts.capacity is None:
         raise UserError("SwitchTransformersForConditionalGeneration needs experts with a capacity "
-                        "in tokens; set experts.capacity, or name another architecture")
+                        "in tokens; set experts.capacity, or choose another architecture")
     return {
         "num_decoder_layers": config.decoder_layers, "is_encoder_decoder": True,
         "num_experts": experts.count, "expert_capacity": experts.capacity,
@@ -179,9 +198,9 @@ def _switch_back(config: ModelConfig) -> Settings:
 
 
 def _switch_experts(side: str) -> tuple[Rule, ...]:
-    """The feed-forward layers and the router of one side."""
+    """Rules for the feed-forward layers, experts and routers of an encoder or decoder."""
     theirs = f"{side}.block.{{layer}}.layer.{2 if side == 'decoder' else 1}.mlp"
-    ours = f"{side}.stack.{{layer}}.feed_forward"
+    ours = f"{side}.layers.{{layer}}.feed_forward"
     expert = f"{theirs}.experts.expert_{{expert}}"
     return (
         Rule(f"{theirs}.wi.weight", f"{ours}.up.weight"),
@@ -191,17 +210,17 @@ def _switch_experts(side: str) -> tuple[Rule, ...]:
     )
 
 
-SWITCH = Family(
-    architecture="SwitchTransformersForConditionalGeneration",
-    fields=Fields(
+SWITCH = HFArchitecture(
+    name="SwitchTransformersForConditionalGeneration",
+    settings=SettingsTable(
         "switch_transformers",
-        (*T5_PAIRS, Pair("dense_act_fn", "activation", "relu", ACTIVATIONS)),
-        ours=T5_OURS,
-        # Files of transformers 4 have feed_forward_proj too: it must not be gated.
-        demands={"router_bias": False, "router_ignore_padding_tokens": False,
+        (*T5_PAIRS, HFSetting("dense_act_fn", "activation", "relu", ACTIVATIONS)),
+        fixed=T5_OURS,
+        # Files of transformers 4 also have feed_forward_proj, which must not be gated.
+        required={"router_bias": False, "router_ignore_padding_tokens": False,
                  "is_gated_act": False},
-        to_ours=_switch,
-        to_theirs=_switch_back,
+        extra_config=_switch,
+        extra_settings=_switch_back,
     ),
     rules=(
         Rule(TABLE_OF_TOKENS, "embedding", TABLE),
@@ -209,31 +228,30 @@ SWITCH = Family(
         *(rule for side in SIDES for rule in _switch_experts(side)),
         OWN_HEAD,
     ),
-    copies=SHARED,
+    aliases=SHARED,
 )
 
 
 def _bart(theirs: Settings) -> Settings:
-    """One number of heads and one width for both sides."""
+    """Check that encoder and decoder have equal numbers of heads and feed-forward widths."""
     for part in ("attention_heads", "ffn_dim"):
-        sides = [theirs[f"{side}_{part}"] for side in SIDES]
+        sides = [number(theirs, f"{side}_{part}") for side in SIDES]
         if sides[0] != sides[1]:
-            raise UserError(f"BartForConditionalGeneration: encoder_{part} is {sides[0]} and "
-                            f"decoder_{part} {sides[1]}; our two sides have one shape, so choose "
-                            "another model")
-    return init_std(theirs)
+            raise UserError(f"encoder_{part} is {sides[0]} and decoder_{part} is {sides[1]}, and "
+                            "only equal values are supported; choose another model")
+    return init_from_std(theirs)
 
 
 def _bart_back(config: ModelConfig) -> Settings:
-    return init_std_back(config) | {
+    return init_std_setting(config) | {
         "decoder_attention_heads": config.n_heads, "decoder_ffn_dim": config.ff_width,
         "is_encoder_decoder": True,
     }
 
 
 def _bart_side(side: str) -> tuple[Rule, ...]:
-    """Embeddings and layers of one side."""
-    theirs, ours = f"model.{side}.layers.{{layer}}", f"{side}.stack.{{layer}}"
+    """Rules for the embeddings and layers of an encoder or decoder."""
+    theirs, ours = f"model.{side}.layers.{{layer}}", f"{side}.layers.{{layer}}"
     attentions = [("self_attn", "attention"), ("encoder_attn", "cross")]
     rules = [
         Rule(f"model.{side}.embed_positions.weight", f"{side}.positions", TABLE),
@@ -250,45 +268,45 @@ def _bart_side(side: str) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-BART = Family(
-    architecture="BartForConditionalGeneration",
-    fields=Fields(
+BART = HFArchitecture(
+    name="BartForConditionalGeneration",
+    settings=SettingsTable(
         "bart",
         (
-            Pair("vocab_size", "vocab_size"),
-            Pair("max_position_embeddings", "context"),
-            Pair("d_model", "d_model"),
-            Pair("encoder_layers", "n_encoder_layers"),
-            Pair("decoder_layers", "n_layers"),
-            Pair("encoder_attention_heads", "n_heads"),
-            Pair("encoder_ffn_dim", "d_ff"),
-            Pair("activation_function", "activation", "gelu", ACTIVATIONS),
-            Pair("dropout", "dropout", 0.1),
-            Pair("attention_dropout", "attention_dropout", 0.0),
-            Pair("scale_embedding", "scale_embedding", False),
-            Pair("tie_word_embeddings", "tied_head", True),
+            HFSetting("vocab_size", "vocab_size"),
+            HFSetting("max_position_embeddings", "context"),
+            HFSetting("d_model", "d_model"),
+            HFSetting("encoder_layers", "n_encoder_layers"),
+            HFSetting("decoder_layers", "n_layers"),
+            HFSetting("encoder_attention_heads", "n_heads"),
+            HFSetting("encoder_ffn_dim", "d_ff"),
+            HFSetting("activation_function", "activation", "gelu", ACTIVATIONS),
+            HFSetting("dropout", "dropout", 0.1),
+            HFSetting("attention_dropout", "attention_dropout", 0.0),
+            HFSetting("scale_embedding", "scale_embedding", False),
+            HFSetting("tie_word_embeddings", "tied_head", True),
         ),
-        ours={**LEARNED, "mode": "encoder-decoder", "position_offset": OFFSET,
+        fixed={**LEARNED, "mode": "encoder-decoder", "position_offset": OFFSET,
               "norm_place": "post", "norm_epsilon": TORCH_EPSILON, "embedding_norm": True},
-        # Of older files, whose class had these as settings.
-        demands={"normalize_before": False, "add_final_layer_norm": False,
+        # Settings of older files.
+        required={"normalize_before": False, "add_final_layer_norm": False,
                  "normalize_embedding": True},
-        to_ours=_bart,
-        to_theirs=_bart_back,
+        extra_config=_bart,
+        extra_settings=_bart_back,
     ),
     rules=(
         Rule("model.shared.weight", "embedding", TABLE),
         *(rule for side in SIDES for rule in _bart_side(side)),
         OWN_HEAD,
     ),
-    copies={
+    aliases={
         "model.encoder.embed_tokens.weight": "model.shared.weight",
         "model.decoder.embed_tokens.weight": "model.shared.weight",
         HEAD: "model.shared.weight",
     },
-    noughts={"final_logits_bias": lambda config: (1, config.vocabulary)},
+    zeros={"final_logits_bias": lambda config: (1, config.vocabulary)},
     ignored=(r"model\.(encoder|decoder)\.version",),
-    older={r"^(?!model\.|lm_head\.|final_logits_bias)": "model."},
+    renamed={r"^(?!model\.|lm_head\.|final_logits_bias)": "model."},
 )
 
-FAMILIES = (T5, SWITCH, BART)
+ARCHITECTURES = (T5, SWITCH, BART)

@@ -1,5 +1,4 @@
-"""Approach 2 without a parabola: Akima's interpolation of log-loss in ln N, with a bootstrap of
-noise.
+"""Approach 2 with Akima interpolation of the log-loss in ln N, and a bootstrap of the noise.
 
 Porian et al. 2024 (arXiv:2406.19146), section 3.
 """
@@ -7,81 +6,91 @@ Porian et al. 2024 (arXiv:2406.19146), section 3.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import Akima1DInterpolator
 
-from scaling.laws.approaches.budgets import Budget
-from scaling.laws.approaches.optima import Minimum, Noise, noise_at, too_few
+from scaling.laws.approaches.isoflop import IsoFlopProfile
+from scaling.laws.approaches.optima import LossNoise, ProfileMinimum, noise_at, too_few_sizes
 
 Array = NDArray[np.float64]
 
-LEAST = 4
-"""Distinct sizes below which Akima's weights compare nothing."""
+MIN_SIZES = 4
+"""Smallest number of distinct sizes for which Akima's weights are meaningful."""
 FLOOR = 0.33
-"""The least standard error of ln N*, in mean steps of the grid: between two sizes it is the
-interpolation that places the minimum, not the runs (the authors' code)."""
-_KEPT = 0.5  # of the draws must have a minimum inside the grid
+"""Lower bound of the standard error of ln N*, in mean steps of the grid, because between two sizes
+the position of the minimum depends on the interpolation, not on the runs (the authors' code)."""
+_MIN_INSIDE = 0.5  # share of the draws that must have a minimum inside the grid
+_CHUNK = 1000      # draws in memory at once
 
 
-def akima_optima(
-    budgets: list[Budget], noise: Noise, *, resamples: int = 1000, seed: int = 0,
-    floor: float = FLOOR,
-) -> list[Minimum]:
-    """The minimum of the interpolant of each budget: the median over noisy draws.
+def akima_minima(
+    profiles: list[IsoFlopProfile], noise: LossNoise, *, resamples: int = 1000, seed: int = 0,
+    floor: float = FLOOR, watch: Callable[[int], None] = lambda done: None,
+) -> list[ProfileMinimum]:
+    """The minimum of the Akima interpolant of each profile: the median over noisy draws.
 
-    Every draw adds normal noise to the log-loss of every size. Those whose minimum is at an end of
-    the grid do not count; where they are more than half the budget has no optimum. The standard
-    error of ln N* is the spread of the draws that count, at least `floor` mean steps of the grid,
-    divided by the share of the draws that count. The loss is that of the interpolant without noise.
-    Runs of the same size are averaged, in log-loss, and their noise with them.
+    Every draw adds normal noise to the log-loss of every size. Draws whose minimum is at an end of
+    the grid are excluded; if they are more than half, the profile has no minimum. The standard
+    error of ln N* is the standard deviation over the remaining draws, at least `floor` mean steps
+    of the grid, divided by the share of the remaining draws. The loss is that of the interpolant
+    without noise. The log-losses of runs of the same size are averaged, which reduces their noise.
 
     Args:
-        budgets: the runs.
-        noise: standard deviation of the log-loss from run to run.
-        resamples: draws of noise; 0 takes the interpolant as it is, with no standard error.
-        seed: of the draws; each budget has its own stream, whatever the other budgets are.
-        floor: see above.
+        profiles: the runs of each budget.
+        noise: standard deviation of the log-loss between runs.
+        resamples: draws of the noise; 0 for the minimum without noise and standard error.
+        seed: seed of the draws; each profile has a stream that does not depend on the others.
+        floor: lower bound of the standard error, in mean steps of the grid.
+        watch: called with the number of resamples done for all profiles.
     """
-    return [_one(b, noise_at(noise, b.c), resamples, (seed, place), floor)
-            for place, b in enumerate(budgets)]
+    minima = []
+    for i, profile in enumerate(profiles):
+        minima.append(_minimum(profile, noise_at(noise, profile.c), resamples, (seed, i), floor))
+        watch(resamples * (i + 1) // len(profiles))
+    return minima
 
 
-def _one(
-    budget: Budget, noise: float, resamples: int, seed: tuple[int, int], floor: float
-) -> Minimum:
-    sizes = budget.sizes
-    if few := too_few(budget, LEAST):
-        return few
-    y, runs = budget.by_size()
-    log_n, at = float(lowest(sizes, y[:, None])[0]), math.nan
+def _minimum(
+    profile: IsoFlopProfile, noise: float, resamples: int, seed: tuple[int, int], floor: float
+) -> ProfileMinimum:
+    sizes = profile.sizes
+    if no_minimum := too_few_sizes(profile, MIN_SIZES):
+        return no_minimum
+    y, runs = profile.mean_log_loss()
+    log_n, log_n_se = float(interpolant_minima(sizes, y[:, None])[0]), math.nan
     if resamples:
-        draws = np.random.default_rng(seed).standard_normal((resamples, len(sizes)))
-        ends = lowest(sizes, (y + draws * noise / np.sqrt(runs)).T)
-        inside = ends[(ends > sizes[0]) & (ends < sizes[-1])]
+        rng = np.random.default_rng(seed)
+        draws = np.concatenate([
+            interpolant_minima(sizes, (y + z * noise / np.sqrt(runs)).T)
+            for first in range(0, resamples, _CHUNK)
+            for z in [rng.standard_normal((min(_CHUNK, resamples - first), len(sizes)))]
+        ])
+        inside = draws[(draws > sizes[0]) & (draws < sizes[-1])]
         share = len(inside) / resamples
-        if share < _KEPT:
-            return Minimum(log_n, math.nan, math.nan,
-                           f"with the noise that is given, {1 - share:.0%} of the draws have "
-                           "their lowest loss at an end of the grid; train sizes beyond it")
+        if share < _MIN_INSIDE:
+            return ProfileMinimum(log_n, math.nan, math.nan,
+                                  f"at the given noise, {1 - share:.0%} of the draws have their "
+                                  "lowest loss at an end of the grid; train sizes beyond it")
         log_n = float(np.median(inside))
         step = (sizes[-1] - sizes[0]) / (len(sizes) - 1)
-        at = max(float(inside.std()), floor * step) / share
+        log_n_se = max(float(inside.std()), floor * step) / share
     loss = float(np.exp(Akima1DInterpolator(sizes, y)(log_n)))
-    return Minimum(log_n, at, loss)
+    return ProfileMinimum(log_n, log_n_se, loss)
 
 
-def lowest(x: Array, y: Array) -> Array:
-    """Where Akima's interpolants through (x, y) are lowest, [B] from [K] and [K, B].
+def interpolant_minima(x: Array, y: Array) -> Array:
+    """The exact argmin of the Akima interpolants through (x, y), [B] from [K] and [K, B].
 
-    Exactly: the ends of the pieces, and on each piece, a cubic, where its derivative vanishes.
+    Compares the ends of the cubic pieces and the zeros of their derivatives.
     """
     cubic, square, slope, level = Akima1DInterpolator(x, y).c
     width = np.diff(x)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         root = np.sqrt(square**2 - 3 * cubic * slope)
-        # The root at which a cubic bends upward, in the form that does not cancel.
+        # The root with positive curvature, in the form without cancellation.
         t = np.where(square > 0, -slope / (square + root), (root - square) / (3 * cubic))
     within = (t > 0) & (t < width)
     t = np.where(within, t, 0.0)

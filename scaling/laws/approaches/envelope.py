@@ -6,34 +6,41 @@ Hoffmann et al. 2022, section 3.1.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
-from scaling.laws.approaches.line import Line, log_line
+from scaling.errors import DataError, UserError
+from scaling.laws.approaches.line import Line, fit_log_line
 from scaling.laws.approaches.optima import Optima
-from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.columns import parse_numbers, require_column
+from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
 
 POINTS = 1500
-"""Compute values at which the envelope is looked up (Hoffmann et al. 2022, section 3.1)."""
-LAST = 0.15
-"""Part of a run at its end, in tokens, in which a decaying rate is near its end (Hoffmann et al.
-2022, section 3.1, who find their envelope there)."""
+"""Compute values at which the envelope is evaluated (Hoffmann et al. 2022, section 3.1)."""
+FINAL_SHARE = 0.15
+"""Final share of a run's tokens in which a decaying learning rate is close to its final value
+(Hoffmann et al. 2022, section 3.1, whose envelope is there)."""
 
-_SHARE, _RESAMPLES = 0.8, 200  # of the runs that a subsample keeps (the paper's), and how many
-_NOISE = 1e-4                  # of log-loss from point to point, below which none is spoken of
+_SHARE, _RESAMPLES = 0.8, 200  # share of the runs in a subsample (the paper's), and subsamples
+_NOISE = 1e-4                  # of the log-loss between points, below which there is no warning
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Losses on the way: one entry a point, [P], of `run`, a number from 0 for each run.
+    """Training curves: losses during training, sorted by run and tokens.
 
-    `n` parameters, `d` tokens seen, ascending within a run, and `loss` in nats per token.
+    Attributes:
+        run: index of the run of each point, [P].
+        n: parameters, [P].
+        d: tokens seen, ascending within a run, [P].
+        loss: nats per token, [P].
+        run_id: the name of each run.
     """
 
     run: NDArray[np.intp]
@@ -44,11 +51,11 @@ class Curves:
 
     @property
     def c(self) -> Array:
-        """FLOPs spent so far, 6 N D."""
+        """FLOPs spent at each point, 6 N D, [P]."""
         return FLOPS_PER_PARAMETER_TOKEN * self.n * self.d
 
     def rows(self, run: int) -> NDArray[np.intp]:
-        """The points of one run."""
+        """Indices of the points of one run."""
         return np.flatnonzero(self.run == run)
 
 
@@ -56,52 +63,54 @@ def curves_from_frame(
     frame: pd.DataFrame, source: str, *, run: str = "run_id", n: str = "n", d: str = "d",
     loss: str = "loss",
 ) -> Curves:
-    """Training curves from a table with one row a point; `source` names it in messages.
+    """Training curves from a table with one row per point.
 
     Args:
         frame: the table.
-        source: what to call it.
+        source: name of the table in messages.
         run: column of the run's name.
         n: column of parameters.
         d: column of tokens seen so far.
         loss: column of losses in nats per token.
 
     Raises:
-        UserError: a column is missing, a number is none, or a run changes its size.
+        UserError: a column is missing, a cell is not a positive number, or a run has several
+            sizes or several losses at one number of tokens.
     """
     for column in (run, n, d, loss):
-        if column not in frame.columns:
-            raise UserError(f"{source}: has no column {column}; training curves need one row for "
-                            "each point, with columns of the run, its parameters, the tokens "
-                            f"seen and the loss; it has {', '.join(map(str, frame.columns))}")
+        try:
+            require_column(frame, source, column, "another option")
+        except UserError as reason:
+            raise UserError(f"{reason}; training curves need one row per point, with columns of "
+                            "the run, its parameters, the tokens seen and the loss") from None
     if frame.empty:
         raise UserError(f"{source}: has a header and no rows; points of curves are expected")
     numbers = {}
     for column in (n, d, loss):
-        values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-        fine = np.isfinite(values) & (values > 0)
-        if not fine.all():
-            place = int(np.argmin(fine))
-            raise UserError(f"{source}: row {place + 1}, column {column}: "
-                            f"{frame[column].iloc[place]!r}, where a positive number is "
-                            "expected; mend it, or drop the row")
+        values = parse_numbers(frame[column])
+        valid = np.isfinite(values) & (values > 0)
+        if not valid.all():
+            row = int(np.argmin(valid))
+            raise UserError(f"{source}: row {row + 1}, column {column}: "
+                            f"{frame[column].iloc[row]!r}, where a positive number is "
+                            "expected; fix it, or drop the row")
         numbers[column] = values
     names, runs = np.unique(frame[run].astype(str).to_numpy(dtype=str), return_inverse=True)
     order = np.lexsort((numbers[d], runs))
     size, tokens, run_of = numbers[n][order], numbers[d][order], runs[order].astype(np.intp)
     same = run_of[1:] == run_of[:-1]
-    for wrong, what in ((size[1:] != size[:-1], f"has more than one {n}"),
-                        (tokens[1:] == tokens[:-1], f"has two rows of the same {d}")):
-        if (same & wrong).any():
-            name = names[run_of[int(np.argmax(same & wrong))]]
-            raise UserError(f"{source}: run {name} {what}; every run has one size, and one loss "
-                            "at each number of tokens")
+    for invalid, problem in ((size[1:] != size[:-1], f"has more than one {n}"),
+                             (tokens[1:] == tokens[:-1], f"has two rows of the same {d}")):
+        if (same & invalid).any():
+            name = names[run_of[int(np.argmax(same & invalid))]]
+            raise UserError(f"{source}: run {name} {problem}, where every run has one size, and "
+                            "one loss at each number of tokens; fix its rows")
     return Curves(run_of, size, tokens, numbers[loss][order], tuple(map(str, names)))
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The envelope and the power laws through it. `optima` has an entry for each compute value."""
+    """The envelope and the power laws through it; `optima` has one entry per compute value."""
 
     optima: Optima
     n: Line
@@ -111,70 +120,72 @@ class Envelope:
 
 def envelope(
     curves: Curves, *, points: int = POINTS, smooth: float = 0.0, resamples: int = _RESAMPLES,
-    seed: int = 0,
+    seed: int = 0, watch: Callable[[int], None] = lambda done: None,
 ) -> Envelope:
-    """The lowest loss at each of many compute values, whose it is, and N* and D* against C.
+    """The run with the lowest loss at each of many compute values, and power laws of N* and D*.
 
-    Each run's log-loss is interpolated in ln C, linearly, between its first point and its last.
-    At each value of C the run with the lowest counts, if runs of smaller and of larger sizes have
-    a curve there; elsewhere the envelope is that of the sizes that happened to be trained.
+    Each run's log-loss is interpolated linearly in ln C between its first and its last point. At
+    each value of C the run with the lowest loss is used if both smaller and larger sizes have a
+    curve there; otherwise the envelope is limited by the sizes that were trained.
 
-    The envelope's points are not independent, so the spread comes from runs: as in the paper
-    (Table 2) subsamples leave out a fifth of them. A subsample of a share f of the runs scatters
-    about the whole by (1 - f)/f of the variance that the whole has, and the covariance is scaled
-    accordingly.
+    The points of the envelope are not independent, so the uncertainty is estimated by subsampling
+    runs: as in the paper (Table 2) subsamples leave out a fifth of them. A subsample of a share f
+    of the runs deviates from the whole by (1 - f)/f of the variance of the whole, and the
+    covariance is scaled accordingly.
 
-    The intervals do not know what luck does. Sizes end somewhere, so a lucky run at the small ones
-    is too large and at the large ones too small: in trials with 60 sizes over three decades,
-    alpha = beta and 60 tables, a was .500, .470 and .437 where seeds moved the losses by 0, .3%
-    and 1%, and 98%, 83% and 38% of the intervals held .5.
+    The intervals do not account for the selection of the lowest loss. The range of sizes is
+    bounded, so a run with a low loss by chance is too large among the small sizes and too small
+    among the large ones: in trials with 60 sizes over three decades, alpha = beta and 60 tables, a
+    was .500, .470 and .437 with seed noise of 0, .3% and 1% in the losses, and 98%, 83% and 38% of
+    the intervals contained .5.
 
     Args:
-        curves: points of many runs.
-        points: values of C, evenly spaced in ln C over all curves.
-        smooth: half-width, in ln D, of the window in which a straight line in ln D is put
-            through the log-loss and takes its place; 0 takes the points as they are. The paper
-            smooths, and does not say how.
+        curves: training curves of many runs.
+        points: number of values of C, evenly spaced in ln C over all curves.
+        smooth: half-width, in ln D, of the window of a local linear fit in ln D that replaces the
+            log-loss; 0 for no smoothing. The paper smooths, but does not specify how.
         resamples: subsamples; 0 for no intervals.
-        seed: of the subsamples.
+        seed: seed of the subsamples.
+        watch: called with the number of subsamples done.
 
     Raises:
-        UserError: the curves have too little in common for an envelope.
+        DataError: the envelope passes through fewer than two sizes.
+        UserError: `points` or `smooth` is out of range.
     """
     if points < 2 or not 0 <= smooth < math.inf:
         raise UserError(f"approach-1: {points} points, smoothing over {smooth:g}: at least 2 "
-                        "points, and a width in ln D from zero on, are expected")
+                        "points and a non-negative width in ln D are expected")
     log_c = np.linspace(math.log(curves.c.min()), math.log(curves.c.max()), points)
     runs = len(curves.run_id)
     size, end = np.empty(runs), np.empty(runs)
     log_loss = np.full((runs, points), np.nan)
-    steps: list[Array] = []
+    differences: list[Array] = []
     for run in range(runs):
         rows = curves.rows(run)
         size[run], end[run] = curves.n[rows[0]], curves.d[rows[-1]]
         y = np.log(curves.loss[rows])
         log_d = np.log(curves.d[rows])
-        y = smoothed(log_d, y, smooth) if smooth else y
-        steps.append(np.diff(y, 4))
+        y = local_linear_smooth(log_d, y, smooth) if smooth else y
+        differences.append(np.diff(y, 4))
         log_loss[run] = np.interp(log_c, np.log(curves.c[rows]), y, left=np.nan, right=np.nan)
-    best, used = _winners(log_loss, size)
-    found = _optima(log_c, log_loss, size, best, used)
-    kept = found.kept
+    best, used = _lowest_runs(log_loss, size)
+    optima = _optima(log_c, log_loss, size, best, used)
+    kept = optima.kept
     if len(np.unique(kept.n)) < 2:
-        raise UserError(
+        raise DataError(
             f"approach-1: the envelope of {runs} runs of {len(np.unique(size))} sizes passes "
-            f"through {len(np.unique(kept.n))} sizes that have both smaller and larger ones beside "
-            "them, where at least 2 are needed; train more sizes, or overlapping ranges of C")
-    fits = log_line(kept.c, kept.n), log_line(kept.c, kept.d)
-    n, d = _with_spread(fits, log_c, log_loss, size, resamples, seed)
-    last = kept.d >= (1 - LAST) * end[best[found.used]]
-    return Envelope(found, n, d, tuple(_warnings(found, float(last.mean()), steps, n)))
+            f"through {len(np.unique(kept.n))} sizes with both smaller and larger sizes at the "
+            "same C, where at least 2 are needed; train more sizes, or overlapping ranges of C")
+    lines = fit_log_line(kept.c, kept.n), fit_log_line(kept.c, kept.d)
+    n, d = _with_covariance(lines, log_c, log_loss, size, resamples, seed, watch)
+    last = kept.d >= (1 - FINAL_SHARE) * end[best[optima.used]]
+    return Envelope(optima, n, d, tuple(_warnings(optima, float(last.mean()), differences, n)))
 
 
-def smoothed(x: Array, y: Array, half_width: float) -> Array:
-    """At each x, the straight line through the points no further than `half_width` from it.
+def local_linear_smooth(x: Array, y: Array, half_width: float) -> Array:
+    """The value at each x of the linear regression on the points within `half_width` of it.
 
-    A mean would raise the end of a falling curve, which is where it is read off.
+    A moving average would be biased upward at the end of a falling curve, where it is used.
     """
     low = np.searchsorted(x, x - half_width, side="left")
     high = np.searchsorted(x, x + half_width, side="right")
@@ -193,14 +204,14 @@ def smoothed(x: Array, y: Array, half_width: float) -> Array:
     return np.asarray(level + mean_v + slope * (u - mean_u))
 
 
-def _winners(log_loss: Array, size: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """The run that is lowest at each C, and whether smaller and larger sizes are there: [C] each.
-    """
-    there = np.isfinite(log_loss)
-    best = np.where(there, log_loss, np.inf).argmin(axis=0)
-    beside = np.where(there, size[:, None], np.nan)
-    smaller = (beside < size[best]).any(axis=0)
-    larger = (beside > size[best]).any(axis=0)
+def _lowest_runs(log_loss: Array, size: Array) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The run with the lowest loss at each C, and whether both smaller and larger sizes have a
+    curve there, [C] each."""
+    present = np.isfinite(log_loss)
+    best = np.where(present, log_loss, np.inf).argmin(axis=0)
+    sizes = np.where(present, size[:, None], np.nan)
+    smaller = (sizes < size[best]).any(axis=0)
+    larger = (sizes > size[best]).any(axis=0)
     return best, np.asarray(smaller & larger)
 
 
@@ -214,62 +225,66 @@ def _optima(
                   used & np.isfinite(loss), reason)
 
 
-def _with_spread(
-    fits: tuple[Line, Line], log_c: Array, log_loss: Array, size: Array, resamples: int, seed: int
+def _with_covariance(
+    fits: tuple[Line, Line], log_c: Array, log_loss: Array, size: Array, resamples: int, seed: int,
+    watch: Callable[[int], None],
 ) -> tuple[Line, Line]:
-    """The lines with the covariance that subsamples of the runs give them."""
+    """The lines with a covariance estimated from subsamples of the runs."""
     runs = len(size)
     keep = round(_SHARE * runs)
     rng = np.random.default_rng(seed)
     draws: list[list[tuple[float, float]]] = [[], []]
-    for _ in range(resamples if keep < runs else 0):
+    for done in range(resamples if keep < runs else 0):
+        watch(done)
         rows = np.sort(rng.permutation(runs)[:keep])
-        best, used = _winners(log_loss[rows], size[rows])
+        best, used = _lowest_runs(log_loss[rows], size[rows])
         n = size[rows][best[used]]
         if len(np.unique(n)) < 2:
             continue
         c = np.exp(log_c[used])
-        for place, y in enumerate((n, c / (FLOPS_PER_PARAMETER_TOKEN * n))):
-            line = log_line(c, y)
-            level = line.level + line.exponent * (fits[place].centre - line.centre)
-            draws[place].append((level, line.exponent))
+        for fit, draw, y in zip(fits, draws, (n, c / (FLOPS_PER_PARAMETER_TOKEN * n)), strict=True):
+            line = fit_log_line(c, y)
+            level = line.level + line.exponent * (fit.centre - line.centre)
+            draw.append((level, line.exponent))
     if len(draws[0]) < max(2, resamples // 2):
         lines = [Line(f.centre, f.level, f.exponent, (math.nan,) * 3, 0) for f in fits]
     else:
         scale = keep / (runs - keep)
         lines = []
         for fit, drawn in zip(fits, draws, strict=True):
-            spread = np.cov(np.array(drawn).T) * scale
-            lines.append(Line(fit.centre, fit.level, fit.exponent,
-                              (float(spread[0, 0]), float(spread[0, 1]), float(spread[1, 1])),
-                              math.inf))
+            covariance = np.cov(np.array(drawn).T) * scale
+            lines.append(Line(
+                fit.centre, fit.level, fit.exponent,
+                (float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1])),
+                math.inf))
     return lines[0], lines[1]
 
 
-def _warnings(found: Optima, last: float, steps: list[Array], n: Line) -> list[str]:
-    out = []
-    lost = int((~found.used).sum())
-    if lost:
-        out.append(f"{lost} of {len(found.c)} compute values are left out, where no smaller or no "
-                   "larger size has a curve to compare with")
+def _warnings(optima: Optima, last: float, differences: list[Array], n: Line) -> list[str]:
+    warnings = []
+    excluded = int((~optima.used).sum())
+    if excluded:
+        warnings.append(f"{excluded} of {len(optima.c)} compute values are left out, where no "
+                        "smaller or no larger size has a curve to compare with")
     if last < 1:
-        out.append(f"{1 - last:.0%} of the envelope lies before the last {LAST:.0%} of its run: "
-                   "with a decaying learning rate those losses are not final losses, and a run "
-                   "that ended there would be lower, so N* of short trainings is off")
-    bends = np.concatenate(steps)
-    # Fourth differences see next to nothing of a smooth curve, and have 70 times the variance of
-    # independent noise. The median keeps the steep beginnings of curves from counting as noise.
-    noise = float(np.median(np.abs(bends)) / 0.6745 / math.sqrt(70)) if len(bends) else 0.0
-    out.append("the lowest of many runs is a lucky one: the envelope lies below the losses to "
-               "expect, and what seeds do to the losses pulls a towards zero, which the intervals "
-               "do not know; approach-2 and chinchilla average over luck")
+        warnings.append(f"{1 - last:.0%} of the envelope is before the last {FINAL_SHARE:.0%} of "
+                        "its run: with a decaying learning rate those losses are not final losses, "
+                        "and a run that ended there would have a lower loss, so N* of short runs "
+                        "is biased")
+    fourth = np.concatenate(differences)
+    # Fourth differences of a smooth curve are nearly zero, and have 70 times the variance of
+    # independent noise. The median is robust to the steep beginnings of curves.
+    noise = float(np.median(np.abs(fourth)) / 0.6745 / math.sqrt(70)) if len(fourth) else 0.0
+    warnings.append("the lowest of many losses is low by chance: the envelope is below the "
+                    "expected losses, and seed noise biases a towards zero, for which the "
+                    "intervals do not account; approach-2 and chinchilla average over seed noise")
     if noise > _NOISE:
-        out.append(f"the losses scatter by about {noise:.1%} from point to point; smooth the "
-                   "curves, or more of them together")
-    sizes = len(np.unique(found.kept.n))
+        warnings.append(f"the losses scatter by about {noise:.1%} between points; smooth the "
+                        "curves, or smooth over a wider window")
+    sizes = len(np.unique(optima.kept.n))
     if sizes < 5:
-        out.append(f"the envelope passes through {sizes} sizes only, so N* moves in {sizes} steps "
-                   "and the exponent hangs on where they begin; train more sizes")
+        warnings.append(f"the envelope passes through only {sizes} sizes, so N* changes in {sizes} "
+                        "steps and the exponent depends on their positions; train more sizes")
     if not n.determined:
-        out.append("too few runs for subsamples of them: there are no intervals")
-    return out
+        warnings.append("too few runs for subsamples of them: there are no intervals")
+    return warnings

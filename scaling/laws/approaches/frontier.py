@@ -10,27 +10,29 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
+from scaling.laws.allocation.allocate import FAR_FACTOR, Allocation
 from scaling.laws.approaches.line import Line
 from scaling.laws.approaches.optima import Optima
+from scaling.laws.json_object import JsonObject
 from scaling.laws.law import LEVEL, Interval
-from scaling.laws.planning.allocate import FAR, Allocation
+from scaling.laws.law_json import MOST_WARNINGS, convention_of, counts_of
 
 APPROACHES: dict[str, str] = {
     "approach-1": "Hoffmann et al. 2022, section 3.1",
     "approach-2": "Hoffmann et al. 2022, section 3.2",
     "approach-2-akima": "Porian et al. 2024, section 3",
 }
-"""The approaches that give one, with their sources."""
+"""The approaches, with their sources."""
 
-_KEPT_OPTIMA = 200  # in a file
+_KEPT_OPTIMA = 200  # most optima in a file
 
 
 @dataclass(frozen=True)
 class Frontier:
     """N* = G C^a and D* = H C^b, with C in FLOP, and the optima that they were fitted to.
 
-    Intervals hold 90%; they know how the optima scatter about the power law, and nothing of what
-    a parabola or an envelope is biased by.
+    The 90% intervals account for the scatter of the optima about the power law, but not for the
+    bias of a parabola or an envelope.
     """
 
     name: str
@@ -68,7 +70,7 @@ class Frontier:
                 "H": self.d.interval(1.0), "b": self.d.exponent_interval}
 
     def allocation(self, c: float, source: str = "") -> Allocation:
-        """N* and D* at a budget of C FLOP; the loss is None, since no law of it was fitted.
+        """N* and D* at a budget of c FLOP; the loss is None, since no law of it was fitted.
 
         Raises:
             UserError: the budget is not a positive number.
@@ -77,10 +79,10 @@ class Frontier:
             raise UserError(f"compute {c:g}: a positive number of FLOPs is expected, such as 1e21")
         warnings = self.warnings
         largest = float(self.convention["range"]["c"][1])
-        if c > FAR * largest:
+        if c > FAR_FACTOR * largest:
             warnings += (f"{c:.3g} FLOP is {c / largest:.3g} times the largest budget whose "
-                         f"optimum is used ({largest:.3g}): an extrapolation, with intervals that "
-                         "do not know whether the power law still holds",)
+                         f"optimum is used ({largest:.3g}): an extrapolation, whose intervals "
+                         "assume that the power law still holds",)
         return Allocation(
             source or self.name, str(self.convention["n"]), c, self.n.at(c), self.d.at(c), None,
             self.n.exponent, self.n.interval(c), self.d.interval(c), None,
@@ -88,9 +90,11 @@ class Frontier:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: what `scaling fit --json` writes for one law; numbers that are none are NaN.
+        """The frontier as JSON-compatible data, as `scaling fit --save` writes it, with NaN for
+        unknown numbers.
 
-        `lines` and `optima` are what `from_json` needs beyond the keys that all laws have.
+        `lines` and `optima` are the keys that `frontier_from_json` needs in addition to those of
+        all laws.
         """
         kept = self.optima
         if len(kept.c) > _KEPT_OPTIMA:
@@ -105,7 +109,7 @@ class Frontier:
             "se": self.se,
             "intervals": {k: list(v) if v else None for k, v in self.intervals.items()},
             "exponents": self.exponents,
-            # Least squares of a straight line has one optimum, in closed form.
+            # Linear least squares has a unique optimum in closed form.
             "convergence": {"start_agreement": 1.0, "grad_norm": 0.0, "condition": None,
                             "converged": True},
             "warnings": list(self.warnings),
@@ -123,34 +127,47 @@ class Frontier:
         }
 
 
-def frontier_from_json(content: Any, source: str) -> Frontier:
-    """The frontier that `to_json` wrote; null stands for a number that was none.
+def frontier_from_json(content: Any, source: str, path: str = "") -> Frontier:
+    """A frontier from the data that `Frontier.to_json` returns; every value is checked, and null
+    is NaN.
+
+    Args:
+        content: parsed JSON.
+        source: name of the file in messages.
+        path: dotted path of the frontier inside the file, for messages.
 
     Raises:
-        UserError: it is no frontier.
+        UserError: a value is not one that `to_json` returns.
     """
-    try:
-        if content["law"] not in APPROACHES:
-            raise ValueError(f"law {content['law']}")
-        optima = content["optima"]
-        numbers = {key: np.array([math.nan if v is None else v for v in optima[key]], dtype=float)
-                   for key in ("c", "n", "d", "loss", "n_se")}
-        return Frontier(
-            name=content["law"], convention=content["convention"],
-            n=_line(content["lines"]["n"]), d=_line(content["lines"]["d"]),
-            optima=Optima(**numbers, used=np.array(optima["used"], dtype=bool),
-                          reason=tuple(optima["reason"])),
-            n_runs=int(content["n_runs"]), excluded=content.get("excluded", {}),
-            objective=content.get("objective"), warnings=tuple(content.get("warnings", ())),
-            data_sha256=content.get("data_sha256"),
-        )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(f"{source}: not a frontier as `scaling fit --json` writes it ({error!r}); "
-                        f"known are {', '.join(APPROACHES)}") from None
+    fields = JsonObject(content, source, path)
+    name = fields.text("law", APPROACHES)
+    convention = convention_of(fields.object("convention"))
+    if "c" not in convention.get("range", {}):
+        raise fields.error("convention.range.c", None, "a lower and an upper end")
+    lines = fields.object("lines")
+    return Frontier(
+        name=name, convention=convention, n=_line(lines.object("n")), d=_line(lines.object("d")),
+        optima=_optima(fields.object("optima")), n_runs=fields.count("n_runs"),
+        excluded=counts_of(fields.object("excluded")), objective=fields.optional("objective"),
+        warnings=fields.texts("warnings", MOST_WARNINGS),
+        data_sha256=fields.text("data_sha256") if "data_sha256" in fields else None,
+    )
 
 
-def _line(content: Any) -> Line:
-    first, second, third = (math.nan if v is None else float(v) for v in content["covariance"])
-    dof = math.inf if content["dof"] is None else float(content["dof"])
-    return Line(float(content["centre"]), float(content["level"]), float(content["exponent"]),
-                (first, second, third), dof)
+def _optima(fields: JsonObject) -> Optima:
+    numbers = {key: fields.array(key, _KEPT_OPTIMA) for key in ("c", "n", "d", "loss", "n_se")}
+    used, reason = fields.items("used", _KEPT_OPTIMA), fields.texts("reason", _KEPT_OPTIMA)
+    if not all(isinstance(value, bool) for value in used):
+        raise fields.error("used", used, "a list of true and false")
+    if len({len(used), len(reason), *map(len, numbers.values())}) > 1:
+        raise fields.error("", [], "one value of each key for every optimum")
+    return Optima(**numbers, used=np.array(used, dtype=bool), reason=reason)
+
+
+def _line(fields: JsonObject) -> Line:
+    centre, level, exponent = (fields.number(key) for key in ("centre", "level", "exponent"))
+    of_level, covariance, of_exponent = fields.array("covariance", 3, exactly=True).tolist()
+    if of_level < 0 or of_exponent < 0:
+        raise fields.error("covariance", str((of_level, of_exponent)), "non-negative variances")
+    dof = fields.count("dof") if "dof" in fields else math.inf
+    return Line(centre, level, exponent, (of_level, covariance, of_exponent), dof)

@@ -16,10 +16,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Line:
-    """y = coefficient * C^exponent, held as ln y = level + exponent (ln C - centre).
+    """The power law y = coefficient * C^exponent, as ln y = level + exponent (ln C - centre).
 
-    `covariance` is that of level and exponent, as (variance, covariance, variance); intervals are
-    Student's t with `dof` degrees of freedom, and do not exist where that is zero.
+    `covariance` is that of level and exponent, as (variance, covariance, variance). Intervals use
+    Student's t with `dof` degrees of freedom; there are none if `dof` is zero.
     """
 
     centre: float
@@ -31,7 +31,7 @@ class Line:
     @property
     def coefficient(self) -> float:
         """y at C = 1 FLOP."""
-        return math.exp(self.level - self.exponent * self.centre)
+        return _exp(self.level - self.exponent * self.centre)
 
     @property
     def determined(self) -> bool:
@@ -40,7 +40,7 @@ class Line:
 
     def at(self, c: float) -> float:
         """y at C FLOP."""
-        return math.exp(self.level + self.exponent * (math.log(c) - self.centre))
+        return _exp(self.level + self.exponent * (math.log(c) - self.centre))
 
     def se(self, c: float) -> float | None:
         """Standard error of ln y at C FLOP."""
@@ -51,12 +51,12 @@ class Line:
         return math.sqrt(max(0.0, vv + 2 * x * vs + x * x * ss))
 
     def interval(self, c: float) -> Interval | None:
-        """Where the line at C FLOP lies with 90% confidence."""
+        """90% confidence interval of the line at C FLOP."""
         error = self.se(c)
         if error is None:
             return None
-        reach = self._quantile() * error
-        return self.at(c) * math.exp(-reach), self.at(c) * math.exp(reach)
+        half_width = self._quantile() * error
+        return self.at(c) * _exp(-half_width), self.at(c) * _exp(half_width)
 
     @property
     def exponent_se(self) -> float | None:
@@ -65,25 +65,33 @@ class Line:
 
     @property
     def exponent_interval(self) -> Interval | None:
-        """Where the exponent lies with 90% confidence."""
+        """90% confidence interval of the exponent."""
         error = self.exponent_se
         if error is None:
             return None
-        reach = self._quantile() * error
-        return self.exponent - reach, self.exponent + reach
+        half_width = self._quantile() * error
+        return self.exponent - half_width, self.exponent + half_width
 
     def _quantile(self) -> float:
         return float(stats.t.ppf((1 + LEVEL) / 2, self.dof))
 
 
-def log_line(c: Array, y: Array, weights: Array | None = None) -> Line:
+def _exp(x: float) -> float:
+    """e^x; infinity on overflow."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def fit_log_line(c: Array, y: Array, weights: Array | None = None) -> Line:
     """Least squares of ln y against ln C.
 
     Args:
         c: FLOP, [R], at least two distinct.
         y: positive, [R].
-        weights: relative inverse variances of ln y, [R]; all alike by default. Only their ratios
-            count: the scatter about the line says how large the variances are.
+        weights: relative inverse variances of ln y, [R]; equal by default. Only their ratios
+            matter: the size of the variances is estimated from the scatter about the line.
     """
     w = np.ones(len(c)) if weights is None else weights / weights.mean()
     x, z = np.log(c), np.log(y)
@@ -93,5 +101,5 @@ def log_line(c: Array, y: Array, weights: Array | None = None) -> Line:
     spread = float(w @ x**2)
     slope = float(w @ (x * z)) / spread
     dof = len(c) - 2
-    scatter = float(w @ (z - level - slope * x) ** 2) / dof if dof > 0 else math.nan
-    return Line(centre, level, slope, (scatter / float(w.sum()), 0.0, scatter / spread), dof)
+    variance = float(w @ (z - level - slope * x) ** 2) / dof if dof > 0 else math.nan
+    return Line(centre, level, slope, (variance / float(w.sum()), 0.0, variance / spread), dof)

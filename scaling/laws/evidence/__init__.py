@@ -1,7 +1,7 @@
 """Evidence beyond the point fit: profiles, sensitivities, validation by extrapolation, comparison
-of forms, residuals, and the checklist of what to report.
+of forms, residuals, and a reporting checklist.
 
-Not imported by `scaling.laws` itself, so that a fit pays for none of it.
+Not imported by `scaling.laws`, so that a plain fit does not load it.
 """
 
 from scaling.laws.evidence.checklist import as_markdown, as_text, checklist
@@ -17,12 +17,13 @@ from scaling.laws.evidence.rolling import Rolling, rolling_origin
 from scaling.laws.evidence.sensitivity import (
     Sensitivity,
     leave_one_size_out,
-    to_objective,
-    to_outliers,
+    objective_sensitivity,
+    outlier_sensitivity,
 )
 
 __all__ = [
     "Comparison", "LikelihoodRatio", "Profile", "Residuals", "Rolling", "Sensitivity",
     "as_markdown", "as_text", "checklist", "compare_forms", "leave_one_size_out",
-    "likelihood_ratio", "profile", "residuals", "rolling_origin", "to_objective", "to_outliers",
+    "likelihood_ratio", "objective_sensitivity", "outlier_sensitivity", "profile", "residuals",
+    "rolling_origin",
 ]

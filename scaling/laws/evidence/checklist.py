@@ -1,7 +1,7 @@
-"""What a reader of a scaling law has to be told, after the checklist of Li, Kudugunta and
-Zettlemoyer 2025, "(Mis)Fitting: A Survey of Scaling Laws" (arXiv:2502.18969): the form, the
-training, the collection of data points and the fit. The survey finds that most papers leave out
-some of it, so what is not known here is said to be so.
+"""Reporting checklist for a scaling law, after Li, Kudugunta and Zettlemoyer 2025, "(Mis)Fitting: A
+Survey of Scaling Laws" (arXiv:2502.18969): the form, the training, the collection of data points
+and the fit. The survey finds that most papers omit some of it, so unknown answers are listed as
+`not recorded`.
 """
 
 from __future__ import annotations
@@ -15,49 +15,50 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.laws import show
+from scaling.laws.forms.variables import VARIABLES
+from scaling.laws.frames import duplicate_columns
 from scaling.laws.law import LEVEL, Law
-from scaling.laws.runs.table import RunsTable
-from scaling.laws.variables import VARIABLES
+from scaling.laws.table import RunsTable
 
-Row = tuple[str, str, str]
+ChecklistRow = tuple[str, str, str]
 """Section, question, answer."""
 
 NOT_RECORDED = "not recorded"
 FORM, TRAINING = "Form and units", "Training setup"
 COLLECTION, FITTING = "Data collection", "Fitting algorithm"
 
-_LISTED = 6  # distinct values of a column that are named one by one
+_MAX_LISTED = 6  # distinct values of a column that are listed individually
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What answers are drawn from."""
+class _Inputs:
+    """The sources of the answers: the law, its runs and the table as read."""
 
     law: Law
     table: RunsTable | None
     frame: pd.DataFrame | None
 
     def column(self, name: str, unit: str = "") -> str | None:
-        """The distinct values of a column of the table, or their range."""
-        if self.frame is None or name not in self.frame:
+        """The distinct values of a column of the table, or their range; None if absent."""
+        if self.frame is None or name not in self.frame or name in duplicate_columns(self.frame):
             return None
-        found = self.frame[name]
+        column = self.frame[name]
         if "status" in self.frame:
-            found = found[self.frame["status"] == "done"]
-        values = found.dropna().unique()
+            column = column[self.frame["status"] == "done"]
+        values = column.dropna().unique()
         if not len(values):
             return None
-        if len(values) <= _LISTED:
-            shown = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value)
-                              for value in sorted(values, key=lambda v: (str(type(v)), v)))
-        elif pd.api.types.is_numeric_dtype(found):
-            shown = f"{values.min():.4g} to {values.max():.4g}, {len(values)} distinct"
+        if len(values) <= _MAX_LISTED:
+            text = ", ".join(f"{value:.6g}" if isinstance(value, float) else str(value)
+                             for value in sorted(values, key=lambda v: (str(type(v)), v)))
+        elif pd.api.types.is_numeric_dtype(column):
+            text = f"{values.min():.4g} to {values.max():.4g}, {len(values)} distinct"
         else:
-            shown = f"{len(values)} distinct"
-        return f"{shown} {unit}".rstrip()
+            text = f"{len(values)} distinct"
+        return f"{text} {unit}".rstrip()
 
     def span(self, variable: str) -> str | None:
-        """The fitted range of a variable."""
+        """The fitted range of a variable, or None if not recorded."""
         ends = self.law.convention.get("range", {}).get(variable)
         if ends is None:
             return None
@@ -65,18 +66,20 @@ class _Known:
 
     @property
     def fitted(self) -> RunsTable | None:
-        """The runs that the form is fitted to."""
-        return None if self.table is None else self.table.take(self.law.form.rows(self.table))
+        """The runs that the form is fitted to, or None."""
+        if self.table is None:
+            return None
+        return self.table.take(self.law.form.fitted_rows(self.table))
 
 
 @dataclass(frozen=True)
 class Question:
-    """One line of the checklist; `answer` is None where nothing is known."""
+    """One question of the checklist; `answer` returns None if unknown."""
 
     key: str
     section: str
     text: str
-    answer: Callable[[_Known], str | None]
+    answer: Callable[[_Inputs], str | None]
 
 
 def checklist(
@@ -84,40 +87,40 @@ def checklist(
     table: RunsTable | None = None,
     frame: pd.DataFrame | None = None,
     answers: Mapping[str, str] | None = None,
-) -> list[Row]:
-    """Every question with its answer, in order.
+) -> list[ChecklistRow]:
+    """Every question of `QUESTIONS` with its answer, in order.
 
     Args:
-        law: fitted or published.
+        law: a fitted or published law.
         table: the runs that it was fitted to.
-        frame: the same table as it was read, whose columns of our own names (family, corpus, lr
-            and so on) answer what a fit does not know.
-        answers: to what neither knows, or better ones, by key; `QUESTIONS` has the keys.
+        frame: the same table as read, whose columns of the package's names (family, corpus, lr and
+            so on) answer what the law does not record.
+        answers: answers by key of `QUESTIONS`, which replace those derived from the above.
 
     Raises:
-        UserError: an answer is to no question.
+        UserError: there is no question with the key of an answer.
     """
     answers = answers or {}
     keys = [question.key for question in QUESTIONS]
     for key in answers:
         if key not in keys:
-            raise UserError(f"checklist: no question has the key {key}; keys are "
+            raise UserError(f"checklist: no question has the key {key}; expected is one of "
                             f"{', '.join(keys)}")
-    known = _Known(law, table, frame)
-    return [(q.section, q.text, answers.get(q.key) or q.answer(known) or NOT_RECORDED)
+    inputs = _Inputs(law, table, frame)
+    return [(q.section, q.text, answers.get(q.key) or q.answer(inputs) or NOT_RECORDED)
             for q in QUESTIONS]
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """For the terminal: sections, and under them a question and an answer on each line."""
+def as_text(rows: Sequence[ChecklistRow]) -> str:
+    """Plain text: section titles, each followed by lines of a question and its answer."""
     lines = []
     for section, group in _by_section(rows):
         lines += ["", section, *(f"  {question} {answer}" for question, answer in group)]
     return "\n".join(lines[1:])
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
-    """A table for each section."""
+def as_markdown(rows: Sequence[ChecklistRow]) -> str:
+    """Markdown: a table for each section."""
     lines = []
     for section, group in _by_section(rows):
         lines += ["", f"### {section}", "", "| Question | Answer |", "| --- | --- |"]
@@ -125,7 +128,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
-def _by_section(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _by_section(rows: Sequence[ChecklistRow]) -> list[tuple[str, list[tuple[str, str]]]]:
     sections = dict.fromkeys(section for section, _, _ in rows)
     return [(section, [(q, a) for s, q, a in rows if s == section]) for section in sections]
 
@@ -134,22 +137,22 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("*", "\\*")
 
 
-def _variables(k: _Known) -> str:
+def _variables(k: _Inputs) -> str:
     return ", ".join(f"{VARIABLES[v].symbol} ({VARIABLES[v].unit})" for v in k.law.form.variables)
 
 
-def _parameters(k: _Known) -> str:
+def _parameters(k: _Inputs) -> str:
     form = k.law.form
     return ", ".join(f"{p} ({form.units[p]})" if p in form.units else p for p in form.parameters)
 
 
-def _counting(k: _Known) -> str | None:
-    said = [f"{v.upper()}: {k.law.convention[v]}" for v in ("n", "d", "c")
-            if k.law.convention.get(v)]
-    return "; ".join(said) or None
+def _counting(k: _Inputs) -> str | None:
+    counts = [f"{v.upper()}: {k.law.convention[v]}" for v in ("n", "d", "c")
+              if k.law.convention.get(v)]
+    return "; ".join(counts) or None
 
 
-def _sizes(k: _Known) -> str | None:
+def _sizes(k: _Inputs) -> str | None:
     span = k.span("n")
     runs = k.fitted
     if runs is None or np.isnan(runs.n).any():
@@ -157,7 +160,7 @@ def _sizes(k: _Known) -> str | None:
     return f"{len(np.unique(runs.n))} distinct N, {span or 'of unknown range'}"
 
 
-def _ratio(k: _Known) -> str | None:
+def _ratio(k: _Inputs) -> str | None:
     runs = k.fitted
     if runs is None or np.isnan(runs.n).any() or np.isnan(runs.d).any():
         return None
@@ -165,39 +168,39 @@ def _ratio(k: _Known) -> str | None:
     return f"{ratio.min():.3g} to {ratio.max():.3g}, median {np.median(ratio):.3g}"
 
 
-def _repeated(k: _Known) -> str | None:
+def _repeated(k: _Inputs) -> str | None:
     return k.column("epochs", "epochs") or (
-        None if k.table is None or "u" not in k.table.others else
-        f"{float((k.table.d / k.table.others['u']).max()):.3g} epochs at most")
+        None if k.table is None or "u" not in k.table.extra else
+        f"{float((k.table.d / k.table.extra['u']).max()):.3g} epochs at most")
 
 
-def _left_out(k: _Known) -> str | None:
+def _excluded(k: _Inputs) -> str | None:
     if k.law.n_runs is None:
         return None
-    out = ", ".join(f"{count} {why.replace('_', ' ')}"
-                    for why, count in k.law.excluded.items() if count)
-    return f"left out: {out}" if out else "all finished runs are fitted"
+    excluded = ", ".join(f"{count} {reason.replace('_', ' ')}"
+                         for reason, count in k.law.excluded.items() if count)
+    return f"left out: {excluded}" if excluded else "all finished runs are fitted"
 
 
-def _points(k: _Known) -> str:
+def _points(k: _Inputs) -> str:
     envelope = k.law.form.envelope
     if envelope is None:
-        return "none by the fit: every run is one point, with the loss that the table gives"
+        return "not by the fit: every run is one point, with the loss from the table"
     return f"only the lower envelope along {VARIABLES[envelope].symbol} is fitted"
 
 
-def _objective(k: _Known) -> str | None:
+def _objective(k: _Inputs) -> str | None:
     kind = k.law.convention.get("objective")
     if kind is None:
         return None
     delta = k.law.convention.get("delta")
-    of = "the logarithm of the outcome" if k.law.form.link == "log" else "the outcome"
-    least = "" if k.law.objective is None else f"; its minimum is {k.law.objective:.6g}"
-    return (f"{kind} loss{'' if delta is None else f', delta {delta:g},'} of residuals of {of}, "
-            f"summed over runs{least}")
+    target = "the logarithm of the outcome" if k.law.form.link == "log" else "the outcome"
+    minimum = "" if k.law.objective is None else f"; its minimum is {k.law.objective:.6g}"
+    return (f"{kind} loss{'' if delta is None else f', delta {delta:g},'} of residuals of "
+            f"{target}, summed over runs{minimum}")
 
 
-def _algorithm(k: _Known) -> str | None:
+def _algorithm(k: _Inputs) -> str | None:
     if "converged" not in k.law.convergence:
         return None
     c = k.law.convergence
@@ -207,7 +210,7 @@ def _algorithm(k: _Known) -> str | None:
             f"{show.number(c.get('condition'), 2)}")
 
 
-def _starts(k: _Known) -> str | None:
+def _starts(k: _Inputs) -> str | None:
     agreement = k.law.convergence.get("start_agreement")
     if agreement is None:
         return None
@@ -220,12 +223,12 @@ def _starts(k: _Known) -> str | None:
             f"{float(agreement):.0%} of the starts end at the best optimum")
 
 
-def _values(k: _Known) -> str:
+def _values(k: _Inputs) -> str:
     return "; ".join(f"{name} {value}" + (f" ({span})" if span != "-" else "")
-                     for name, value, *_, span, _ in show.parameters(k.law))
+                     for name, value, *_, span, _ in show.parameter_rows(k.law))
 
 
-def _intervals(k: _Known) -> str | None:
+def _intervals(k: _Inputs) -> str | None:
     boot = k.law.bootstrap
     if boot is None:
         return None
@@ -233,7 +236,7 @@ def _intervals(k: _Known) -> str | None:
             f"{boot.resamples} resamples converged, seed {boot.seed}")
 
 
-def _heldout(k: _Known) -> str | None:
+def _heldout(k: _Inputs) -> str | None:
     errors = [row["relative_error"] for row in k.law.heldout.values()
               if row.get("relative_error") is not None]
     if not errors:
@@ -258,7 +261,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("ratio", TRAINING, "Which range of tokens a parameter, D/N, is covered?", _ratio),
     Question("compute", TRAINING, "Which range of compute is covered?", lambda k: k.span("c")),
     Question("corpus", TRAINING, "On which data?", lambda k: k.column("corpus")),
-    Question("repeated", TRAINING, "Is any of it repeated within a run?", _repeated),
+    Question("repeated", TRAINING, "Is any data repeated within a run?", _repeated),
     Question("architecture", TRAINING, "Which architecture?",
              lambda k: ", ".join(filter(None, (k.column("mode"), k.column("family")))) or None),
     Question("task", TRAINING, "Which objective are models trained with?",
@@ -269,14 +272,15 @@ QUESTIONS: tuple[Question, ...] = (
              lambda k: None),
     Question("batch", TRAINING, "Which batch sizes?",
              lambda k: k.column("batch_tokens", "tokens")),
-    Question("optimizer", TRAINING, "Which optimizer, with which other hyperparameters, tuned how?",
+    Question("optimizer", TRAINING,
+             "Which optimizer, with which other hyperparameters, and how were they tuned?",
              lambda k: None),
     Question("seeds", TRAINING, "Which seeds?", lambda k: k.column("seed")),
     Question("code", TRAINING, "Is the training code open?", lambda k: None),
     Question("runs", COLLECTION, "How many data points is the law fitted to?",
              lambda k: None if k.law.n_runs is None else f"{k.law.n_runs} runs"),
     Question("excluded", COLLECTION, "Which points were collected and not fitted, and why?",
-             _left_out),
+             _excluded),
     Question("metric", COLLECTION, "Which loss is measured, and on what?",
              lambda k: k.law.convention.get("loss")),
     Question("noise", COLLECTION, "How large is the error of one measurement?",
@@ -284,17 +288,18 @@ QUESTIONS: tuple[Question, ...] = (
     Question("points", COLLECTION, "Were points selected or altered after the measurement?",
              _points),
     Question("checkpoints", COLLECTION,
-             "Are points ends of their schedules, or checkpoints on the way?", lambda k: None),
-    Question("data", COLLECTION, "Which numbers exactly were fitted?",
+             "Are points the ends of their schedules, or intermediate checkpoints?",
+             lambda k: None),
+    Question("data", COLLECTION, "Exactly which numbers were fitted?",
              lambda k: None if k.law.data_sha256 is None else f"SHA-256 {k.law.data_sha256}"),
-    Question("open", COLLECTION, "Are checkpoints or points open to others?", lambda k: None),
+    Question("open", COLLECTION, "Are checkpoints or points publicly available?", lambda k: None),
     Question("objective", FITTING, "Which objective does the fit minimise?", _objective),
-    Question("algorithm", FITTING, "With which algorithm, and did it converge?", _algorithm),
+    Question("algorithm", FITTING, "Which algorithm is used, and did it converge?", _algorithm),
     Question("starts", FITTING, "From which starts, and do they agree?", _starts),
-    Question("values", FITTING, "Which values does it find?", _values),
-    Question("intervals", FITTING, "How are intervals made?", _intervals),
-    Question("heldout", FITTING, "How well does it predict runs that it has not seen?", _heldout),
-    Question("warnings", FITTING, "What does the fit warn of?",
+    Question("values", FITTING, "What are the fitted values?", _values),
+    Question("intervals", FITTING, "How are intervals computed?", _intervals),
+    Question("heldout", FITTING, "How well does it predict held-out runs?", _heldout),
+    Question("warnings", FITTING, "Which warnings does the fit give?",
              lambda k: "; ".join(k.law.warnings) if k.law.warnings else
-             (None if k.law.n_runs is None else "nothing")),
+             (None if k.law.n_runs is None else "none")),
 )

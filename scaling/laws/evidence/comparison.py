@@ -1,4 +1,4 @@
-"""Several forms on the same runs: which describes them, and whether they can be told apart."""
+"""Comparison of forms on the same runs: held-out error, AIC and likelihood-ratio tests."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from scaling.errors import UserError
-from scaling.laws.evidence.problem import Problem, label, prepare
-from scaling.laws.evidence.rows import Plain, aligned
-from scaling.laws.evidence.sensitivity import enough, without_each_size
+from scaling.laws.evidence.refit import PreparedFit, form_label, prepare
+from scaling.laws.evidence.sensitivity import has_enough_runs, leave_one_size_out_weights
 from scaling.laws.fitting.minimise import minimise
-from scaling.laws.fitting.robust import HUBER, Robust
 from scaling.laws.forms.form import Form
-from scaling.laws.runs.table import RunsTable
+from scaling.laws.forms.losses import HUBER, Robust
+from scaling.laws.show import PrintableResult, TextTable, text_table
+from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
 
 APART_ERRORS = 2.0
-"""Standard errors by which held-out costs have to differ, for two forms to be told apart."""
+"""Standard errors by which held-out costs must differ for two forms to count as distinguishable."""
 APART_AIC = 2.0
-"""Difference in AIC that is needed beside it (Burnham and Anderson 2002, section 2.6)."""
+"""Difference in AIC that is needed in addition (Burnham and Anderson 2002, section 2.6)."""
 NULL_SAMPLES = 199
 
-_SAME = 1e-9     # of an objective: a nested form may fit as well, never better, but for rounding
+_TOLERANCE = 1e-9  # of an objective: a nested form may fit better only by rounding
 _ROUNDING = 1e-16
 
 
 @dataclass(frozen=True)
-class Entry(Plain):
-    """One form. `objective` and `aic` are of all runs. `held_out` is the mean relative error of
-    the outcome over runs of sizes that the fit did not see, `worst_held_out` the largest with its
-    sign, and `held_out_cost` the mean of what the objective charges for them; None where a size is
-    needed by the form. `apart` says whether the form can be told from the best one, and
-    `verdict` why."""
+class ComparedForm(PrintableResult):
+    """One form of a comparison.
+
+    `objective` and `aic` are over all runs. `held_out` is the mean relative error of the outcome
+    over runs whose size was left out of the fit, `worst_held_out` the largest such error with its
+    sign, and `held_out_cost` their mean cost under the objective; None if the form cannot be
+    fitted without some size. `apart` is whether the form is distinguishable from the best one, and
+    `verdict` the reason.
+    """
 
     form: str
     formula: str
@@ -52,30 +55,34 @@ class Entry(Plain):
 
 
 @dataclass(frozen=True)
-class Comparison(Plain):
+class Comparison(PrintableResult):
     """Forms on the same runs under the same objective, the best first."""
 
     n_runs: int
     sizes: int
     objective: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ComparedForm, ...]
 
-    def text(self) -> str:
-        """For the terminal."""
-        least = min(entry.aic for entry in self.entries)
+    def parts(self) -> list[str | TextTable]:
+        """The forms side by side."""
+        lowest = min(entry.aic for entry in self.entries)
         head = ("form", "parameters", "objective", "AIC above best", "held-out error %",
                 "worst %", "verdict")
-        rows = [(e.form, e.parameters, e.objective, e.aic - least,
+        rows = [(e.form, e.parameters, e.objective, e.aic - lowest,
                  None if e.held_out is None else 100 * e.held_out,
                  None if e.worst_held_out is None else 100 * e.worst_held_out, e.verdict)
                 for e in self.entries]
-        return f"{self.n_runs} runs of {self.sizes} sizes, {self.objective}\n" + aligned(head, rows)
+        return [f"{self.n_runs} runs of {self.sizes} sizes, {self.objective}",
+                text_table(head, rows)]
 
 
 @dataclass(frozen=True)
-class LikelihoodRatio(Plain):
-    """How much a larger form gains over one that it contains. `gain` is the fall of the
-    objective; `p_value` the share of data sets from the smaller law that would gain as much."""
+class LikelihoodRatio(PrintableResult):
+    """Likelihood-ratio test of nested forms.
+
+    `gain` is the decrease of the objective from the small to the large form, and `p_value` the
+    share of data sets under the small law with at least that gain.
+    """
 
     small: str
     large: str
@@ -84,118 +91,118 @@ class LikelihoodRatio(Plain):
     p_value: float
     samples: int
 
-    def text(self) -> str:
-        """For the terminal."""
-        return (f"{self.small} within {self.large}: {self.constraints} more parameters lower the "
+    def parts(self) -> list[str | TextTable]:
+        """The outcome of the test in one sentence."""
+        return [f"{self.small} within {self.large}: {self.constraints} more parameters lower the "
                 f"objective by {self.gain:.4g}, p = {self.p_value:.3g} ({self.samples} wild "
-                "bootstrap samples)")
+                "bootstrap samples)"]
 
 
 def compare_forms(
     table: RunsTable, forms: Sequence[Form | str], *, robust: Robust | None = None
 ) -> Comparison:
-    """Fit several forms to the same runs, and ask what each foretells of sizes it has not seen.
+    """Compare several forms on the same runs by their predictions of left-out sizes.
 
-    The best form is the one with the lowest mean cost of runs whose size was left out of the fit.
-    Another can be told from it only if its cost differs by `APART_ERRORS` standard errors, taken
-    over sizes, and AIC by `APART_AIC`, in the same direction; else the runs do not say which of
-    the two is right, whatever their objectives are.
+    The best form has the lowest mean cost over runs whose size was left out of the fit. Another
+    form is distinguishable from it only if its cost differs by `APART_ERRORS` standard errors,
+    over sizes, and its AIC by `APART_AIC`, in the same direction; otherwise the runs do not
+    determine which of the two is right, whatever their objectives.
 
     Args:
         table: the runs.
-        forms: two or more, or their names.
-        robust: what residuals cost, for all of them; Huber's by default.
+        forms: two or more forms or their names.
+        robust: loss of the residuals, for all of them; Huber's by default.
 
     Raises:
-        UserError: there are less than two forms, they are fitted to different runs or outcomes,
+        UserError: there are fewer than two forms, they are fitted to different runs or outcomes,
             or one cannot be fitted.
     """
     if len(forms) < 2:
         raise UserError("compare_forms: two or more forms are expected, such as "
                         "[\"chinchilla\", \"kaplan-nd\"]")
     robust = robust or HUBER
-    problems = [prepare(table, form, robust) for form in forms]
-    first = problems[0]
-    for other in problems[1:]:
+    fits = [prepare(table, form, robust) for form in forms]
+    first = fits[0]
+    for other in fits[1:]:
         _check_same(first, other)
-    costs, errors = zip(*map(_held_out, problems), strict=True)
-    places = without_each_size(first)[1].argmin(axis=0)
-    likelihoods = [log_likelihood(p.residuals, robust) for p in problems]
-    # The scale of the residuals is one parameter more.
-    aics = [2 * (len(p.theta) + 1 - value) for p, value in zip(problems, likelihoods, strict=True)]
-    mean = [float(cost.mean()) for cost in costs]
-    known = [value if np.isfinite(value) else np.inf for value in mean]
-    best = int(np.lexsort((aics, known))[0])
+    costs, errors = zip(*map(_held_out, fits), strict=True)
+    size_index = leave_one_size_out_weights(first)[1].argmin(axis=0)
+    likelihoods = [log_likelihood(p.residuals, robust) for p in fits]
+    # The scale of the residuals is one more parameter.
+    aics = [2 * (len(p.theta) + 1 - value) for p, value in zip(fits, likelihoods, strict=True)]
+    mean_costs = [float(cost.mean()) for cost in costs]
+    sort_costs = [value if np.isfinite(value) else np.inf for value in mean_costs]
+    order = [int(i) for i in np.lexsort((aics, sort_costs))]
+    best = order[0]
     entries = []
-    for place, problem in enumerate(problems):
-        error = errors[place]
-        there = bool(np.isfinite(mean[place]))
-        apart, verdict = _verdict(problems[best].form, costs[best], costs[place],
-                                  aics[place] - aics[best], places) \
-            if place != best else (False, "best at sizes it has not seen")
-        entries.append(Entry(
-            label(problem.form), problem.form.formula, len(problem.theta),
-            float(problem.objective(problem.theta[None])[0]), likelihoods[place], aics[place],
-            float(np.abs(error).mean()) if there else None,
-            float(error[np.argmax(np.abs(error))]) if there else None,
-            mean[place] if there else None, apart, verdict,
+    for i, prepared in enumerate(fits):
+        error = errors[i]
+        has_error = bool(np.isfinite(mean_costs[i]))
+        apart, verdict = _verdict(fits[best].form, costs[best], costs[i], aics[i] - aics[best],
+                                  size_index) \
+            if i != best else (False, "best at unseen sizes")
+        entries.append(ComparedForm(
+            form_label(prepared.form), prepared.form.formula, len(prepared.theta),
+            float(prepared.objective(prepared.theta[None])[0]), likelihoods[i], aics[i],
+            float(np.abs(error).mean()) if has_error else None,
+            float(error[np.argmax(np.abs(error))]) if has_error else None,
+            mean_costs[i] if has_error else None, apart, verdict,
         ))
-    order = [best, *(int(i) for i in np.lexsort((aics, known)) if i != best)]
-    shown = f"huber {robust.delta:g}" if robust.kind == "huber" else robust.kind
-    return Comparison(len(first.y), int(places.max()) + 1, f"{shown} loss of residuals",
+    loss = f"huber {robust.delta:g}" if robust.kind == "huber" else robust.kind
+    return Comparison(len(first.y), int(size_index.max()) + 1, f"{loss} loss of residuals",
                       tuple(entries[i] for i in order))
 
 
 def log_likelihood(residuals: Array, robust: Robust) -> float:
-    """The largest log-likelihood that a density proportional to exp(-rho(r)/t) gives residuals.
+    """Maximum log-likelihood of residuals under a density proportional to exp(-rho(r)/t).
 
-    It is the normal density for least squares, Laplace's for the absolute loss, and between them,
-    normal within delta and exponential outside, for Huber's (Huber 1964); t, which the objective
-    leaves open, is the one of highest likelihood. It assumes independent runs whose residuals all
-    have this one distribution, and counts in natural logarithms, of the outcome as predicted.
+    The density is normal for least squares, Laplace's for the absolute loss, and for Huber's loss
+    normal within delta and exponential outside (Huber 1964); t, which the objective leaves free,
+    is its maximum-likelihood estimate. Assumes independent runs with identically distributed
+    residuals. In natural logarithms, on the scale of the linked outcome.
     """
-    runs = len(residuals)
-    total = max(float(robust.cost(residuals).sum()), runs * robust.stages()[-1].floor)
+    n_runs = len(residuals)
+    total = max(float(robust.cost(residuals).sum()), n_runs * robust.stages()[-1].rounding_cost)
     if robust.kind == "l1":
-        return -runs * (1 + float(np.log(2 * total / runs)))
+        return -n_runs * (1 + float(np.log(2 * total / n_runs)))
     if robust.kind == "squared":
-        return -runs / 2 * (1 + float(np.log(2 * np.pi * 2 * total / runs)))
+        return -n_runs / 2 * (1 + float(np.log(2 * np.pi * 2 * total / n_runs)))
     delta = robust.delta
 
-    def negative(log_t: float) -> float:
+    def negative_log_likelihood(log_t: float) -> float:
         t = float(np.exp(log_t))
         middle = 0.5 * np.log(2 * np.pi * t) + np.log(special.erf(delta / np.sqrt(2 * t)))
         tails = np.log(2 * t / delta) - delta**2 / (2 * t)
-        return total / t + runs * float(np.logaddexp(middle, tails))
+        return total / t + n_runs * float(np.logaddexp(middle, tails))
 
-    centre = float(np.log(total / runs))
-    found = optimize.minimize_scalar(negative, bounds=(centre - 5, centre + 5), method="bounded",
-                                     options={"xatol": 1e-10})
-    return -float(found.fun)
+    centre = float(np.log(total / n_runs))
+    optimum = optimize.minimize_scalar(
+        negative_log_likelihood, bounds=(centre - 5, centre + 5), method="bounded",
+        options={"xatol": 1e-10})
+    return -float(optimum.fun)
 
 
 def likelihood_ratio(
     table: RunsTable, small: Form | str, large: Form | str, *, robust: Robust | None = None,
     samples: int = NULL_SAMPLES, seed: int = 0,
 ) -> LikelihoodRatio:
-    """Whether runs need the larger of two forms, of which it contains the smaller.
+    """Likelihood-ratio test of whether the runs need the larger of two nested forms.
 
-    Data sets of the smaller law are made from its predictions and the larger one's residuals, each
-    kept or turned over by a coin (the wild bootstrap, Wu 1986, Mammen 1993), so that small models
-    may scatter more than large ones; both forms are refitted to each. It assumes independent runs
-    whose residuals are as often above as below.
+    Data sets under the small law are its predictions plus the large law's residuals with random
+    signs (the wild bootstrap, Wu 1986, Mammen 1993), which allows noise that depends on size; both
+    forms are refitted to each. Assumes independent runs with symmetrically distributed residuals.
 
     Args:
         table: the runs.
-        small: the contained form, as `constrain` makes them, or its name.
+        small: the nested form, such as one from `constrain`, or its name.
         large: the form that contains it, or its name.
-        robust: what residuals cost, for both; Huber's by default.
-        samples: data sets.
-        seed: of the coins.
+        robust: loss of the residuals, for both; Huber's by default.
+        samples: number of bootstrap data sets.
+        seed: seed of the random signs.
 
     Raises:
-        UserError: the forms have as many parameters, are fitted to different runs or outcomes, or
-            the smaller fits better than the larger, which then cannot contain it.
+        UserError: the large form does not have more parameters, the forms are fitted to different
+            runs or outcomes, or the small one fits better and so is not nested.
     """
     robust = robust or HUBER
     a, b = prepare(table, small, robust), prepare(table, large, robust)
@@ -203,72 +210,76 @@ def likelihood_ratio(
     constraints = len(b.theta) - len(a.theta)
     f_small, f_large = (float(p.objective(p.theta[None])[0]) for p in (a, b))
     gain = f_small - f_large
-    if constraints <= 0 or gain < -_SAME * f_small - _ROUNDING * len(a.y):
-        raise UserError(f"{label(a.form)} ({len(a.theta)} parameters, objective {f_small:.6g}) is "
-                        f"no special case of {label(b.form)} ({len(b.theta)}, {f_large:.6g}); give "
-                        "the smaller form first, or compare the two with compare_forms")
-    freedom = max(1, len(b.y) - len(b.theta))
-    residuals = b.residuals * np.sqrt(len(b.y) / freedom)
+    if constraints <= 0 or gain < -_TOLERANCE * f_small - _ROUNDING * len(a.y):
+        raise UserError(f"{form_label(a.form)} ({len(a.theta)} parameters, objective "
+                        f"{f_small:.6g}) is not a special case of {form_label(b.form)} "
+                        f"({len(b.theta)}, {f_large:.6g}); give the smaller form first, or compare "
+                        "the two with compare_forms")
+    degrees = max(1, len(b.y) - len(b.theta))
+    residuals = b.residuals * np.sqrt(len(b.y) / degrees)
     predicted = a.y - a.residuals
-    coins = np.random.default_rng(seed).choice([-1.0, 1.0], (samples, len(a.y)))
-    y_BR = predicted + residuals * coins
-    gains = _lowest(a, y_BR, a.theta[None]) - _lowest(b, y_BR, _inside(a, b))
-    larger = int((gains >= gain - _SAME * f_small).sum())
-    return LikelihoodRatio(label(a.form), label(b.form), constraints, gain,
-                           (1 + larger) / (1 + samples), samples)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (samples, len(a.y)))
+    y_BR = predicted + residuals * signs
+    gains = (_refitted_objectives(a, y_BR, a.theta[None])
+             - _refitted_objectives(b, y_BR, _nested_starts(a, b)))
+    n_larger = int((gains >= gain - _TOLERANCE * f_small).sum())
+    return LikelihoodRatio(form_label(a.form), form_label(b.form), constraints, gain,
+                           (1 + n_larger) / (1 + samples), samples)
 
 
-def _inside(a: Problem, b: Problem) -> Array:
-    """Starts of the larger form: its optimum, and the smaller law's own place in it, [K, P]."""
-    near = minimise(b.form, b.x, a.y - a.residuals, np.ones((len(b.starts) + 1, len(b.y))),
-                    np.stack([b.theta, *b.starts]), Robust("squared"))
-    return np.stack([b.theta, near.theta[np.argmin(near.value)]])
+def _nested_starts(a: PreparedFit, b: PreparedFit) -> Array:
+    """Starts of the large form: its optimum, and its fit to the small law's predictions,
+    [K, P]."""
+    nested = minimise(b.form, b.x, a.y - a.residuals, np.ones((len(b.starts) + 1, len(b.y))),
+                      np.stack([b.theta, *b.starts]), Robust("squared"))
+    return np.stack([b.theta, nested.theta[np.argmin(nested.value)]])
 
 
-def _lowest(problem: Problem, y_BR: Array, begin_KP: Array) -> Array:
+def _refitted_objectives(prepared: PreparedFit, y_BR: Array, begin_KP: Array) -> Array:
     """Objectives of refits to other outcomes of the same runs, [B]."""
-    count = len(begin_KP)
-    found = minimise(problem.form, problem.x, np.tile(y_BR, (count, 1)),
-                     np.ones((count * len(y_BR), len(problem.y))),
-                     np.repeat(begin_KP, len(y_BR), axis=0), problem.robust)
-    return np.asarray(found.value.reshape(count, len(y_BR)).min(axis=0))
+    n_starts = len(begin_KP)
+    ends = minimise(prepared.form, prepared.x, np.tile(y_BR, (n_starts, 1)),
+                    np.ones((n_starts * len(y_BR), len(prepared.y))),
+                    np.repeat(begin_KP, len(y_BR), axis=0), prepared.robust)
+    return np.asarray(ends.value.reshape(n_starts, len(y_BR)).min(axis=0))
 
 
-def _held_out(problem: Problem) -> tuple[Array, Array]:
-    """What each run costs, and its relative error, in the fit without its size: [R] each; NaN
-    where the other sizes do not determine the form."""
-    _, w = without_each_size(problem)
-    found = problem.refit(w)
-    fine = found.converged & enough(problem, w)
+def _held_out(prepared: PreparedFit) -> tuple[Array, Array]:
+    """Cost and relative error of each run in the fit without its size, [R] each; NaN where the
+    other sizes do not determine the form."""
+    _, w = leave_one_size_out_weights(prepared)
+    refits = prepared.refit(w)
+    usable = refits.converged & has_enough_runs(prepared, w)
     own = w.argmin(axis=0)
-    predicted = problem.form.predict(found.theta, problem.x)[own, np.arange(len(own))]
-    error = problem.form.unlinked(predicted) / problem.runs.loss - 1
-    cost = problem.robust.cost(problem.y - predicted)
-    return np.where(fine[own], cost, np.nan), np.where(fine[own], error, np.nan)
+    predicted = prepared.form.predict(refits.theta, prepared.x)[own, np.arange(len(own))]
+    error = prepared.form.invert_link(predicted) / prepared.runs.loss - 1
+    cost = prepared.robust.cost(prepared.y - predicted)
+    return np.where(usable[own], cost, np.nan), np.where(usable[own], error, np.nan)
 
 
 def _verdict(
-    best: Form, best_cost: Array, cost: Array, aic: float, places: NDArray[np.intp]
+    best: Form, best_cost: Array, cost: Array, aic: float, size_index: NDArray[np.intp]
 ) -> tuple[bool, str]:
-    """Whether a form is told from the best, and the sentence about it."""
+    """Whether a form is distinguishable from the best one, and the reason in words."""
     if not np.isfinite(cost).all():
         return False, "some size cannot be left out: no held-out error to compare"
-    sums = np.bincount(places, cost - best_cost)
+    sums = np.bincount(size_index, cost - best_cost)
     mean, error = sums.mean(), sums.std(ddof=1) / np.sqrt(len(sums))
     if mean > APART_ERRORS * error and aic > APART_AIC:
-        return True, (f"worse than {label(best)}: {mean / error if error else np.inf:.1f} standard "
-                      f"errors at unseen sizes, AIC {aic:+.1f}")
+        return True, (f"worse than {form_label(best)}: {mean / error if error else np.inf:.1f} "
+                      f"standard errors at unseen sizes, AIC {aic:+.1f}")
     times = mean / error if error else 0.0
-    return False, (f"cannot be told from {label(best)}: {times:.1f} standard errors at unseen "
-                   f"sizes, AIC {aic:+.1f}")
+    return False, (f"not distinguishable from {form_label(best)}: {times:.1f} standard errors at "
+                   f"unseen sizes, AIC {aic:+.1f}")
 
 
-def _check_same(a: Problem, b: Problem) -> None:
+def _check_same(a: PreparedFit, b: PreparedFit) -> None:
     if a.runs.run_id != b.runs.run_id:
-        raise UserError(f"{label(a.form)} is fitted to {len(a.y)} runs and {label(b.form)} to "
-                        f"{len(b.y)} of them: only forms that are fitted to the same runs can be "
-                        "compared; rolling_origin asks any forms about the same predictions")
+        raise UserError(f"{form_label(a.form)} is fitted to {len(a.y)} runs and "
+                        f"{form_label(b.form)} to {len(b.y)} of them, but only forms fitted to the "
+                        "same runs can be compared; rolling_origin evaluates any forms on the same "
+                        "predictions")
     if a.form.link != b.form.link or a.form.outcome != b.form.outcome:
-        raise UserError(f"{label(a.form)} predicts {a.form.outcome} and {label(b.form)} "
-                        f"{b.form.outcome}, or one of them its logarithm: their residuals cannot "
-                        "be compared")
+        raise UserError(f"{form_label(a.form)} predicts {a.form.outcome} and {form_label(b.form)} "
+                        f"{b.form.outcome}, or one of them its logarithm, so their residuals "
+                        "cannot be compared")

@@ -1,4 +1,4 @@
-"""What a law leaves over, run by run, and whether there is anything in it."""
+"""Residuals of a law, run by run, and their trends."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from scaling.errors import UserError
-from scaling.laws.evidence.problem import label
-from scaling.laws.evidence.rows import Plain, aligned
+from scaling.laws.evidence.refit import form_label
+from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Law
-from scaling.laws.runs.table import RunsTable
-from scaling.laws.variables import VARIABLES
+from scaling.laws.show import PrintableResult, TextTable, text_table
+from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
 
 SIGNIFICANT = 0.01
-"""Probability of a trend as strong by chance, below which it is flagged."""
+"""p-value below which a trend is significant."""
 HEAVIEST = 5
 
-_NORMAL_MAD = 1.4826  # standard deviations of a normal distribution in its median deviation
-_FEWEST = 5           # runs, below which a rank correlation says nothing
+_NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation of a normal distribution
+_MIN_RUNS = 5         # for a rank correlation
 
 
 @dataclass(frozen=True)
-class Residual(Plain):
-    """One run. `residual` is measured less predicted, of the logarithm of the outcome where the
-    form predicts that; `standardised` is in robust standard deviations (1.4826 times the median
-    deviation from the median)."""
+class Residual(PrintableResult):
+    """The residual of one run. `residual` is measured less predicted, in logarithms of the outcome
+    if the form predicts them; `standardised` is in robust standard deviations (1.4826 times the
+    median absolute deviation)."""
 
     run_id: str
     n: float
@@ -41,7 +41,7 @@ class Residual(Plain):
 
 
 @dataclass(frozen=True)
-class Trend(Plain):
+class Trend(PrintableResult):
     """Spearman's rank correlation of the residuals with a variable."""
 
     variable: str
@@ -51,8 +51,9 @@ class Trend(Plain):
 
 
 @dataclass(frozen=True)
-class Residuals(Plain):
-    """Every run that the form is fitted to, the trends, and the names of the heaviest runs."""
+class Residuals(PrintableResult):
+    """Residuals of the runs that the form is fitted to, their trends, and the run ids of the
+    largest residuals."""
 
     form: str
     spread: float
@@ -61,8 +62,8 @@ class Residuals(Plain):
     heaviest: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def text(self) -> str:
-        """The heaviest runs and the trends, for the terminal."""
+    def parts(self) -> list[str | TextTable]:
+        """The largest residuals and the trends."""
         by_name = {row.run_id: row for row in self.rows}
         shown = [by_name[name] for name in self.heaviest]
         head = ("run", "N", "D", "measured", "predicted", "residual", "standardised")
@@ -70,58 +71,61 @@ class Residuals(Plain):
                 for r in shown]
         trends = [(f"log {VARIABLES[t.variable].symbol}", t.rho, t.p_value, t.significant)
                   for t in self.trends]
-        return "\n".join([
+        return [
             f"{self.form}: residuals of {len(self.rows)} runs, robust standard deviation "
-            f"{self.spread:.3g}", aligned(head, rows),
-            aligned(("trend with", "rho", "p", "significant"), trends),
-            *(f"warning: {warning}" for warning in self.warnings)])
+            f"{self.spread:.3g}", text_table(head, rows),
+            text_table(("trend with", "rho", "p", "significant"), trends),
+            *(f"warning: {warning}" for warning in self.warnings)]
 
 
 def residuals(law: Law, table: RunsTable, heaviest: int = HEAVIEST) -> Residuals:
     """Residuals of a law at the runs that its form is fitted to.
 
-    A correct form leaves no trend. One that is wrong, or a filter of runs that is, shows as
-    residuals that rise or fall with N, D or C.
+    A correct form leaves no trend. Residuals that rise or fall with N, D or C indicate a wrong
+    form or a biased selection of runs.
 
     Args:
-        law: fitted to these runs or to others, or published.
+        law: a law fitted to these or other runs, or a published one.
         table: the runs.
-        heaviest: how many of the largest residuals to name.
+        heaviest: number of the largest residuals that are listed.
 
     Raises:
         UserError: the table lacks one of the law's variables.
     """
-    lacking = [v for v in law.form.variables
+    missing = [v for v in law.form.variables
                if v not in table.values or np.isnan(table.values[v]).any()]
-    if lacking:
-        raise UserError(f"{law.name}: needs {' and '.join(VARIABLES[v].symbol for v in lacking)} "
-                        "of every run; name the columns when the table is read")
-    runs = table.take(law.form.rows(table))
+    if missing:
+        raise UserError(f"{law.name}: needs {' and '.join(VARIABLES[v].symbol for v in missing)} "
+                        "of every run; name the columns when reading the table")
+    runs = table.take(law.form.fitted_rows(table))
     predicted = law.loss(runs.values)
-    left = law.form.linked(runs.loss) - law.form.linked(predicted)
-    middle = float(np.median(left))
-    spread = _NORMAL_MAD * float(np.median(np.abs(left - middle)))
-    standardised = left / spread if spread > 0 else np.zeros_like(left)
+    residual = law.form.apply_link(runs.loss) - law.form.apply_link(predicted)
+    median = float(np.median(residual))
+    spread = _NORMAL_MAD * float(np.median(np.abs(residual - median)))
+    standardised = residual / spread if spread > 0 else np.zeros_like(residual)
     rows = tuple(
         Residual(name, *map(float, numbers)) for name, *numbers in
-        zip(runs.run_id, runs.n, runs.d, runs.loss, predicted, left, standardised, strict=True)
+        zip(runs.run_id, runs.n, runs.d, runs.loss, predicted, residual, standardised, strict=True)
     )
-    order = np.argsort(-np.abs(left), kind="stable")[:heaviest]
+    order = np.argsort(-np.abs(residual), kind="stable")[:heaviest]
     trends = tuple(trend for v in ("n", "d", "c")
-                   if (trend := _trend(v, runs.values[v], left)) is not None)
+                   if (trend := _trend(v, runs.values[v], residual)) is not None)
     warnings = tuple(
         f"residuals {'rise' if t.rho > 0 else 'fall'} with {VARIABLES[t.variable].symbol} (rank "
-        f"correlation {t.rho:+.2f}, p = {t.p_value:.1g}): the form misses something along it"
+        f"correlation {t.rho:+.2f}, p = {t.p_value:.1g}): the form does not capture the dependence "
+        f"on {VARIABLES[t.variable].symbol}"
         for t in trends if t.significant
     )
-    return Residuals(label(law.form), spread, rows, trends,
+    return Residuals(form_label(law.form), spread, rows, trends,
                      tuple(runs.run_id[i] for i in order), warnings)
 
 
-def _trend(variable: str, values: Array, left: Array) -> Trend | None:
-    """None where the variable is not known or does not vary, or where the law is exact."""
-    if np.isnan(values).any() or len(left) < _FEWEST or not (np.ptp(values) and np.ptp(left)):
+def _trend(variable: str, values: Array, residual: Array) -> Trend | None:
+    """The trend of the residuals, or None if there are too few runs, the variable is unknown, or it
+    or the residuals are constant."""
+    if (np.isnan(values).any() or len(residual) < _MIN_RUNS
+            or not (np.ptp(values) and np.ptp(residual))):
         return None
-    found = stats.spearmanr(values, left)
-    rho, p_value = float(found.statistic), float(found.pvalue)
+    correlation = stats.spearmanr(values, residual)
+    rho, p_value = float(correlation.statistic), float(correlation.pvalue)
     return Trend(variable, rho, p_value, p_value < SIGNIFICANT)

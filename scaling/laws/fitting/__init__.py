@@ -1,1 +1,10 @@
-"""Fits: the objective, its minimum, resamples and intervals, and what a fit must admit."""
+"""Fits of a form to a runs table, with uncertainty and convergence diagnostics.
+
+    fit_law.py            the entry point: many starts, one optimum, and its diagnostics
+    preflight.py          checks of the losses before a fit
+    minimise.py           batched Newton's method for robust objectives
+    bootstrap.py          bootstrap and jackknife refits
+    intervals.py          BCa intervals, and standard errors by the delta method
+    likelihood_ratio.py   the scale of the objective, sandwich variances
+    diagnose.py           warnings about a fit
+"""

@@ -1,36 +1,50 @@
-"""What the parameters would have been, had other runs been drawn; and had one been left out.
+"""Bootstrap and jackknife refits of a law.
 
-A resample of R runs is R draws with replacement, which is the same as giving every run the number
-of times it was drawn as its weight; so all resamples share one set of arrays and are refitted as
-one batch. For a law of an envelope the runs drawn from are those on the envelope.
+A resample of R runs is R draws with replacement, which is equivalent to weighting every run by the
+number of times it was drawn; so all resamples share one set of arrays and are refitted as one
+batch. For a law of an envelope the runs on the envelope are resampled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.errors import UserError
 from scaling.laws.fitting.minimise import Minimum, minimise
-from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import Robust
 
 Array = NDArray[np.float64]
-Unit = Literal["case", "residual", "size"]
+ResampleUnit = Literal["case", "residual", "size"]
 
-_CHECKED = 40  # resamples that are also fitted from afar; all of them, if any ends lower there
-_AGREE = 1e-6
-_LEFT_OUT = 100  # parts at most that are left out in turn
-_MANY = 20_000   # runs, from which on a resample is one Newton step from the optimum
-_BLOCK = 20_000_000  # resamples times runs whose weights are held at once
+_CHECKED = 40    # resamples that are also fitted from other starts; all, if any ends lower
+_RTOL = 1e-6     # of the objective, within which two optima are the same
+_MAX_PARTS = 100  # parts that the jackknife leaves out in turn
+_MANY_RUNS = 20_000  # from which a resample is fitted by one Newton step from the optimum
+_CHUNK = 250     # resamples in memory at once, and between two progress updates
+_SEEDS = 2**63
+MOST_RESAMPLES = 100_000
+"""Upper bound of resamples, far above what 90% intervals need."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A fit that has been made, to be made again: `x` [R, V] and `y` [R] as the form reads them,
-    the `optimum` [P], the `starts` [S, P], and the number of parameters N of each run, `n` [R]."""
+class BootstrapProblem:
+    """A completed fit, and all that is needed to repeat it on resampled runs.
+
+    Attributes:
+        form: the form.
+        x: variables in the form's coordinates, [R, V].
+        y: outcomes on the scale of the form's predictions, [R].
+        n: number of parameters N of each run, [R].
+        optimum: theta of the fit, [P].
+        starts: starting points, [S, P].
+        robust: loss of the residuals.
+    """
 
     form: Form
     x: Array
@@ -41,120 +55,168 @@ class Problem:
     robust: Robust
 
 
-def refit(problem: Problem, by: Unit, resamples: int, seed: int) -> Array:
-    """theta of every resample that converged, [B, P] with B <= resamples.
+def check_resamples(resamples: int, seed: int) -> None:
+    """Check the number of resamples and the seed.
 
-    `by` says what is drawn: runs (case); residuals, put back on the fitted law (residual); or
-    sizes N with all of their runs (size), for runs of a size that err together.
-
-    Each resample is polished from the optimum of all runs. Some are also fitted from one of the
-    starts; should any of those end lower, all are, and the lower end counts. A resample that drew
-    too few distinct runs to determine the law does not converge, whatever the optimizer says.
+    Raises:
+        UserError: the number of resamples is not in 0 to `MOST_RESAMPLES`, or the seed is not in
+            0 to 2^63 - 1.
     """
-    runs = len(problem.y)
+    if not 0 <= resamples <= MOST_RESAMPLES:
+        raise UserError(f"{resamples:,} resamples: an integer from 0 to {MOST_RESAMPLES:,} is "
+                        "expected; 1000 are enough for 90% intervals")
+    if not 0 <= seed < _SEEDS:
+        raise UserError(f"seed {seed}: an integer from 0 to 2^63 - 1 is expected")
+
+
+def refit_resamples(
+    problem: BootstrapProblem, by: ResampleUnit, resamples: int, seed: int,
+    watch: Callable[[int], None] = lambda done: None,
+) -> Array:
+    """Refit resampled runs.
+
+    Each resample is fitted from the optimum of all runs. Some are also fitted from one of the
+    starts; if any of those fits ends at a lower objective, all resamples are, and the lower optimum
+    is kept. A resample with too few distinct runs to determine the law counts as not converged.
+
+    Args:
+        problem: the fit to all runs.
+        by: what is resampled: runs (case); residuals, added to the fitted law (residual); or sizes
+            N with all of their runs (size), if runs of one size have correlated errors.
+        resamples: number of resamples.
+        seed: seed of the draws.
+        watch: called with the number of resamples done.
+
+    Returns:
+        theta of every converged resample, [B, P] with B <= resamples.
+    """
     rng = np.random.default_rng(seed)
-    if runs >= _MANY:
-        steps = _Steps(problem)
-        block = max(1, _BLOCK // runs)
-        return np.concatenate([
-            steps.to(*_draw(problem, by, min(block, resamples - first), rng))
-            for first in range(0, resamples, block)
-        ])
-    y_BR, w_BR = _draw(problem, by, resamples, rng)
-    ends = _solve(problem, y_BR, w_BR, np.tile(problem.optimum, (resamples, 1)))
-    theta, value, converged = ends.theta, ends.value, ends.converged
-    for checked in (np.arange(min(_CHECKED, resamples)), np.arange(resamples)):
-        # Starts in turn, so that every region of them is tried.
-        turns = np.linspace(0, len(problem.starts) - 1, len(checked)).round().astype(int)
-        other = _solve(problem, y_BR[checked], w_BR[checked], problem.starts[turns])
-        lower = other.value < value[checked] * (1 - _AGREE)
-        better = checked[lower]
+    one_step = _OneStepFits(problem) if len(problem.y) >= _MANY_RUNS else None
+    parts, from_starts = [], False
+    for first in range(0, resamples, _CHUNK):
+        y_BR, w_BR = _draw(problem, by, min(_CHUNK, resamples - first), rng)
+        if one_step is not None:
+            parts.append(one_step.theta(y_BR, w_BR))
+        else:
+            part, from_starts = _fit_chunk(problem, y_BR, w_BR, first, resamples, from_starts)
+            parts.append(part)
+        watch(first + len(y_BR))
+    return np.concatenate(parts)
+
+
+def _fit_chunk(
+    problem: BootstrapProblem, y_BR: Array, w_BR: Array, first: int, resamples: int,
+    from_starts: bool,
+) -> tuple[Array, bool]:
+    """Fit one chunk of the resamples; `first` is the index of its first resample.
+
+    Returns:
+        theta of the converged ones, and `from_starts` for the next chunk: whether resamples are
+        fitted from the starts, too.
+    """
+    count = len(y_BR)
+    minima = _solve(problem, y_BR, w_BR, np.tile(problem.optimum, (count, 1)))
+    theta, value, converged = minima.theta, minima.value, minima.converged
+
+    def improve(rows: NDArray[np.intp], total: int) -> bool:
+        """Fit some resamples again, each from another start, evenly spaced over all starts."""
+        chosen = np.linspace(0, len(problem.starts) - 1, total).round().astype(int)[first + rows]
+        other = _solve(problem, y_BR[rows], w_BR[rows], problem.starts[chosen])
+        lower = other.value < value[rows] * (1 - _RTOL)
+        better = rows[lower]
         theta[better], value[better] = other.theta[lower], other.value[lower]
         converged[better] = other.converged[lower]
-        if not lower.any():
-            break
-    return np.asarray(theta[converged & _determined(problem, w_BR)])
+        return bool(lower.any())
+
+    if first == 0:
+        checked = min(_CHECKED, count)
+        from_starts = improve(np.arange(checked), checked)
+    if from_starts:
+        improve(np.arange(count), resamples)
+    return np.asarray(theta[converged & _determined(problem, w_BR)]), from_starts
 
 
-def leave_out(problem: Problem) -> Array:
-    """theta with one run left out, for every run; of many runs, with a hundredth left out: [J, P].
-    """
+def jackknife(problem: BootstrapProblem) -> Array:
+    """theta with each run left out, or each of a hundred parts if there are more runs, [J, P]."""
     runs = len(problem.y)
-    parts = min(runs, _LEFT_OUT)
-    # Runs are sorted by size; every part takes some of all.
+    parts = min(runs, _MAX_PARTS)
+    # Runs are sorted by size, so every part has runs of all sizes.
     part_of_run = np.arange(runs) % parts
     w_JR = (part_of_run != np.arange(parts)[:, None]).astype(float)
     y_JR = np.broadcast_to(problem.y, w_JR.shape)
-    if runs >= _MANY:
-        return _Steps(problem).to(y_JR, w_JR)
-    ends = _solve(problem, y_JR, w_JR, np.tile(problem.optimum, (parts, 1)))
-    return np.asarray(ends.theta)
+    if runs >= _MANY_RUNS:
+        return _OneStepFits(problem).theta(y_JR, w_JR)
+    minima = _solve(problem, y_JR, w_JR, np.tile(problem.optimum, (parts, 1)))
+    return np.asarray(minima.theta)
 
 
 def _draw(
-    problem: Problem, by: Unit, resamples: int, rng: np.random.Generator
+    problem: BootstrapProblem, by: ResampleUnit, resamples: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Outcomes and weights of the runs in each resample: [B, R] each."""
+    """Outcomes and weights of the runs in each resample, [B, R] each."""
     runs = len(problem.y)
     if by == "residual":
         fitted, residuals = _residuals(problem)
         drawn = rng.integers(0, runs, (resamples, runs))
         return fitted + residuals[drawn], np.ones((resamples, runs))
-    of_run = np.arange(runs) if by == "case" else np.unique(problem.n, return_inverse=True)[1]
-    units = int(of_run.max()) + 1
+    unit_of_run = np.arange(runs) if by == "case" else np.unique(problem.n, return_inverse=True)[1]
+    units = int(unit_of_run.max()) + 1
     w_BR = np.empty((resamples, runs))
     for weights in w_BR:
         times = np.bincount(rng.integers(0, units, units), minlength=units)
-        weights[:] = times if by == "case" else times[of_run]
+        weights[:] = times if by == "case" else times[unit_of_run]
     return np.broadcast_to(problem.y, (resamples, runs)), w_BR
 
 
-class _Steps:
-    """One Newton step from the optimum to that of a resample: with tens of thousands of runs a
-    resample's optimum lies so near that the rest is far below its spread, and all that a step
-    needs are weighted sums of what is computed once."""
+class _OneStepFits:
+    """Fits of resamples by one Newton step from the optimum of all runs.
 
-    def __init__(self, problem: Problem) -> None:
+    With tens of thousands of runs the optimum of a resample is so close that the error of one step
+    is far below the spread of the resamples. A step needs only weighted sums of terms that are
+    computed once.
+    """
+
+    def __init__(self, problem: BootstrapProblem) -> None:
         self.problem = problem
         form, theta, x = problem.form, problem.optimum, problem.x
         predicted, j_BRP = form.gradient(theta[None], x)
         self.predicted, self.j_RP = predicted[0], j_BRP[0]
         step = 1e-5
         self.second = np.stack([
-            (form.gradient((theta + aside)[None], x)[1][0]
-             - form.gradient((theta - aside)[None], x)[1][0]) / (2 * step)
-            for aside in step * np.eye(len(theta))
+            (form.gradient((theta + shift)[None], x)[1][0]
+             - form.gradient((theta - shift)[None], x)[1][0]) / (2 * step)
+            for shift in step * np.eye(len(theta))
         ], axis=-1)
 
-    def to(self, y_BR: Array, w_BR: Array) -> Array:
-        """theta of each resample: [B, P]."""
-        parameters = self.j_RP.shape[1]
+    def theta(self, y_BR: Array, w_BR: Array) -> Array:
+        """theta of each resample, [B, P]."""
+        n_params = self.j_RP.shape[1]
         smooth = self.problem.robust.stages()[-1]
         outer = (self.j_RP[:, :, None] * self.j_RP[:, None, :]).reshape(len(self.j_RP), -1)
         second = self.second.reshape(outer.shape)
 
         def sums(w_BR: Array, y_R: Array) -> Array:
             r_R = y_R - self.predicted
-            slope, bend = smooth.slope(r_R)[:, None], smooth.bend(r_R)[:, None]
-            return np.asarray(w_BR @ np.hstack([slope * self.j_RP, bend * outer - slope * second]))
+            psi, psi_prime = smooth.psi(r_R)[:, None], smooth.psi_prime(r_R)[:, None]
+            return np.asarray(w_BR @ np.hstack([psi * self.j_RP, psi_prime * outer - psi * second]))
 
-        if y_BR.strides[0] == 0:  # the same outcomes for all
-            both = sums(w_BR, y_BR[0])
+        if y_BR.strides[0] == 0:  # all resamples have the same outcomes
+            g_and_h = sums(w_BR, y_BR[0])
         else:
-            both = np.concatenate([sums(w[None], y) for w, y in zip(w_BR, y_BR, strict=True)])
-        g_BP, h_BQ = both[:, :parameters], both[:, parameters:]
-        h_BPP = h_BQ.reshape(-1, parameters, parameters)
+            g_and_h = np.concatenate([sums(w[None], y) for w, y in zip(w_BR, y_BR, strict=True)])
+        g_BP, h_BQ = g_and_h[:, :n_params], g_and_h[:, n_params:]
+        h_BPP = h_BQ.reshape(-1, n_params, n_params)
         return np.asarray(self.problem.optimum
                           + np.linalg.solve(h_BPP, g_BP[..., None])[..., 0])
 
 
-def _solve(problem: Problem, y_BR: Array, w_BR: Array, begin_BP: Array) -> Minimum:
-    return minimise(problem.form, problem.x, y_BR, w_BR, begin_BP, problem.robust)
+def _solve(problem: BootstrapProblem, y_BR: Array, w_BR: Array, start_BP: Array) -> Minimum:
+    return minimise(problem.form, problem.x, y_BR, w_BR, start_BP, problem.robust)
 
 
-def _residuals(problem: Problem) -> tuple[Array, Array]:
-    """What the law predicts, and residuals as wide as the errors were: those of a fit are narrower
-    at runs of high leverage (Davison and Hinkley 1997, section 6.2.3)."""
+def _residuals(problem: BootstrapProblem) -> tuple[Array, Array]:
+    """Predictions, and residuals rescaled for leverage so that they have the variance of the errors
+    (Davison and Hinkley 1997, section 6.2.3)."""
     fitted, j_BRP = problem.form.gradient(problem.optimum[None], problem.x)
     q, _ = np.linalg.qr(j_BRP[0])
     leverage = np.minimum((q**2).sum(axis=1), 0.99)
@@ -162,17 +224,17 @@ def _residuals(problem: Problem) -> tuple[Array, Array]:
     return fitted[0], residuals - residuals.mean()
 
 
-def _determined(problem: Problem, w_BR: Array) -> NDArray[np.bool_]:
-    """Whether a resample has as many distinct runs, and values of each variable, as it takes."""
+def _determined(problem: BootstrapProblem, w_BR: Array) -> NDArray[np.bool_]:
+    """Whether each resample has enough distinct runs, and distinct values of each variable."""
     drawn = w_BR > 0
     enough = drawn.sum(axis=1) >= problem.x.shape[1] + 1
     enough &= drawn.sum(axis=1) >= len(problem.optimum)
     for column in problem.x.T:
-        values, place = np.unique(column, return_inverse=True)
+        values, value_index = np.unique(column, return_inverse=True)
         if len(values) == 1:
             continue
         present = np.zeros((len(drawn), len(values)), dtype=bool)
         rows, runs = np.nonzero(drawn)
-        present[rows, place[runs]] = True
+        present[rows, value_index[runs]] = True
         enough &= present.sum(axis=1) >= min(problem.form.distinct, len(values))
     return np.asarray(enough)

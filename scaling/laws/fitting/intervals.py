@@ -1,4 +1,4 @@
-"""How far a fit may be off: intervals from resamples, and standard errors from derivatives."""
+"""Intervals from resamples, and standard errors by the delta method."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from scaling.laws.fitting.robust import Robust
-from scaling.laws.fitting.scale import scale_of
+from scaling.laws.fitting.likelihood_ratio import likelihood_scale
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import Robust
 
 Array = NDArray[np.float64]
 
-_STEP = 1e-5  # of theta, in differences of the parameters
+_STEP = 1e-5  # of theta, in finite differences of the parameters
 
 
-def adjusted(
+def bca_intervals(
     samples_BQ: Array, point_Q: Array, left_out_JQ: Array | None, level: float
 ) -> tuple[Array, Array]:
     """Bias-corrected and accelerated (BCa) intervals of quantities (Efron 1987).
 
-    The percentiles are moved by how far the resamples lie to one side of the estimate, and by how
-    its standard error changes with its value, which the jackknife tells. Without a jackknife, or
-    where every resample lies on one side, as at the edge of what a parameter may be, they stay
-    plain percentiles.
+    The percentiles are corrected for the bias of the resamples relative to the estimate, and for
+    the change of its standard error with its value, which the jackknife estimates. Without a
+    jackknife, or if all resamples lie on one side of the estimate, as at the bound of a parameter,
+    plain percentiles are used.
 
     Args:
-        samples_BQ: the quantities of every resample; what is no number is left out.
-        point_Q: those of the fit.
-        left_out_JQ: those with a part of the runs left out.
+        samples_BQ: the quantities of every resample, [B, Q]; values that are not finite are left
+            out.
+        point_Q: the quantities of the fit, [Q].
+        left_out_JQ: the quantities with a part of the runs left out, [J, Q]; None without a
+            jackknife.
         level: coverage, such as 0.9.
 
     Returns:
-        Low and high ends, [Q] each; NaN where no resample gives a number.
+        Lower and upper ends, [Q] each; NaN if no resample has a finite value.
     """
     ends = np.array([(1 - level) / 2, (1 + level) / 2])
     intervals = np.full((2, samples_BQ.shape[1]), np.nan)
@@ -40,34 +42,44 @@ def adjusted(
         samples = samples_BQ[np.isfinite(samples_BQ[:, q]), q]
         if not len(samples):
             continue
-        at = ends
+        probabilities = ends
         if left_out_JQ is not None:
-            at = _moved(ends, samples, point, left_out_JQ[:, q])
-        intervals[:, q] = np.quantile(samples, at)
+            probabilities = _adjusted(ends, samples, point, left_out_JQ[:, q])
+        intervals[:, q] = np.quantile(samples, probabilities)
     return intervals[0], intervals[1]
 
 
-def _moved(ends: Array, samples: Array, point: float, left_out: Array) -> Array:
+def _adjusted(ends: Array, samples: Array, point: float, left_out: Array) -> Array:
+    """The probabilities of the corrected percentiles."""
     below = (np.mean(samples < point) + np.mean(samples <= point)) / 2
-    pull = left_out.mean() - left_out
-    spread = (pull**2).sum() ** 1.5
+    influence = left_out.mean() - left_out
+    spread = (influence**2).sum() ** 1.5
     if not (0 < below < 1 and np.isfinite(spread) and spread > 0):
         return ends
-    bias, acceleration = ndtri(below), (pull**3).sum() / (6 * spread)
+    bias, acceleration = ndtri(below), (influence**3).sum() / (6 * spread)
     z = bias + ndtri(ends)
-    room = 1 - acceleration * z
-    return np.asarray(ndtr(bias + z / room)) if (room > 0).all() else ends
+    denominator = 1 - acceleration * z
+    return np.asarray(ndtr(bias + z / denominator)) if (denominator > 0).all() else ends
 
 
-def delta_errors(
+def delta_method_errors(
     form: Form, x_RV: Array, y_R: Array, theta_P: Array, centre_V: Array, robust: Robust
 ) -> dict[str, float | None]:
-    """Standard errors of the printed parameters, and of the exponents of allocation a and b, by
-    the delta method: the sandwich variance of `scaling.laws.fitting.scale`, which does not take
-    the errors to be alike in all runs. None for a parameter that is held, and where the residuals
-    leave nothing to tell it by."""
+    """Standard errors of the printed parameters and of the allocation exponents a and b by the
+    delta method, with the sandwich variance of `scaling.laws.fitting.likelihood_ratio`, which does
+    not assume equal variances of all runs. None for a fixed parameter, and if there are no more
+    runs than parameters.
+
+    Args:
+        form: the fitted form.
+        x_RV: variables in the form's coordinates minus the centre, [R, V].
+        y_R: outcomes on the scale of the form's predictions, [R].
+        theta_P: the optimum, [P].
+        centre_V: the centre of the variables, [V].
+        robust: loss of the residuals.
+    """
     def quantities(theta_BP: Array) -> Array:
-        params = form.report(theta_BP, centre_V)
+        params = form.to_params(theta_BP, centre_V)
         a = form.allocation_exponent(params)
         return params if a is None else np.column_stack([params, a, 1 - a])
 
@@ -75,7 +87,7 @@ def delta_errors(
     steps = _STEP * np.eye(len(theta_P))
     with np.errstate(all="ignore"):
         by_theta = (quantities(theta_P + steps) - quantities(theta_P - steps)) / (2 * _STEP)
-        errors = [scale_of(y_R - predicted[0], j_BRP[0], slope_P, robust).se
+        errors = [likelihood_scale(y_R - predicted[0], j_BRP[0], slope_P, robust).se
                   for slope_P in by_theta.T]
     names = [*form.parameters, "a", "b"][:len(errors)]
     return {name: error if np.isfinite(error) else None

@@ -1,7 +1,7 @@
-"""Newton's method for many robust fits at once.
+"""Batched Newton's method for robust fits.
 
-The same few runs are fitted again and again: from many starts, and on a thousand resamples, which
-differ in the weights of the runs alone. All of them step together as one batch of small matrices.
+The same runs are fitted many times: from many starting points, and for a thousand resamples that
+differ only in the weights of the runs. All fits advance together as one batch of small matrices.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.fitting.robust import Robust, Smooth
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import Robust, ScaledHuber
 
 Array = NDArray[np.float64]
 
-_STEPS = 600  # a valley in which a term vanishes takes a few hundred
-_DECREMENT = 1e-13  # of the objective: what the last step may still promise to gain
-_DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # tried beside each other, times the last one's best
-_BLOCK = 100_000    # problems times runs at once: what a core has at hand
+_MAX_STEPS = 600    # a few hundred are needed along a valley in which a term vanishes
+_DECREMENT = 1e-13  # Newton decrement at convergence, relative to the objective
+_DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # factors of the last damping, all tried per step
+_BLOCK = 100_000    # problems times runs in one block, which fits a core's cache
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where each problem of a batch ended.
+    """The end points of a batch of minimisations.
 
-    theta [B, P], the objective [B], its gradient [B, P] and Hessian [B, P, P] there, and whether
-    the Newton decrement says that nothing is left to gain.
+    Attributes:
+        theta: parameters, [B, P].
+        value: objective, [B].
+        gradient: gradient of the objective, [B, P].
+        hessian: Hessian of the objective, [B, P, P].
+        converged: whether the Newton decrement is below its tolerance, [B].
     """
 
     theta: Array
@@ -45,11 +49,12 @@ def minimise(
     """Minimise sum_r w[b, r] rho(y[b, r] - f(theta[b], x[r])) for every b.
 
     Args:
-        form: gives f and its derivatives.
-        x_RV: the form's variables in its coordinates, centred by the caller if at all.
-        y_BR: measured outcomes, as the form predicts them; [R] where every problem has the same.
-        w_BR: weight of each run in each problem; for a resample, how often it was drawn.
-        theta_BP: where each problem starts.
+        form: f and its derivatives.
+        x_RV: variables in the form's coordinates, centred by the caller if at all.
+        y_BR: measured outcomes on the scale of the form's predictions, [B, R], or [R] if they are
+            the same for every problem.
+        w_BR: weight of each run in each problem; in a resample, the number of times it was drawn.
+        theta_BP: starting points.
         robust: rho.
     """
     y_BR = np.broadcast_to(y_BR, w_BR.shape)
@@ -58,13 +63,15 @@ def minimise(
     def solve(first: int) -> Minimum:
         part = slice(first, first + block)
         theta, w, y = theta_BP[part], w_BR[part], y_BR[part]
-        for smooth in robust.stages():
-            end = _minimise(form, x_RV, y, w, theta, smooth)
-            theta = end.theta
-        exact = (w * robust.cost(y - form.predict(theta, x_RV))).sum(axis=-1)
-        return Minimum(theta, exact, end.gradient, end.hessian, end.converged)
+        # errstate is per thread; steps that overflow are rejected.
+        with np.errstate(all="ignore"):
+            for smooth in robust.stages():
+                minimum = _minimise(form, x_RV, y, w, theta, smooth)
+                theta = minimum.theta
+            exact = (w * robust.cost(y - form.predict(theta, x_RV))).sum(axis=-1)
+        return Minimum(theta, exact, minimum.gradient, minimum.hessian, minimum.converged)
 
-    # NumPy computes outside the interpreter's lock, so threads share the blocks out.
+    # NumPy releases the interpreter's lock, so threads run blocks in parallel.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
                             else os.cpu_count()) as pool:
         parts = list(pool.map(solve, range(0, len(theta_BP), block)))
@@ -73,88 +80,88 @@ def minimise(
 
 
 def _minimise(
-    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, start_BP: Array, smooth: Smooth
+    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, start_BP: Array, smooth: ScaledHuber
 ) -> Minimum:
-    """One stage: damped Newton steps until every problem has converged or stalled."""
+    """Damped Newton steps on one smooth loss until every problem has converged or stalled."""
     theta = np.array(start_BP, dtype=float)
     damping = np.full(len(theta), 1e-2)
     value = _value(form, x_RV, y_BR, w_BR, theta, smooth)
     converged = np.zeros(len(theta), dtype=bool)
     active = np.arange(len(theta))
-    for _ in range(_STEPS):
+    for _ in range(_MAX_STEPS):
         w, y = w_BR[active], y_BR[active]
-        g, h, m = _expand(form, x_RV, y, w, theta[active], smooth)
-        lost = ~np.isfinite(g.sum(axis=-1) + (h + m).sum(axis=(-1, -2)))
-        if lost.any():  # no derivatives, no way on: such a problem has not converged
-            active, w, y = active[~lost], w[~lost], y[~lost]
-            g, h, m = g[~lost], h[~lost], m[~lost]
+        g, h, m = _derivatives(form, x_RV, y, w, theta[active], smooth)
+        invalid = ~np.isfinite(g.sum(axis=-1) + (h + m).sum(axis=(-1, -2)))
+        if invalid.any():  # without finite derivatives a problem stops, not converged
+            active, w, y = active[~invalid], w[~invalid], y[~invalid]
+            g, h, m = g[~invalid], h[~invalid], m[~invalid]
             if not len(active):
                 break
-        steps, decrement = _steps(g, h, m, damping[active, None] * _DAMPINGS)
-        enough = decrement <= _DECREMENT * value[active] + smooth.floor * w.sum(axis=-1)
+        steps, decrement = _newton_steps(g, h, m, damping[active, None] * _DAMPINGS)
+        done = decrement <= _DECREMENT * value[active] + smooth.rounding_cost * w.sum(axis=-1)
         left = np.arange(len(active))
         for factor, step in zip(_DAMPINGS, steps, strict=True):
             trial = theta[active[left]] + step[left]
             new = _value(form, x_RV, y[left], w[left], trial, smooth)
             better = new < value[active[left]]
-            gained = left[better]
-            theta[active[gained]], value[active[gained]] = trial[better], new[better]
-            damping[active[gained]] *= factor
+            improved = left[better]
+            theta[active[improved]], value[active[improved]] = trial[better], new[better]
+            damping[active[improved]] *= factor
             left = left[~better]
             if not len(left):
                 break
         damping[active[left]] *= 10 * _DAMPINGS[-1]
         damping = np.maximum(damping, 1e-12)
-        converged[active] = enough
+        converged[active] = done
         stalled = damping[active] > 1e15
-        active = active[~(enough | stalled)]
+        active = active[~(done | stalled)]
         if not len(active):
             break
-    g, h, _ = _expand(form, x_RV, y_BR, w_BR, theta, smooth)
+    g, h, _ = _derivatives(form, x_RV, y_BR, w_BR, theta, smooth)
     return Minimum(theta, value, g, h, converged)
 
 
 def _value(
-    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta: Array, smooth: Smooth
+    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta: Array, smooth: ScaledHuber
 ) -> Array:
-    with np.errstate(all="ignore"):  # a step too far is turned down, not feared
-        r_BR = y_BR - form.predict(theta, x_RV)
-        value = (w_BR * smooth.cost(r_BR)).sum(axis=-1)
+    r_BR = y_BR - form.predict(theta, x_RV)
+    value = (w_BR * smooth.cost(r_BR)).sum(axis=-1)
     return np.where(np.isfinite(value), value, np.inf)
 
 
-def _expand(
-    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta: Array, smooth: Smooth
+def _derivatives(
+    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta: Array, smooth: ScaledHuber
 ) -> tuple[Array, Array, Array]:
-    """Gradient [B, P], Hessian [B, P, P], and the Hessian of the reweighted least squares that
-    lies above the objective: positive definite, and the measure in which steps are damped."""
+    """Gradient, [B, P], Hessian, [B, P, P], and the Hessian of the reweighted least squares problem
+    that majorises the objective, [B, P, P], which is positive definite and the metric of damping.
+    """
     f_BR, j_BRP = form.gradient(theta, x_RV)
     r_BR = y_BR - f_BR
     j_BPR = j_BRP.swapaxes(-1, -2)
-    slope = w_BR * smooth.slope(r_BR)
-    bend, pull = w_BR * smooth.bend(r_BR), w_BR * smooth.pull(r_BR)
-    g = -(j_BPR @ slope[..., None])[..., 0]
-    h = (bend[:, None] * j_BPR) @ j_BRP - form.curvature(theta, x_RV, slope, j_BRP)
-    m = (pull[:, None] * j_BPR) @ j_BRP
+    psi = w_BR * smooth.psi(r_BR)
+    psi_prime, weight = w_BR * smooth.psi_prime(r_BR), w_BR * smooth.irls_weight(r_BR)
+    g = -(j_BPR @ psi[..., None])[..., 0]
+    h = (psi_prime[:, None] * j_BPR) @ j_BRP - form.hessian(theta, x_RV, psi, j_BRP)
+    m = (weight[:, None] * j_BPR) @ j_BRP
     return g, h, m
 
 
-def _steps(g: Array, h: Array, m: Array, damping_BT: Array) -> tuple[Array, Array]:
-    """Steps downhill, [T, B, P], one for each damping, and the Newton decrement.
+def _newton_steps(g: Array, h: Array, m: Array, damping_BT: Array) -> tuple[Array, Array]:
+    """Descent steps, [T, B, P], one for each damping, and the Newton decrement, [B].
 
-    In coordinates in which m is the unit matrix, every eigenvalue of the Hessian is made positive
-    and raised by the damping: a Newton step far inside, a small step of reweighted least squares
-    far outside. No change of units or of basis alters the step.
+    In coordinates in which the metric m is the identity, the eigenvalues of the Hessian are made
+    positive and increased by the damping: a Newton step for small damping, a short step of
+    reweighted least squares for large damping. The steps do not depend on units or basis of theta.
     """
     size = np.sqrt(np.maximum(np.diagonal(m, axis1=-2, axis2=-1), 1e-300))
     unit = m / (size[:, :, None] * size[:, None, :])
     s, q = np.linalg.eigh(unit)
-    # Columns of `to` span theta in units of m; directions that m hardly sees stay short.
-    to = q / np.sqrt(np.maximum(s, 1e-14))[:, None, :] / size[:, :, None]
-    back = to.swapaxes(-1, -2)
-    bend, turn = np.linalg.eigh(back @ h @ to)
-    slope = (turn.swapaxes(-1, -2) @ (back @ g[..., None]))[..., 0]
-    steep = np.maximum(np.abs(bend), 1e-12)
-    move_BPT = -slope[..., None] / (steep[..., None] + damping_BT[:, None, :])
-    decrement = 0.5 * (slope**2 / steep).sum(axis=-1)
-    return np.moveaxis(to @ (turn @ move_BPT), -1, 0), decrement
+    # Columns of `basis` are orthonormal in m; directions in which m is nearly zero stay short.
+    basis = q / np.sqrt(np.maximum(s, 1e-14))[:, None, :] / size[:, :, None]
+    basis_t = basis.swapaxes(-1, -2)
+    eigenvalues, eigenvectors = np.linalg.eigh(basis_t @ h @ basis)
+    slope = (eigenvectors.swapaxes(-1, -2) @ (basis_t @ g[..., None]))[..., 0]
+    curvature = np.maximum(np.abs(eigenvalues), 1e-12)
+    step_BPT = -slope[..., None] / (curvature[..., None] + damping_BT[:, None, :])
+    decrement = 0.5 * (slope**2 / curvature).sum(axis=-1)
+    return np.moveaxis(basis @ (eigenvectors @ step_BPT), -1, 0), decrement

@@ -1,4 +1,4 @@
-"""The law of a whole loss curve under any schedule of the learning rate."""
+"""The law of the whole loss curve of a run under any learning rate schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scaling.laws.forms.formula import Formula
 Array = NDArray[np.float64]
 
 DECAY = 0.999
-"""lambda: what is left, a step later, of the effect of a drop of the learning rate."""
+"""lambda: the factor per step by which the effect of a drop of the learning rate decays."""
 
 
 def annealing_areas(
@@ -25,27 +25,28 @@ def annealing_areas(
     """S1 and S2 after every step of a schedule, [steps] each: the variables of `tissue`.
 
     S1(s) = sum_{i<=s} eta_i. S2(s) = sum_{i<=s} sum_{k<=i} (eta_{k-1} - eta_k) decay^(i-k): every
-    drop of the learning rate keeps adding to it, less and less (Tissue et al. 2024, section 3).
+    drop of the learning rate contributes to all later steps, with decaying weight (Tissue et al.
+    2024, section 3).
 
-    A rise counts as a negative drop. The steps of a warm-up count as steps at the rate that it
-    leads to, as in the authors' fits.
+    A rise counts as a negative drop. Warm-up steps count as steps at the rate that follows the
+    warm-up, as in the authors' fits.
 
     Args:
-        rates: the learning rate of every step, [steps].
+        rates: learning rate of every step, [steps].
         decay: lambda, from 0 to 1.
-        warmup: how many of the steps are a warm-up.
+        warmup: number of warm-up steps.
 
     Raises:
-        UserError: a rate is negative or no number, or lambda or the warm-up is out of range.
+        UserError: a rate is negative, infinite or NaN, or lambda or the warm-up is out of range.
     """
     eta = np.array(rates, dtype=float)
     if eta.ndim != 1 or not (np.isfinite(eta) & (eta >= 0)).all():
-        raise UserError("learning rates: one number from zero on is expected for every step")
+        raise UserError("learning rates: one non-negative number is expected for every step")
     if not 0 <= decay <= 1:
         raise UserError(f"decay {decay:g}: a number from 0 to 1 is expected, such as {DECAY:g}")
     if not 0 <= warmup < max(1, len(eta)):
-        raise UserError(f"warmup {warmup}: fewer steps than the {len(eta)} of the schedule are "
-                        "expected")
+        raise UserError(f"warmup {warmup}: a non-negative number of steps is expected, less than "
+                        f"the {len(eta)} of the schedule")
     eta[:warmup] = eta[warmup:warmup + 1]
     drops = -np.diff(eta, prepend=eta[:1])
     return np.cumsum(eta), np.cumsum(lfilter([1.0], [1.0, -decay], drops))
@@ -53,10 +54,10 @@ def annealing_areas(
 
 @dataclass(frozen=True, kw_only=True)
 class Annealing(Formula):
-    """L_0 + A S1^-alpha - C S2: any step of any schedule, at one model size."""
+    """L_0 + A S1^-alpha - C S2: the loss at any step of any schedule, for one model size."""
 
     @property
-    def of_variables(self) -> frozenset[str]:
+    def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters) - {"L_0"}
 
     def outcome_of(self, p: Any, v: Any) -> Any:
@@ -72,4 +73,4 @@ FORMS: tuple[Form, ...] = (
         grid={"alpha": (0.15, 0.3, 0.5, 0.8, 1.2)},
     ),
 )
-"""Laws of the learning rate's schedule."""
+"""Laws of the learning rate schedule."""

@@ -1,4 +1,4 @@
-"""The broken neural scaling law: power laws of one variable, joined smoothly."""
+"""The broken neural scaling law: smoothly joined power laws of one variable."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.curve import Curve
-from scaling.laws.variables import VARIABLES
+from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.variables import VARIABLES
 
 Array = NDArray[np.float64]
 
-_FIRST = 3  # parameters before those of the breaks: E, A, c0
+_FIRST = 3  # index of the first break's parameters, after E, A and c0
 
 
 class Broken(Curve):
     """E + A x^-c0 prod_i (1 + (x/d_i)^(1/f_i))^(-c_i f_i).
 
     Beyond the break at d_i the exponent is larger by c_i, which may be negative; f_i is the
-    break's width in log x. E is the paper's a, and A its b.
+    width of the break in log x. E and A are a and b in the paper.
     """
 
     def outcome_of(self, p: Any, v: Any) -> Any:
         log_x = np.log(self._x(v))
-        fall = p.c0 * log_x
-        for i in range(1, self._breaks + 1):
+        decay = p.c0 * log_x
+        for i in range(1, self._n_breaks + 1):
             c, d, f = (getattr(p, f"{letter}{i}") for letter in "cdf")
-            fall = fall + c * f * _softplus((log_x - np.log(d)) / f)
-        return p.E + p.A * np.exp(-fall)
+            decay = decay + c * f * _softplus((log_x - np.log(d)) / f)
+        return p.E + p.A * np.exp(-decay)
 
     @property
-    def _breaks(self) -> int:
+    def _n_breaks(self) -> int:
         return (len(self.parameters) - _FIRST) // 3
 
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
         return self._slopes(theta_BP, x_RV)[:2]
 
-    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
+    def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
         _, _, share, power_BRP = self._slopes(theta_BP, x_RV)
-        aside = power_BRP.copy()
-        aside[..., 0] = -1.0  # the power's derivative less that of log E
-        h_BPP = np.einsum("br,brp,brq->bpq", w_BR * share * (1 - share), aside, aside)
+        difference = power_BRP.copy()
+        difference[..., 0] = -1.0  # derivative of the power's logarithm minus that of log E
+        h_BPP = np.einsum("br,brp,brq->bpq", w_BR * share * (1 - share), difference, difference)
         w = w_BR * share
-        for i in range(self._breaks):
+        for i in range(self._n_breaks):
             c, d, f = range(_FIRST + 3 * i, _FIRST + 3 * i + 3)
-            height, width, z, soft, up = self._break(theta_BP, x_RV, i)
-            bump = up * (1 - up)
-            lag = soft - z * up
+            height, width, z, softplus, sigmoid = self._break(theta_BP, x_RV, i)
+            bump = sigmoid * (1 - sigmoid)
+            lag = softplus - z * sigmoid
             # Second derivatives of -c f softplus((log x - log d)/f) by c, log d and log f.
-            second = {(c, d): up, (c, f): -width * lag, (d, d): -height * bump / width,
+            second = {(c, d): sigmoid, (c, f): -width * lag, (d, d): -height * bump / width,
                       (d, f): -height * bump * z, (f, f): -height * width * (lag + z**2 * bump)}
             for (first, other), value in second.items():
                 total = (w * value).sum(axis=-1)
@@ -62,7 +62,7 @@ class Broken(Curve):
     def _break(
         self, theta_BP: Array, x_RV: Array, i: int
     ) -> tuple[Array, Array, Array, Array, Array]:
-        """c_i and f_i, [B, 1]; z = log(x/d_i)/f_i, log(1 + e^z) and its slope, [B, R]."""
+        """c_i and f_i, [B, 1]; z = log(x/d_i)/f_i, softplus(z) and its derivative, [B, R]."""
         c, log_d, log_f = theta_BP[:, _FIRST + 3 * i:_FIRST + 3 * i + 3].T[..., None]
         width = np.exp(log_f)
         z = (np.log(x_RV[:, 0]) - log_d) / width
@@ -70,20 +70,20 @@ class Broken(Curve):
             return c, width, z, np.logaddexp(0, z), 1 / (1 + np.exp(-z))
 
     def _slopes(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array, Array, Array]:
-        """log y and its derivative; the share of the power in y; and the derivative of the
-        power's logarithm: [B, R] and [B, R, P] twice."""
+        """log y, [B, R], and its derivative, [B, R, P]; the share of the power in y, [B, R]; and
+        the derivative of the power's logarithm, [B, R, P]."""
         log_e, log_a, c0 = theta_BP[:, :_FIRST].T[..., None]
         log_x = np.log(x_RV[:, 0])
         power = log_a - c0 * log_x
         power_BRP = np.zeros((*power.shape, len(self.parameters)))
         power_BRP[..., 1], power_BRP[..., 2] = 1.0, -log_x
-        for i in range(self._breaks):
-            height, width, z, soft, up = self._break(theta_BP, x_RV, i)
-            power = power - height * width * soft
-            place = _FIRST + 3 * i
-            power_BRP[..., place] = -width * soft
-            power_BRP[..., place + 1] = height * up
-            power_BRP[..., place + 2] = -height * width * (soft - z * up)
+        for i in range(self._n_breaks):
+            height, width, z, softplus, sigmoid = self._break(theta_BP, x_RV, i)
+            power = power - height * width * softplus
+            first = _FIRST + 3 * i
+            power_BRP[..., first] = -width * softplus
+            power_BRP[..., first + 1] = height * sigmoid
+            power_BRP[..., first + 2] = -height * width * (softplus - z * sigmoid)
         log_y = np.logaddexp(log_e, power)
         share = np.exp(power - log_y)
         j_BRP = share[..., None] * power_BRP
@@ -92,22 +92,22 @@ class Broken(Curve):
 
 
 def _softplus(u: Any) -> Any:
-    """log(1 + e^u), of complex numbers too."""
+    """log(1 + e^u), for real and complex u."""
     with np.errstate(all="ignore"):
-        size = np.where(np.real(u) > 0, -u, u)
-        return np.where(np.real(u) > 0, u, 0) + np.log1p(np.exp(size))
+        minus_abs = np.where(np.real(u) > 0, -u, u)
+        return np.where(np.real(u) > 0, u, 0) + np.log1p(np.exp(minus_abs))
 
 
 def broken(variable: str, breaks: int = 1) -> Broken:
-    """The broken neural scaling law of N, D or C, with as many breaks as are asked for."""
+    """The broken neural scaling law of N, D or C with the given number of breaks."""
     numbered = range(1, breaks + 1)
     symbol, unit = VARIABLES[variable].symbol, VARIABLES[variable].unit
     factors = " ".join(f"(1 + ({symbol}/d{i})^(1/f{i}))^(-c{i} f{i})" for i in numbered)
     grid: dict[str, tuple[float, ...]] = {"c0": (0.05, 0.3)}
     for i in numbered:
-        # Breaks stand along the variable one after the other.
-        away = 10.0 ** (2 * (2 * i - 1 - breaks) / breaks)
-        grid |= {f"c{i}": (-0.2, 0.3), f"d{i}": (away / 3, away * 3), f"f{i}": (0.3,)}
+        # Initial breaks are spread over the range of the variable.
+        centre = 10.0 ** (2 * (2 * i - 1 - breaks) / breaks)
+        grid |= {f"c{i}": (-0.2, 0.3), f"d{i}": (centre / 3, centre * 3), f"f{i}": (0.3,)}
     return Broken(
         name=f"broken-{variable}" + (f"-{breaks}" if breaks > 1 else ""),
         formula=f"E + A {symbol}^-c0 {factors}",
@@ -115,5 +115,5 @@ def broken(variable: str, breaks: int = 1) -> Broken:
         parameters=("E", "A", "c0", *(f"{letter}{i}" for i in numbered for letter in "cdf")),
         units={f"d{i}": unit for i in numbered}, distinct=_FIRST + 3 * breaks,
         robust=Robust("squared"), signed=("c0", *(f"c{i}" for i in numbered)),
-        linear=("E", "A"), grid=grid, along={f"d{i}": 1.0 for i in numbered}, limits=("E",),
+        linear=("E", "A"), grid=grid, scales_as={f"d{i}": 1.0 for i in numbered}, asymptotes=("E",),
     )

@@ -1,12 +1,10 @@
-"""The laws that can be fitted: Kaplan's and Hoffmann's here, the others by what they are about.
+"""All laws that can be fitted, by name: Kaplan's and Hoffmann's, and those of the other files.
 
-To add one, add an entry here or to the `FORMS` of a file beside this one: a `PowerSum` where the
-law is a sum of power laws, a `Formula` where it is not.
+`scaling/laws/forms/__init__.py` explains how a law is added.
 """
 
 from __future__ import annotations
 
-from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms import (
     annealing,
     batch,
@@ -15,18 +13,19 @@ from scaling.laws.forms import (
     experts,
     farseer,
     hyperparameters,
-    powerlaws,
+    powers,
     precision,
 )
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.kaplan import KaplanJoint
+from scaling.laws.forms.losses import Robust
 from scaling.laws.forms.powers import Chinchilla, Power, Term
-from scaling.laws.variables import VARIABLES
+from scaling.laws.forms.variables import VARIABLES
 
 
 def _kaplan(variable: str, section: str) -> Power:
-    """Kaplan's law of one variable. Least squares of log-loss: its few points are already the
-    best of many runs, and an absolute loss would pass through two of them."""
+    """Kaplan's law of one variable, fitted by least squares of the log-loss: its few points are
+    already the best of many runs, and an absolute loss would interpolate two of them."""
     x = variable.upper()
     return Power(
         name=f"kaplan-{variable}", formula=f"({x}_c/{x})^alpha_{x}",
@@ -55,7 +54,7 @@ _ALL: tuple[Form, ...] = (
         terms=(Term("E"), Term("A", (("n", "alpha"),)), Term("B", (("d", "beta"),))),
     ),
     *batch.FORMS,
-    *powerlaws.FORMS,
+    *powers.FORMS,
     *data.FORMS,
     *farseer.FORMS,
     *experts.FORMS,
@@ -69,4 +68,4 @@ FORMS: dict[str, Form] = {form.name: form for form in _ALL}
 """Every form that can be fitted, by name."""
 
 DEFAULT = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")
-"""Laws of the loss that any sweep over N and D can be fitted with."""
+"""Laws of the loss that can be fitted to any sweep over N and D."""

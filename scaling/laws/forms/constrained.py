@@ -1,4 +1,4 @@
-"""A form with some parameters held fast, or equal to others."""
+"""Forms with some parameters fixed at values, or tied to others."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from scaling.laws.forms.powers import PowerSum
 
 Array = NDArray[np.float64]
 
+_MAX_EXPONENT = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constrained(Form):
-    """`of`, whose theta is an affine function of fewer coordinates.
+    """The form `base` with theta an affine function of fewer free coordinates.
 
-    The free coordinates are those of the parameters in `free`; the printed parameters are all of
-    them, so that a law says what it held.
+    The free coordinates are those of the parameters in `free`. All parameters of `base` are
+    printed, including the fixed and tied ones.
     """
 
-    of: Form
+    base: Form
     offset: tuple[float, ...]
-    spread: tuple[tuple[float, ...], ...]
-    """theta = offset + free coordinates times this matrix [free, P]."""
+    matrix: tuple[tuple[float, ...], ...]
+    """theta = offset + free coordinates [F] times this matrix [F, P]."""
     free: tuple[str, ...]
     fixed: Mapping[str, float]
     tied: tuple[tuple[str, str], ...]
@@ -38,67 +40,68 @@ class Constrained(Form):
 
     @property
     def exponents(self) -> tuple[str, ...]:
-        return tuple(p for p in self.of.exponents if p in self.free)
+        return tuple(p for p in self.base.exponents if p in self.free)
 
     @property
-    def of_variables(self) -> frozenset[str]:
-        return self.of.of_variables
+    def scaling_params(self) -> frozenset[str]:
+        return self.base.scaling_params
 
-    def _whole(self, free_BF: Array) -> Array:
-        return np.asarray(np.array(self.offset) + free_BF @ np.array(self.spread))
+    def _base_theta(self, free_BF: Array) -> Array:
+        return np.asarray(np.array(self.offset) + free_BF @ np.array(self.matrix))
 
     def coordinates(self, values: Mapping[str, Array]) -> Array:
-        return self.of.coordinates(values)
+        return self.base.coordinates(values)
 
     def predict(self, theta_BP: Array, x_RV: Array) -> Array:
-        return self.of.predict(self._whole(theta_BP), x_RV)
+        return self.base.predict(self._base_theta(theta_BP), x_RV)
 
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
-        prediction, j_BRP = self.of.gradient(self._whole(theta_BP), x_RV)
-        return prediction, j_BRP @ np.array(self.spread).T
+        prediction, j_BRP = self.base.gradient(self._base_theta(theta_BP), x_RV)
+        return prediction, j_BRP @ np.array(self.matrix).T
 
-    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
-        if not isinstance(self.of, PowerSum):  # differences of the free ones alone are quicker
-            return super().curvature(theta_BP, x_RV, w_BR, j_BRP)
-        whole = self._whole(theta_BP)
-        h_BPP = self.of.curvature(whole, x_RV, w_BR, self.of.gradient(whole, x_RV)[1])
-        return np.asarray(np.array(self.spread) @ h_BPP @ np.array(self.spread).T)
+    def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
+        if not isinstance(self.base, PowerSum):  # differences of the free coordinates are faster
+            return super().hessian(theta_BP, x_RV, w_BR, j_BRP)
+        theta = self._base_theta(theta_BP)
+        h_BPP = self.base.hessian(theta, x_RV, w_BR, self.base.gradient(theta, x_RV)[1])
+        return np.asarray(np.array(self.matrix) @ h_BPP @ np.array(self.matrix).T)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        whole = self.of.starts(x_RV, outcome_R)
-        places = [self.of.parameters.index(name) for name in self.free]
-        return np.unique(whole[:, places], axis=0)
+        theta = self.base.starts(x_RV, outcome_R)
+        indices = [self.base.parameters.index(name) for name in self.free]
+        return np.unique(theta[:, indices], axis=0)
 
-    def report(self, theta_BP: Array, centre_V: Array) -> Array:
-        return self.of.report(self._whole(theta_BP), centre_V)
+    def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
+        return self.base.to_params(self._base_theta(theta_BP), centre_V)
 
-    def internal(self, params_BP: Array) -> Array:
-        places = [self.of.parameters.index(name) for name in self.free]
-        return np.asarray(self.of.internal(params_BP)[:, places])
+    def from_params(self, params_BP: Array) -> Array:
+        indices = [self.base.parameters.index(name) for name in self.free]
+        return np.asarray(self.base.from_params(params_BP)[:, indices])
 
     def optimum(self, params_BP: Array, c: Array | float) -> Array | None:
-        return self.of.optimum(params_BP, c)
+        return self.base.optimum(params_BP, c)
 
     def allocation_exponent(self, params_BP: Array) -> Array | None:
-        return self.of.allocation_exponent(params_BP)
+        return self.base.allocation_exponent(params_BP)
 
 
 def constrain(
     form: Form, fixed: Mapping[str, float] | None = None, tied: Sequence[tuple[str, str]] = ()
 ) -> Form:
-    """The form with parameters fixed at values, and with pairs of parameters equal.
+    """A form with some parameters fixed at values, and pairs of parameters tied to be equal.
 
-    Fixing E at a published or measured entropy, or alpha = beta as Muennighoff et al. 2023 do,
-    are the usual cases.
+    Typical uses are E fixed at a published or measured entropy, and alpha = beta as in Muennighoff
+    et al. 2023.
 
     Args:
-        form: any form whose coordinates are its parameters one by one, as those of sums of
-            powers and of formulas are.
-        fixed: values in the parameters' own units.
-        tied: pairs of names; the second takes the value of the first.
+        form: a form in which every coordinate of theta depends on one parameter, such as sums of
+            powers and formulas.
+        fixed: values by parameter, in the parameters' own units.
+        tied: pairs of parameters; the second takes the value of the first.
 
     Raises:
-        UserError: there is no such parameter, or the form mixes its parameters.
+        UserError: a parameter is unknown, cannot have its value or be tied to the other one, or
+            a coordinate of the form's theta depends on several parameters.
     """
     fixed = dict(fixed or {})
     if not fixed and not tied:
@@ -108,42 +111,85 @@ def constrain(
             raise UserError(f"{form.name}: has no parameter {name}; it has "
                             f"{', '.join(form.parameters)}")
     _check_separate(form)
-    kept = {second: first for first, second in tied}
-    free = tuple(p for p in form.parameters if p not in fixed and p not in kept)
-    if not free or any(first in kept or first in fixed for first, _ in tied):
-        raise UserError(f"{form.name}: nothing is left to fit, or a parameter is tied to one that "
-                        "is itself fixed or tied")
-    values = np.ones((1, len(form.parameters)))
-    for name, value in fixed.items():
-        values[0, form.parameters.index(name)] = value
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inner = form.internal(values)[0]
-    offset = [inner[i] if p in fixed else 0.0 for i, p in enumerate(form.parameters)]
-    if not np.isfinite(offset).all():
-        raise UserError(f"{form.name}: {fixed}: positive values are expected")
-    spread = np.zeros((len(free), len(form.parameters)))
-    for place, name in enumerate(form.parameters):
+    for first, second in tied:
+        _check_same_kind(form, first, second)
+    tied_to = {second: first for first, second in tied}
+    free = tuple(p for p in form.parameters if p not in fixed and p not in tied_to)
+    if not free or {*tied_to} & {*fixed} or any(
+            first in tied_to or first in fixed for first, _ in tied):
+        raise UserError(f"{form.name}: no parameter is left to fit, or a parameter is tied to one "
+                        "that is itself fixed or tied; remove a constraint")
+    offset = _offset(form, fixed)
+    matrix = np.zeros((len(free), len(form.parameters)))
+    for i, name in enumerate(form.parameters):
         if name not in fixed:
-            spread[free.index(kept.get(name, name)), place] = 1.0
-    held = [f"{name} = {value:g}" for name, value in fixed.items()]
-    held += [f"{second} = {first}" for first, second in tied]
+            matrix[free.index(tied_to.get(name, name)), i] = 1.0
+    equations = [f"{name} = {value:g}" for name, value in fixed.items()]
+    equations += [f"{second} = {first}" for first, second in tied]
     common: dict[str, Any] = {
         name: getattr(form, name) for name in Form.__dataclass_fields__
     }
     return Constrained(**common | {"centred": False, "formula":
-                       f"{form.formula} with {', '.join(held)}"},
-                       of=replace(form, centred=False), offset=tuple(offset),
-                       spread=tuple(map(tuple, spread)), free=free,
+                       f"{form.formula} with {', '.join(equations)}"},
+                       base=replace(form, centred=False), offset=tuple(offset),
+                       matrix=tuple(map(tuple, matrix)), free=free,
                        fixed=fixed, tied=tuple(tied))
 
 
+def _offset(form: Form, fixed: Mapping[str, float]) -> list[float]:
+    """theta of the fixed parameters, zero for the rest.
+
+    Raises:
+        UserError: a parameter cannot have its value.
+    """
+    values = np.ones((1, len(form.parameters)))
+    for name, value in fixed.items():
+        values[0, form.parameters.index(name)] = value
+        if name in form.exponents and form.outcome.startswith("loss") and not (
+                0 < value <= _MAX_EXPONENT):
+            raise UserError(f"{form.name}: {name} = {value:g}: an exponent above 0 and at most "
+                            f"{_MAX_EXPONENT} is expected, such as 0.35")
+    with np.errstate(all="ignore"):
+        theta = form.from_params(values)[0]
+    for i, name in enumerate(form.parameters):
+        if name in fixed and not np.isfinite(theta[i]):
+            raise UserError(f"{form.name}: {name} = {fixed[name]:g}: a positive number is expected")
+    return [float(theta[i]) if p in fixed else 0.0 for i, p in enumerate(form.parameters)]
+
+
+def _check_same_kind(form: Form, first: str, second: str) -> None:
+    """Raise if two parameters to be tied are of different kinds."""
+    kinds = {p: _kind(form, p) for p in form.parameters}
+    if kinds[first] == kinds[second] or (None in (kinds[first], kinds[second])
+                                         and not {first, second} & {*form.units}):
+        return
+    by_kind: dict[str, list[str]] = {}
+    for name, kind in kinds.items():
+        by_kind.setdefault(kind or "", []).append(name)
+    groups = [" and ".join(names) for kind, names in by_kind.items() if kind and len(names) > 1]
+    hint = f"; parameters that can be tied are {', or '.join(groups)}" if groups else ""
+    raise UserError(f"{form.name}: {first} is {kinds[first] or 'of another kind'}, and {second} is "
+                    f"{kinds[second] or 'of another kind'}: parameters of the same kind are "
+                    f"expected{hint}")
+
+
+def _kind(form: Form, name: str) -> str | None:
+    """What kind of parameter this is, with its unit; None if unknown."""
+    unit = f" in {form.units[name]}" if name in form.units else ""
+    if name in form.exponents:
+        return f"an exponent{unit}"
+    if name not in form.scaling_params:
+        return "the limit at infinite size"
+    return f"a coefficient{unit}" if name in form.coefficients else None
+
+
 def _check_separate(form: Form) -> None:
-    """Refuse a form in which a coordinate of theta depends on several parameters."""
+    """Raise if a coordinate of the form's theta depends on several parameters."""
     point = np.full((1, len(form.parameters)), 1.5)
-    here = form.internal(point)
-    for place in range(point.shape[1]):
-        aside = point.copy()
-        aside[0, place] *= 1.1
-        moved = np.flatnonzero(form.internal(aside) != here)
-        if moved.tolist() != [place]:
-            raise UserError(f"{form.name}: its parameters cannot be fixed or tied one by one")
+    theta = form.from_params(point)
+    for i in range(point.shape[1]):
+        shifted = point.copy()
+        shifted[0, i] *= 1.1
+        changed = np.flatnonzero(form.from_params(shifted) != theta)
+        if changed.tolist() != [i]:
+            raise UserError(f"{form.name}: its parameters cannot be fixed or tied separately")

@@ -1,4 +1,4 @@
-"""What formulas of one variable have in common."""
+"""Base class of formulas of one variable."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Formula):
-    """A formula of one variable, with places along it."""
+    """A formula of one variable x, some of whose parameters have a unit of x."""
 
-    along: Mapping[str, float] = field(default_factory=dict)
-    """Parameters that scale as the variable to this power; their `grid` is in units of its
-    geometric mean, to that power."""
-    falling: tuple[str, ...] = ()
-    """Exponents that are positive where the outcome falls."""
-    limits: tuple[str, ...] = ()
-    """Parameters that runs at one value of the variable would show."""
+    scales_as: Mapping[str, float] = field(default_factory=dict)
+    """Power of x whose unit a parameter has; its `grid` is in units of the geometric mean of x to
+    that power."""
+    decay_exponents: tuple[str, ...] = ()
+    """Exponents that are positive if the outcome decreases with x."""
+    asymptotes: tuple[str, ...] = ()
+    """Parameters that runs at a single value of x can determine, such as E."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
-        return self.falling
+        return self.decay_exponents
 
     @property
-    def of_variables(self) -> frozenset[str]:
-        return frozenset(self.parameters) - {*self.limits}
+    def scaling_params(self) -> frozenset[str]:
+        return frozenset(self.parameters) - {*self.asymptotes}
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         middle = float(np.exp(np.log(x_RV[:, 0]).mean()))
-        grid = {name: tuple(value * middle ** self.along.get(name, 0.0) for value in values)
+        grid = {name: tuple(value * middle ** self.scales_as.get(name, 0.0) for value in values)
                 for name, values in self.grid.items()}
         return Formula.starts(replace(self, grid=grid), x_RV, outcome_R)
 

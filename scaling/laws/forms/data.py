@@ -1,4 +1,4 @@
-"""Laws of parameters and data beyond Chinchilla's: how the two combine, and data that repeats."""
+"""Laws of N and D beyond Chinchilla's: other combinations of the two, and repeated data."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.fitting.robust import Robust
-from scaling.laws.forms.form import Form, project
+from scaling.laws.forms.form import Form, project_coefficients
 from scaling.laws.forms.formula import Formula
-from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
 
-# Where fits of the family start; the floors are E as a part of the lowest loss.
+# Initial values of the family; those of E are relative to the lowest loss.
 _FAMILY_EXPONENTS = (0.15, 0.4)
 _FAMILY_POWERS = (0.15, 1.0)
-_FAMILY_FLOORS = (0.001, 0.6)
-_FAMILY_LOGS = [0, 1, 2, 5]  # places in theta of what it has the logarithm of
+_FAMILY_E = (0.001, 0.6)
+_FAMILY_LOGS = [0, 1, 2, 5]  # indices of the parameters whose logarithms are in theta
 
 
 @dataclass(frozen=True, kw_only=True)
 class QFamily(Form):
     """E + [(A/N^alpha)^(1/q) + (B/D^beta)^(1/q)]^q.
 
-    q = 1 is Chinchilla's law. E = 0 with q = beta is Kaplan's of N and D, with alpha = alpha_N,
-    beta = alpha_D, A = N_c^alpha_N and B = D_c^alpha_D. theta is (log E, log A, log B, alpha,
-    beta, log q).
+    q = 1 is Chinchilla's law. E = 0 with q = beta is Kaplan's law of N and D, with
+    alpha = alpha_N, beta = alpha_D, A = N_c^alpha_N and B = D_c^alpha_D. theta is (log E, log A,
+    log B, alpha, beta, log q).
     """
 
     @property
@@ -37,12 +37,13 @@ class QFamily(Form):
         return ("alpha", "beta")
 
     @property
-    def of_variables(self) -> frozenset[str]:
+    def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters) - {"E"}
 
     def _parts(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """log L, the share of the bracket in it, log of the bracket before it is raised to q, the
-        share of N in that, and the derivative of the bracket's logarithm by log q: [B, R] each."""
+        """log L; the share of the bracket in L; the logarithm of the bracket before it is raised
+        to q; the share of N in the bracket; and the derivative of the logarithm of the bracket
+        raised to q with respect to log q: [B, R] each."""
         e, a, b, alpha, beta, log_q = theta_BP.T[..., None]
         q = np.exp(log_q)
         u, v = (a - alpha * x_RV[:, 0]) / q, (b - beta * x_RV[:, 1]) / q
@@ -62,32 +63,32 @@ class QFamily(Form):
             [1 - share, a, b, -a * x_RV[:, 0], -b * x_RV[:, 1], share * by_q], axis=-1)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """At a given E the bracket is linear in A^(1/q) and B^(1/q)."""
+        """At fixed E, q and exponents the bracket is linear in A^(1/q) and B^(1/q)."""
         starts = []
-        for alpha, beta, q, floor in itertools.product(
-                _FAMILY_EXPONENTS, _FAMILY_EXPONENTS, _FAMILY_POWERS, _FAMILY_FLOORS):
-            e = floor * outcome_R.min()
-            bare_RK = np.exp(-x_RV * np.array([alpha, beta]) / q)
-            log_a, log_b = q * project(bare_RK, (outcome_R - e) ** (1 / q))
+        for alpha, beta, q, share in itertools.product(
+                _FAMILY_EXPONENTS, _FAMILY_EXPONENTS, _FAMILY_POWERS, _FAMILY_E):
+            e = share * outcome_R.min()
+            terms_RK = np.exp(-x_RV * np.array([alpha, beta]) / q)
+            log_a, log_b = q * project_coefficients(terms_RK, (outcome_R - e) ** (1 / q))
             starts.append([np.log(e), log_a, log_b, alpha, beta, np.log(q)])
         return np.array(starts)
 
-    def report(self, theta_BP: Array, centre_V: Array) -> Array:
+    def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         e, a, b, alpha, beta, log_q = theta_BP.T
         logs = [e, a + alpha * centre_V[0], b + beta * centre_V[1]]
         with np.errstate(over="ignore"):
             return np.stack([*np.exp(logs), alpha, beta, np.exp(log_q)], axis=-1)
 
-    def internal(self, params_BP: Array) -> Array:
+    def from_params(self, params_BP: Array) -> Array:
         theta = np.array(params_BP, dtype=float)
         with np.errstate(divide="ignore"):  # of E = 0
             theta[:, _FAMILY_LOGS] = np.log(theta[:, _FAMILY_LOGS])
         return theta
 
     def optimum(self, params_BP: Array, c: Array | float) -> Array:
-        """The bracket is Chinchilla's law of A^(1/q), B^(1/q), alpha/q and beta/q, and so is its
-        optimum: N* = G (C/6)^(beta/(alpha+beta)), G^((alpha+beta)/q) =
-        alpha A^(1/q) / (beta B^(1/q)); NaN where an exponent is not positive."""
+        """The optimum of Chinchilla's law with A^(1/q), B^(1/q), alpha/q and beta/q, which the
+        bracket is: N* = G (C/6)^(beta/(alpha+beta)), G^((alpha+beta)/q) =
+        alpha A^(1/q) / (beta B^(1/q)); NaN if an exponent is not positive."""
         _, a, b, alpha, beta, q = np.moveaxis(params_BP, -1, 0)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             log_g = (q * np.log(alpha / beta) + np.log(a / b)) / (alpha + beta)
@@ -102,69 +103,69 @@ class QFamily(Form):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConstrained(Formula):
-    """E + A/N'^alpha + B/D'^beta, in which repeated tokens and excess parameters are worth less.
+    """E + A/N'^alpha + B/D'^beta, with effective tokens D' and effective parameters N'.
 
-    D' = U_D + U_D R_D (1 - exp(-r/R_D)), where U_D are the unique tokens and r = D/U_D - 1 how
-    often they are repeated. N' is the same of U_N, the N that is compute-optimal for U_D tokens
-    under A, B, alpha and beta; a smaller N is worth itself (Muennighoff et al. 2023, eqs. 5 and 6;
-    their R*_D and R*_N are R_D and R_N here).
+    D' = U_D + U_D R_D (1 - exp(-r/R_D)), with U_D unique tokens and r = D/U_D - 1 repetitions. N'
+    is the same function of U_N, the N that is compute-optimal for U_D tokens under A, B, alpha and
+    beta; an N below U_N is its own effective value (Muennighoff et al. 2023, eqs. 5 and 6; their
+    R*_D and R*_N are R_D and R_N here).
     """
 
     def outcome_of(self, p: Any, v: Any) -> Any:
         unique = np.minimum(v.u, v.d)
-        enough = (p.alpha * p.A / (p.beta * p.B) * unique**p.beta) ** (1 / p.alpha)
-        of_n = p.A * _worth(np.minimum(v.n, enough), v.n, p.R_N) ** -p.alpha
-        return p.E + of_n + p.B * _worth(unique, v.d, p.R_D) ** -p.beta
+        n_optimal = (p.alpha * p.A / (p.beta * p.B) * unique**p.beta) ** (1 / p.alpha)
+        n_term = p.A * _effective(np.minimum(v.n, n_optimal), v.n, p.R_N) ** -p.alpha
+        return p.E + n_term + p.B * _effective(unique, v.d, p.R_D) ** -p.beta
 
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
-        """By hand: a bootstrap of this law takes long enough."""
+        """In closed form, because bootstraps of this law are slow."""
         n, d, u = x_RV.T
         u = np.minimum(u, d)
         e, a, b, alpha, beta, r_d, r_n = self._natural(theta_BP).T[..., None]
-        log_enough = (np.log(alpha * a / (beta * b)) + beta * np.log(u)) / alpha
-        few = np.minimum(n, np.exp(log_enough))
-        sizes, tokens = _worth(few, n, r_n), _worth(u, d, r_d)
-        of_n, of_d = a * sizes**-alpha, b * tokens**-beta
+        log_n_optimal = (np.log(alpha * a / (beta * b)) + beta * np.log(u)) / alpha
+        u_n = np.minimum(n, np.exp(log_n_optimal))
+        n_eff, d_eff = _effective(u_n, n, r_n), _effective(u, d, r_d)
+        of_n, of_d = a * n_eff**-alpha, b * d_eff**-beta
         loss = e + of_n + of_d
         of_n, of_d = of_n / loss, of_d / loss
-        # d log N' / d log U_N, where U_N is not N itself.
-        bend = np.where(few < n, 1 - np.exp((1 - n / few) / r_n) * n / sizes, 0.0)
+        # d log N' / d log U_N, which is zero if U_N is N itself.
+        slope = np.where(u_n < n, 1 - np.exp((1 - n / u_n) / r_n) * n / n_eff, 0.0)
         return np.log(loss), np.stack([
-            e / loss, of_n * (1 - bend), of_d + of_n * bend,
-            of_n * (bend * (alpha * log_enough - 1) - alpha * np.log(sizes)),
-            of_n * bend * (1 - beta * np.log(u)) - of_d * beta * np.log(tokens),
-            -of_d * beta * _worth_by_r(u, d, r_d) / tokens,
-            -of_n * alpha * _worth_by_r(few, n, r_n) / sizes,
+            e / loss, of_n * (1 - slope), of_d + of_n * slope,
+            of_n * (slope * (alpha * log_n_optimal - 1) - alpha * np.log(n_eff)),
+            of_n * slope * (1 - beta * np.log(u)) - of_d * beta * np.log(d_eff),
+            -of_d * beta * _effective_by_r(u, d, r_d) / d_eff,
+            -of_n * alpha * _effective_by_r(u_n, n, r_n) / n_eff,
         ], axis=-1)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """With N' taken as N, the law is linear in E, A and B."""
+        """With N' approximated by N, the law is linear in E, A and B."""
         n, d, u = x_RV.T
         starts = []
         for powers in itertools.product(*self.grid.values()):
             alpha, beta, r_d, _ = powers
-            data = _worth(np.minimum(u, d), d, r_d)
-            bare_RK = np.stack([np.ones_like(n), n**-alpha, data**-beta], axis=-1)
-            starts.append([*project(bare_RK, outcome_R), *np.log(powers)])
+            d_eff = _effective(np.minimum(u, d), d, r_d)
+            terms_RK = np.stack([np.ones_like(n), n**-alpha, d_eff**-beta], axis=-1)
+            starts.append([*project_coefficients(terms_RK, outcome_R), *np.log(powers)])
         return np.array(starts)
 
 
-def _worth(unique: Any, total: Any, r: Any) -> Any:
-    """What `total` is worth when all but `unique` of it is repetition or excess."""
+def _effective(unique: Any, total: Any, r: Any) -> Any:
+    """Effective value of `total`, of which all but `unique` is repetition or excess."""
     return unique * (1 - r * np.expm1((1 - total / unique) / r))
 
 
-def _worth_by_r(unique: Any, total: Any, r: Any) -> Any:
-    """The derivative of `_worth` by log r."""
+def _effective_by_r(unique: Any, total: Any, r: Any) -> Any:
+    """The derivative of `_effective` with respect to log r."""
     times = (total / unique - 1) / r
     return -unique * r * (np.expm1(-times) + times * np.exp(-times))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverTraining(Formula):
-    """E + (A M^eta + B M^-eta) C^-eta, with M = D/N tokens a parameter.
+    """E + (A M^eta + B M^-eta) C^-eta, with M = D/N tokens per parameter.
 
-    Where C = 6 N D it is Chinchilla's law with alpha = beta = 2 eta, and A and B times 6^-eta.
+    With C = 6 N D it is Chinchilla's law with alpha = beta = 2 eta, and A and B times 6^-eta.
     """
 
     @property
@@ -198,7 +199,7 @@ FORMS: tuple[Form, ...] = (
         units={"R_D": "repetitions", "R_N": "repetitions"}, distinct=3,
         grid={"alpha": (0.2, 0.4), "beta": (0.2, 0.4), "R_D": (5.0, 50.0), "R_N": (1.0, 10.0)},
     ),
-    # The paper fits losses, not their logarithms, by least squares.
+    # Like the paper, by least squares of the losses, not of their logarithms.
     OverTraining(
         name="gadre", formula="E + (A (D/N)^eta + B (D/N)^-eta) C^-eta",
         source="Gadre et al. 2024, eq. 4", variables=("n", "d", "c"),
@@ -207,4 +208,4 @@ FORMS: tuple[Form, ...] = (
         grid={"eta": (0.03, 0.07, 0.12, 0.2, 0.3)},
     ),
 )
-"""Laws of parameters and data."""
+"""Laws of N and D."""

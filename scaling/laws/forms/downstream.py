@@ -1,6 +1,6 @@
-"""What a model can do, from its loss: errors and accuracies of downstream tasks.
+"""Errors and accuracies of downstream tasks as functions of the loss.
 
-`scaling.laws.planning.chain` puts one of these laws behind a law of the loss.
+`scaling.laws.allocation.chain` composes one of these laws with a law of the loss.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.fitting.robust import Robust
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.formula import Formula
+from scaling.laws.forms.losses import Robust
 
 Array = NDArray[np.float64]
 
-_ALONG = (0.1, 0.35, 0.6, 0.85)  # of the runs' losses, in which a sigmoid may have its middle
+_MIDPOINT_QUANTILES = (0.1, 0.35, 0.6, 0.85)  # of the losses: initial midpoints of a sigmoid
 
 
 @dataclass(frozen=True, kw_only=True)
 class Error(Formula):
-    """epsilon - k exp(-gamma L): from chance at high loss, exponentially down."""
+    """epsilon - k exp(-gamma L): chance level at high loss, with an exponential decrease."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
         return ("gamma",)
 
     @property
-    def of_variables(self) -> frozenset[str]:
+    def scaling_params(self) -> frozenset[str]:
         return frozenset({"k", "gamma"})
 
     def outcome_of(self, p: Any, v: Any) -> Any:
@@ -48,15 +48,15 @@ class Accuracy(Formula):
         return ("k",)
 
     @property
-    def of_variables(self) -> frozenset[str]:
+    def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters)
 
     def outcome_of(self, p: Any, v: Any) -> Any:
         return p.best - p.span / (1 + np.exp(-p.k * (v.l - p.L_0)))
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        middles = tuple(map(float, np.quantile(x_RV[:, 0], _ALONG)))
-        return Formula.starts(replace(self, grid={**self.grid, "L_0": middles}), x_RV, outcome_R)
+        midpoints = tuple(map(float, np.quantile(x_RV[:, 0], _MIDPOINT_QUANTILES)))
+        return Formula.starts(replace(self, grid={**self.grid, "L_0": midpoints}), x_RV, outcome_R)
 
 
 FORMS: tuple[Form, ...] = (
@@ -76,4 +76,4 @@ FORMS: tuple[Form, ...] = (
         linear=("best", "span"), signed=("span", "L_0"), grid={"k": (1.0, 3.0, 10.0)},
     ),
 )
-"""Errors and accuracies as shares of one, from the loss on a validation text or on the task."""
+"""Errors and accuracies, as fractions of one, from the loss on a validation text or on the task."""

@@ -1,4 +1,4 @@
-"""Laws of sparse models: routed experts, their granularity, and the share that is not active."""
+"""Laws of sparse models: routed experts, granularity, and the share of inactive parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scaling.errors import UserError
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.formula import Formula
 from scaling.laws.forms.powers import PowerSum, Term
-from scaling.laws.variables import VARIABLES
+from scaling.laws.forms.variables import VARIABLES
 
 Array = NDArray[np.float64]
 
@@ -23,10 +23,10 @@ Array = NDArray[np.float64]
 class Routed(Formula):
     """log10 L = a_N log10 N + b_E log10 E^ + c_NE log10 N log10 E^ + d.
 
-    N counts the parameters of the dense model that the experts replace a part of. The number of
+    N counts the parameters of the dense model, part of which the experts replace. The number of
     experts E saturates: 1/E^ = 1/(E - 1 + 1/(1/E_start - 1/E_max)) + 1/E_max, so that E^ is
-    E_start for one expert and at most E_max (Clark et al. 2022, eqs. 1 and 10; the paper writes a,
-    b and c for the slopes).
+    E_start for one expert and at most E_max (Clark et al. 2022, eqs. 1 and 10, where the slopes are
+    a, b and c).
     """
 
     @property
@@ -34,7 +34,7 @@ class Routed(Formula):
         return ()  # the slopes are negative
 
     @property
-    def of_variables(self) -> frozenset[str]:
+    def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters) - {"d"}
 
     def outcome_of(self, p: Any, v: Any) -> Any:
@@ -42,32 +42,32 @@ class Routed(Formula):
         return 10 ** (p.a_N * n + p.b_E * e + p.c_NE * n * e + p.d)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """At given E_start and E_max, log L is linear in the rest."""
+        """At fixed E_start and E_max, log L is linear in the other parameters."""
         n = np.log10(x_RV[:, 0])
         starts = []
-        for start, most in itertools.product(*self.grid.values()):
-            e = np.log10(_saturated(x_RV[:, 1], start, most))
+        for e_start, e_max in itertools.product(*self.grid.values()):
+            e = np.log10(_saturated(x_RV[:, 1], e_start, e_max))
             design = np.stack([n, e, n * e, np.ones_like(n)], axis=-1)
             slopes, *_ = np.linalg.lstsq(design, np.log10(outcome_R), rcond=None)
-            starts.append([*slopes, np.log(start), np.log(most)])
+            starts.append([*slopes, np.log(e_start), np.log(e_max)])
         return np.array(starts)
 
 
-def _saturated(experts: Any, start: Any, most: Any) -> Any:
-    """E^."""
-    return 1 / (1 / (experts - 1 + 1 / (1 / start - 1 / most)) + 1 / most)
+def _saturated(experts: Any, e_start: Any, e_max: Any) -> Any:
+    """The saturated number of experts E^."""
+    return 1 / (1 / (experts - 1 + 1 / (1 / e_start - 1 / e_max)) + 1 / e_max)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sparse(PowerSum):
-    """A law with powers of the share of the parameters that is active, 1 - S."""
+    """A law with powers of the share of active parameters, 1 - S."""
 
     def coordinates(self, values: Mapping[str, Array]) -> Array:
-        """Logarithms; of the sparsity, that of 1 - S."""
+        """Logarithms of the variables, with 1 - S for the sparsity S."""
         sparsity = np.asarray(values["sparsity"], dtype=float)
         if (sparsity >= 1).any():
             raise UserError(f"{self.name}: a sparsity of {sparsity.max():g}, where a share below 1 "
-                            "is expected; it is the number of inactive experts over all experts")
+                            "is expected: the number of inactive experts divided by all experts")
         return super().coordinates({**values, "sparsity": 1 - sparsity})
 
 
@@ -81,7 +81,7 @@ FORMS: tuple[Form, ...] = (
         counting="non-embedding", distinct=3,
         grid={"E_start": (1.2, 2.0, 4.0), "E_max": (100.0, 300.0, 1000.0)},
     ),
-    # The paper writes c, a and b for E, A and B.
+    # E, A and B are c, a and b in the paper.
     PowerSum(
         name="krajewski", formula="E + (g/G^gamma + A)/N^alpha + B/D^beta",
         source="Krajewski et al. 2024, eq. 9", variables=("n", "d", "granularity"),
@@ -91,7 +91,7 @@ FORMS: tuple[Form, ...] = (
                Term("g", (("n", "alpha"), ("granularity", "gamma")))),
         grid={"gamma": (0.3, 0.8)},
     ),
-    # The paper writes e, a and b for E, A and B.
+    # E, A and B are e, a and b in the paper.
     Sparse(
         name="abnar",
         formula="E + A/N^alpha + B/D^beta + c/(1-S)^lambda + d/((1-S)^delta N^gamma)",

@@ -1,4 +1,4 @@
-"""Farseer: a power law of data whose constants depend on the size of the model."""
+"""Farseer: a power law of D whose parameters depend on N."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import Form, project
+from scaling.laws.forms.form import Form, project_coefficients
 from scaling.laws.forms.formula import Formula
 
 Array = NDArray[np.float64]
 
-_SMALL, _LARGE = 1e7, 1e9  # parameters: where theta holds the values of the three functions
-_RISE = -0.05  # a1 at a start; at zero its power would have no effect
+_SMALL, _LARGE = 1e7, 1e9  # the two N at which theta holds the values of the three functions
+_INITIAL_A1 = -0.05  # not zero, at which alpha would have no effect
 
 
 @dataclass(frozen=True, kw_only=True)
 class Farseer(Formula):
     """e^(a3 N^gamma + b3) + e^(a2 N^beta + b2) D^(-e^(a1 N^alpha + b1)).
 
-    At every N it is a power law of D with a floor; the logarithms of its exponent, coefficient
-    and floor are a N^power + b. In a and b, which all but cancel, fits crawl along a curved
-    valley; so theta holds (value at a small N, value at a large N, power) of each of the three.
+    At every N it is a power law of D plus a constant; the logarithms of its exponent, coefficient
+    and constant are a N^power + b. The terms a N^power and b nearly cancel, which makes fits of a
+    and b slow; therefore theta holds (value at a small N, value at a large N, power) of each of the
+    three functions.
     """
 
     slopes: tuple[float, ...] = (0.2, 0.4)
-    """Exponents of D at a start."""
+    """Initial values of the exponent of D."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
-        return ()  # the powers stand in an exponent themselves, and may have either sign
+        return ()  # alpha, beta and gamma occur inside exponents, and may have either sign
 
     @property
-    def of_variables(self) -> frozenset[str]:
+    def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters)
 
     def outcome_of(self, p: Any, v: Any) -> Any:
@@ -43,38 +44,40 @@ class Farseer(Formula):
         slope = np.exp(p.a1 * v.n**p.alpha + p.b1)
         return floor + np.exp(p.a2 * v.n**p.beta + p.b2 - slope * np.log(v.d))
 
-    def internal(self, params_BP: Array) -> Array:
-        a, b, power = (params_BP[:, place::3] for place in range(3))
+    def from_params(self, params_BP: Array) -> Array:
+        a, b, power = (params_BP[:, i::3] for i in range(3))
         return np.asarray(_interleave(a * _SMALL**power + b, a * _LARGE**power + b, power))
 
     def _natural(self, theta_BP: Any) -> Any:
-        low, high, power = (theta_BP[:, place::3] for place in range(3))
+        low, high, power = (theta_BP[:, i::3] for i in range(3))
         a = (high - low) / (_LARGE**power - _SMALL**power)
         return _interleave(a, low - a * _SMALL**power, power)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """As the paper's first stage: a floor and a coefficient for each N at one exponent of D,
-        and a straight line through the logarithms of each against the power of N."""
+        """As in the first stage of the paper: a constant and a coefficient for each N at a given
+        exponent of D, and a linear fit of the logarithms of each to N^power."""
         n, d = x_RV.T
         groups = [n == size for size in np.unique(n) if len(np.unique(d[n == size])) > 1]
-        if len(groups) < 2:  # no two sizes have two token counts: one power law for all of them
+        if len(groups) < 2:  # fewer than two sizes have several token counts: one law for all
             groups = [np.ones(len(n), dtype=bool)] * 2
             sizes = np.array([n.min(), n.max()])
         else:
             sizes = np.array([n[group][0] for group in groups])
         starts = []
         for *powers, slope in itertools.product(*self.grid.values(), self.slopes):
-            logs = np.array([project(np.stack([d[group]**-slope, np.ones(group.sum())], axis=-1),
-                                     outcome_R[group]) for group in groups])
+            logs = np.array([
+                project_coefficients(
+                    np.stack([d[group]**-slope, np.ones(group.sum())], axis=-1), outcome_R[group])
+                for group in groups])
             lines = [np.polyfit(sizes**power, log, 1)
                      for power, log in zip(powers[1:], logs.T, strict=True)]
-            b1 = np.log(slope) - _RISE * np.mean(sizes**powers[0])
-            starts.append([_RISE, b1, powers[0], *lines[0], powers[1], *lines[1], powers[2]])
-        return self.internal(np.array(starts))
+            b1 = np.log(slope) - _INITIAL_A1 * np.mean(sizes**powers[0])
+            starts.append([_INITIAL_A1, b1, powers[0], *lines[0], powers[1], *lines[1], powers[2]])
+        return self.from_params(np.array(starts))
 
 
 def _interleave(*columns: Any) -> Any:
-    """Three arrays [B, 3], perhaps complex, as [B, 9] in turns."""
+    """Three arrays [B, 3], real or complex, with their columns interleaved as [B, 9]."""
     return np.stack(columns, axis=-1).reshape(len(columns[0]), -1)
 
 
@@ -88,4 +91,4 @@ FORMS: tuple[Form, ...] = (
         grid={"alpha": (0.1,), "beta": (-0.1, 0.1), "gamma": (0.1, 0.25)},
     ),
 )
-"""The law with constants that depend on N."""
+"""The Farseer law."""

@@ -1,11 +1,11 @@
-"""What the form of a scaling law is: a formula, its gradient, its starts, its units.
+"""Base class of the functional forms of scaling laws.
 
 A form predicts the outcome of runs, in most laws the logarithm of the loss, from internal
-coordinates theta in which it is well behaved, and turns them into the parameters that papers
-print. `catalogue.py` lists the forms that there are.
+coordinates theta that are well conditioned for fitting, and converts theta to the parameters that
+papers print. `catalogue.py` lists all forms.
 
-Letters: B batch of parameter vectors, R runs, V variables, P parameters, K terms. `x_RV` holds the
-form's variables in its own coordinates: their logarithms, where it does not say otherwise.
+Axes: B batch of parameter vectors, R runs, V variables, P parameters, K terms. `x_RV` holds the
+variables in the form's own coordinates: their logarithms, unless the form overrides `coordinates`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from scaling.laws.fitting.robust import HUBER, Robust
-from scaling.laws.runs.table import Counting, RunsTable
+from scaling.laws.forms.losses import HUBER, Robust
+from scaling.laws.forms.variables import Counting
+from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
 
 EXPONENT_STARTS = (0.05, 0.15, 0.3, 0.45, 0.7, 1.1)
-"""Exponents from which fits start; their products, where a law has several."""
+"""Initial values of an exponent; all combinations for a law with several exponents."""
 STEP = 1e-6
-"""Of theta, between gradients whose difference is a second derivative."""
-_SMALLEST_SHARE = 0.02  # of the loss that a term has at a start
+"""Step of theta in finite differences of the gradient."""
+_MIN_SHARE = 0.02  # of the loss, that a term has at a starting point
 
 @dataclass(frozen=True, kw_only=True)
 class Form(ABC):
-    """A law's shape. Subclasses give the prediction, its gradient, starts, and the two turnings
-    between theta and the printed parameters."""
+    """The functional form of a law.
+
+    Subclasses implement the prediction, its gradient, starting points, and the conversions between
+    theta and the printed parameters.
+    """
 
     name: str
     formula: str
@@ -43,130 +47,150 @@ class Form(ABC):
     units: Mapping[str, str] = field(default_factory=dict)
     """Units of the parameters that have one; a loss is in nats per token."""
     counting: Counting = "total"
-    """What N counts unless the user says otherwise."""
+    """Which parameters N counts by default."""
     outcome: str = "loss, nats per token"
-    """What is predicted."""
+    """The predicted quantity and its unit."""
     link: Literal["log", "identity"] = "log"
-    """Residuals are of the outcome's logarithm, or of the outcome itself."""
+    """Whether residuals are of the outcome's logarithm or of the outcome itself."""
     signed: tuple[str, ...] = ()
     """Parameters that may be negative or zero."""
     centred: bool = True
-    """Whether fits may shift x to its mean, which `report` then undoes."""
+    """Whether fits may subtract the mean of x, which `to_params` then undoes."""
     robust: Robust = HUBER
-    """What residuals of the log-loss cost unless the user says otherwise."""
+    """Default loss of the residuals."""
     distinct: int = 2
-    """Distinct values that every variable needs."""
+    """Number of distinct values that every variable needs."""
     envelope: str | None = None
-    """The variable whose lower envelope is fitted; None fits every run."""
+    """The variable along which only the lower envelope of the runs is fitted; None for all runs."""
 
     @property
     @abstractmethod
     def exponents(self) -> tuple[str, ...]:
-        """Parameters that are exponents: pure numbers, and positive in any law that makes sense."""
+        """Parameters that are exponents: dimensionless, and positive in any meaningful law."""
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        """Parameters that are known to be factors of a term; the list may be incomplete."""
+        return tuple(p for p in self.parameters if p in ("A", "B") or p in self.units)
 
     @property
     def constraints(self) -> dict[str, Any]:
-        """What holds parameters, as arguments of `constrain`; empty where nothing does."""
+        """Constraints on the parameters, as arguments of `constrain`; empty if there are none."""
         return {}
 
     @property
-    def of_variables(self) -> frozenset[str]:
-        """Parameters that only runs at different N, D or C can determine; all but constants."""
+    def scaling_params(self) -> frozenset[str]:
+        """Parameters of the terms that scale with N, D or C, which only runs at several values of
+        these determine: all except additive constants such as E."""
         return frozenset(self.parameters)
 
     @abstractmethod
     def predict(self, theta_BP: Array, x_RV: Array) -> Array:
-        """The outcome of every run, or its logarithm if `link` says so: [B, R]."""
+        """Predicted outcome of every run, or its logarithm if `link` is "log", [B, R]."""
 
     @abstractmethod
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
-        """What `predict` gives, [B, R], and with it its derivative by theta, [B, R, P]."""
+        """The prediction, [B, R], and its derivative with respect to theta, [B, R, P]."""
 
-    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
-        """sum over runs of w times the second derivative of the prediction: [B, P, P].
+    def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
+        """Sum over runs of w times the second derivative of the prediction, [B, P, P].
 
-        Here by differences of the gradient, of which j is given; that serves any form, and one
-        that knows better overrides it.
+        The default uses finite differences of the gradient; forms with a closed form override it.
+
+        Args:
+            theta_BP: parameters, [B, P].
+            x_RV: variables, [R, V].
+            w_BR: weights, [B, R].
+            j_BRP: the gradient at theta, [B, R, P].
         """
         columns = []
-        for place in range(theta_BP.shape[-1]):
-            shift = np.zeros(theta_BP.shape[-1])
-            shift[place] = STEP
-            _, ahead = self.gradient(theta_BP + shift, x_RV)
-            columns.append(np.einsum("br,brp->bp", w_BR, ahead - j_BRP) / STEP)
+        for i in range(theta_BP.shape[-1]):
+            step = np.zeros(theta_BP.shape[-1])
+            step[i] = STEP
+            _, shifted_BRP = self.gradient(theta_BP + step, x_RV)
+            columns.append(np.einsum("br,brp->bp", w_BR, shifted_BRP - j_BRP) / STEP)
         h_BPP = np.stack(columns, axis=-1)
         return np.asarray((h_BPP + h_BPP.swapaxes(-1, -2)) / 2)
 
     @abstractmethod
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """Where to begin: [S, P]."""
+        """Starting points of a fit, theta [S, P]."""
 
     @abstractmethod
-    def report(self, theta_BP: Array, centre_V: Array) -> Array:
-        """The printed parameters, [B, P], of a fit to x - centre."""
+    def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
+        """The printed parameters, [B, P], from theta of a fit to x - centre."""
 
     @abstractmethod
-    def internal(self, params_BP: Array) -> Array:
+    def from_params(self, params_BP: Array) -> Array:
         """theta, [B, P], for x that is not centred."""
 
     def optimum(self, params_BP: Array, c: Array | float) -> Array | None:
-        """N that gives the lowest loss at C = 6 N D, or None for a form that knows of none."""
+        """N* with the lowest loss at C = 6 N D; None for a form without a closed form of it."""
         return None
 
     def allocation_exponent(self, params_BP: Array) -> Array | None:
-        """a = d log N* / d log C, or None."""
+        """a = d log N* / d log C; None for a form without a closed form of it."""
         return None
 
     def coordinates(self, values: Mapping[str, Array]) -> Array:
-        """x_RV from arrays of the variables: their logarithms."""
+        """x_RV from arrays [R] of the variables: by default their logarithms."""
         columns = [np.asarray(values[v], dtype=float) for v in self.variables]
         return np.asarray(np.log(np.stack(columns, axis=-1)))
 
-    def linked(self, outcome: Array) -> Array:
-        """Outcomes as `predict` gives them."""
+    def apply_link(self, outcome: Array) -> Array:
+        """Outcomes on the scale of `predict`: their logarithm if `link` is "log"."""
         return np.asarray(np.log(outcome) if self.link == "log" else outcome)
 
-    def unlinked(self, prediction: Array) -> Array:
-        """Predictions as outcomes."""
+    def invert_link(self, prediction: Array) -> Array:
+        """Outcomes from values on the scale of `predict`, the inverse of `apply_link`."""
         return np.asarray(np.exp(prediction) if self.link == "log" else prediction)
 
     def loss(self, params: Array, values: Mapping[str, Array]) -> Array:
-        """Outcomes, in most laws L in nats per token, from printed parameters: [B, R] for [B, P]
-        of them."""
-        return self.unlinked(self.predict(self.internal(params), self.coordinates(values)))
+        """Predicted outcomes, [B, R], from printed parameters, [B, P]: in most laws the loss in
+        nats per token. NaN or infinite if the parameters give no finite value."""
+        with np.errstate(all="ignore"):
+            prediction = self.predict(self.from_params(params), self.coordinates(values))
+            return self.invert_link(prediction)
 
-    def rows(self, table: RunsTable) -> NDArray[np.intp]:
-        """Places of the runs that this form is fitted to."""
+    def fitted_rows(self, table: RunsTable) -> NDArray[np.intp]:
+        """Indices of the runs that this form is fitted to: all, or those on the envelope."""
         if self.envelope is None:
             return np.arange(table.loss.size)
         if self.envelope == "n":
-            return _by_size(table)
-        # Runs that no run with as little of the variable beats.
+            return _best_per_size(table)
+        # Runs with a lower loss than every run with as much of the variable or less.
         values = table.c if self.envelope == "c" else table.d
         order = np.lexsort((table.loss, values))
         best = np.minimum.accumulate(np.concatenate([[np.inf], table.loss[order][:-1]]))
         return np.sort(order[table.loss[order] < best])
 
 
-def _by_size(table: RunsTable) -> NDArray[np.intp]:
-    """One run for each size: on the most tokens that all sizes were trained on, so that sizes are
-    compared and not trainings; where there is no such count, each size's lowest loss."""
-    sizes, size = np.unique(table.n, return_inverse=True)
-    count = np.unique(table.d, return_inverse=True)[1]
-    of_count = np.unique(np.stack([count, size]), axis=1)[0]
-    shared = np.flatnonzero(np.bincount(of_count) == len(sizes))
-    among = np.flatnonzero(count == shared[-1]) if len(shared) else np.arange(len(size))
-    order = among[np.lexsort((table.loss[among], size[among]))]
-    return np.sort(order[np.unique(size[order], return_index=True)[1]])
+def _best_per_size(table: RunsTable) -> NDArray[np.intp]:
+    """One run per size: the best at the largest token count on which every size was trained, so
+    that only N differs between them; without such a count, the run of each size with the lowest
+    loss."""
+    sizes, size_index = np.unique(table.n, return_inverse=True)
+    d_index = np.unique(table.d, return_inverse=True)[1]
+    d_of_pairs = np.unique(np.stack([d_index, size_index]), axis=1)[0]
+    shared = np.flatnonzero(np.bincount(d_of_pairs) == len(sizes))
+    runs = np.flatnonzero(d_index == shared[-1]) if len(shared) else np.arange(len(size_index))
+    order = runs[np.lexsort((table.loss[runs], size_index[runs]))]
+    return np.sort(order[np.unique(size_index[order], return_index=True)[1]])
 
 
-def project(bare_RK: Array, target_R: Array) -> Array:
-    """Logarithms of the coefficients that bring a sum of terms nearest to a target, [K].
+def project_coefficients(terms_RK: Array, target_R: Array) -> Array:
+    """Logarithms of the coefficients that minimise the relative error of a sum of terms, [K].
 
-    Variable projection: at fixed exponents a law is linear in its coefficients, and non-negative
-    least squares of the relative error gives them. No term starts so small that the objective
-    would be flat in it.
+    Variable projection: at fixed exponents a law is linear in its coefficients, which non-negative
+    least squares of the relative error determines. Every coefficient has a lower bound, below which
+    the objective would be flat in it.
+
+    Args:
+        terms_RK: the terms with coefficients of one, [R, K].
+        target_R: the sum to approximate, [R].
     """
-    relative = bare_RK / target_R[:, None]
+    relative = terms_RK / target_R[:, None]
+    if not np.isfinite(relative).all():  # the exponents overflow or underflow for these runs
+        return np.zeros(relative.shape[1])
     coefficients, _ = nnls(relative, np.ones(len(target_R)))
-    return np.asarray(np.log(np.maximum(coefficients, _SMALLEST_SHARE / relative.mean(axis=0))))
+    return np.asarray(np.log(np.maximum(coefficients, _MIN_SHARE / relative.mean(axis=0))))

@@ -1,4 +1,7 @@
-"""Laws that are sums of power laws: most of them."""
+"""Laws that are sums of power laws, or a single product of powers.
+
+Kaplan's and Chinchilla's law use the classes of this file and are listed in `catalogue.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,48 +12,56 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import EXPONENT_STARTS, Form, project
-from scaling.laws.runs.table import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.forms.form import EXPONENT_STARTS, Form, project_coefficients
+from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, VARIABLES
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Term:
-    """coefficient / product of variables, each to the power of a parameter."""
+    """One term of a sum: coefficient / (product of variables raised to exponents).
+
+    Without powers the term is a constant.
+    """
 
     coefficient: str
     powers: tuple[tuple[str, str], ...] = ()
-    """Pairs of variable and exponent."""
+    """Pairs of a variable and the parameter that is its exponent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PowerSum(Form):
-    """A sum of power laws: theta holds the logarithms of the coefficients, and the exponents.
+    """A sum of power laws. theta holds the logarithms of the coefficients, and the exponents.
 
-    log L is the log-sum-exp of terms that are linear in theta (Hoffmann et al. 2022, eq. 11).
+    log L is the log-sum-exp of terms whose logarithms are linear in theta (Hoffmann et al. 2022,
+    eq. 11).
     """
 
     terms: tuple[Term, ...]
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Values of an exponent to start from, where they are not `EXPONENT_STARTS`."""
+    """Initial values of an exponent, if they are not `EXPONENT_STARTS`."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
-        return tuple(p for p in self._powers if p not in self.signed)
+        return tuple(p for p in self._all_exponents if p not in self.signed)
 
     @property
-    def _powers(self) -> tuple[str, ...]:
+    def _all_exponents(self) -> tuple[str, ...]:
         coefficients = {term.coefficient for term in self.terms}
         return tuple(p for p in self.parameters if p not in coefficients)
 
     @property
-    def of_variables(self) -> frozenset[str]:
+    def coefficients(self) -> tuple[str, ...]:
+        return tuple(term.coefficient for term in self.terms if term.powers)
+
+    @property
+    def scaling_params(self) -> frozenset[str]:
         constants = {term.coefficient for term in self.terms if not term.powers}
         return frozenset(self.parameters) - constants
 
     def _design(self, x_RV: Array) -> Array:
-        """T with log term_k = sum_p T[k, r, p] theta_p: [K, R, P]."""
+        """The design tensor T with log term_k = sum_p T[k, r, p] theta_p, [K, R, P]."""
         t_KRP = np.zeros((len(self.terms), len(x_RV), len(self.parameters)))
         for k, term in enumerate(self.terms):
             t_KRP[k, :, self.parameters.index(term.coefficient)] = 1.0
@@ -67,12 +78,12 @@ class PowerSum(Form):
         return self._terms(theta_BP, self._design(x_RV))[0]
 
     def shares(self, theta_BP: Array, x_RV: Array) -> Array:
-        """Share of each term in the loss: [B, K, R]."""
+        """Share of each term in the loss, [B, K, R]."""
         _, e_BKR = self._terms(theta_BP, self._design(x_RV))
         return np.asarray(e_BKR / e_BKR.sum(axis=1, keepdims=True))
 
     def _terms(self, theta_BP: Array, t_KRP: Array) -> tuple[Array, Array]:
-        """log L [B, R], and the terms [B, K, R], each run's in units of its largest."""
+        """log L, [B, R], and the terms divided by the largest term of each run, [B, K, R]."""
         u_BKR = self._log_terms(theta_BP, t_KRP)
         top_BR = u_BKR.max(axis=1)
         u_BKR -= top_BR[:, None]
@@ -90,8 +101,8 @@ class PowerSum(Form):
                 j_BPR[:, self.parameters.index(exponent)] -= p_BKR[:, k] * x_R
         return log_loss, j_BPR.swapaxes(-1, -2)
 
-    def curvature(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
-        # Second derivative of log-sum-exp: the covariance of the terms' gradients.
+    def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
+        # The second derivative of log-sum-exp is the covariance of the terms' gradients.
         t_KRP = self._design(x_RV)
         k, r, p = t_KRP.shape
         w_BKR = self._terms(theta_BP, t_KRP)[1]
@@ -101,31 +112,31 @@ class PowerSum(Form):
         return np.asarray(second - j_BRP.swapaxes(-1, -2) @ (w_BR[..., None] * j_BRP))
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """A grid of exponents, with the coefficients projected."""
+        """A grid of exponents, with the best coefficients for each."""
         coefficients = [self.parameters.index(term.coefficient) for term in self.terms]
-        free = [self.parameters.index(p) for p in self._powers]
+        exponents = [self.parameters.index(p) for p in self._all_exponents]
         starts = []
-        for exponents in itertools.product(*(self.grid.get(p, EXPONENT_STARTS)
-                                             for p in self._powers)):
+        for values in itertools.product(*(self.grid.get(p, EXPONENT_STARTS)
+                                          for p in self._all_exponents)):
             theta = np.zeros(len(self.parameters))
-            theta[free] = exponents
-            bare_RK = np.exp(self._log_terms(theta[None], self._design(x_RV))[0].T)
-            theta[coefficients] = project(bare_RK, outcome_R)
+            theta[exponents] = values
+            terms_RK = np.exp(self._log_terms(theta[None], self._design(x_RV))[0].T)
+            theta[coefficients] = project_coefficients(terms_RK, outcome_R)
             starts.append(theta)
         return np.array(starts)
 
-    def report(self, theta_BP: Array, centre_V: Array) -> Array:
+    def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         params = np.array(theta_BP, dtype=float)
         origin = self._log_terms(theta_BP, self._design(-centre_V[None]))[..., 0]
         for k, term in enumerate(self.terms):
             params[:, self.parameters.index(term.coefficient)] = np.exp(origin[:, k])
         return params
 
-    def internal(self, params_BP: Array) -> Array:
+    def from_params(self, params_BP: Array) -> Array:
         theta = np.array(params_BP, dtype=float)
         for term in self.terms:
-            place = self.parameters.index(term.coefficient)
-            theta[:, place] = np.log(theta[:, place])
+            index = self.parameters.index(term.coefficient)
+            theta[:, index] = np.log(theta[:, index])
         return theta
 
 
@@ -141,7 +152,7 @@ class Chinchilla(PowerSum):
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             log_g = (np.log(alpha * a) - np.log(beta * b)) / (alpha + beta)
             n = np.exp(log_g + power * np.log(c / FLOPS_PER_PARAMETER_TOKEN))
-        # Where loss rises with N or with D there is no optimum.
+        # There is no optimum if the loss rises with N or with D.
         return np.where((alpha > 0) & (beta > 0), n, np.nan)
 
     def allocation_exponent(self, params_BP: Array) -> Array:
@@ -151,26 +162,77 @@ class Chinchilla(PowerSum):
 
 @dataclass(frozen=True, kw_only=True)
 class Power(PowerSum):
-    """Power laws of one variable each, printed as (X_c/X)^alpha: Kaplan's and Henighan's."""
+    """Sum of power laws of one variable each, printed as (X_c/X)^alpha: Kaplan's, Henighan's."""
 
     @property
     def _scales(self) -> list[tuple[int, int, int]]:
-        """Places of the scale and the exponent in theta, and of the variable in x."""
+        """For each power law, the indices of X_c and alpha in theta, and of X in x."""
         return [(self.parameters.index(term.coefficient), self.parameters.index(exponent),
                  self.variables.index(variable))
                 for term in self.terms for variable, exponent in term.powers]
 
-    def report(self, theta_BP: Array, centre_V: Array) -> Array:
-        params = super().report(theta_BP, centre_V)
-        for scale, power, variable in self._scales:
-            alpha = theta_BP[:, power]
+    def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
+        params = super().to_params(theta_BP, centre_V)
+        for scale, exponent, variable in self._scales:
+            alpha = theta_BP[:, exponent]
             log_coefficient = theta_BP[:, scale] + alpha * centre_V[variable]
-            with np.errstate(over="ignore", divide="ignore"):  # a flat law's is at infinity
+            with np.errstate(over="ignore", divide="ignore"):  # X_c of a flat law is infinite
                 params[:, scale] = np.exp(log_coefficient / alpha)
         return params
 
-    def internal(self, params_BP: Array) -> Array:
-        theta = super().internal(params_BP)
-        for scale, power, _ in self._scales:
-            theta[:, scale] *= theta[:, power]
+    def from_params(self, params_BP: Array) -> Array:
+        theta = super().from_params(params_BP)
+        for scale, exponent, _ in self._scales:
+            theta[:, scale] *= theta[:, exponent]
         return theta
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerProduct(PowerSum):
+    """A single term: a coefficient times variables to powers in the numerator or denominator.
+
+    Exponents are printed with the sign of the paper's formula; a negative estimate means that the
+    outcome changes in the opposite direction.
+    """
+
+    numerator: tuple[str, ...] = ()
+    """Exponents of variables in the numerator; the others are in the denominator."""
+
+    def _design(self, x_RV: Array) -> Array:
+        t_KRP = super()._design(x_RV)
+        for exponent in self.numerator:
+            t_KRP[:, :, self.parameters.index(exponent)] *= -1
+        return t_KRP
+
+    def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
+        t_RP = self._design(x_RV)[0]  # the logarithm of a single term is linear in theta
+        return theta_BP @ t_RP.T, np.broadcast_to(t_RP, (len(theta_BP), *t_RP.shape))
+
+
+def _henighan(variable: str) -> Power:
+    """Henighan's law of one variable: Kaplan's plus a constant. It is fitted to the lower envelope
+    of the runs, because it describes the loss if no other variable is limiting."""
+    x = variable.upper()
+    return Power(
+        name=f"henighan-{variable}", formula=f"L_inf + ({x}_0/{x})^alpha_{x}",
+        source="Henighan et al. 2020, eq. 1.1", variables=(variable,),
+        parameters=("L_inf", f"{x}_0", f"alpha_{x}"), units={f"{x}_0": VARIABLES[variable].unit},
+        counting="non-embedding", distinct=3, envelope=variable,
+        terms=(Term("L_inf"), Term(f"{x}_0", ((variable, f"alpha_{x}"),))),
+    )
+
+
+FORMS: tuple[Form, ...] = (
+    _henighan("n"),
+    _henighan("d"),
+    _henighan("c"),
+    # In the paper A is alpha times powers of the sizes of a reference model, which no fit can
+    # distinguish from alpha.
+    PowerSum(
+        name="ghorbani", formula="L_inf + A/(N_e^p_e N_d^p_d)",
+        source="Ghorbani et al. 2021, eq. 2", variables=("encoder", "decoder"),
+        parameters=("L_inf", "A", "p_e", "p_d"), counting="non-embedding", distinct=3,
+        terms=(Term("L_inf"), Term("A", (("encoder", "p_e"), ("decoder", "p_d")))),
+    ),
+)
+"""Sums of power laws: of one variable with a constant, and of encoder and decoder sizes."""

@@ -1,4 +1,4 @@
-"""The law of training in few bits: fewer bits are worth fewer parameters."""
+"""The law of low-precision training, in which fewer bits reduce the effective parameters."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from scaling.laws.forms.formula import Formula
 class Precision(Formula):
     """A/N_eff^alpha + B/D^beta + E with N_eff = N (1 - exp(-P/gamma))^parts.
 
-    `parts` is how many of weights, activations and cache have P bits; the others have enough to
-    count in full. With all three at P bits their gammas cannot be told apart, and gamma is what
-    the paper calls their average (Kumar et al. 2024, eqs. 4 and 6).
+    `parts` is the number of weights, activations and cache that have P bits; the rest have enough
+    bits to count in full. If all three have P bits, their gammas cannot be distinguished, and gamma
+    is what the paper calls their average (Kumar et al. 2024, eqs. 4 and 6).
     """
 
     parts: int
 
     def outcome_of(self, p: Any, v: Any) -> Any:
-        worth = -np.expm1(-v.bits / p.gamma)
-        return p.E + p.A * (v.n * worth**self.parts) ** -p.alpha + p.B * v.d**-p.beta
+        effective_share = -np.expm1(-v.bits / p.gamma)
+        n_eff = v.n * effective_share**self.parts
+        return p.E + p.A * n_eff**-p.alpha + p.B * v.d**-p.beta
 
 
 def _precision(name: str, parts: int, power: str) -> Precision:
@@ -41,4 +42,4 @@ FORMS: tuple[Form, ...] = (
     _precision("kumar", 3, "^3"),
     _precision("kumar-weights", 1, ""),
 )
-"""Laws of precision: of weights, activations and cache together, and of weights alone."""
+"""Laws of precision: of weights, activations and cache together, and of weights only."""

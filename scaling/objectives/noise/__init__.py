@@ -1,1 +1,1 @@
-"""What is done to a text so that a model may undo it: numpy alone, whole batches at a time."""
+"""Noise functions of objectives: corruption, masking and pairing of text, in numpy."""

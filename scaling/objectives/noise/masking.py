@@ -1,11 +1,11 @@
-"""Masked language modelling: some tokens are chosen, and what the model sees of them is corrupted
-(Devlin et al. 2018, "BERT: Pre-training of Deep Bidirectional Transformers", section 3.1).
+"""Masking for masked language modelling: the choice of tokens, and their corruption (Devlin et al.
+2018, "BERT: Pre-training of Deep Bidirectional Transformers", section 3.1).
 
     text      <cls> I love   this red car
     inputs    <cls> I <mask> this red car
     targets           love
 
-A new key for each epoch makes the masking dynamic; keys that come back make it static (Liu et al.
+With a new key in each epoch masking is dynamic; with keys that repeat it is static (Liu et al.
 2019, "RoBERTa", section 4.1).
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.config.objectives import MASK_SHARE, RANDOM_SHARE
-from scaling.objectives.noise.random import (
+from scaling.objectives.noise.keys import (
     UInt64,
     bits,
     bits_at,
@@ -27,13 +27,13 @@ from scaling.objectives.noise.random import (
 )
 from scaling.objectives.noise.rows import Bool, Integers
 
-_REPLACEMENT = 1  # the stream of random tokens; what becomes of a token has the key's own
+_REPLACEMENT = 1  # stream of random tokens; the kind of corruption uses the key itself
 _NEVER = np.array(2**64 - 1, np.uint64)
 
 
 def masked_count(maskable_B: Integers, rate: float) -> NDArray[np.int64]:
-    """How many of so many maskable tokens are chosen: the nearest whole number to `rate` of them,
-    at least one where there is one. Shape [B].
+    """Number of tokens to choose, [B]: `rate` times the number of maskable tokens, rounded, and at
+    least one if there is one.
 
     Raises:
         ValueError: the rate is not from 0 to 1.
@@ -45,12 +45,12 @@ def masked_count(maskable_B: Integers, rate: float) -> NDArray[np.int64]:
 
 
 def choose_tokens(key_B: UInt64, maskable_BT: Bool, rate: float) -> Bool:
-    """Choose `masked_count` tokens of each row; every set of so many is equally likely.
+    """Choose `masked_count` tokens of each row, uniformly at random.
 
     Args:
         key_B: a key for each row.
-        maskable_BT: tokens that may be chosen.
-        rate: part of them that is.
+        maskable_BT: True for tokens that may be chosen.
+        rate: share of them to choose.
 
     Returns:
         Shape [B, T].
@@ -63,14 +63,14 @@ def choose_tokens(key_B: UInt64, maskable_BT: Bool, rate: float) -> Bool:
 
 
 def choose_words(key_B: UInt64, maskable_BT: Bool, starts_BT: Bool, rate: float) -> Bool:
-    """Choose whole words: in random order each one that keeps within `masked_count`, as BERT's
-    whole-word masking does it. A row whose words are all longer has none.
+    """Choose whole words: in random order each word that keeps the total within `masked_count`, as
+    in BERT's whole-word masking. A row whose words are all longer has no chosen tokens.
 
     Args:
         key_B: a key for each row.
-        maskable_BT: tokens that may be chosen.
-        starts_BT: tokens that begin a word; see `words`.
-        rate: part of the maskable tokens that is chosen at most.
+        maskable_BT: True for tokens that may be chosen.
+        starts_BT: True for tokens that begin a word; see `words`.
+        rate: largest share of the maskable tokens to choose.
 
     Returns:
         Shape [B, T].
@@ -84,8 +84,8 @@ def choose_words(key_B: UInt64, maskable_BT: Bool, starts_BT: Bool, rate: float)
     taken_BW = np.zeros(length_BW.shape, np.bool_)
     open_BW = length_BW > 0
     while True:
-        # All that fit one after the other, up to the first that does not. It is longer than what
-        # is left then, so that each round is rid of one length of word at least.
+        # Words that fit one after the other, up to the first that does not. It is longer than the
+        # remaining budget, so each round excludes at least one word length.
         open_BW &= length_BW <= left_B1
         total_BW = np.cumsum(np.where(open_BW, length_BW, 0), axis=1)
         new_BW = open_BW & (total_BW <= left_B1)
@@ -100,12 +100,12 @@ def choose_words(key_B: UInt64, maskable_BT: Bool, starts_BT: Bool, rate: float)
 
 
 def words(maskable_BT: Bool, starts_BT: Bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The words of each row: a start and what follows it up to the next start, or to a token that
-    cannot be masked, after which a new word begins in any case.
+    """Words of each row: a start and the tokens after it, up to the next start or a token that
+    cannot be masked, after which a new word begins.
 
     Returns:
-        The number of each maskable token's word in its row, from 0, shape [B, T], and the tokens of
-        each word, 0 after a row's last, shape [B, most words in a row].
+        The index in its row of each maskable token's word [B, T], and the lengths of the words
+        [B, W], padded with 0.
     """
     begins_BT = maskable_BT & starts_BT
     begins_BT[:, 0] = maskable_BT[:, 0]
@@ -128,38 +128,40 @@ def corrupt(
     random_share: float = RANDOM_SHARE,
     unit_BT: Integers | None = None,
 ) -> Integers:
-    """What the model sees: of the chosen tokens most give way to `mask`, some to a random token,
-    and the rest stay, so that no state can rely on what it sees.
+    """The corrupted text: most chosen tokens become `mask`, some a random token, and the rest are
+    unchanged.
 
     Args:
-        key_B: a key for each row, not the one that the tokens were chosen with.
+        key_B: a key for each row, other than that of the choice of tokens.
         ids_BT: the text.
-        chosen_BT: the tokens to predict.
-        mask: id that stands for a hidden token.
-        replacements: ids that random tokens are drawn from: those that stand for text.
-        mask_share: part that becomes `mask`.
-        random_share: part that becomes random.
-        unit_BT: numbers of spans whose tokens fare alike, though each random token is drawn by
-            itself (Joshi et al. 2019, section 3.1); by default each token is by itself.
+        chosen_BT: True for the tokens to predict.
+        mask: id of the mask token.
+        replacements: ids of text tokens, from which random tokens are drawn.
+        mask_share: share of the chosen tokens that become `mask`.
+        random_share: share that become a random token.
+        unit_BT: index of the span of each token, if all tokens of a span are corrupted in the same
+            way (Joshi et al. 2019, section 3.1); random tokens are still drawn independently. By
+            default tokens are corrupted independently.
 
     Returns:
         Token ids, shape [B, T].
 
     Raises:
-        ValueError: the shares are no parts of a whole, or there is nothing to replace with.
+        ValueError: the shares are negative or exceed 1, or there are no replacements.
     """
     if min(mask_share, random_share) < 0 or mask_share + random_share > 1:
-        raise ValueError(f"mask_share = {mask_share} and random_share = {random_share} are no "
-                         "parts of a whole")
+        raise ValueError(f"mask_share = {mask_share} and random_share = {random_share} are not "
+                         "shares of a whole")
     if random_share > 0 and not len(replacements):
         raise ValueError("there are no replacements to draw random tokens from")
-    row, place = np.nonzero(chosen_BT)
-    fate = to_uniform(bits_at(key_B[row], place if unit_BT is None else unit_BT[row, place]))
-    hidden = fate < mask_share
-    other = ~hidden & (fate < mask_share + random_share)
-    seen_BT = ids_BT.copy()
-    seen_BT[row[hidden], place[hidden]] = mask
-    row, place = row[other], place[other]
-    draw = bits_at(fold(key_B, _REPLACEMENT)[row], place)
-    seen_BT[row, place] = replacements[to_below(draw, len(replacements))]
-    return seen_BT
+    row, column = np.nonzero(chosen_BT)
+    unit = column if unit_BT is None else unit_BT[row, column]
+    chance = to_uniform(bits_at(key_B[row], unit))
+    masked = chance < mask_share
+    random = ~masked & (chance < mask_share + random_share)
+    corrupted_BT = ids_BT.copy()
+    corrupted_BT[row[masked], column[masked]] = mask
+    row, column = row[random], column[random]
+    draw = bits_at(fold(key_B, _REPLACEMENT)[row], column)
+    corrupted_BT[row, column] = replacements[to_below(draw, len(replacements))]
+    return corrupted_BT

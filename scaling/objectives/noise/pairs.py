@@ -1,8 +1,8 @@
-"""Pairs of segments, and the question how the second relates to the first.
+"""Segment pairs for next-sentence and sentence-order prediction.
 
-A row is `<cls> A <sep> B <sep>`. In next-sentence prediction B is what follows A, or comes from
-another document (Devlin et al. 2018, section 3.1); in sentence-order prediction the two follow each
-other, or change places (Lan et al. 2019, "ALBERT", section 3.1).
+A row is `<cls> A <sep> B <sep>`. In next-sentence prediction B follows A in the text, or is from
+another document (Devlin et al. 2018, section 3.1); in sentence-order prediction A and B are
+consecutive segments in their order, or swapped (Lan et al. 2019, "ALBERT", section 3.1).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.objectives.noise.random import UInt64, below, fold
+from scaling.objectives.noise.keys import UInt64, below, fold
 from scaling.objectives.noise.rows import Bool, Ids, Integers
 
 MARKS = 3
@@ -29,15 +29,15 @@ class Pairs(NamedTuple):
     types_BT: NDArray[np.int32]
     """0 up to the first `<sep>` and in the padding, 1 after it."""
     documents_BT: NDArray[np.int32]
-    """1, and 0 for the padding, which nothing attends to."""
+    """1, and 0 for padding, which no token attends to."""
     labels_B: NDArray[np.int32]
-    """0 where B follows A in the text; 1 where B is from elsewhere, or the two changed places."""
+    """0 if B follows A in the text; 1 if it is from another document, or the two are swapped."""
     maskable_BT: Bool
-    """The tokens of A and B."""
+    """True for the tokens of A and B."""
 
 
 class _Segment(NamedTuple):
-    """Where a segment lies in a row of its source."""
+    """Start and length of a segment in each row of its source."""
 
     start_B: NDArray[np.int64]
     length_B: NDArray[np.int64]
@@ -55,20 +55,20 @@ def next_sentence(
     sep: int,
     pad: int,
 ) -> Pairs:
-    """Rows whose second segment follows the first (label 0), or is taken from another document
-    (label 1); either is as likely.
+    """Rows whose second segment follows the first (label 0) or is from another document (label 1),
+    each with probability 1/2.
 
-    A piece is cut in two at a random place. Where both parts do not fit, the longer one gives up
-    tokens first: A at its beginning and B at its end, so that they still touch. What comes from
-    elsewhere begins at a random place. B is no longer than the other document's piece whether it
-    is taken from there or not, so that the lengths say nothing about the label.
+    A piece is cut in two at a random position. If the parts do not fit, the longer one is shortened
+    first: A at its beginning and B at its end, so that they stay adjacent. A segment of another
+    document begins at a random position. B is never longer than the other document's piece,
+    whichever is used, so lengths carry no information about the label.
 
     Args:
         key_B: a key for each row.
-        pieces_BL: pieces of documents, padded at the right.
-        lengths_B: tokens of each, at least 2.
-        others_BO: pieces of other documents, padded at the right.
-        other_lengths_B: tokens of each, at least 1.
+        pieces_BL: pieces of documents, padded on the right.
+        lengths_B: their lengths, at least 2.
+        others_BO: pieces of other documents, padded on the right.
+        other_lengths_B: their lengths, at least 1.
         context: T, the width of the rows.
         cls, sep, pad: ids of the special tokens.
 
@@ -95,8 +95,8 @@ def sentence_order(
     sep: int,
     pad: int,
 ) -> Pairs:
-    """Rows of two consecutive segments in their order (label 0), or swapped (label 1); either is as
-    likely.
+    """Rows of two consecutive segments in their order (label 0) or swapped (label 1), each with
+    probability 1/2.
 
     Arguments, cuts and errors are those of `next_sentence`.
     """
@@ -114,8 +114,8 @@ def _coin(key_B: UInt64) -> Bool:
 def _cut(
     key_B: UInt64, lengths_B: Integers, context: int, longest_B: Integers
 ) -> tuple[_Segment, _Segment]:
-    """Both parts of each piece, neither empty, the second of at most `longest_B` tokens, shortened
-    until they fit."""
+    """The two parts of each piece, none of them empty and the second of at most `longest_B` tokens,
+    shortened until they fit."""
     room = context - MARKS
     if room < 2:
         raise ValueError(f"context = {context} has no room for two segments and {MARKS} marks")
@@ -123,7 +123,7 @@ def _cut(
         raise ValueError("a piece of one token cannot be cut in two")
     cut_B = 1 + below(fold(key_B, _CUT), 1, (lengths_B - 1)[:, None])[:, 0]
     rest_B = np.minimum(lengths_B - cut_B, longest_B)
-    # As if the longer one gave up a token again and again.
+    # The same as removing a token of the longer one repeatedly.
     a_B = np.minimum(cut_B, np.maximum(room - rest_B, room - room // 2))
     b_B = np.minimum(rest_B, room - a_B)
     return _Segment(cut_B - a_B, a_B), _Segment(cut_B, b_B)
@@ -133,24 +133,24 @@ def _assemble(
     source_BS: Integers, a: _Segment, b: _Segment, label_B: Bool,
     context: int, cls: int, sep: int, pad: int,
 ) -> Pairs:
-    """The rows of segments that lie in rows of `source_BS`."""
-    place_T = np.arange(context)
+    """Rows from segments of the rows of `source_BS`."""
+    index_T = np.arange(context)
     a_B1, b_B1 = a.length_B[:, None], b.length_B[:, None]
     middle_B1 = 1 + a_B1
     last_B1 = middle_B1 + 1 + b_B1
-    in_a_BT = (place_T > 0) & (place_T < middle_B1)
-    in_b_BT = (place_T > middle_B1) & (place_T < last_B1)
-    where_BT = np.where(
-        in_a_BT, a.start_B[:, None] + place_T - 1, b.start_B[:, None] + place_T - middle_B1 - 1)
+    in_a_BT = (index_T > 0) & (index_T < middle_B1)
+    in_b_BT = (index_T > middle_B1) & (index_T < last_B1)
+    source_BT = np.where(
+        in_a_BT, a.start_B[:, None] + index_T - 1, b.start_B[:, None] + index_T - middle_B1 - 1)
     maskable_BT = in_a_BT | in_b_BT
-    text_BT = np.take_along_axis(source_BS, np.where(maskable_BT, where_BT, 0), axis=1)
-    around_BT = np.where(place_T > last_B1, pad, sep)
-    ids_BT = np.where(maskable_BT, text_BT, around_BT).astype(np.int32)
+    text_BT = np.take_along_axis(source_BS, np.where(maskable_BT, source_BT, 0), axis=1)
+    special_BT = np.where(index_T > last_B1, pad, sep)
+    ids_BT = np.where(maskable_BT, text_BT, special_BT).astype(np.int32)
     ids_BT[:, 0] = cls
     return Pairs(
         ids_BT=ids_BT,
-        types_BT=((place_T > middle_B1) & (place_T <= last_B1)).astype(np.int32),
-        documents_BT=(place_T <= last_B1).astype(np.int32),
+        types_BT=((index_T > middle_B1) & (index_T <= last_B1)).astype(np.int32),
+        documents_BT=(index_T <= last_B1).astype(np.int32),
         labels_B=label_B.astype(np.int32),
         maskable_BT=maskable_BT,
     )

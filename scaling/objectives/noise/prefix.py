@@ -1,17 +1,17 @@
-"""The beginning of a text is given, the rest is to be said: prefix language modelling (Raffel et
-al. 2019, section 3.2.1)."""
+"""Prefix language modelling: the text after a prefix is predicted (Raffel et al. 2019, section
+3.2.1)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.objectives.noise.random import UInt64, below
+from scaling.objectives.noise.keys import UInt64, below
 from scaling.objectives.noise.rows import Bool, Ids, Integers, first, pack
 
 
 def prefix_lengths(key_B: UInt64, length: int) -> NDArray[np.int64]:
-    """Tokens of each row's prefix, uniform over 1 ... length - 1, shape [B].
+    """Prefix lengths, uniform over 1 ... length - 1, shape [B].
 
     Raises:
         ValueError: the text is shorter than two tokens.
@@ -22,17 +22,17 @@ def prefix_lengths(key_B: UInt64, length: int) -> NDArray[np.int64]:
 
 
 def prefix_mask(prefix_B: Integers, length: int) -> tuple[Bool, NDArray[np.float32]]:
-    """What a decoder with a prefix needs beside its tokens.
+    """Prefix mask and loss weights of a decoder.
 
     Input t is token t of a row and its target is token t + 1, for t below `length`.
 
     Args:
-        prefix_B: tokens of each row's prefix, from 1 on.
-        length: inputs of a row.
+        prefix_B: prefix lengths, at least 1.
+        length: number of inputs in a row.
 
     Returns:
-        True for the inputs in the prefix, which all tokens see, and a weight for each target: 1
-        for those after the prefix, 0 for those in it. Each shape [B, length].
+        True for the inputs in the prefix, which all tokens attend to, and a weight for each
+        target: 1 after the prefix, 0 in it. Each shape [B, length].
     """
     return first(prefix_B, length), (~first(prefix_B - 1, length)).astype(np.float32)
 
@@ -40,17 +40,17 @@ def prefix_mask(prefix_B: Integers, length: int) -> tuple[Bool, NDArray[np.float
 def split_at_prefix(
     prefix_B: Integers, ids_BT: Integers, eos: int | None, pad: int
 ) -> tuple[Ids, Bool, Ids, Bool]:
-    """The halves for an encoder and a decoder.
+    """Split rows at their prefix, into sources and targets of an encoder-decoder.
 
     Args:
-        prefix_B: tokens of each row's prefix, from 1 to T - 1.
+        prefix_B: prefix lengths, from 1 to T - 1.
         ids_BT: the text.
-        eos: ends both halves; None adds nothing.
-        pad: fills both up at the right.
+        eos: id at the end of source and target; None adds none.
+        pad: id of padding, on the right.
 
     Returns:
-        Source, which of it is text, target, which of it is text. Both are as wide as the longest
-        half that there can be: T - 1, and one for `eos`.
+        Source, its mask of text, target, its mask of text. All have the largest possible width,
+        T - 1, and one more for `eos`.
     """
     length = ids_BT.shape[1]
     end = () if eos is None else (eos,)

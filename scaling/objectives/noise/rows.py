@@ -1,4 +1,4 @@
-"""Rows of different lengths in one array, padded at the right."""
+"""Rows of different lengths in one array, padded on the right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int32]
-"""Token ids, the rows padded at the right."""
+"""Token ids, rows padded on the right."""
 Bool = NDArray[np.bool_]
 Integers = NDArray[np.integer[Any]]
 
@@ -21,14 +21,14 @@ def pack(
     width: int | None = None,
     tail: Sequence[int | Integers] = (),
 ) -> Ids:
-    """Rows from their tokens in one line.
+    """Rows from their concatenated tokens.
 
     Args:
-        flat: the first row's tokens, the second's, and so on.
-        count_B: tokens of each row.
-        pad: fills the rows up at the right.
-        width: of the result; by default the longest row's.
-        tail: what follows each row, one after the other: one id for all rows, or shape [B].
+        flat: the tokens of all rows, concatenated.
+        count_B: number of tokens of each row.
+        pad: id of padding, on the right.
+        width: of the result; by default that of the longest row.
+        tail: ids to append to each row, each one id for all rows or an array [B].
 
     Returns:
         Token ids, shape [B, width].
@@ -42,17 +42,17 @@ def pack(
         raise ValueError(f"a row of {longest} tokens is longer than {width}")
     rows = np.full((len(count_B), width), pad, np.int32)
     rows[first(count_B, width)] = flat
-    for place, ids in enumerate(tail):
-        rows[np.arange(len(count_B)), count_B + place] = ids
+    for offset, ids in enumerate(tail):
+        rows[np.arange(len(count_B)), count_B + offset] = ids
     return rows
 
 
 def first(count_B: Integers, width: int) -> Bool:
-    """True for the first `count` places of each row, shape [B, width]."""
+    """True for the first `count` entries of each row, shape [B, width]."""
     return np.less(np.arange(width), count_B[:, None])
 
 
 def ranks(count_N: Integers) -> NDArray[np.int64]:
-    """0, 1, ... count - 1 for each count, one after the other, shape [sum of the counts]."""
+    """0, 1, ... count - 1 for each count, concatenated, shape [sum of the counts]."""
     end = np.cumsum(count_N)
     return np.arange(end[-1] if len(end) else 0) - np.repeat(end - count_N, count_N)

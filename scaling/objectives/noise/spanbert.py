@@ -1,26 +1,18 @@
-"""Masking of contiguous spans, and what predicts them from outside (Joshi et al. 2019, "SpanBERT:
-Improving Pre-training by Representing and Predicting Spans", sections 3.1 and 3.2)."""
+"""Span masking and span boundaries (Joshi et al. 2019, "SpanBERT: Improving Pre-training by
+Representing and Predicting Spans", sections 3.1 and 3.2)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.objectives.noise.keys import UInt64, bits, columns, distinct, fold, to_below, uniform
 from scaling.objectives.noise.masking import masked_count, words
-from scaling.objectives.noise.random import (
-    UInt64,
-    bits,
-    columns,
-    distinct,
-    fold,
-    to_below,
-    uniform,
-)
 from scaling.objectives.noise.rows import Bool, Integers, pack, ranks
 
 Probabilities = NDArray[np.float64]
 
-_PLACE = 1  # the stream of the spans' places; their lengths have the key's own
+_POSITION = 1  # stream of the spans' positions; their lengths use the key itself
 
 
 def geometric(p: float, longest: int) -> Probabilities:
@@ -30,7 +22,7 @@ def geometric(p: float, longest: int) -> Probabilities:
         ValueError: the arguments are out of range.
     """
     if not (0 < p < 1 and longest >= 1):
-        raise ValueError(f"no lengths have p = {p} and longest = {longest}")
+        raise ValueError(f"p = {p} is not between 0 and 1, or longest = {longest} is below 1")
     chance = p * (1 - p) ** np.arange(longest)
     return np.asarray(chance / chance.sum(), np.float64)
 
@@ -54,23 +46,24 @@ def choose_spans(
     rate: float,
     lengths: Probabilities = SPANBERT,
 ) -> tuple[Bool, NDArray[np.int32]]:
-    """Choose exactly `masked_count` tokens of each row in disjoint spans of whole words.
+    """Choose exactly `masked_count` tokens of each row, in disjoint spans of whole words.
 
-    Lengths are drawn, and each span lies at a uniformly drawn place among the words that stay; two
-    spans may touch. The spans are taken in the order of the draws until their tokens suffice, and
-    the last one is cut to what is left. A span that meets a token that cannot be masked goes on
-    after it as a span of its own.
+    Lengths are drawn, and each span is at a uniformly random position among the words that are not
+    chosen; spans may be adjacent. Spans are used in the order of the draws until they have enough
+    tokens, and the last one is cut. A span that is interrupted by a token that cannot be masked
+    continues after it as a new span.
 
     Args:
         key_B: a key for each row.
-        maskable_BT: tokens that may be chosen.
-        starts_BT: tokens that begin a word; lengths then count words. None: every token is a word.
-        rate: part of the maskable tokens that is chosen.
+        maskable_BT: True for tokens that may be chosen.
+        starts_BT: True for tokens that begin a word; lengths then count words. None if every token
+            is a word.
+        rate: share of the maskable tokens to choose.
         lengths: probabilities of the lengths 1, 2, ...
 
     Returns:
-        The chosen tokens, and the number of the span of each, from 1 in a row, 0 for the others.
-        Both of shape [B, T].
+        True for chosen tokens, and the number of the span of each, from 1 in a row and 0 for other
+        tokens. Both of shape [B, T].
     """
     rows, width = maskable_BT.shape
     number_BT = np.cumsum(maskable_BT, axis=1) - 1
@@ -78,8 +71,7 @@ def choose_spans(
     budget_B1 = masked_count(maskable_B, rate)[:, None]
     edge_BW = _word_edges(maskable_BT, starts_BT, maskable_B)
     length_BW = np.diff(edge_BW, axis=1)
-    # So many words hold the budget even if they are the shortest: the fewer are drawn, the less
-    # they crowd each other.
+    # The fewest words that hold the budget even if they are the shortest ones.
     none_B1 = (length_BW == 0).sum(axis=1, keepdims=True)
     words_B1 = length_BW.shape[1] - none_B1
     short_BW = np.cumsum(np.sort(length_BW, axis=1), axis=1) < budget_B1
@@ -91,10 +83,10 @@ def choose_spans(
     limits = np.cumsum(lengths)[:-1]
     size_BN = np.searchsorted(limits, uniform(key_B, draws), side="right") + 1
     size_BN = _cut(size_BN, enough_B1)
-    # Of two spans at one place either may come first: the draws that are used are not the leftmost.
-    place_BN = distinct(bits(fold(key_B, _PLACE), draws))
-    order_BN = columns(np.sort(place_BN, axis=1))
-    gap_BN = to_below(place_BN, words_B1 - enough_B1 + 1)
+    # Spans at the same position are in random order, so the used draws are not the leftmost.
+    position_BN = distinct(bits(fold(key_B, _POSITION), draws))
+    order_BN = columns(np.sort(position_BN, axis=1))
+    gap_BN = to_below(position_BN, words_B1 - enough_B1 + 1)
     ordered_BN = np.take_along_axis(size_BN, order_BN, axis=1)
     before_BN = np.empty_like(size_BN)
     np.put_along_axis(before_BN, order_BN, np.cumsum(ordered_BN, axis=1) - ordered_BN, axis=1)
@@ -105,14 +97,14 @@ def choose_spans(
     stop_BN = np.take_along_axis(edge_BW, first_BN + size_BN, axis=1)
     stop_BN = start_BN + _cut(stop_BN - start_BN, budget_B1)
     used_BN = stop_BN > start_BN
-    # A column more than there are tokens, for the spans that are not used.
+    # One more column than tokens, for spans that are not used.
     opens_BT, closes_BT = np.zeros((2, rows, width + 1), np.int8)
     np.put_along_axis(opens_BT, np.where(used_BN, start_BN, width), 1, axis=1)
     np.put_along_axis(closes_BT, np.where(used_BN, stop_BN, width), 1, axis=1)
     inside_BT = np.cumsum(opens_BT - closes_BT, axis=1, dtype=np.int8)[:, :-1] > 0
     span_BT = np.where(inside_BT, np.cumsum(opens_BT, axis=1, dtype=np.int32)[:, :-1], 0)
 
-    # From the maskable tokens to all; a span begins again behind a token that is not.
+    # From maskable tokens to all tokens; a new span begins after a token that is not maskable.
     span_BT = np.take_along_axis(span_BT, np.maximum(number_BT, 0), axis=1) * maskable_BT
     chosen_BT = span_BT > 0
     begins_BT = chosen_BT.copy()
@@ -121,20 +113,20 @@ def choose_spans(
 
 
 def boundaries(
-    span_BT: Integers, width: int, places: int
+    span_BT: Integers, width: int, max_span: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-    """What the span-boundary objective predicts each chosen token from.
+    """Inputs of the span-boundary objective for each chosen token.
 
     Args:
-        span_BT: the number of each token's span, as `choose_spans` gives it.
+        span_BT: the number of each token's span, from `choose_spans`.
         width: M, at least the number of chosen tokens in a row: `masked_count` of a row of T.
-        places: places in a span that the model knows; tokens further on are not predicted.
+        max_span: positions in a span that are predicted; later tokens are not.
 
     Returns:
-        For each chosen token the position before its span, the one after it and its place in the
-        span from 0, shape [B, M, 3]; its own position, shape [B, M]; and 1.0 where it is predicted,
-        0.0 where not, shape [B, M]: behind a row's last, beyond `places`, and in a span at either
-        end of the row, which lacks a neighbour.
+        For each chosen token the position before its span, the one after it, and its offset in the
+        span from 0, shape [B, M, 3]; its own position, shape [B, M]; and its weight, shape [B, M]:
+        1.0 if it is predicted, and 0.0 for padding, beyond `max_span`, and in a span at either end
+        of the row, which lacks a neighbour.
 
     Raises:
         ValueError: a row has more than `width` chosen tokens.
@@ -145,11 +137,11 @@ def boundaries(
     size = np.diff(first, append=len(row))
     before = np.repeat(position[first] - 1, size)
     after = np.repeat(position[first] + size, size)
-    place = ranks(size)
-    predicted = (before >= 0) & (after < span_BT.shape[1]) & (place < places)
+    offset = ranks(size)
+    predicted = (before >= 0) & (after < span_BT.shape[1]) & (offset < max_span)
     count_B = np.bincount(row, minlength=len(span_BT))
     spans_BM3 = np.stack([
-        pack(column * predicted, count_B, 0, width) for column in (before, after, place)
+        pack(column * predicted, count_B, 0, width) for column in (before, after, offset)
     ], axis=-1)
     weights_BM = pack(predicted, count_B, 0, width).astype(np.float32)
     return spans_BM3, pack(position, count_B, 0, width), weights_BM
@@ -158,8 +150,8 @@ def boundaries(
 def _word_edges(
     maskable_BT: Bool, starts_BT: Bool | None, maskable_B: Integers
 ) -> NDArray[np.int64]:
-    """Where each word begins among a row's maskable tokens, and behind the last one its number of
-    maskable tokens, shape [B, W + 1]."""
+    """Start of each word among the maskable tokens of a row, followed by the number of maskable
+    tokens, shape [B, W + 1]."""
     if starts_BT is None:
         return np.minimum(np.arange(maskable_BT.shape[1] + 1), maskable_B[:, None])
     length_BW = words(maskable_BT, starts_BT)[1]
@@ -167,6 +159,6 @@ def _word_edges(
 
 
 def _cut(size_BN: NDArray[np.int64], budget_B1: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first of the sizes that add up to the budget, the last of them cut and the rest 0."""
+    """The first sizes that add up to the budget, the last of them cut and the rest 0."""
     left_BN: NDArray[np.int64] = budget_B1 - np.cumsum(size_BN, axis=1) + size_BN
     return np.minimum(np.maximum(left_BN, 0), size_BN)

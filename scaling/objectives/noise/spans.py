@@ -1,6 +1,6 @@
-"""Span corruption: spans of a text give way to one sentinel each, and the targets say what was
-there (Raffel et al. 2019, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
-Transformer", section 3.1.4).
+"""Span corruption: spans of a text are replaced by one sentinel each, and the targets are the
+removed spans (Raffel et al. 2019, "Exploring the Limits of Transfer Learning with a Unified
+Text-to-Text Transformer", section 3.1.4).
 
     text      I love this red car
     inputs    I <X> this <Y>
@@ -14,27 +14,26 @@ from numpy.typing import NDArray
 
 from scaling.config.spans import noise_counts
 from scaling.errors import UserError
-from scaling.objectives.noise.random import UInt64, below, bits, distinct, fold
+from scaling.objectives.noise.keys import UInt64, below, bits, distinct, fold
 from scaling.objectives.noise.rows import Bool, Ids, Integers, first, pack, ranks
 
-_ROLL = 1  # the stream of the rotation; the cuts have the key's own
+_ROLL = 1  # stream of the rotation; the partition uses the key itself
 
 
 def noise_mask(
     key_B: UInt64, length: int, rate: float, mean_span: float, *, roll: bool = False
 ) -> Bool:
-    """Which tokens are noise: T5's random partition into spans.
+    """T5's noise mask: a random partition into spans.
 
-    Every row has the counts of `noise_counts`. The tokens that stay and those that go are each cut
-    into as many spans, every way to cut them equally likely, and the spans alternate, beginning
-    with one that stays.
+    Every row has the counts of `noise_counts`. Kept tokens and noise are each partitioned into the
+    same number of spans, uniformly at random, and the spans alternate, beginning with a kept one.
 
     Args:
         key_B: a key for each row.
         length: tokens of each text, at least 2.
-        rate: part of the text that is noise, from 0 to below 1.
-        mean_span: tokens in a span of noise on average, at least 1.
-        roll: rotate each mask by a random number of places; noise may then lie at both ends.
+        rate: share of the text that is noise, from 0 to below 1.
+        mean_span: mean tokens of a span of noise, at least 1.
+        roll: rotate each mask by a random offset; noise may then be at both ends.
 
     Returns:
         True for noise, shape [B, length].
@@ -50,14 +49,14 @@ def noise_mask(
     random = bits(key_B, length - 2)
     kept_ends = _ends(random[:, : kept - 1], spans)
     noise_ends = _ends(random[:, kept - 1 :], spans)
-    # Where noise begins and ends; the last span's end is the row's.
-    turns = np.zeros((rows, length), np.int8)
+    # Starts and ends of noise; the last span ends with the row.
+    edges = np.zeros((rows, length), np.int8)
     row = np.arange(rows)[:, None]
     begins = kept_ends.copy()
     begins[:, 1:] += noise_ends[:, :-1]
-    turns[row, begins] = 1
-    turns[row, kept_ends[:, :-1] + noise_ends[:, :-1]] = -1
-    mask = np.cumsum(turns, axis=1, dtype=np.int8).view(np.bool_)
+    edges[row, begins] = 1
+    edges[row, kept_ends[:, :-1] + noise_ends[:, :-1]] = -1
+    mask = np.cumsum(edges, axis=1, dtype=np.int8).view(np.bool_)
     if not roll:
         return mask
     shift = below(fold(key_B, _ROLL), 1, length)
@@ -74,20 +73,20 @@ def corrupt_spans(
     final_sentinel: bool = False,
     widths: tuple[int, int] | None = None,
 ) -> tuple[Ids, Ids]:
-    """Take the noise out: a sentinel in its place in the inputs, sentinel and noise in the targets.
+    """Replace noise by sentinels in the inputs; the targets are sentinels and noise.
 
-    The k-th span of a row has the k-th sentinel on both sides. For the masks of `noise_mask` that
-    are not rolled these are the tokens of T5's own preprocessing.
+    The k-th span of a row has the k-th sentinel in inputs and targets. For masks of `noise_mask`
+    without roll these are the tokens of T5's own preprocessing.
 
     Args:
         ids_BT: the text.
         mask_BT: True for noise; any mask, also one that begins with noise.
-        sentinels: their ids, the first span's first.
-        eos: ends both sides; None adds nothing.
-        pad: fills the rows up at the right; an id that no text has.
-        final_sentinel: one more sentinel after the last span of the targets, as in the paper's
+        sentinels: their ids, in the order of the spans.
+        eos: id at the end of inputs and targets; None adds none.
+        pad: id of padding, which no text contains.
+        final_sentinel: add a sentinel after the last span of the targets, as in the paper's
             figure 2.
-        widths: of the inputs and of the targets; by default those of the longest row.
+        widths: of inputs and targets; by default those of the longest row.
 
     Returns:
         Inputs [B, I] and targets [B, O].
@@ -122,32 +121,32 @@ def corrupt_spans(
 
 
 def restore(inputs: Ids, targets: Ids, sentinels: Integers, eos: int | None, pad: int) -> Ids:
-    """The text that `corrupt_spans` was given, with or without a final sentinel.
+    """The original text of inputs and targets of `corrupt_spans`.
 
     Args:
         inputs: shape [B, I].
         targets: shape [B, O].
-        sentinels, eos, pad: as they were given.
+        sentinels, eos, pad: as in `corrupt_spans`.
 
     Returns:
-        Token ids [B, T], rows padded to the longest.
+        Token ids [B, T], padded on the right.
 
     Raises:
-        ValueError: the sentinels of a row's inputs are not those of its targets, or a token of
-            the targets follows none of them.
+        ValueError: the sentinels of a row's inputs and targets differ, or a token of the targets
+            follows none of them.
     """
     source, target = (_without_end(ids, eos, pad) for ids in (inputs, targets))
     source_marks = source & np.isin(inputs, sentinels)
     target_marks = target & np.isin(targets, sentinels)
     spans = source_marks.sum(axis=1)
-    # A final sentinel has no span: a row's spans are the first ones of its targets.
+    # A final sentinel has no span.
     number = np.cumsum(target_marks, axis=1)
     paired = (number > 0) & (number <= spans[:, None])
     noise = target & ~target_marks
     matched = np.array_equal(inputs[source_marks], targets[target_marks & paired])
     if not matched or (noise & ~paired).any():
-        raise ValueError("the sentinels of the inputs and of the targets do not go together")
-    # The length of every span, and with it where each token of the inputs comes to lie.
+        raise ValueError("the sentinels of the inputs and of the targets differ")
+    # The length of every span, and the position of each token of the inputs in the text.
     row = np.nonzero(noise)[0]
     span = (np.cumsum(spans) - spans)[row] + number[noise] - 1
     size = np.bincount(span, minlength=int(spans.sum()))
@@ -162,19 +161,19 @@ def restore(inputs: Ids, targets: Ids, sentinels: Integers, eos: int | None, pad
 
 
 def _ends(random: UInt64, spans: int) -> NDArray[np.int64]:
-    """Where the spans of a random composition end.
+    """Ends of the spans of a random composition.
 
     Args:
-        random: shape [B, items - 1], a number for each place between two items.
+        random: shape [B, items - 1], a number for each boundary between two items.
         spans: from 1 to items.
 
     Returns:
         Ascending ends, the last one `items`, shape [B, spans].
     """
-    rows, places = random.shape
-    ends = np.full((rows, spans), places + 1)
+    rows, boundaries = random.shape
+    ends = np.full((rows, spans), boundaries + 1)
     if spans > 1:
-        # Cut at the places with the smallest numbers: all choices of places are equally likely.
+        # Cut at the boundaries with the smallest numbers: all choices are equally likely.
         numbers = distinct(random)
         limit = np.partition(numbers, spans - 2, axis=1)[:, spans - 2, None]
         ends[:, :-1] = np.nonzero(numbers <= limit)[1].reshape(rows, spans - 1) + 1
@@ -182,9 +181,9 @@ def _ends(random: UInt64, spans: int) -> NDArray[np.int64]:
 
 
 def _without_end(ids: Ids, eos: int | None, pad: int) -> Bool:
-    """True for what comes before the padding and the `eos` of each row."""
+    """True for the tokens before the `eos` and the padding of each row."""
     width = ids.shape[1]
-    # What is not padding, backwards, and then a place that ends the search in an empty row.
+    # True where not padding, reversed, with a last True that ends the search in an empty row.
     backwards = np.pad((ids != pad)[:, ::-1], ((0, 0), (0, 1)), constant_values=True)
     length = width - np.argmax(backwards, axis=1)
     return first(length - (eos is not None), width)

@@ -1,1 +1,1 @@
-"""From what a sweep asks for to the runs that give it."""
+"""Planning: the points of a sweep's grids, its model shapes, and the status of its runs."""

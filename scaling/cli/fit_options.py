@@ -1,0 +1,133 @@
+"""Parsing of the options of `scaling fit`: forms, columns and objectives; the list of laws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from scaling.console import out, print_table
+from scaling.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scaling.laws import Form, Robust
+
+SIZES = ("n", "d", "c")
+"""Variables with options of their own; --column is for all others."""
+
+
+def show_list(requested: bool) -> None:
+    """Print all forms and end the command."""
+    if not requested:
+        return
+    from scaling.laws import FORMS
+    from scaling.laws.approaches.frontier import APPROACHES
+    from scaling.laws.forms.catalogue import DEFAULT
+    from scaling.laws.forms.variables import VARIABLES
+
+    columns = ("law", "formula", "variables", "outcome", "source")
+    print_table("", columns, [
+        (name, form.formula, ", ".join(form.variables), form.outcome, form.source)
+        for name, form in FORMS.items()
+    ], left=columns)
+    out.print()
+    print_table("", ("approach", "method"), list(APPROACHES.items()), left=("method",))
+    out.print()
+    columns = ("variable", "symbol", "unit", "option")
+    print_table("", columns, [
+        (name, v.symbol, v.unit, f"--{name} COLUMN" if name in SIZES
+         else f"--column {name}=COLUMN" + (f" (by default {v.column})" if v.column else ""))
+        for name, v in VARIABLES.items()
+    ], left=columns)
+    out.print(f"Without --law: {', '.join(DEFAULT)}.", markup=False)
+    raise typer.Exit
+
+
+def forms(
+    law: Sequence[str], fix: Sequence[str] | None, tie: Sequence[str] | None
+) -> list[Form]:
+    """The forms of `--law`, with the parameters of `--fix` and `--tie` constrained."""
+    from scaling.laws import constrain, form_named
+    from scaling.laws.forms.catalogue import DEFAULT
+
+    fixed = {name: _value(name, text) for name, text in _pairs(fix, "--fix", "E=1.69").items()}
+    tied = [(first, second) for second, first in
+            _pairs([_swapped(pair) for pair in tie or ()], "--tie", "alpha=beta").items()]
+    if (fixed or tied) and not law:
+        raise UserError("--fix and --tie constrain parameters of a law: name the law, such as "
+                        "--law chinchilla")
+    return [constrain(form_named(name), fixed, tied) for name in law or DEFAULT]
+
+
+def _swapped(pair: str) -> str:
+    """A=B as B=A: a parameter is tied to one other, to which many may be tied."""
+    first, equals, second = pair.partition("=")
+    return f"{second}{equals}{first}"
+
+
+def _pairs(texts: Sequence[str] | None, option: str, example: str) -> dict[str, str]:
+    """NAME=VALUE options as a dictionary."""
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise UserError(f"{option} {text}: two names, or a name and a value, are expected with "
+                            f"= between them, such as {option} {example}")
+        if name in found:
+            raise UserError(f"{option}: {name} is given twice; once is expected")
+        found[name] = value
+    return found
+
+
+def _value(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise UserError(f"--fix {name}={text}: a finite number is expected, such as {name}=0.35")
+    return value
+
+
+def columns(column: Sequence[str] | None, forms: Sequence[Form]) -> dict[str, str]:
+    """Columns by variable, from `--column`; each variable must be in one of the forms."""
+    from scaling.laws.forms.variables import VARIABLES
+
+    found = _pairs(column, "--column", "experts=num_experts")
+    for name in found:
+        if name in SIZES:
+            raise UserError(f"--column {name}={found[name]}: N, D and C have options of their own; "
+                            f"use --{name} {found[name]}")
+        if name not in VARIABLES:
+            names = ", ".join(v for v in VARIABLES if v not in SIZES)
+            raise UserError(f"--column {name}={found[name]}: no law has a variable {name}; "
+                            f"one of {names} is expected")
+        if all(name not in form.variables for form in forms):
+            raise UserError(f"--column {name}={found[name]}: no fitted law has the variable "
+                            f"{name}; choose one that has it with --law (scaling fit --list)")
+    return found
+
+
+def needs(form: Form, frame: pd.DataFrame) -> tuple[str, ...]:
+    """Which of N, D and C to read: those of the form, and those with a standard column."""
+    from scaling.laws.forms.variables import N_COLUMNS, VARIABLES
+
+    ours = {"n": N_COLUMNS[form.counting], "d": VARIABLES["d"].column}
+    return tuple(v for v in SIZES if v in form.variables or ours.get(v) in frame.columns)
+
+
+def robust(own: Robust, objective: str | None, delta: float | None) -> Robust:
+    """The objective of a law; `--delta` alone does not change laws without a delta."""
+    from scaling.laws import Robust
+
+    kind = objective or own.kind
+    if delta is None:
+        return Robust(kind)  # type: ignore[arg-type]
+    if not 0 < delta < float("inf"):
+        raise UserError(f"--delta {delta:g}: a positive number is expected, such as 1e-3")
+    if objective in ("l1", "squared"):
+        raise UserError(f"--delta is an option of the huber objective; {objective} has no delta")
+    return Robust("huber", delta) if kind == "huber" else own

@@ -1,0 +1,119 @@
+"""Input and results of `scaling fit`: a law that cannot be fitted does not hide the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from scaling.console import err, out
+from scaling.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scaling.cli.evidence import FittedLaw
+    from scaling.laws import Frontier, RunsTable
+    from scaling.laws.fitting.bootstrap import ResampleUnit
+    from scaling.laws.forms.variables import Counting
+    from scaling.laws.law import Method
+
+
+@dataclass(frozen=True)
+class BootstrapOptions:
+    """Options of the bootstrap."""
+
+    resamples: int
+    seed: int
+    by: ResampleUnit
+    method: Method
+
+
+@dataclass(frozen=True)
+class RunsSource:
+    """The file of the runs and the columns to read. Laws that read the same columns share a table.
+    """
+
+    path: Path
+    frame: pd.DataFrame
+    columns: Mapping[str, str | None]
+    """Column names of n, d, c and loss; None for one that was not given."""
+    where: str | None
+    """Condition on the rows."""
+    counting: Counting | None
+    """Which parameters N counts; None for each law's own convention."""
+    _tables: dict[tuple[object, ...], RunsTable] = field(default_factory=dict)
+
+    def table(
+        self, counting: Counting | None, needs: Sequence[str],
+        other_columns: Mapping[str, str | None] | None = None,
+    ) -> RunsTable:
+        """The runs table for a law.
+
+        Args:
+            counting: the law's own count of N, used unless the user chose one.
+            needs: which of n, d and c have to be read.
+            other_columns: columns of other variables.
+
+        Raises:
+            UserError: a column is missing, or a value is impossible for its quantity.
+        """
+        from scaling.laws import from_frame
+
+        counting, other_columns = self.counting or counting, other_columns or {}
+        key = (counting, *needs, None, *other_columns.items())
+        if key not in self._tables:
+            self._tables[key] = from_frame(
+                self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
+                extra=other_columns, needs=needs)
+        return self._tables[key]
+
+
+@dataclass
+class FitResults:
+    """Fitted laws and approaches, the reasons why others failed, and the notes and warnings about
+    the tables that were already printed."""
+
+    laws: list[FittedLaw] = field(default_factory=list)
+    frontiers: list[Frontier] = field(default_factory=list)
+    failed: dict[str, UserError] = field(default_factory=dict)
+    printed: dict[str, None] = field(default_factory=dict)
+
+    @contextmanager
+    def failures(self, name: str) -> Iterator[None]:
+        """Record why a law cannot be fitted, and continue."""
+        try:
+            yield
+        except UserError as reason:
+            self.failed[name] = reason
+
+    def print_input(self, path: Path, table: RunsTable) -> None:
+        """Print the notes and warnings about a table, each once."""
+        for note in table.notes:
+            if note not in self.printed:
+                err.print(f"{path}: {note}", markup=False)
+        for warning in table.warnings:
+            if warning not in self.printed:
+                out.print(f"warning: {path}: {warning}", style="yellow", markup=False)
+        self.printed |= dict.fromkeys((*table.notes, *table.warnings))
+
+    def check(self) -> None:
+        """Print the laws that were not fitted, one a line.
+
+        Raises:
+            UserError: no law was fitted, all for the same reason.
+            typer.Exit: no law was fitted, for several reasons.
+        """
+        reasons = {str(reason): reason for reason in self.failed.values()}
+        none = not self.laws and not self.frontiers
+        if none and len(reasons) == 1:
+            raise next(iter(reasons.values()))
+        for name, reason in self.failed.items():
+            err.print(f"not fitted: {name}: {str(reason).removeprefix(f'{name}: ')}", markup=False)
+        if none:
+            data_errors = all(isinstance(reason, DataError) for reason in reasons.values())
+            raise typer.Exit(1 if data_errors else 2)

@@ -1,0 +1,65 @@
+"""Chained laws: from N and D to the loss, and from the loss to a downstream error or accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import UserError
+from scaling.laws.law import LEVEL, Law
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chained:
+    """Predictions of two chained laws, [R] each.
+
+    `low` and `high` are 90% confidence limits of the laws, not prediction limits of a new run;
+    they are None if a law has no resamples.
+    """
+
+    loss: Array
+    outcome: Array
+    low: Array | None
+    high: Array | None
+
+
+def chain(first: Law, second: Law, values: Mapping[str, Array]) -> Chained:
+    """The second law evaluated at the loss that the first law predicts.
+
+    Gadre et al. 2024 (section 3.2) and Bhagia et al. 2024 (section 3) predict downstream tasks
+    this way. Resample i of the first law is paired with resample i of the second, so that the
+    interval includes the uncertainty of both. The two are drawn independently: a correlation
+    between the errors of a run's loss and of its downstream outcome is not included.
+
+    Args:
+        first: a law of the loss, in nats per token of the same text as the second law's L.
+        second: a law of the loss alone, such as `gadre-error`.
+        values: arrays [R] of the first law's variables.
+
+    Raises:
+        UserError: the second law is not a function of the loss alone, or the first does not
+            predict a loss.
+    """
+    if second.form.variables != ("l",):
+        variables = ", ".join(second.form.variables)
+        raise UserError(f"{second.name}: a law of the loss alone is expected after {first.name}, "
+                        f"and this one takes {variables}; use one such as gadre-error or "
+                        "olmo-accuracy")
+    if not first.form.outcome.startswith("loss"):
+        raise UserError(f"{first.name}: predicts {first.form.outcome}, but a law of the loss is "
+                        f"expected before {second.name}, such as chinchilla")
+    loss = first.loss(values)
+    outcome = second.loss({"l": loss})
+    n_pairs = min(len(first.samples), len(second.samples))
+    if not n_pairs:
+        return Chained(loss, outcome, None, None)
+    losses = first.form.loss(first.samples[:n_pairs], values)
+    outcomes = np.concatenate([second.form.loss(point[None], {"l": row})
+                               for point, row in zip(second.samples, losses, strict=False)])
+    low, high = np.quantile(outcomes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return Chained(loss, outcome, low, high)

@@ -1,0 +1,217 @@
+"""Columns and cells of a user's table, with error messages that name the row and the column."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scaling.errors import UserError
+
+Array = NDArray[np.float64]
+RowIndices = NDArray[np.intp]
+
+_MAX_CELL_CHARS, _MAX_COLUMNS_LISTED = 40, 40  # in a message
+_FIX = "fix it, drop the row, or set its status to diverged or failed"
+_SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+
+
+def row_label(index: int, run_id: str | None) -> str:
+    """A row in messages: its number, which is 1 for the first row below the header, and run_id."""
+    return f"row {index + 1}" + (f" (run_id {_short(run_id)})" if run_id is not None else "")
+
+
+def _row_label(index: int, names: list[str] | None) -> str:
+    return row_label(index, None if names is None else names[index])
+
+
+def require_column(frame: pd.DataFrame, source: str, column: str, option: str) -> str:
+    """Check that the table has a column exactly once, and return the column's name.
+
+    Args:
+        frame: the table.
+        source: name of the file in messages.
+        column: the name to look for.
+        option: the command-line option that chooses another column, for messages.
+
+    Raises:
+        UserError: the column is absent or present more than once.
+    """
+    columns = [str(name) for name in frame.columns]
+    times = columns.count(column)
+    if times == 1:
+        return column
+    if times:
+        raise UserError(f"{source}: has {times} columns {column}, where one is expected; rename "
+                        f"one of them, or choose another with {option}")
+    lower = {name.lower(): name for name in columns}
+    near = difflib.get_close_matches(column.lower(), lower, n=1, cutoff=0.4)
+    hint = f"did you mean {_short(lower[near[0]])}? " if near else ""
+    raise UserError(f"{source}: has no column {_short(column)}; {hint}It has "
+                    f"{column_names(frame)}. Choose another with {option}")
+
+
+def column_names(frame: pd.DataFrame) -> str:
+    """A comma-separated list of the table's columns, cut off after 40."""
+    shown = [_short(str(name)) for name in frame.columns[:_MAX_COLUMNS_LISTED]]
+    return ", ".join([*shown, *(["..."] if len(frame.columns) > _MAX_COLUMNS_LISTED else [])])
+
+
+def run_ids(frame: pd.DataFrame, source: str) -> list[str] | None:
+    """The unique names of the runs; None if the table has no column `run_id`.
+
+    Raises:
+        UserError: a run has no name, or two runs have the same.
+    """
+    if "run_id" not in frame:
+        return None
+    column = frame[require_column(frame, source, "run_id", "another name")]
+    if column.isna().any():
+        index = int(np.argmax(column.isna()))
+        raise UserError(f"{source}: {row_label(index, None)}, column run_id: empty, where the "
+                        "run's name is expected; fill it in, or drop the column")
+    names = column.astype(str)
+    duplicated = names.duplicated(keep=False)
+    if duplicated.any():
+        first = names[duplicated].iloc[0]
+        rows = np.flatnonzero(names == first)
+        raise UserError(f"{source}: run_id {_short(first)} is on {len(rows)} rows "
+                        f"({_list_rows(rows)}), where every run has a name of its own; drop the "
+                        "duplicates, or rename the column if it names a group of runs")
+    return names.tolist()
+
+
+def label_column(
+    frame: pd.DataFrame, source: str, column: str, allowed: tuple[str, ...],
+    names: list[str] | None, synonyms: Mapping[str, str],
+) -> NDArray[np.str_]:
+    """A categorical column; the first allowed value in every row if the column is absent.
+
+    Args:
+        frame: the table.
+        source: name of the file in messages.
+        column: name of the column.
+        allowed: the values that a cell may have.
+        names: names of the runs, for messages.
+        synonyms: the allowed value that a common other one stands for, to suggest it.
+
+    Returns:
+        The values, [R].
+
+    Raises:
+        UserError: a cell has another value.
+    """
+    if column not in frame:
+        return np.full(len(frame), allowed[0])
+    raw = frame[require_column(frame, source, column, "another name")]
+    values = raw.map(lambda cell: "" if _is_missing(cell) else str(cell)).astype(str)
+    invalid = ~values.isin(allowed).to_numpy()
+    if invalid.any():
+        index = int(np.argmax(invalid))
+        value = values.iloc[index]
+        meant = synonyms.get(value.strip().lower())
+        if meant is None:
+            near = difflib.get_close_matches(value.strip().lower(), allowed, n=1)
+            meant = near[0] if near else None
+        hint = f"; did you mean {meant}?" if meant else "; fix it, or drop or rename the column"
+        raise UserError(f"{source}: {_row_label(index, names)}, column {column}: "
+                        f"{_cell_text(raw.iloc[index])}, where one of {', '.join(allowed)} is "
+                        f"expected{hint}")
+    return values.to_numpy(dtype=np.str_)
+
+
+def numeric_column(
+    frame: pd.DataFrame, source: str, column: str, rows: RowIndices, names: list[str] | None,
+    zero: bool = False,
+) -> Array:
+    """The positive numbers of a column at the given rows.
+
+    Args:
+        frame: the table.
+        source: name of the file in messages.
+        column: name of the column.
+        rows: indices of the rows to read, [R].
+        names: names of the runs, for messages.
+        zero: whether zero is allowed, too.
+
+    Returns:
+        The numbers, [R].
+
+    Raises:
+        UserError: a cell is not such a number.
+    """
+    raw = frame[column]
+    if raw.dtype.kind in "bmMc":
+        raise UserError(f"{source}: column {column} holds {raw.dtype}, where numbers are expected; "
+                        "choose another column")
+    raw = raw.iloc[rows]
+    if isinstance(raw.dtype, pd.CategoricalDtype):
+        raw = raw.astype(object)
+    values = parse_numbers(raw)
+    valid = np.isfinite(values) & ((values >= 0) if zero else (values > 0))
+    if not valid.all():
+        i = int(np.argmin(valid))
+        more = int((~valid).sum()) - 1
+        rest = f" (and {more} more rows)" if more > 1 else " (and one more row)" if more else ""
+        raise UserError(
+            f"{source}: {_row_label(int(rows[i]), names)}, column {column}: "
+            f"{_cell_text(raw.iloc[i])}, where a "
+            f"{'non-negative' if zero else 'positive'} number is expected; "
+            f"{_how_to_fix(raw.iloc[i])}{rest}")
+    return values
+
+
+def parse_numbers(raw: pd.Series[Any]) -> Array:
+    """Cells as numbers; NaN for a cell that is not a number, or larger than any float."""
+    try:
+        return pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    except (OverflowError, TypeError):  # an integer of 400 digits, or a cell that holds a list
+        return np.array([_parse_number(cell) for cell in raw])
+
+
+def _parse_number(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (OverflowError, TypeError, ValueError):
+        return np.nan
+
+
+def _cell_text(cell: Any) -> str:
+    return "empty" if _is_missing(cell) else repr(_short(str(cell)))
+
+
+def _is_missing(cell: Any) -> bool:
+    return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())  # a message is one line
+    return text if len(text) <= _MAX_CELL_CHARS else f"{text[:_MAX_CELL_CHARS]}..."
+
+
+def _how_to_fix(cell: Any) -> str:
+    """Advice about a cell that is not a number."""
+    text = "" if _is_missing(cell) else str(cell).strip()
+    if len(text) > _MAX_CELL_CHARS:
+        return _FIX
+    if re.fullmatch(r"[-+]?[\d.,]+\s*%", text):
+        return "write it without the percent sign, as a number"
+    if re.fullmatch(r"\d{1,3}([,_'\s]\d{3})+(\.\d*)?", text):
+        return f"write it without separators, as {re.sub(r'[^0-9.]', '', text)}"
+    if re.fullmatch(r"\d*,\d+", text):
+        return f"write it with a decimal point, as {text.replace(',', '.')}"
+    suffixed = re.fullmatch(r"(\d+\.?\d*)\s*([kmbgt])", text.lower())
+    if suffixed:
+        value = float(suffixed[1]) * _SUFFIXES[suffixed[2]]
+        return f"write it in full, as {value:.6g}"
+    return _FIX
+
+
+def _list_rows(indices: NDArray[Any]) -> str:
+    shown = ", ".join(str(index + 1) for index in indices[:4])
+    return f"rows {shown}" + (", ..." if len(indices) > 4 else "")

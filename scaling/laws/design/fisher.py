@@ -1,0 +1,256 @@
+"""Expected uncertainty of a fit to a set of runs, trained or planned, by linear theory.
+
+Near its optimum a fit depends linearly on the noise of its runs, so the covariance of the
+estimates follows from the form's gradient J at every run and from the noise there: for least
+squares and equal noise it is the inverse of the Fisher information, sigma^2 (J^T J)^-1. A robust
+objective is an M-estimator and has the sandwich covariance H^-1 M H^-1, with
+H = sum E[rho''] J J^T and M = sum E[rho'^2] J J^T (Huber 1981, section 7.6). The expectations are
+over normal residuals of the linked outcome; in most laws that is the log-loss, so the noise of the
+loss is log-normal. Huber's loss with a delta far below the noise is nearly the absolute loss,
+whose intervals are sqrt(pi / 2) = 1.25 times as wide as those of least squares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from scaling.errors import UserError
+from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
+from scaling.laws.allocation.optimise import solve
+from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.variables import check_amount
+from scaling.laws.law import LEVEL, Interval, Law
+from scaling.laws.table import RunsTable
+
+Array = NDArray[np.float64]
+
+INTERVAL_HALF_WIDTH = float(norm.ppf((1 + LEVEL) / 2))
+"""Half-width of a 90% interval of a normal distribution, in standard deviations."""
+
+_BUDGET_TARGETS = {"n-star": "N*", "loss": "loss", "a": "a"}
+_STEP = 1e-4       # of theta, in central differences of a target
+_PRIOR_SD = 100.0  # of theta: a nearly flat prior that keeps the information matrix invertible
+_MAX_NOISE = 1.0   # of the log-loss: runs of the same size that differ by a factor of e
+_CLIP = 2.0        # in standard deviations, of the residuals from which the noise is estimated
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of runs around a law: the standard deviation of the linked outcome, which is the
+    log-loss in most laws.
+
+    It is `sd` at `at` FLOP and increases as C^-growth towards smaller runs.
+    """
+
+    sd: float
+    growth: float = 0.0
+    at: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("noise", self.sd), ("growth of the noise", self.growth)):
+            if not 0 <= value <= _MAX_NOISE:
+                raise UserError(f"{name} {value:g}: a number from 0 to {_MAX_NOISE:g} is "
+                                "expected, such as 0.01")
+
+    def sd_at(self, c: Array) -> Array:
+        """Standard deviations at runs of C FLOP, [R].
+
+        Raises:
+            UserError: the noise grows above the largest plausible value.
+        """
+        sd = np.asarray(self.sd * (self.at / np.asarray(c, dtype=float)) ** self.growth)
+        if sd.size and not sd.max() <= _MAX_NOISE:
+            raise UserError(f"noise of {self.sd:g} that grows as C^-{self.growth:g}: would be "
+                            f"{sd.max():.3g} at the smallest run, where at most {_MAX_NOISE:g} is "
+                            "expected; lower the noise or its growth")
+        return sd
+
+
+@dataclass(frozen=True)
+class Target:
+    """A quantity of interest, as a function of a law's printed parameters.
+
+    `evaluate` maps parameters [B, P] to values [B]. If `log` is true, errors are relative and the
+    interval is symmetric in the logarithm.
+    """
+
+    name: str
+    evaluate: Callable[[Array], Array]
+    log: bool
+
+    def transform(self, value: Array) -> Array:
+        """Values on the scale of the errors: their logarithms if `log` is true."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.log(value) if self.log else value)
+
+    def interval(self, value: float, sd: float) -> Interval:
+        """The 90% interval around a value, from a standard deviation on the scale of errors."""
+        if self.log:
+            with np.errstate(over="ignore"):
+                factor = float(np.exp(INTERVAL_HALF_WIDTH * sd))
+            return value / factor, value * factor
+        return value - INTERVAL_HALF_WIDTH * sd, value + INTERVAL_HALF_WIDTH * sd
+
+
+def target_named(form: Form, name: str, at: float | None = None) -> Target:
+    """A target by its name: n-star or loss at a budget, a, or a parameter of the form.
+
+    Args:
+        form: the law's form.
+        name: `n-star` for N* at C = `at`, `loss` for the outcome there, `a` for
+            d log N* / d log C, or a parameter's name.
+        at: training FLOPs; needed by n-star and loss, and by a if it depends on the budget.
+
+    Raises:
+        UserError: there is no such target, or the form has no optimum.
+    """
+    if name in form.parameters:
+        index = form.parameters.index(name)
+        linear = (*form.exponents, *form.signed)
+        return Target(name, lambda params_BP: params_BP[:, index], name not in linear)
+    if name not in _BUDGET_TARGETS:
+        raise UserError(f"target {name}: expected is one of {', '.join(_BUDGET_TARGETS)}, or a "
+                        f"parameter of {form.name}: {', '.join(form.parameters)}")
+    if not divides_compute(form) or not {*form.variables} <= {"n", "d", "c", "u"}:
+        names = [other.name for other in FORMS.values()
+                if other.allocation_exponent(np.ones((1, len(other.parameters)))) is not None]
+        raise UserError(f"target {name}: the law {form.name} alone does not determine how to "
+                        f"divide compute between N and D; laws that do are {', '.join(names)}")
+    if name == "a" and form.allocation_exponent(np.ones((1, len(form.parameters)))) is not None:
+        return Target(name, lambda params_BP: np.asarray(form.allocation_exponent(params_BP)),
+                      False)
+    if at is None:
+        raise UserError(f"target {name}: needs the budget at which it is evaluated, a positive "
+                        "number of FLOPs such as --at 1e21")
+    check_amount(f"target {name}: at", at, "c", "--at 1e21")
+    budget, symbol = AllocationBudget(c=at), _BUDGET_TARGETS[name]
+
+    def evaluate(params_BP: Array) -> Array:
+        solution = solve(form, params_BP, budget)
+        return np.asarray({"n-star": solution.n, "loss": solution.loss, "a": solution.a}[name])
+
+    return Target(symbol, evaluate, name == "n-star" or (name == "loss" and form.link == "log"))
+
+
+def residual_moments(robust: Robust, sd_R: Array) -> tuple[Array, Array]:
+    """Moments of the objective over normal residuals of standard deviations `sd_R`: the expected
+    curvature E[rho''] and the variance of the score E[rho'^2], [R] each."""
+    if robust.kind == "squared":
+        return np.ones_like(sd_R), sd_R**2
+    if robust.kind == "l1":
+        return 2 * norm.pdf(0) / sd_R, np.ones_like(sd_R)
+    k = robust.delta / sd_R
+    inside = norm.cdf(k) - norm.cdf(-k)
+    return inside, (sd_R**2 * (inside - 2 * k * norm.pdf(k))
+                    + 2 * robust.delta**2 * norm.sf(k))
+
+
+@dataclass(frozen=True)
+class Information:
+    """Information of runs about theta, in coordinates u = basis^-1 (theta - theta_0) in which H of
+    these runs, with a nearly flat prior, is the unit matrix.
+
+    `basis`, and `h` and `m` of the sandwich covariance h^-1 m h^-1, are [P, P].
+    """
+
+    basis: Array
+    h: Array
+    m: Array
+
+    def covariance(self) -> Array:
+        """Covariance of theta, [P, P]."""
+        half = self.basis @ np.linalg.inv(self.h)
+        return np.asarray(half @ self.m @ half.T)
+
+    def sd(self, gradient_P: Array) -> float:
+        """Standard deviation of a target with this gradient by theta."""
+        w = np.linalg.solve(self.h, self.basis.T @ gradient_P)
+        return float(np.sqrt(w @ self.m @ w))
+
+
+def fisher_information(j_RP: Array, curvature_R: Array, score_variance_R: Array) -> Information:
+    """Information of runs with gradients J [R, P] and the two moments of their residuals.
+
+    Computed by QR, because J^T J of a law in uncentred coordinates is badly conditioned (3e11 for
+    Chinchilla's).
+    """
+    scale = float(np.median(score_variance_R / curvature_R))
+    p = j_RP.shape[1]
+    prior = np.full(p, scale / _PRIOR_SD**2)
+    rows = np.concatenate([np.sqrt(curvature_R)[:, None] * j_RP, np.diag(np.sqrt(prior))])
+    q, r = np.linalg.qr(rows)
+    ratio = np.concatenate([score_variance_R / curvature_R, np.full(p, scale)])
+    return Information(np.asarray(np.linalg.inv(r)), np.eye(p), q.T @ (ratio[:, None] * q))
+
+
+def gradient_and_moments(
+    form: Form, theta_P: Array, values: Mapping[str, Array], noise: Noise, robust: Robust
+) -> tuple[Array, Array, Array]:
+    """J [R, P] and the residual moments [R] and [R] of runs at these values of the form's
+    variables and of `c`; theta is in uncentred coordinates."""
+    _, j_BRP = form.gradient(theta_P[None], form.coordinates(values))
+    sd = noise.sd_at(values["c"])
+    if not (sd > 0).all():
+        raise UserError("noise 0: runs without noise determine a law exactly; give positive noise")
+    return (j_BRP[0], *residual_moments(robust, sd))
+
+
+def target_gradient(form: Form, theta_P: Array, target: Target) -> Array:
+    """Gradient of a target by theta, [P], by central differences; NaN where it does not exist."""
+    origin = np.zeros(len(form.variables))
+    steps = _STEP * np.eye(len(theta_P))
+    above, below = (
+        target.transform(target.evaluate(form.to_params(theta_P + sign * steps, origin)))
+        for sign in (1, -1))
+    return np.asarray((above - below) / (2 * _STEP))
+
+
+def expected_sd(
+    law: Law, values: Mapping[str, Array], noise: Noise, target: Target,
+    robust: Robust | None = None,
+) -> float:
+    """Expected standard deviation of a target, if the law is true and fitted to runs at these
+    values.
+
+    On the target's own scale: relative if `target.log`. By the delta method, sqrt(g^T V g) with g
+    the target's gradient and V the covariance of theta.
+
+    Args:
+        law: the true law.
+        values: arrays [R] of the form's variables, and of `c`.
+        noise: noise of the runs.
+        target: the quantity of interest.
+        robust: the objective of the fit; the law's own by default.
+    """
+    theta = law.form.from_params(law.point)[0]
+    runs = gradient_and_moments(law.form, theta, values, noise, robust or law_objective(law))
+    return fisher_information(*runs).sd(target_gradient(law.form, theta, target))
+
+
+def law_objective(law: Law) -> Robust:
+    """The objective that a law was fitted with; the default of its form if none is recorded."""
+    kind = law.convention.get("objective", law.form.robust.kind)
+    return Robust(kind, law.convention.get("delta", law.form.robust.delta))
+
+
+def estimate_noise(law: Law, table: RunsTable) -> float:
+    """Robust standard deviation of a table's runs around a law, on the scale of the linked outcome
+    (the log-loss in most laws): that of residuals clipped at two standard deviations of a normal
+    distribution (Huber 1964, proposal 2), corrected for the P fitted parameters."""
+    runs = table.take(law.form.fitted_rows(table))
+    r = law.form.apply_link(runs.loss) - law.form.apply_link(law.loss(runs.values))
+    degrees = max(1, len(r) - len(law.params))
+    clipped_variance = float(1 - 2 * norm.sf(_CLIP) - 2 * _CLIP * norm.pdf(_CLIP)
+                             + 2 * _CLIP**2 * norm.sf(_CLIP))
+    sd = float(np.sqrt((r**2).sum() / degrees))
+    for _ in range(50):
+        clipped = np.minimum(r**2, (_CLIP * sd) ** 2)
+        sd = float(np.sqrt(clipped.sum() / (degrees * clipped_variance)))
+    return sd

@@ -1,0 +1,291 @@
+"""Fit a form to a runs table: many starts, one optimum, its uncertainty and diagnostics."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import DataError, UserError
+from scaling.laws.fitting.bootstrap import (
+    BootstrapProblem,
+    ResampleUnit,
+    check_resamples,
+    jackknife,
+    refit_resamples,
+)
+from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
+from scaling.laws.fitting.intervals import delta_method_errors
+from scaling.laws.fitting.minimise import Minimum, minimise
+from scaling.laws.fitting.preflight import check_losses
+from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.variables import VARIABLES
+from scaling.laws.law import Bootstrap, Interval, Law, Method
+from scaling.laws.table import RunsTable
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 1000
+_RTOL = 1e-6          # of the objective, within which two optima are the same
+_SUBSET = 1_000       # most runs that every start is fitted to
+_MAX_REFINED = 8      # different optima of the subset that are refined on all runs
+
+
+def form_named(name: str) -> Form:
+    """The form of a name.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if name in FORMS:
+        return FORMS[name]
+    near = difflib.get_close_matches(name, FORMS, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"{name}: no law of that name can be fitted; {hint}The laws are "
+                    f"{', '.join(FORMS)}")
+
+
+def fit_law(
+    table: RunsTable,
+    form: Form | str,
+    *,
+    robust: Robust | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    by: ResampleUnit = "case",
+    method: Method = "bca",
+    watch: Callable[[int], None] = lambda done: None,
+) -> Law:
+    """Fit a form to the finished grid runs of a table.
+
+    Args:
+        table: the runs; held-out runs are predicted, never fitted.
+        form: a form or its name.
+        robust: loss of the residuals; by default the form's own.
+        resamples: number of bootstrap resamples; 0 for no bootstrap and no intervals.
+        seed: seed of the bootstrap.
+        by: what is resampled: runs (case), residuals, or sizes with all of their runs.
+        method: method of the intervals, BCa or percentile.
+        watch: called with the number of resamples done.
+
+    Raises:
+        DataError: the table has fewer runs than the form has parameters, or too few distinct
+            values of a variable.
+        UserError: a variable is missing, the outcomes cannot be what the form predicts, or a
+            parameter is fixed at a value that contradicts all runs.
+    """
+    check_resamples(resamples, seed)
+    form = form_named(form) if isinstance(form, str) else form
+    _check_variables(form, table)
+    check_losses(form, table)  # raises for values that cannot be losses
+    try:
+        with np.errstate(all="ignore"):  # steps that overflow are rejected
+            return _fit(table, form, robust or form.robust, resamples, seed, by, method, watch)
+    except (np.linalg.LinAlgError, RuntimeError):  # scipy's RuntimeError: too many iterations
+        raise DataError(f"{form.name}: the fit to these runs is numerically singular; check that "
+                        "no value is extreme, or choose another law") from None
+
+
+def _fit(
+    table: RunsTable, form: Form, robust: Robust, resamples: int, seed: int, by: ResampleUnit,
+    method: Method, watch: Callable[[int], None],
+) -> Law:
+    fitted = table.take(form.fitted_rows(table)) if table.loss.size else table
+    _check_enough_runs(form, table, fitted)
+    _check_fixed_floors(form, fitted.loss)
+
+    x = form.coordinates(fitted.values)
+    centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
+    x, y = x - centre, form.apply_link(fitted.loss)
+    starts, minima = _search(form, x, y, fitted.loss, robust)
+    best = int(np.argmin(minima.value))
+    theta = minima.theta[best]
+    point = form.to_params(theta[None], centre)
+
+    convergence = _convergence(minima, best, len(y))
+    residuals = y - form.predict(theta[None], x)[0]
+    dof = max(1, len(y) - len(theta))
+    boot = None
+    if resamples:
+        problem = BootstrapProblem(form, x, y, fitted.n, theta, starts, robust)
+        samples, left_out = refit_resamples(problem, by, resamples, seed, watch), jackknife(problem)
+        boot = Bootstrap(resamples, len(samples), seed, form.to_params(samples, centre),
+                         residuals * np.sqrt(len(y) / dof), form.to_params(left_out, centre),
+                         by, method)
+
+    law = Law(
+        form=form,
+        convention=_convention(form, fitted, robust),
+        params=dict(zip(form.parameters, map(float, point[0]), strict=True)),
+        n_runs=len(y),
+        excluded=_excluded(form, table, fitted),
+        objective=float(minima.value[best]),
+        se_delta=delta_method_errors(form, x, y, theta, centre, robust),
+        exponents=_exponents(form, point),
+        convergence=convergence,
+        data_sha256=fitted.sha256,
+        bootstrap=boot,
+    )
+    se, intervals = _spread(law)
+    evidence = Evidence(form, table, fitted, x, theta, law.params, convergence, boot, intervals)
+    warnings, undetermined = diagnose(evidence)
+    none = dict.fromkeys(undetermined & {*form.parameters, "a", "b"})
+    law = replace(
+        law, warnings=tuple(warnings), se={**se, **none},
+        intervals={**intervals, **none}, se_delta={**law.se_delta, **none},
+        exponents={k: None if k in undetermined else v for k, v in law.exponents.items()},
+    )
+    return with_heldout(law, table)
+
+
+def with_heldout(law: Law, table: RunsTable) -> Law:
+    """The law with predictions of the table's held-out runs and their measured outcomes."""
+    rows: dict[str, dict[str, Any]] = {}
+    for run in table.heldout:
+        predicted = float(law.loss(run.values)[0]) if law.converged else None
+        error = None
+        if predicted is not None and run.loss is not None:
+            error = predicted / run.loss - 1
+        rows[run.run_id] = {
+            "n": run.n, "d": run.d, "predicted": predicted,
+            "interval": law.prediction_interval(run.values) if law.converged else None,
+            "measured": run.loss,
+            "relative_error": error,
+        }
+    return replace(law, heldout=rows)
+
+
+def _search(
+    form: Form, x: Array, y: Array, loss: Array, robust: Robust
+) -> tuple[Array, Minimum]:
+    """The starts, and the minimum that each of them leads to.
+
+    With many runs the starts are fitted to an evenly spaced subset. Of the minima with equal
+    objective one is then refined on all runs, for the best few objectives.
+    """
+    subset = slice(None, None, -(-len(y) // _SUBSET))
+    starts = form.starts(x[subset], loss[subset])
+    minima = minimise(
+        form, x[subset], y[subset], np.ones((len(starts), len(y[subset]))), starts, robust)
+    if len(y) <= _SUBSET:
+        return starts, minima
+    order = np.argsort(minima.value)
+    is_new = np.diff(minima.value[order], prepend=-np.inf) > _RTOL * minima.value[order]
+    firsts = np.flatnonzero(is_new)[:_MAX_REFINED]
+    refined = minimise(
+        form, x, y, np.ones((len(firsts), len(y))), minima.theta[order[firsts]], robust)
+    # Every start gets the refined minimum of its group, or infinity if that was not refined.
+    group = np.empty(len(starts), dtype=int)
+    group[order] = np.minimum(np.cumsum(is_new) - 1, len(firsts) - 1)
+    whole = Minimum(*(getattr(refined, name)[group] for name in Minimum.__dataclass_fields__))
+    not_refined = np.zeros(len(starts), dtype=bool)
+    not_refined[order] = np.cumsum(is_new) > len(firsts)
+    whole.value[not_refined] = np.inf
+    return starts, whole
+
+
+def _check_variables(form: Form, table: RunsTable) -> None:
+    for variable in form.variables:
+        if variable not in table.values or np.isnan(table.values[variable]).any():
+            needed = VARIABLES[variable]
+            option = f"--{variable}" if variable in ("n", "d", "c") else f"--column {variable}="
+            raise UserError(f"{form.name}: needs {needed.symbol} ({needed.unit}) of every run; "
+                            f"give its column with {option}{'' if option[-1] == '=' else ' '}"
+                            "COLUMN")
+
+
+def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
+    out = ", ".join(f"{count} {reason}" for reason, count in table.excluded.items() if count)
+    left_out = f"; left out: {out}" if out else ""
+    for variable in form.variables:
+        distinct = len(np.unique(fitted.values[variable]))
+        needed = form.distinct if variable in ("n", "d", "c") else 1
+        if distinct < needed:
+            quantity = {"n": "sizes N", "d": "token counts D", "c": "budgets C"}.get(
+                variable, f"values of {VARIABLES[variable].symbol}")
+            raise DataError(f"{form.name}: {distinct} distinct {quantity} "
+                            f"({table.convention[variable]}) among {fitted.loss.size} finished "
+                            f"runs, where at least {needed} are needed{left_out}")
+    if fitted.loss.size < len(form.parameters):
+        raise DataError(f"{form.name}: {fitted.loss.size} runs for {len(form.parameters)} "
+                        f"parameters ({', '.join(form.parameters)}); train more, or choose a "
+                        f"simpler law{left_out}")
+
+
+def _check_fixed_floors(form: Form, loss: Array) -> None:
+    """Raise if a fixed irreducible loss is at or above every measured loss."""
+    for name, value in fixed_floors(form).items():
+        if value >= loss.max():
+            raise UserError(f"{form.name}: {name} = {value:g} is fixed at or above every loss (the "
+                            f"largest is {loss.max():.4g}), where the loss at infinite size is "
+                            "expected; fix it at a lower value")
+
+
+def _convention(form: Form, fitted: RunsTable, robust: Robust) -> dict[str, Any]:
+    return {
+        **fitted.convention,
+        "loss": form.outcome.removeprefix("loss, "),
+        "objective": robust.kind,
+        **({"delta": robust.delta} if robust.kind == "huber" else {}),
+        "range": {v: [float(values.min()), float(values.max())]
+                  for v, values in fitted.values.items() if not np.isnan(values).any()},
+    }
+
+
+def _excluded(form: Form, table: RunsTable, fitted: RunsTable) -> dict[str, int]:
+    if form.envelope is None:
+        return dict(table.excluded)
+    return {**table.excluded, "above_envelope": int(table.loss.size - fitted.loss.size)}
+
+
+def _convergence(minima: Minimum, best: int, runs: int) -> dict[str, float | bool | None]:
+    lowest = minima.value[best]
+    # The absolute tolerance is for exact fits, whose objective is rounding error.
+    agree = minima.value <= lowest * (1 + _RTOL) + runs * 1e-16
+    hessian = minima.hessian[best]
+    size = np.sqrt(np.maximum(np.diagonal(hessian), 0))
+    condition = float("inf")
+    if (size > 0).all():
+        eigenvalues = np.linalg.eigvalsh(hessian / np.outer(size, size))
+        if eigenvalues[0] > 0:
+            condition = float(eigenvalues[-1] / eigenvalues[0])
+    return {
+        "start_agreement": float(np.mean(agree)),
+        "grad_norm": float(np.linalg.norm(minima.gradient[best])),
+        "condition": condition,
+        "converged": bool(minima.converged[best]),
+    }
+
+
+def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
+    """Standard errors and intervals of the parameters and of the allocation exponents."""
+    boot, form = law.bootstrap, law.form
+    if boot is None or len(boot.samples) < 2:
+        return {}, {}
+
+    def quantities(params: Array) -> Array:
+        a = form.allocation_exponent(params)
+        return params if a is None else np.column_stack([params, a, 1 - a])
+
+    names = [*form.parameters, "a", "b"][:quantities(law.point).shape[1]]
+    with np.errstate(invalid="ignore", over="ignore"):
+        spread = quantities(boot.samples).std(axis=0, ddof=1)
+    ends = law.band(quantities)
+    assert ends is not None
+    fixed = {*form.constraints.get("fixed", {})}
+    return (
+        {name: float(sd) for name, sd in zip(names, spread, strict=True) if name not in fixed},
+        {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)
+         if name not in fixed},
+    )
+
+
+def _exponents(form: Form, point: Array) -> dict[str, float | None]:
+    a = form.allocation_exponent(point)
+    return {"a": None, "b": None} if a is None else {"a": float(a[0]), "b": float(1 - a[0])}

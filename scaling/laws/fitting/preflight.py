@@ -1,0 +1,117 @@
+"""Checks of the measured losses before a fit, which depend on the form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scaling.errors import UserError
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.variables import MOST_LOSS
+from scaling.laws.table import RunsTable
+
+Array = NDArray[np.float64]
+
+_LARGE = 1e3                         # rather N, D or C than a loss or a perplexity
+_PERPLEXITY = 20.0                   # above any loss of a trained model, in nats per token
+_RISES, _RISES_SURELY = 0.5, 0.8     # rank correlations for a warning and for an error
+_MIN_COMPARABLE = 8                  # runs in groups for a rank correlation
+_NAMES_OF = {
+    "bits": ("bpb", "bpc", "bpt", "bpw", "bits"),
+    "perplexities": ("ppl", "perplexity"),
+    "accuracies": ("acc", "accuracy", "top1", "f1", "bleu"),
+}
+
+
+def check_losses(form: Form, table: RunsTable) -> list[str]:
+    """Check that the outcomes can be losses, if the form predicts a loss.
+
+    Returns:
+        Warnings; empty for a form of another outcome.
+
+    Raises:
+        UserError: the column cannot be losses in nats per token.
+    """
+    if not form.outcome.startswith("loss") or table.loss.size < 2:
+        return []
+    y, label = table.loss, f"{table.prefix}{table.column_label('loss')}"
+    if y.min() == y.max():
+        raise UserError(f"{label}: is {y[0]:g} in every run, which determines no law; choose the "
+                        "column of losses with --loss")
+    for v in ("n", "d"):
+        x = table.values[v]
+        if np.median(y) > _LARGE and x.max() < _PERPLEXITY:
+            raise UserError(f"{label}: from {y.min():.3g} to {y.max():.3g}, while {v.upper()} "
+                            f"({table.column_label(v)}) is from {x.min():.3g} to {x.max():.3g}: "
+                            f"--loss and --{v} seem to be swapped; exchange them")
+    return [*_large_losses(table, label), *_loss_name(table), *_rising(table, label)]
+
+
+def _large_losses(table: RunsTable, label: str) -> Iterator[str]:
+    y, limit = table.loss, MOST_LOSS
+    for over in (y > _LARGE, y > _PERPLEXITY, y > limit):
+        if not over.any():
+            continue
+        cell = f"{table.first_label(over)}, {table.column_label('loss')}: {y[over].max():.4g}"
+        if y[over].min() <= _PERPLEXITY:
+            yield (f"{cell} nats per token, more than the loss of a uniform prediction over any "
+                   f"vocabulary ({limit:.3g}): a run that diverged, or perplexities (take their "
+                   "logarithm)")
+            return
+        if np.median(y) > _LARGE:
+            raise UserError(f"{label}: from {y.min():.3g} to {y.max():.3g}, where losses in nats "
+                            "per token are expected; these look like N, D or C: choose the column "
+                            "of losses with --loss")
+        raise UserError(f"{table.prefix}{cell}, where a loss in nats per token is expected, at "
+                        f"most {limit:.3g} for any vocabulary; if the column holds perplexities, "
+                        "take their logarithm; if the run diverged, set its status to diverged")
+
+
+def _loss_name(table: RunsTable) -> Iterator[str]:
+    column = table.columns.get("loss", "")
+    words = {*re.split(r"[^a-z0-9]+", column.lower())}
+    for quantity, names in _NAMES_OF.items():
+        if words & {*names}:
+            fix = {"bits": f"multiply them by ln 2 = {np.log(2):.4f}, or read E and the "
+                            "coefficients in bits",
+                    "perplexities": "take their logarithm",
+                    "accuracies": "a loss decreases with N and D"}[quantity]
+            yield (f"column {column}: seems to hold {quantity} by its name, where losses in nats "
+                   f"per token are expected; {fix}")
+
+
+def _rising(table: RunsTable, label: str) -> Iterator[str]:
+    correlations = {v: _rank_correlation(table.values[v], table.loss, table.values[other])
+                    for v, other in (("n", "d"), ("d", "n"))}
+    rises = {v: rho for v, rho in correlations.items() if rho is not None and rho > _RISES}
+    if len(rises) == 2 and min(rises.values()) > _RISES_SURELY:
+        raise UserError(f"{label}: increases with N at given D and with D at given N (rank "
+                        f"correlations {rises['n']:.2f} and {rises['d']:.2f}), where a loss is "
+                        "expected, which decreases with both; if the column holds accuracies, fit "
+                        "1 minus them; otherwise choose the column of losses with --loss")
+    for v, rho in rises.items():
+        yield (f"{table.column_label('loss')}: increases with {v.upper()} "
+               f"({table.column_label(v)}) at given {'D' if v == 'n' else 'N'} (rank correlation "
+               f"{rho:.2f}), where a loss decreases; check that neither column is another "
+               "quantity, and that no run overfits")
+
+
+def _rank_correlation(x: Array, y: Array, given: Array) -> float | None:
+    """Spearman's correlation of x and y, pooled over groups of nearly equal `given`; None if too
+    few runs can be compared."""
+    if np.isnan(x).any() or np.isnan(given).any():
+        return None
+    group = np.round(np.log10(given) * 10)  # bins of a factor 1.26, narrow relative to x
+    frame = pd.DataFrame({"x": x, "y": y})
+    ranks = frame.groupby(group).rank()
+    centred = (ranks - ranks.groupby(group).transform("mean")).to_numpy()
+    comparable = (frame.groupby(group).transform("nunique")["x"] >= 3).to_numpy()
+    if comparable.sum() < _MIN_COMPARABLE:
+        return None
+    a, b = centred[comparable].T
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else None

@@ -1,0 +1,22 @@
+"""Functional forms of scaling laws, and the catalogue of those that can be fitted by name.
+
+    form.py             base class: prediction, gradient, starting points, printed parameters
+    formula.py          base class of a law that is given by its formula only
+    powers.py           sums and products of powers; Chinchilla's optimum; Henighan, Ghorbani
+    kaplan.py           Kaplan's joint law of N and D
+    data.py             how N and D combine; repeated data; overtraining
+    farseer.py, experts.py, precision.py, annealing.py, batch.py, hyperparameters.py
+                        laws of further variables and outcomes
+    curve.py, curves.py, sigmoidal.py, broken.py, downstream.py
+                        laws of one variable, and of downstream tasks
+    constrained.py      a form with parameters fixed or tied
+    losses.py           robust losses of the residuals
+    variables.py        the variables of laws, with symbols, units and columns
+    catalogue.py        all forms by name
+
+To add a law, add an entry to the `FORMS` of the file with its topic: a `PowerSum` with its terms if
+the law is a sum of power laws, otherwise a subclass of `Formula` with the method `outcome_of`.
+Everything else (gradient, starting points, intervals, the `scaling fit` option) follows from the
+entry. A new file's `FORMS` is added to `catalogue.py`, a new variable to `variables.py`, and the
+paper's constants to `scaling/laws/published.json`.
+"""

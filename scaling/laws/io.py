@@ -1,0 +1,89 @@
+"""Laws in files: what `scaling fit --save` writes and the other commands read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import UserError
+from scaling.files import parse_json, read_bytes
+from scaling.laws.approaches.frontier import APPROACHES, Frontier, frontier_from_json
+from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.json_object import JsonObject
+from scaling.laws.law import Law
+from scaling.laws.law_json import law_from_json
+from scaling.outputs import COMMAND, Output, finite, json_output
+
+_COMMAND = "scaling fit"
+_MAX_BYTES = 32 * 2**20  # a hundred times the size of the laws of a sweep
+_MAX_LAWS = 1000
+
+
+def laws_output(path: Path, inputs: Iterable[Path] = ()) -> Output:
+    """A file that `save` may write: a new one, or one that `save` wrote before."""
+    return json_output(path, _COMMAND, inputs)
+
+
+def save(laws: Sequence[Law | Frontier], path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Write laws as JSON.
+
+    Args:
+        laws: fitted laws and frontiers.
+        path: a new file, or one that this function wrote before.
+        inputs: the files that the laws were fitted to, which must not be overwritten.
+
+    Raises:
+        UserError: the path is an input, or a file that this function did not write.
+    """
+    laws_output(path, inputs).write(laws_text(laws))
+
+
+def laws_text(laws: Sequence[Law | Frontier], more: Mapping[str, Any] | None = None) -> str:
+    """Laws as JSON text, one line for each key, so that a change is one line of a diff.
+
+    Args:
+        laws: fitted laws and approaches.
+        more: further keys of the object.
+    """
+    blocks = []
+    for law in laws:
+        lines = [f"    {json.dumps(key)}: {json.dumps(finite(value), separators=(', ', ': '))}"
+                 for key, value in law.to_json().items()]
+        blocks.append("   {\n" + ",\n".join(lines) + "\n   }")
+    head = f'{{\n  {json.dumps(COMMAND)}: {json.dumps(_COMMAND)},\n  "laws": [\n'
+    tail = "".join(f",\n  {json.dumps(key)}: {json.dumps(finite(value))}"
+                   for key, value in (more or {}).items())
+    return head + ",\n".join(blocks) + f"\n  ]{tail}\n}}\n"
+
+
+def load(path: Path) -> list[Law | Frontier]:
+    """Read laws that `save` wrote.
+
+    Raises:
+        UserError: the file is absent, or holds no laws.
+    """
+    try:
+        content = parse_json(read_bytes(path, _MAX_BYTES), str(path), unique_keys=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `scaling fit RUNS --save {path}` writes it"
+                        ) from None
+    except UserError as error:
+        raise UserError(f"{error}; a file that `scaling fit --save` wrote is expected") from None
+    if not isinstance(content, dict) or not isinstance(content.get("laws"), list) or not (
+            0 < len(content["laws"]) <= _MAX_LAWS):
+        raise UserError(f"{path}: holds no laws, or more than {_MAX_LAWS:,}; a file that "
+                        "`scaling fit --save` wrote is expected")
+    return [_from_json(law, str(path), f"laws[{i}]") for i, law in enumerate(content["laws"])]
+
+
+def load_loss_laws(path: Path) -> list[Law]:
+    """Like `load`, but only laws of an outcome such as the loss, without frontiers."""
+    return [law for law in load(path) if isinstance(law, Law)]
+
+
+def _from_json(content: Any, source: str, path: str) -> Law | Frontier:
+    name = JsonObject(content, source, path).text("law", (*FORMS, *APPROACHES))
+    parse = frontier_from_json if name in APPROACHES else law_from_json
+    return parse(content, source, path)

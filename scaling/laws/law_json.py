@@ -1,0 +1,155 @@
+"""Parse a law from untrusted JSON: every value is checked, and errors name the wrong one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from scaling.errors import UserError
+from scaling.laws.fitting.bootstrap import ResampleUnit
+from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.constrained import constrain
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import KINDS
+from scaling.laws.forms.variables import VARIABLES
+from scaling.laws.json_object import JsonObject
+from scaling.laws.law import (
+    KEPT_LEFT_OUT,
+    KEPT_RESIDUALS,
+    KEPT_SAMPLES,
+    Bootstrap,
+    Interval,
+    Law,
+    Method,
+)
+
+MOST_WARNINGS = 100_000  # approach 2 has one for each budget that it leaves out
+_TEXT_KEYS = ("d", "c", "loss")  # of a convention
+_BY: dict[str, ResampleUnit] = {"case": "case", "residual": "residual", "size": "size"}
+_METHODS: dict[str, Method] = {"bca": "bca", "percentile": "percentile"}
+
+
+def law_from_json(content: Any, source: str, path: str = "") -> Law:
+    """A law from the data that `Law.to_json` returns; every value is checked.
+
+    Args:
+        content: parsed JSON.
+        source: name of the file in messages.
+        path: dotted path of the law inside the file, for messages.
+
+    Raises:
+        UserError: a value is not one that `to_json` returns, or the form is unknown.
+    """
+    fields = JsonObject(content, source, path)
+    form = _form(fields)
+    quantities = (*form.parameters, "a", "b")
+    law = Law(
+        form=form, convention=convention_of(fields.object("convention")),
+        params=_params(fields, form),
+        n_runs=fields.count("n_runs") if "n_runs" in fields else None,
+        excluded=counts_of(fields.object("excluded")), objective=fields.optional("objective"),
+        se=fields.object("se").numbers(quantities),
+        se_delta=fields.object("se_delta").numbers(quantities),
+        intervals={key: intervals.pair(key) for intervals in [fields.object("intervals")]
+                   for key in intervals.keys_among(quantities)},
+        exponents=fields.object("exponents").numbers(("a", "b")),
+        convergence=_convergence(fields.object("convergence")),
+        warnings=fields.texts("warnings", MOST_WARNINGS),
+        heldout=_heldout(fields.object("heldout")),
+        data_sha256=fields.text("data_sha256") if "data_sha256" in fields else None,
+    )
+    boot = fields.object("bootstrap")
+    return replace(law, bootstrap=_bootstrap(boot, len(form.parameters))) if [*boot] else law
+
+
+def _form(fields: JsonObject) -> Form:
+    form = FORMS[fields.text("law", FORMS)]
+    constraints = fields.object("constraints")
+    fixed = constraints.object("fixed").numbers(form.parameters)
+    tied = constraints.items("tied", len(form.parameters))
+    for pair in tied:
+        if not (isinstance(pair, list) and len(pair) == 2
+                and all(isinstance(name, str) and name in form.parameters for name in pair)):
+            raise constraints.error("tied", pair, "pairs of parameters")
+    try:
+        return constrain(form, {name: math.nan if value is None else value
+                                for name, value in fixed.items()},
+                         [(first, second) for first, second in tied])
+    except UserError as reason:
+        raise UserError(f"{fields.source}: constraints of {form.name}: {reason}") from None
+
+
+def _params(fields: JsonObject, form: Form) -> dict[str, float]:
+    """The printed parameters: exactly those of the form; null is NaN."""
+    entry = fields.object("params")
+    values = entry.numbers(form.parameters)
+    for name in form.parameters:
+        if name not in values:
+            raise entry.error("", [*values], f"a number for each of {', '.join(form.parameters)}")
+    params = {p: math.nan if (value := values[p]) is None else value for p in form.parameters}
+    point = np.array([[*params.values()]])
+    with np.errstate(all="ignore"):
+        theta = form.from_params(point)
+    if np.isfinite(point).all() and np.isnan(theta).any():
+        raise entry.error("", str(params), "a law with positive coefficients")
+    return params
+
+
+def convention_of(fields: JsonObject) -> dict[str, Any]:
+    """The convention of N, D, C and the loss, the objective, and the `range` of the fitted runs."""
+    convention: dict[str, Any] = {"n": fields.text("n")}
+    for key in fields:
+        if key == "range":
+            convention["range"] = _ranges(fields.object("range"))
+        elif key in ("objective", "delta"):
+            convention[key] = fields.text(key, KINDS) if key == "objective" else fields.number(key)
+        else:
+            convention[key] = fields.text(key) if key in _TEXT_KEYS else fields.scalar(key)
+    if not convention.get("delta", 1.0) > 0:
+        raise fields.error("delta", convention["delta"], "a positive number")
+    return dict.fromkeys(_TEXT_KEYS, "not said") | convention
+
+
+def _ranges(fields: JsonObject) -> dict[str, Interval]:
+    ranges = {}
+    for variable in fields.keys_among(VARIABLES):
+        pair = fields.pair(variable)
+        if pair is None or not 0 <= pair[0] <= pair[1]:
+            raise fields.error(variable, str(pair), "a lower and an upper end")
+        ranges[variable] = pair
+    return ranges
+
+
+def counts_of(fields: JsonObject) -> dict[str, int]:
+    """A non-negative integer for each key."""
+    return {key: fields.count(key) for key in fields}
+
+
+def _convergence(fields: JsonObject) -> dict[str, float | bool | None]:
+    numbers = ("start_agreement", "grad_norm", "condition")
+    return {key: fields.boolean(key) if key == "converged" else fields.optional(key)
+            for key in fields.keys_among((*numbers, "converged"))}
+
+
+def _heldout(fields: JsonObject) -> dict[str, dict[str, Any]]:
+    rows = {}
+    for run in fields:
+        row = fields.object(run)
+        numbers = ("n", "d", "predicted", "measured", "relative_error")
+        rows[run] = {"interval": row.pair("interval"), **{v: row.optional(v) for v in numbers}}
+    return rows
+
+
+def _bootstrap(fields: JsonObject, n_params: int) -> Bootstrap:
+    samples = fields.array("samples", KEPT_SAMPLES, n_params)
+    residuals = fields.array("residuals", KEPT_RESIDUALS)
+    if len(samples) and not (len(residuals) and np.isfinite(residuals).all()):
+        raise fields.error("residuals", residuals.tolist(), "a list of numbers")
+    return Bootstrap(
+        fields.count("resamples"), fields.count("converged"), fields.count("seed"), samples,
+        residuals, fields.array("left_out", KEPT_LEFT_OUT, n_params),
+        _BY[fields.text("by", _BY)] if "by" in fields else "case",
+        _METHODS[fields.text("method", _METHODS)] if "method" in fields else "percentile")

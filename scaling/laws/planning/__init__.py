@@ -1,1 +1,0 @@
-"""What laws are for: budgets divided, counts reconciled, sweeps simulated and suggested."""

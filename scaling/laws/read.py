@@ -1,0 +1,239 @@
+"""Read and check a runs table from a CSV or Parquet file or a data frame, as arrays for fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scaling.errors import UserError
+from scaling.laws.checks import check_table
+from scaling.laws.columns import (
+    RowIndices,
+    label_column,
+    numeric_column,
+    require_column,
+    row_label,
+    run_ids,
+)
+from scaling.laws.forms.variables import (
+    FLOPS_PER_PARAMETER_TOKEN,
+    N_COLUMNS,
+    SIX_ND,
+    VARIABLES,
+    Counting,
+    six_nd,
+)
+from scaling.laws.frames import read_frame, table_path
+from scaling.laws.table import HeldOutRun, RunsTable
+from scaling.laws.where import row_mask
+
+Array = NDArray[np.float64]
+
+_STATUSES = ("done", "diverged", "failed", "planned")
+_SYNONYMS = {
+    **dict.fromkeys(("finished", "complete", "completed", "success", "ok"), "done"),
+    **dict.fromkeys(("crashed", "killed", "error", "preempted", "canceled"), "failed"),
+    **dict.fromkeys(("running", "pending", "queued", "scheduled"), "planned"),
+}
+ROLES = ("grid", "heldout", "former")
+"""Roles of a run: fitted; held out to test the law; or no longer part of its sweep."""
+
+
+def read(
+    path: Path,
+    *,
+    n: str | None = None,
+    d: str | None = None,
+    c: str | None = None,
+    loss: str | None = None,
+    counting: Counting | None = None,
+    extra: Mapping[str, str | None] | None = None,
+    needs: Sequence[str] = ("n", "d", "c"),
+    where: str | None = None,
+) -> RunsTable:
+    """Read a runs table from a CSV or Parquet file, or from a folder that holds `runs.csv`.
+
+    Without column names the columns of this package's own tables are read: N is `params_total`
+    (or the column of `counting`), D is `tokens`, and C = 6 N D. For other tables at least two of
+    `n`, `d` and `c` are given; C = 6 N D fills the third.
+
+    Args:
+        path: the file, or the folder.
+        n: column of parameters.
+        d: column of training tokens.
+        c: column of training FLOPs.
+        loss: column of losses in nats per token; `loss` by default.
+        counting: which parameters N counts. Chooses the column of N if `n` is None.
+        extra: columns of further variables, by their names in `VARIABLES`; None for the column
+            with the variable's own name or, failing that, its column in this package's tables.
+        needs: which of n, d and c are required.
+        where: a condition on the table's columns, such as `tokens > 1e9 and corpus == 'c4'`, with
+            backticks around names that are not identifiers; rows for which it is not true are
+            left out and counted.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
+            that is not a number, or values are impossible for their variable.
+    """
+    path = table_path(path)
+    return from_frame(read_frame(path), str(path), n=n, d=d, c=c, loss=loss, counting=counting,
+                      extra=extra, needs=needs, where=where)
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    source: str,
+    *,
+    n: str | None = None,
+    d: str | None = None,
+    c: str | None = None,
+    loss: str | None = None,
+    counting: Counting | None = None,
+    extra: Mapping[str, str | None] | None = None,
+    needs: Sequence[str] = ("n", "d", "c"),
+    where: str | None = None,
+) -> RunsTable:
+    """Like `read`, for a table in memory; `source` is its name in messages."""
+    if frame.empty:
+        raise UserError(f"{source}: has a header and no rows; runs are expected")
+    columns, convention, notes = _choose_columns(frame, source, n, d, c, counting, needs)
+    columns["loss"] = require_column(frame, source, loss or "loss", "--loss")
+    _check_distinct(columns, source)
+    extra_columns = {v: _extra_column(frame, source, v, column)
+                     for v, column in (extra or {}).items()}
+    convention |= {v: f"column {column}" for v, column in extra_columns.items()}
+
+    names = run_ids(frame, source)
+    roles = label_column(frame, source, "role", ROLES, names, {})
+    statuses = label_column(frame, source, "status", _STATUSES, names, _SYNONYMS)
+    mask = np.ones(len(frame), dtype=bool) if where is None else row_mask(frame, where, source)
+
+    grid = (roles == "grid") & mask
+    fitted = np.flatnonzero(grid & (statuses == "done"))
+    heldout = np.flatnonzero(roles == "heldout")
+    excluded = {s: int((grid & (statuses == s)).sum()) for s in _STATUSES if s != "done"}
+    excluded["heldout"] = len(heldout)
+    if former := int((roles == "former").sum()):
+        excluded["former"] = former
+    if where is not None:
+        excluded["where"] = int(((roles == "grid") & ~mask).sum())
+
+    def values(variable: str, rows: RowIndices) -> Array:
+        return numeric_column(frame, source, columns[variable], rows, names)
+
+    def extra_values(rows: RowIndices) -> dict[str, Array]:
+        return {v: numeric_column(frame, source, column, rows, names, VARIABLES[v].may_be_zero)
+                for v, column in extra_columns.items()}
+
+    def n_d_c(rows: RowIndices) -> dict[str, Array]:
+        given: dict[str, Array] = {v: values(v, rows) for v in ("n", "d", "c") if v in columns}
+        return _fill(given, len(rows))
+
+    x, y, z = n_d_c(fitted), values("loss", fitted), extra_values(fitted)
+    # Sorted by value, so that the draws of the bootstrap do not depend on the order in the file.
+    order = np.lexsort((y, x["c"], x["d"], x["n"]))
+    rows = fitted[order]
+    table = RunsTable(
+        x["n"][order], x["d"][order], x["c"][order], y[order], _run_names(rows, names),
+        _heldout_runs(heldout, statuses, names, n_d_c, values, extra_values), excluded, convention,
+        notes, {v: column[order] for v, column in z.items()},
+        source=source, columns=columns | extra_columns, rows=rows,
+    )
+    with np.errstate(all="ignore"):
+        return check_table(table, frame)
+
+
+def _heldout_runs(
+    rows: RowIndices, statuses: NDArray[np.str_], names: list[str] | None,
+    n_d_c: Callable[[RowIndices], dict[str, Array]],
+    values: Callable[[str, RowIndices], Array],
+    extra_values: Callable[[RowIndices], dict[str, Array]],
+) -> tuple[HeldOutRun, ...]:
+    """The held-out runs, with the losses of those that are done."""
+    done = rows[statuses[rows] == "done"]
+    measured = dict(zip(done.tolist(), values("loss", done).tolist(), strict=True))
+    x, z = n_d_c(rows), extra_values(rows)
+    return tuple(
+        HeldOutRun(name, float(x["n"][i]), float(x["d"][i]), float(x["c"][i]),
+                   measured.get(int(rows[i])), {v: float(column[i]) for v, column in z.items()})
+        for i, name in enumerate(_run_names(rows, names))
+    )
+
+
+def _run_names(rows: RowIndices, names: list[str] | None) -> tuple[str, ...]:
+    if names is None:
+        return tuple(row_label(row, None) for row in rows.tolist())
+    return tuple(names[row] for row in rows.tolist())
+
+
+def _check_distinct(columns: Mapping[str, str], source: str) -> None:
+    """Raise if one column is given for two variables."""
+    variable_of: dict[str, str] = {}
+    for variable, column in columns.items():
+        if column in variable_of:
+            raise UserError(f"{source}: column {column} is given as --{variable_of[column]} and "
+                            f"as --{variable}, where a different column is expected for each")
+        variable_of[column] = variable
+
+
+def _choose_columns(
+    frame: pd.DataFrame, source: str, n: str | None, d: str | None, c: str | None,
+    counting: Counting | None, needs: Sequence[str],
+) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
+    """Columns of n, d and c, their convention, and notes about a column that is filled in."""
+    given = {v: name for v, name in (("n", n), ("d", d), ("c", c)) if name is not None}
+    for variable, name in given.items():
+        require_column(frame, source, name, f"--{variable}")
+    columns = dict(given)
+    if len(given) < 2:
+        # With fewer than two given columns, those of this package's tables are used for n and d.
+        filled = {*needs, *(("n", "d") if "c" in needs and "c" not in given else ())}
+        if "n" not in columns and "n" in filled:
+            hint = "--n, or the other --n-convention"
+            columns["n"] = require_column(frame, source, N_COLUMNS[counting or "total"], hint)
+        if "d" not in columns and "d" in filled:
+            columns["d"] = require_column(frame, source, "tokens", "--d")
+    convention = {v: f"column {name}" for v, name in columns.items()}
+    if "n" in columns and ("n" not in given or counting is not None):
+        convention["n"] = counting or "total"
+    if columns.get("d") == "tokens":
+        convention["d"] = "tokens"
+    notes: tuple[str, ...] = ()
+    absent = [v for v in ("n", "d", "c") if v not in columns]
+    convention |= dict.fromkeys(absent, "not given")
+    if len(absent) == 1:
+        missing = absent[0]
+        six = FLOPS_PER_PARAMETER_TOKEN
+        formula = {"n": f"C / ({six} D)", "d": f"C / ({six} N)", "c": SIX_ND}[missing]
+        convention[missing] = formula
+        notes = (f"{missing.upper()} = {formula} is computed, since its column is not given",)
+    if not given:
+        notes = ()  # one of this package's own tables, where C is 6 N D by definition
+    return columns, {v: convention[v] for v in ("n", "d", "c")}, notes
+
+
+def _extra_column(frame: pd.DataFrame, source: str, variable: str, column: str | None) -> str:
+    """The column of a variable other than N, D and C."""
+    own = VARIABLES[variable].column
+    if column is None and own is not None and variable not in frame.columns:
+        column = own
+    return require_column(frame, source, column or variable, f"--column {variable}=COLUMN")
+
+
+def _fill(given: dict[str, Array], size: int) -> dict[str, Array]:
+    """n, d and c; if one of them is missing, it is computed from C = 6 N D."""
+    six = FLOPS_PER_PARAMETER_TOKEN
+    if len(given) < 2:  # one alone determines no other, and the law needs no more
+        return dict.fromkeys(("n", "d", "c"), np.full(size, np.nan)) | given
+    if "c" not in given:
+        return given | {"c": six_nd(given["n"], given["d"])}
+    with np.errstate(over="ignore", under="ignore"):
+        if "d" not in given:
+            return given | {"d": given["c"] / (six * given["n"])}
+        if "n" not in given:
+            return given | {"n": given["c"] / (six * given["d"])}
+    return given

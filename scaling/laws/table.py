@@ -1,0 +1,119 @@
+"""Runs tables: the finished runs of a sweep as arrays, which laws are fitted to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.laws.columns import RowIndices, row_label
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeldOutRun:
+    """A held-out run, excluded from every fit; `loss` is None until the run is done."""
+
+    run_id: str
+    n: float
+    d: float
+    c: float
+    loss: float | None
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """Every variable by name, as an array of shape [1]."""
+        scalars = {"n": self.n, "d": self.d, "c": self.c, **self.extra}
+        return {name: np.array([value]) for name, value in scalars.items()}
+
+
+@dataclass(frozen=True)
+class RunsTable:
+    """The finished grid runs of a table, sorted independently of the order in the file.
+
+    Attributes:
+        n: parameters, [R]; NaN if the law does not need it and the table does not have it.
+        d: training tokens, [R]; NaN as for `n`.
+        c: training FLOPs, [R]; NaN as for `n`.
+        loss: nats per token, [R]; another outcome if the table was read for one.
+        run_id: the name of each run.
+        heldout: runs that are predicted and never fitted.
+        excluded: number of rows that are not among the runs, by reason.
+        convention: what N, D and C count.
+        notes: what was filled in.
+        warnings: suspicious values; every law fitted to the table repeats them.
+        extra: other variables, [R] each, by their names in `VARIABLES`.
+        source: name of the file in messages.
+        columns: name of the column of each variable and of the loss.
+        rows: row of each run in the file, counted from 0.
+    """
+
+    n: Array
+    d: Array
+    c: Array
+    loss: Array
+    run_id: tuple[str, ...]
+    heldout: tuple[HeldOutRun, ...]
+    excluded: dict[str, int]
+    convention: dict[str, str]
+    notes: tuple[str, ...]
+    extra: Mapping[str, Array] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    source: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+
+    @property
+    def values(self) -> dict[str, Array]:
+        """Every variable by name: n, d, c and the extra ones."""
+        return {"n": self.n, "d": self.d, "c": self.c, **self.extra}
+
+    def take(self, rows: NDArray[np.intp]) -> RunsTable:
+        """The table with only these runs; the remaining ones are not counted as excluded."""
+        return replace(
+            self, n=self.n[rows], d=self.d[rows], c=self.c[rows], loss=self.loss[rows],
+            run_id=tuple(self.run_id[run] for run in rows),
+            extra={name: values[rows] for name, values in self.extra.items()},
+            rows=self.rows[rows] if len(self.rows) else self.rows,
+        )
+
+    @property
+    def prefix(self) -> str:
+        """The file name and a colon, with which messages begin."""
+        return f"{self.source}: " if self.source else ""
+
+    def column_label(self, variable: str) -> str:
+        """A variable or the loss in messages: its column, or the formula that it follows from."""
+        if variable in self.columns:
+            return f"column {self.columns[variable]}"
+        if variable == "loss":
+            return "the loss"
+        return f"{variable.upper()} = {self.convention.get(variable, '')}"
+
+    def run_label(self, run: int) -> str:
+        """A run in messages: its row in the file, and its run_id."""
+        name = self.run_id[run]
+        if not len(self.rows):
+            return name
+        plain = row_label(int(self.rows[run]), None)
+        return plain if name == plain else row_label(int(self.rows[run]), name)
+
+    def first_label(self, mask: NDArray[np.bool_]) -> str:
+        """The first selected run in the order of the file, and the number of further ones."""
+        runs = np.flatnonzero(mask)
+        first = runs[np.argmin(self.rows[runs])]
+        more = len(runs) - 1
+        return self.run_label(int(first)) + (f" and {more} more" if more else "")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all values that a fit reads: N, D, C, loss and extra variables of every run."""
+        columns = (self.n, self.d, self.c, self.loss, *self.extra.values())
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,5 @@
+"""Fixtures of a tiny sweep, for the tests of launchers."""
+
+from tests.tiny_sweep import index, plan, runs, sweep, sweep_content, sweep_file
+
+__all__ = ["index", "plan", "runs", "sweep", "sweep_content", "sweep_file"]

@@ -1,0 +1,102 @@
+"""Kernels compute what the plain one computes, and never hold what they are there to avoid."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scaling.config import ExecutionConfig, ModelConfig, RunConfig, override, validate
+from scaling.errors import UserError
+from scaling.models import Transformer
+from scaling.models.kernels import attention, cross_entropy
+from tests.conftest import run_content
+from tests.models.variants import VARIANTS, batch_for, config_of
+
+BLOCKED = ExecutionConfig(attention="blocked", cross_entropy="blocked")
+DENSE = [name for name in VARIANTS if config_of(name).positions != "transformer_xl"]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks that divide no length evenly."""
+    monkeypatch.setattr(attention, "BLOCK", 3)
+    monkeypatch.setattr(cross_entropy, "CHUNK", 7)
+
+
+def losses_and_gradients(config, execution):
+    model = Transformer(config, jax.random.key(1), execution=execution)
+    tokens, source = batch_for(config)
+    targets = jnp.asarray(tokens.ids_BT)[:, ::-1]
+    kind = config.outputs[0].kind
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(model):
+        states = model.states(tokens, source)
+        if kind in ("lm", "masked_lm"):
+            return (model.losses(kind, states, targets) * jnp.cos(targets)).sum()
+        return jnp.square(model.head(kind, states)).sum()
+
+    return loss(model)
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_blocked_kernels_equal_the_plain_ones(name, small_blocks):
+    config = config_of(name)
+    expected, gradient = losses_and_gradients(config, ExecutionConfig())
+    blocked, its_gradient = losses_and_gradients(config, BLOCKED)
+    assert blocked == pytest.approx(float(expected), rel=1e-5)
+    # Some gradients, such as that of the keys' biases, are zero but for rounding.
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
+    for ours, theirs in zip(jax.tree.leaves(its_gradient), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * largest)
+
+
+def shapes_of(jaxpr):
+    """Shapes of all intermediate arrays of a program, those of inner programs included."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval.shape for variable in equation.outvars)
+        for value in jax.tree.leaves(
+                equation.params, is_leaf=lambda x: isinstance(x, jax.extend.core.ClosedJaxpr)):
+            inner = getattr(value, "jaxpr", value)
+            if isinstance(inner, jax.extend.core.Jaxpr):
+                yield from shapes_of(inner)
+
+
+@pytest.mark.parametrize(("changes", "execution", "held"), [
+    ({}, ExecutionConfig(), True),
+    ({}, BLOCKED, False),
+    ({"positions": "relative", "attention_pattern": "local", "window": 9}, BLOCKED, False),
+])
+def test_no_array_grows_with_the_square_of_the_length(monkeypatch, changes, execution, held):
+    monkeypatch.setattr(attention, "BLOCK", 16)
+    monkeypatch.setattr(cross_entropy, "CHUNK", 32)
+    B, T, V = 2, 96, 80
+    config = ModelConfig(d_model=16, n_layers=2, n_heads=2, context=T, vocab_size=V, **changes)
+    model = Transformer(config, jax.random.key(0), execution=execution)
+    ids = jnp.zeros((B, T), jnp.int32)
+    program = jax.make_jaxpr(
+        jax.grad(lambda model: model.losses("lm", model.states(ids), ids).sum()))(model)
+    shapes = list(shapes_of(program.jaxpr))
+    assert len(shapes) > 100
+    assert any(shape[-2:] == (T, T) for shape in shapes) == held
+    assert any(shape[-1:] == (V,) and np.prod(shape, dtype=int) >= B * T * V
+               for shape in shapes) == held
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    (["model.dropout=0.1"], "cannot drop attention weights"),
+    (["model.positions=transformer_xl"], "scores of transformer_xl"),
+])
+def test_a_kernel_that_cannot_is_refused(tmp_path, changes, words):
+    content = override(run_content(tmp_path), ["execution.attention=blocked", *changes])
+    with pytest.raises(UserError, match=words):
+        validate(RunConfig, content, "run")
+
+
+def test_dropout_outside_attention_is_no_obstacle(tmp_path):
+    content = override(run_content(tmp_path), [
+        "execution.attention=blocked", "model.dropout=0.1", "model.attention_dropout=0"])
+    assert validate(RunConfig, content, "run").execution.attention == "blocked"
