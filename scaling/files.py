@@ -115,6 +115,15 @@ def write_new(path: Path, content: str) -> None:
         file.write(content)
 
 
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def open_no_follow(path: str | Path, flags: int) -> int:
     """Open a file that is written in place, such as a log or a lock: an `opener` for `open`.
 

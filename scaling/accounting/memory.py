@@ -21,6 +21,7 @@ from scaling.accounting.shapes import (
     stacks,
 )
 from scaling.config import AdamW, ModelConfig
+from scaling.config.training import ATTENTION_BLOCK, CROSS_ENTROPY_CHUNK
 
 FLOAT32_BYTES = 4
 """Bytes of a value of the state, which is float32 whatever the precision."""
@@ -67,9 +68,10 @@ def training_memory(
         microbatch: number of sequences in a microbatch; by default all. With several microbatches
             two sets of gradients are held, since gradients are accumulated.
         moments: arrays of optimizer state per parameter; by default those of AdamW.
-        attention: attention kernel; only the plain one stores the weights of all pairs of
-            positions.
-        cross_entropy: kernel of the loss; only the plain one stores all logits.
+        attention: attention kernel (ExecutionConfig.attention). The plain one stores the weights
+            of all pairs of positions, the blocked one recomputes those of a block of keys.
+        cross_entropy: kernel of the loss (ExecutionConfig.cross_entropy). The plain one stores all
+            logits, the blocked one recomputes those of a chunk of predictions.
     """
     state = FLOAT32_BYTES * count_parameters(model).total
     at_once = min(microbatch or sequences, sequences)
@@ -77,15 +79,16 @@ def training_memory(
         "parameters": state,
         "gradients": state * (2 if at_once < sequences else 1),
         "moments": moments * state,
-        "activations": at_once * _activations(model, precision, remat, attention, cross_entropy),
+        "activations": at_once * (
+            _activations(model, precision, remat, attention)
+            + _output_bytes(model, cross_entropy, at_once)),
     }
 
 
-def _activations(
-    model: ModelConfig, precision: str, remat: str, attention: str, cross_entropy: str
-) -> int:
-    """Bytes of activations for one sequence when the backward pass of the last block begins."""
-    kept, recomputed = _output_bytes(model, cross_entropy), 0
+def _activations(model: ModelConfig, precision: str, remat: str, attention: str) -> int:
+    """Bytes of the activations of all blocks for one sequence when the backward pass of the last
+    one begins."""
+    kept, recomputed = 0, 0
     for stack in stacks(model):
         blocks = [_block(model, stack, attention, routed=False)] * stack.dense_layers
         blocks += [_block(model, stack, attention, routed=True)] * stack.expert_layers
@@ -98,16 +101,29 @@ def _activations(
             saved = sum(block.products for block in blocks) if remat == "dots" else 0
             kept += FLOAT32_BYTES * (stack.layers * stack.tokens * model.d_model + saved)
             recomputed = max(recomputed, *block_bytes)
+    if attention == "blocked":
+        recomputed += FLOAT32_BYTES * max(
+            model.n_heads * stack.tokens * min(keys, ATTENTION_BLOCK)
+            for stack in stacks(model) for keys in _attention_keys(stack))
     return kept + recomputed
 
 
-def _output_bytes(model: ModelConfig, cross_entropy: str) -> int:
-    """Bytes of the logits and of the gradients that enter the last block."""
+def _attention_keys(stack: StackShape) -> list[int]:
+    """Number of keys of each attention of a block."""
+    return [stack.tokens, stack.source_tokens] if stack.source_tokens else [stack.tokens]
+
+
+def _output_bytes(model: ModelConfig, cross_entropy: str, sequences: int) -> int:
+    """Bytes per sequence of the logits, and of the gradients that enter the last block, in a
+    microbatch of `sequences`."""
     T, D, decoder = model.context, model.d_model, stacks(model)[-1]
     values = 2 * T * D + _rows(model, decoder, routed=decoder.expert_layers > 0) * model.ff_width
+    predictions = T
+    if cross_entropy == "blocked":
+        predictions = max(1, min(T, CROSS_ENTROPY_CHUNK // sequences))
     for head in model.outputs:
         if head.kind in VOCABULARY_HEADS:  # logits and their gradient
-            values += 2 * (T if cross_entropy == "plain" else 1) * model.vocabulary
+            values += 2 * predictions * model.vocabulary
     return FLOAT32_BYTES * values
 
 
@@ -127,7 +143,7 @@ def _block(model: ModelConfig, stack: StackShape, attention: str, *, routed: boo
     branches = 2 + (m > 0) - (model.parallel == "one_norm")
     # Queries, and attention outputs before and after division by the sum; keys and values, repeated
     # for each query head; and the attention weights.
-    attentions = [n, m] if m else [n]
+    attentions = _attention_keys(stack)
     arrays = sum(3 * n * A + 2 * keys * A for keys in attentions)
     weights = model.n_heads * n * sum(attentions) if attention == "plain" else 0
     if model.positions == "transformer_xl":

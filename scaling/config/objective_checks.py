@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,8 @@ from scaling.config.base import Problem
 from scaling.config.model import ModelConfig
 from scaling.config.objectives import OBJECTIVES, ObjectiveConfig
 from scaling.config.presets import expand_preset
+
+Check = Callable[[ObjectiveConfig, ModelConfig], Iterator[Problem]]
 
 
 def fill_lengths(content: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def fill_lengths(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def mode_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
+def _mode_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
     """Whether the mode of the model is the one that the objective trains."""
     if model.mode != objective.mode:
         fitting = [kind for kind, cls in OBJECTIVES.items() if cls.mode == model.mode]
@@ -42,7 +44,16 @@ def mode_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Pr
             f"choose {' or '.join(fitting)}, or model.mode: {objective.mode}")
 
 
-def head_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
+def _if_mode_fits(check: Check) -> Check:
+    """A check that finds nothing in a model of another mode, from which all problems follow."""
+    def problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
+        if model.mode == objective.mode:
+            yield from check(objective, model)
+
+    return problems
+
+
+def _head_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
     """Whether the model has the head that the objective needs."""
     heads = [head.kind for head in model.outputs]
     if heads and objective.head not in heads:  # the model itself reports an empty list
@@ -51,7 +62,7 @@ def head_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Pr
             f"{', '.join(heads)}; add it: heads: [{{kind: {objective.head}}}]")
 
 
-def length_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
+def _length_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
     """Whether a sequence has room for text."""
     if any(problem for check in objective.checks() for problem in check):
         return  # the objective reports it
@@ -62,3 +73,13 @@ def length_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[
     if not fits:
         yield "model.context", (f"{model.context} tokens have no room for text and the special "
                                 "tokens; make it longer")
+
+
+def _own_problems(objective: ObjectiveConfig, model: ModelConfig) -> Iterator[Problem]:
+    return objective.model_problems(model)
+
+
+OBJECTIVE_CHECKS: tuple[Check, ...] = (
+    _mode_problems, *map(_if_mode_fits, (_head_problems, _length_problems, _own_problems)))
+"""Checks of an objective with its model. They are generators: if a field is invalid, reading it
+ends one of them only."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import model_validator
@@ -19,13 +19,8 @@ from scaling.config.base import (
     SequenceCount,
 )
 from scaling.config.model import ModelConfig
-from scaling.config.objective_checks import (
-    fill_lengths,
-    head_problems,
-    length_problems,
-    mode_problems,
-)
-from scaling.config.objectives import Causal, Objective, ObjectiveConfig
+from scaling.config.objective_checks import OBJECTIVE_CHECKS, Check, fill_lengths
+from scaling.config.objectives import Causal, Objective
 from scaling.config.training import (
     AdamW,
     CheckpointConfig,
@@ -102,12 +97,8 @@ class RunConfig(Config):
         return fill_lengths(content) if isinstance(content, dict) else content
 
     def checks(self) -> Iterable[Iterator[Problem]]:
-        yield self._mode_problems()
-        for check in (head_problems, length_problems):
+        for check in OBJECTIVE_CHECKS:
             yield self._objective_problems(check)
-        # The objective may be invalid itself, which is then reported for its own field.
-        for index in range(self._n_objective_checks()):
-            yield self._own_problems(index)
         yield _length_problems(self)
         yield self._kernel_problems()
 
@@ -124,24 +115,8 @@ class RunConfig(Config):
                 "blocked cannot compute the scores of transformer_xl positions; choose other "
                 "positions, or plain")
 
-    # These are generators: if a field is invalid, reading it fails only one check.
-
-    def _mode_problems(self) -> Iterator[Problem]:
-        yield from mode_problems(self.objective, self.model)
-
-    def _objective_problems(
-        self, check: Callable[[ObjectiveConfig, ModelConfig], Iterator[Problem]]
-    ) -> Iterator[Problem]:
-        if self.model.mode == self.objective.mode:  # otherwise all problems follow from the mode
-            yield from check(self.objective, self.model)
-
-    def _own_problems(self, index: int) -> Iterator[Problem]:
-        if self.model.mode == self.objective.mode:
-            yield from [*self.objective.model_checks()][index](self.model)
-
-    def _n_objective_checks(self) -> int:
-        objective = getattr(self, "objective", None)
-        return len([*objective.model_checks()]) if isinstance(objective, ObjectiveConfig) else 0
+    def _objective_problems(self, check: Check) -> Iterator[Problem]:
+        yield from check(self.objective, self.model)  # reads the fields when it is iterated
 
 
 def check_length(run: RunConfig) -> None:

@@ -223,6 +223,13 @@ class MeshConfig(Config):
     """Tensor-parallel size: devices that divide heads, feed-forward width and vocabulary."""
 
 
+ATTENTION_BLOCK = 512
+"""Keys of which the blocked attention kernel holds logits at a time."""
+
+CROSS_ENTROPY_CHUNK = 2048
+"""Predictions of which the blocked cross-entropy kernel holds logits at a time."""
+
+
 class ExecutionConfig(Config):
     """How the computation is executed. The loss does not depend on it, so it is not part of a run's
     identity."""

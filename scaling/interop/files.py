@@ -15,6 +15,7 @@ from scaling.files import (
     clear_half_written,
     parse_json,
     read_bytes,
+    sync,
     write_atomically,
     write_new,
 )
@@ -83,7 +84,7 @@ def save_folder(folder: Path, settings: dict[str, Any], tensors: Tensors) -> Non
         safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt", COMMAND: WRITER})
         with blame(weights):
             os.chmod(temporary, mode)  # the library writes a file for one user only
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, weights)
     except safetensors.SafetensorError as error:
         raise UserError(f"{weights}: cannot be written ({error}); free some space there, or give "
@@ -102,14 +103,6 @@ def _is_ours(weights: Path) -> bool:
         return read_metadata(weights).get(COMMAND) == WRITER
     except UserError:
         return False
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _no_folder(path: Path) -> UserError:

@@ -1,8 +1,9 @@
 """Heads: one module for each kind of output.
 
-Each is called with the final hidden states [B, T, D], the embedding table [V, P], which tied heads
-over the vocabulary use, and the tokens. Heads over the vocabulary also have `losses`, which
-computes their cross-entropy without returning logits.
+All are constructed with the same arguments; those without a vocabulary ignore `kernel`. Each is
+called with the final hidden states [B, T, D], the embedding table [V, P], which tied heads over the
+vocabulary use, and the tokens. Heads over the vocabulary also have `losses`, which computes their
+cross-entropy without returning logits.
 """
 
 from __future__ import annotations

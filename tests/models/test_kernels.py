@@ -21,8 +21,8 @@ DENSE = [name for name in VARIANTS if config_of(name).positions != "transformer_
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks that divide no length evenly."""
-    monkeypatch.setattr(attention, "BLOCK", 3)
-    monkeypatch.setattr(cross_entropy, "CHUNK", 7)
+    monkeypatch.setattr(attention, "ATTENTION_BLOCK", 3)
+    monkeypatch.setattr(cross_entropy, "CROSS_ENTROPY_CHUNK", 7)
 
 
 def losses_and_gradients(config, execution):
@@ -71,8 +71,8 @@ def shapes_of(jaxpr):
     ({"positions": "relative", "attention_pattern": "local", "window": 9}, BLOCKED, False),
 ])
 def test_no_array_grows_with_the_square_of_the_length(monkeypatch, changes, execution, held):
-    monkeypatch.setattr(attention, "BLOCK", 16)
-    monkeypatch.setattr(cross_entropy, "CHUNK", 32)
+    monkeypatch.setattr(attention, "ATTENTION_BLOCK", 16)
+    monkeypatch.setattr(cross_entropy, "CROSS_ENTROPY_CHUNK", 32)
     B, T, V = 2, 96, 80
     config = ModelConfig(d_model=16, n_layers=2, n_heads=2, context=T, vocab_size=V, **changes)
     model = Transformer(config, jax.random.key(0), execution=execution)

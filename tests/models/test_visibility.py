@@ -13,7 +13,7 @@ from tests.models import plain
 from tests.models.variants import SOURCE_A, SOURCE_B, VARIANTS, A, B
 
 LEAST = 1e-9
-"""Below this a gradient of order one would be nought but for its luck: none is in these models."""
+"""Gradients below this are zero: those of a visible token are of order one in these models."""
 
 
 def sees(config, side, layer, tokens):

@@ -84,8 +84,8 @@ def make(
 
 
 def filled(config: ModelConfig, execution: ExecutionConfig | None = None) -> Transformer:
-    """A model whose gains are not one and whose biases are not nought, drawn with numpy: compiling
-    an initialisation takes longer than all else that is done with a model of this size."""
+    """A model with gains other than one and biases other than zero, drawn with numpy: compiling an
+    initialisation takes longer than everything else that is done with a model of this size."""
     empty = jax.eval_shape(
         lambda: Transformer(config, jax.random.key(0), execution=execution))
     draw = np.random.default_rng(1)

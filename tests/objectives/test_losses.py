@@ -152,14 +152,14 @@ def test_separate_documents_do_not_see_each_other(prepared, special_store):
     firsts[:, -1], seconds[:, 0] = special_store.special.eos, 97
     ids = np.stack([np.concatenate([a, b]) for a in firsts for b in seconds])
     ids = np.tile(np.pad(ids, ((0, 0), (0, 1)), constant_values=97), (2, 1)).astype(np.uint16)
-    nought = np.zeros(SEQUENCES, np.int64)
+    zeros = np.zeros(SEQUENCES, np.int64)
     surplus = {}
     for name in ("causal", "separate"):
         run, _, model, *_ = prepared(name)
         examples = Examples.of(run, special_store)
         batch = examples.kind.examples(
             examples.setting, examples.batches.sequences,
-            SequenceBatch(ids, nought, nought, nought))
+            SequenceBatch(ids, zeros, zeros, zeros))
         terms = jax.jit(lambda m, b, o=run.objective: KINDS[o.kind].terms(o, m, b, None).losses)
         ab, ac, other_b, other_c = np.asarray(terms(model, batch)["causal"])[:4]
         assert abs(ab - other_b) > 1e-3

@@ -1,5 +1,5 @@
-"""A loss that is no number at some step: the run is over, says after which step, and what it had
-saved before can be read."""
+"""A loss that is NaN at some step: the run ends and says after which step, and what it saved before
+can be read."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STEPS, EVERY = 24, 5
 
 @pytest.fixture
 def nan_after(monkeypatch):
-    """Makes the update of one step no number, and with it all parameters: the losses of the steps
-    after it are none."""
+    """Makes the update of one step NaN, and with it all parameters and the losses of the steps
+    after it."""
     def inject(steps_done):
         def rate(schedule, peak, step, steps):
             return np.nan if step == steps_done - 1 else learning_rate(schedule, peak, step, steps)
@@ -63,7 +63,7 @@ def test_at_any_step_the_run_ends_with_the_next_line(make_run, store, tmp_path, 
     bad = random.Random(seed).randrange(1, STEPS)
     nan_after(bad)
     stopped = train(run, store, path, asked_to_stop=iter([False] * (bad - 1) + [True]).__next__)
-    assert stopped == Stopped(bad, STEPS), seed  # with parameters that are no numbers
+    assert stopped == Stopped(bad, STEPS), seed  # with parameters that are NaN
     record = train(run, store, path)
     assert record["steps"] == diverges_at(bad), seed
     assert checked_record(path) == record

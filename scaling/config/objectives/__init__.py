@@ -11,7 +11,7 @@ below, and its functions there.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -25,14 +25,13 @@ from scaling.config.objectives.encoder_decoder import (
 )
 from scaling.config.objectives.masked import Distillation, Masked, ReplacedTokens
 
-Objective = Annotated[
-    Causal | Prefix | Masked | SpanCorruption | Denoising | Mixture | ReplacedTokens | Distillation,
-    Field(discriminator="kind"),
-]
+AnyObjective = (
+    Causal | Prefix | Masked | SpanCorruption | Denoising | Mixture | ReplacedTokens | Distillation
+)
+Objective = Annotated[AnyObjective, Field(discriminator="kind")]
 
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
-    cls.model_fields["kind"].default: cls for cls in (
-        Causal, Prefix, Masked, SpanCorruption, Denoising, Mixture, ReplacedTokens, Distillation)
+    cls.model_fields["kind"].default: cls for cls in get_args(AnyObjective)
 }
 """Objectives by their kind."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -114,10 +114,9 @@ class ObjectiveConfig(Config):
         """
         return {}
 
-    def model_checks(self) -> Iterable[Callable[[ModelConfig], Iterator[Problem]]]:
-        """Checks of a model of the right mode: each yields the path of the field to change, the
-        problem and the fix."""
-        return ()
+    def model_problems(self, model: ModelConfig) -> Iterator[Problem]:
+        """Problems of a model of the right mode, in addition to its head and its lengths."""
+        return iter(())
 
 
 def length_of(value: Any, most: int) -> int:

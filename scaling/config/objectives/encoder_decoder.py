@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -20,12 +20,16 @@ from scaling.config.spans import (
 )
 
 
-class SpanCorruption(ObjectiveConfig):
-    """Span corruption: generate the spans that were replaced with sentinels (Raffel et al. 2020,
-    section 3.1.4)."""
+class EncoderDecoderObjective(ObjectiveConfig):
+    """Base of the objectives of encoder-decoders, whose decoder generates text."""
 
     mode: ClassVar[str] = "encoder-decoder"
     head: ClassVar[str] = "lm"
+
+
+class SpanCorruption(EncoderDecoderObjective):
+    """Span corruption: generate the spans that were replaced with sentinels (Raffel et al. 2020,
+    section 3.1.4)."""
 
     kind: Literal["span_corruption"] = "span_corruption"
     rate: OpenFraction = RATE
@@ -54,10 +58,7 @@ class SpanCorruption(ObjectiveConfig):
         targets = span_lengths(source, noise.rate, noise.mean_span)[1]
         return {"context": targets} if 0 < targets <= LARGEST_DIMENSION else {}
 
-    def model_checks(self) -> Iterable[Callable[[ModelConfig], Iterator[Problem]]]:
-        return (self._targets,)
-
-    def _targets(self, model: ModelConfig) -> Iterator[Problem]:
+    def model_problems(self, model: ModelConfig) -> Iterator[Problem]:
         try:
             if self.text_tokens(model) < 2:
                 return  # the check of all objectives reports it
@@ -84,12 +85,9 @@ NoiseKind = Literal["permutation", "masking", "deletion", "infilling", "rotation
 """Noise functions, in the order in which they are applied."""
 
 
-class Denoising(ObjectiveConfig):
+class Denoising(EncoderDecoderObjective):
     """Denoising: generate the original text from a corrupted one (BART, Lewis et al. 2019, section
     2.2)."""
-
-    mode: ClassVar[str] = "encoder-decoder"
-    head: ClassVar[str] = "lm"
 
     kind: Literal["denoising"] = "denoising"
     noises: tuple[NoiseKind, ...] = ("permutation", "infilling")
@@ -124,10 +122,7 @@ class Denoising(ObjectiveConfig):
             return {"context": source - 1}
         return {}
 
-    def model_checks(self) -> Iterable[Callable[[ModelConfig], Iterator[Problem]]]:
-        return (self._source,)
-
-    def _source(self, model: ModelConfig) -> Iterator[Problem]:
+    def model_problems(self, model: ModelConfig) -> Iterator[Problem]:
         if model.source_length != model.context + 1:
             yield "model.source_context", (
                 f"is {model.source_length}, and the {model.context} targets, the last of them eos, "
@@ -135,12 +130,9 @@ class Denoising(ObjectiveConfig):
                 "out")
 
 
-class Mixture(ObjectiveConfig):
+class Mixture(EncoderDecoderObjective):
     """UL2's mixture of denoisers (Tay et al. 2022, section 3.1): short spans at a low rate, long or
     many spans, or the end of the text from its beginning, each with a token that names the mode."""
-
-    mode: ClassVar[str] = "encoder-decoder"
-    head: ClassVar[str] = "lm"
 
     kind: Literal["mixture"] = "mixture"
     denoisers: tuple[Denoiser, ...] = UL2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -36,7 +36,9 @@ class MaskedObjective(ObjectiveConfig):
 
     mode: ClassVar[str] = "encoder-only"
     head: ClassVar[str] = "masked_lm"
+
     rate: OpenFraction = RATE
+    """Fraction of the tokens to predict."""
 
     def text_tokens(self, model: ModelConfig) -> int:
         return model.context - 2
@@ -55,8 +57,6 @@ class Masked(MaskedObjective):
     renamed: ClassVar[dict[str, str]] = {"boundary": "span_boundary"}
 
     kind: Literal["masked"] = "masked"
-    rate: OpenFraction = RATE
-    """Fraction of the tokens to predict."""
     mask_share: Fraction = MASK_SHARE
     """Fraction of those that are replaced with <mask>."""
     random_share: Fraction = RANDOM_SHARE
@@ -97,8 +97,9 @@ class Masked(MaskedObjective):
     def needs_word_starts(self) -> bool:
         return self.unit != "token"
 
-    def model_checks(self) -> Iterable[Callable[[ModelConfig], Iterator[Problem]]]:
-        return (self._pair_head, self._boundary_head)
+    def model_problems(self, model: ModelConfig) -> Iterator[Problem]:
+        yield from self._pair_head(model)
+        yield from self._boundary_head(model)
 
     def _pair_head(self, model: ModelConfig) -> Iterator[Problem]:
         heads: list[str] = [head.kind for head in model.outputs]
@@ -135,8 +136,6 @@ class ReplacedTokens(MaskedObjective):
     head: ClassVar[str] = "replaced_token"
 
     kind: Literal["replaced_tokens"] = "replaced_tokens"
-    rate: OpenFraction = RATE
-    """Fraction of the tokens that the generator predicts."""
     generator_size: Annotated[Fraction, Field(gt=0)] = 0.25
     """Width, feed-forward width and number of heads of the generator, as a fraction of the
     model's."""
@@ -165,10 +164,7 @@ class ReplacedTokens(MaskedObjective):
                               f"{d_model} with {heads} heads, which is not a valid model: {why}"
                               ) from None
 
-    def model_checks(self) -> Iterable[Callable[[ModelConfig], Iterator[Problem]]]:
-        return (self._generator_size,)
-
-    def _generator_size(self, model: ModelConfig) -> Iterator[Problem]:
+    def model_problems(self, model: ModelConfig) -> Iterator[Problem]:
         try:
             self.generator(model)
         except PydanticCustomError as error:
@@ -188,8 +184,6 @@ class Distillation(MaskedObjective):
     """Identity of the teacher's run; by default read from its folder."""
     teacher_model: ModelConfig | None = None
     """Model configuration of the teacher; by default read from its folder."""
-    rate: OpenFraction = RATE
-    """Fraction of the tokens to predict."""
     temperature: Positive = 2.0
     """Temperature that divides the logits of both models in the distillation loss."""
     soft_weight: NonNegative = 5.0

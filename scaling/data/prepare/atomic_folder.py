@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scaling.errors import UserError
-from scaling.files import blame, open_no_follow
+from scaling.files import blame, open_no_follow, sync
 
 
 @contextmanager
@@ -63,18 +63,10 @@ def _lock(path: Path, waiting: Callable[[], None]) -> int:
 def move_in_place(folder: Path, out: Path) -> None:
     """Sync a finished folder to disk and rename it to `out`, unless `out` is a non-empty folder."""
     for path in (*folder.iterdir(), folder):
-        _sync(path)
+        sync(path)
     try:
         os.replace(folder, out)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-    _sync(out.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(out.parent)

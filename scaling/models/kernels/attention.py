@@ -15,15 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from scaling.config.training import ATTENTION_BLOCK
 from scaling.models.layers import dropout
 from scaling.models.positions import AttentionBias, Rotation
 from scaling.models.tokens import AttentionMask
 
 MASKED = -1e30
 """Logit of a masked key; finite, so that a query that attends to nothing has no NaN."""
-
-BLOCK = 512
-"""Keys that the blocked kernel holds logits of at a time."""
 
 
 class AttentionInputs(NamedTuple):
@@ -72,8 +70,8 @@ def blocked(
     q_BHKT: Float[Array, "B H K T"], k_BHKS: Float[Array, "B H K S"],
     v_BHKS: Float[Array, "B H K S"], inputs: AttentionInputs, dtype: jnp.dtype,
 ) -> Float[Array, "B H T K"]:
-    """Attention over blocks of BLOCK keys, of which one at a time has its logits in memory, forward
-    and backward: memory grows as T + S instead of T S.
+    """Attention over blocks of ATTENTION_BLOCK keys. One block at a time has its logits in memory,
+    forward and backward: memory grows as T + S instead of T S.
 
     A first pass finds the maximum of each query's logits, a second sums numerator and denominator
     of the softmax. Sums are linear in their terms, so the backward pass keeps no partial sum, and
@@ -86,7 +84,7 @@ def blocked(
     if inputs.scores_BHTS is not None or (inputs.dropout and inputs.keys_B is not None):
         raise NotImplementedError("dropout of attention weights and Transformer-XL's positions")
     S = k_BHKS.shape[-1]
-    size = min(BLOCK, S)
+    size = min(ATTENTION_BLOCK, S)
     # The last block overlaps the one before it where S is no multiple of the size.
     first = jnp.arange(0, S, size)
     start = jnp.minimum(first, S - size)

@@ -12,10 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from scaling.config.training import CROSS_ENTROPY_CHUNK
 from scaling.models.layers import reshape
-
-CHUNK = 2048
-"""Predictions that the blocked kernel holds logits of at a time."""
 
 Logits = Callable[[Float[Array, "B M P"]], Float[Array, "B M V"]]
 Kernel = Callable[[Logits, Float[Array, "B M P"], Int[Array, "B M"]], Float[Array, "B M"]]
@@ -44,10 +42,11 @@ def plain(
 def blocked(
     logits: Logits, x_BMP: Float[Array, "B M P"], targets_BM: Int[Array, "B M"]
 ) -> Float[Array, "B M"]:
-    """Cross-entropy with the logits of about CHUNK predictions at a time in memory, forward and
-    backward: those of a chunk are computed again in the backward pass (`jax.checkpoint`)."""
+    """Cross-entropy with the logits of about CROSS_ENTROPY_CHUNK predictions at a time in memory,
+    forward and backward: those of a chunk are computed again in the backward pass
+    (`jax.checkpoint`)."""
     B, M, P = x_BMP.shape
-    size = max(1, min(M, CHUNK // B))
+    size = max(1, min(M, CROSS_ENTROPY_CHUNK // B))
     chunks = -(-M // size)
     padding = chunks * size - M
     x_BMP = jnp.pad(x_BMP, ((0, 0), (0, padding), (0, 0)))
