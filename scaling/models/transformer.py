@@ -145,7 +145,7 @@ class Transformer(nnx.Module):
         module, x_BTD = self.heads[kind], states.x_BTD
         if isinstance(module, ClassesHead) and module.pool == "first":
             x_BTD = jnp.tanh(self.pooler(x_BTD[:, :1]))
-        return module(x_BTD, self._table(table_VP),
+        return module(x_BTD, self.table(table_VP),
                       states.tokens if spans_BM3 is None else spans_BM3)
 
     def losses(
@@ -162,20 +162,29 @@ class Transformer(nnx.Module):
             spans_BM3: the spans, for `span_boundary`.
         """
         return self.heads[kind].losses(
-            states.x_BTD, self._table(None), targets_BM, states.tokens if spans_BM3 is None
+            states.x_BTD, self.table(), targets_BM, states.tokens if spans_BM3 is None
             else spans_BM3)
 
     def embed(
         self, ids_BT: Ids, table_VP: Float[Array, "V P"] | None = None
     ) -> Float[Array, "B T P"]:
         """Embedded tokens, from the model's own table by default."""
-        table_VP = shard(self._table(table_VP), None, None)
+        table_VP = shard(self.table(table_VP), None, None)
         layout = out_sharding((*ids_BT.shape, table_VP.shape[1]), "batch", None, None)
         x_BTP = table_VP.at[ids_BT].get(out_sharding=layout)
         return x_BTP * self.scale if self.scale != 1 else x_BTP
 
-    def _table(self, table_VP: Array | None) -> Array:
-        return self.embedding[...] if table_VP is None else table_VP
+    def table(self, table_VP: Float[Array, "V P"] | None = None) -> Float[Array, "V P"]:
+        """The embedding table: the given one, or the model's own.
+
+        Raises:
+            ValueError: neither exists.
+        """
+        if table_VP is not None:
+            return table_VP
+        if self.embedding is None:
+            raise ValueError("the model has no embedding of its own; give a table")
+        return self.embedding[...]
 
     def _mean(self, routings: list[Routing | None]) -> Routing | None:
         """Router statistics averaged over layers, from their sums over layers."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt32
 from numpy.typing import NDArray
 
 from scaling.config import ModelConfig
-from scaling.config.objectives import Objective as ObjectiveConfig
+from scaling.config.objectives import ObjectiveConfig
 from scaling.data.batches import SequenceBatch, SequenceDataset
 from scaling.data.random import UInt64, sequence_keys
 from scaling.data.tokenizers.special import SpecialTokens
@@ -26,11 +26,14 @@ Arrays = dict[str, Any]
 weights of the predictions of each part of the loss; it is absent if all weights are equal."""
 
 
+AnObjective = TypeVar("AnObjective", bound=ObjectiveConfig, covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class Setting:
+class Setting(Generic[AnObjective]):
     """Everything apart from the text that determines the batches of a run."""
 
-    objective: ObjectiveConfig
+    objective: AnObjective
     model: ModelConfig
     special: SpecialTokens
     vocab_size: int
@@ -84,7 +87,7 @@ class Kind:
     parts: Callable[[Any], dict[str, float]]
     """From its configuration: the parts of its loss, and the weight of each. The first is the loss
     of the runs table, in nats per predicted token."""
-    examples: Callable[[Setting, SequenceDataset, SequenceBatch], Arrays]
+    examples: Callable[[Setting[Any], SequenceDataset, SequenceBatch], Arrays]
     """Text to a batch, a function of (seed, sequence, epoch) for each sequence."""
     terms: Callable[[Any, Any, Arrays, PRNGKeyArray | None], Terms]
     """From its configuration, a model, a batch, and a key for each sequence if there is dropout."""

@@ -13,7 +13,9 @@ from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
 from scaling.objectives.noise.prefix import prefix_lengths, prefix_mask
 
 
-def _causal_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+def _causal_examples(
+    setting: Setting[Causal], _: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
     ids_BT = drawn.ids_BL.astype(np.int32)
     if not setting.objective.separate_documents:
         return {"ids": ids_BT}
@@ -22,7 +24,9 @@ def _causal_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch)
     return {"ids": ids_BT, "documents": document_BT}
 
 
-def _prefix_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+def _prefix_examples(
+    setting: Setting[Prefix], _: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
     length = setting.model.context
     prefix_B = prefix_lengths(setting.keys(drawn), length)
     prefix_BT, weights_BT = prefix_mask(prefix_B, length)

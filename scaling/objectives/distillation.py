@@ -13,7 +13,9 @@ from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
 from scaling.objectives.masked import mask_tokens, with_cls_sep
 
 
-def _examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+def _examples(
+    setting: Setting[Distillation], _: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
     batch = mask_tokens(setting, setting.keys(drawn), *with_cls_sep(setting, drawn))
     weights_BM = batch["weights"]["masked"]
     return batch | {"weights": {"masked": weights_BM, "soft": weights_BM}}

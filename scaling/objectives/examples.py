@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class Examples:
     """The training batches of a run."""
 
     kind: Kind
-    setting: Setting
+    setting: Setting[Any]
     batches: Batches
 
     @classmethod
@@ -77,7 +78,7 @@ def _predicted(batch: Arrays) -> NDArray[np.integer]:
     return predicted
 
 
-def _setting(run: RunConfig, store: TokenStore, seed: int) -> Setting:
+def _setting(run: RunConfig, store: TokenStore, seed: int) -> Setting[Any]:
     objective = run.objective
     words, sentences = objective.needs_word_starts, objective.needs_sentence_ends
     tokenizer = store.tokenizer() if words or sentences else None

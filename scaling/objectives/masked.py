@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import NDArray
 
 from scaling.config.objectives import MASK_SHARE, RANDOM_SHARE, Masked
+from scaling.config.objectives.masked import MaskedObjective
 from scaling.config.spans import n_masked
 from scaling.data.batches import DocumentChunks, SequenceBatch, SequenceDataset
 from scaling.data.random import UInt64, fold
@@ -25,19 +26,19 @@ _LENGTHS = {"span": SPANBERT, "ngram": ALBERT}
 
 
 def with_cls_sep(
-    setting: Setting, drawn: SequenceBatch
+    setting: Setting[Any], drawn: SequenceBatch
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """`<cls> text <sep>`, and True for its text tokens; ends of documents are not text."""
     B, L = drawn.ids_BL.shape
     ids_BT = np.empty((B, L + 2), np.int32)
     ids_BT[:, 0], ids_BT[:, 1:-1], ids_BT[:, -1] = (
-        setting.special.cls, drawn.ids_BL, setting.special.sep)
+        setting.special.id("cls"), drawn.ids_BL, setting.special.id("sep"))
     return ids_BT, setting.is_text_V[ids_BT]
 
 
 def mask_tokens(
-    setting: Setting, key_B: UInt64, ids_BT: NDArray[np.int32], maskable_BT: NDArray[np.bool_],
-    mask_share: float = MASK_SHARE, random_share: float = RANDOM_SHARE, unit: str = "token",
+    setting: Setting[MaskedObjective], key_B: UInt64, ids_BT: NDArray[np.int32],
+    maskable_BT: NDArray[np.bool_], mask_share: float = MASK_SHARE, random_share: float = RANDOM_SHARE, unit: str = "token",
 ) -> Arrays:
     """A batch with some tokens masked: the corrupted `ids`, and the `positions`, `targets` and
     `weights` of the masked tokens, [B, M], padded with the first position at a weight of 0.
@@ -52,17 +53,16 @@ def mask_tokens(
         unit: what is masked as a whole: "token", "word", "span" or "ngram".
     """
     rate, choice_B = setting.objective.rate, fold(key_B, _CHOICE)
-    starts_BT = None if setting.starts_V is None else setting.starts_V[ids_BT]
     span_BT = None
     if unit == "token":
         chosen_BT = choose_tokens(choice_B, maskable_BT, rate)
     elif unit == "word":
-        chosen_BT = choose_words(choice_B, maskable_BT, starts_BT, rate)
+        chosen_BT = choose_words(choice_B, maskable_BT, _word_starts(setting, ids_BT), rate)
     else:
         chosen_BT, span_BT = choose_spans(
-            choice_B, maskable_BT, starts_BT, rate, _LENGTHS[unit])
+            choice_B, maskable_BT, _word_starts(setting, ids_BT), rate, _LENGTHS[unit])
     corrupted_BT = corrupt(
-        fold(key_B, _CORRUPTION), ids_BT, chosen_BT, mask=setting.special.mask,
+        fold(key_B, _CORRUPTION), ids_BT, chosen_BT, mask=setting.special.id("mask"),
         replacements=setting.replacements, mask_share=mask_share, random_share=random_share,
         unit_BT=span_BT,
     )
@@ -80,14 +80,23 @@ def mask_tokens(
     return batch
 
 
-def _max_span(setting: Setting) -> int | None:
+def _word_starts(
+    setting: Setting[MaskedObjective], ids_BT: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    assert setting.starts_V is not None  # the objective needs them (`needs_word_starts`)
+    return setting.starts_V[ids_BT]
+
+
+def _max_span(setting: Setting[MaskedObjective]) -> int | None:
     """Positions in a span that the model's span-boundary head has embeddings of; None without the
     head."""
     return next((head.max_span for head in setting.model.outputs if head.kind == "span_boundary"),
                 None)
 
 
-def _examples(setting: Setting, sequences: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+def _examples(
+    setting: Setting[Masked], sequences: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
     objective = setting.objective
     mask_B = drawn.epoch_B % objective.static_masks if objective.static_masks else None
     key_B = setting.keys(drawn, mask_B)
@@ -105,13 +114,16 @@ def _examples(setting: Setting, sequences: SequenceDataset, drawn: SequenceBatch
     )
 
 
-def _pairs(setting: Setting, pieces: DocumentChunks, drawn: SequenceBatch, key_B: UInt64) -> Pairs:
+def _pairs(
+    setting: Setting[Masked], pieces: DocumentChunks, drawn: SequenceBatch, key_B: UInt64
+) -> Pairs:
     special, context = setting.special, setting.model.context
-    marks = {"cls": special.cls, "sep": special.sep, "pad": special.pad}
+    marks = {role: special.id(role) for role in ("cls", "sep", "pad")}
     if setting.objective.pairs == "sentence_order":
         return sentence_order(key_B, drawn.ids_BL, drawn.length_B, context, **marks)
-    others = pieces.from_other_documents(fold(key_B, _OTHERS), drawn.sequence_B)
-    return next_sentence(key_B, drawn.ids_BL, drawn.length_B, *others, context, **marks)
+    other_BL, length_B = pieces.from_other_documents(fold(key_B, _OTHERS), drawn.sequence_B)
+    return next_sentence(
+        key_B, drawn.ids_BL, drawn.length_B, other_BL, length_B, context, **marks)
 
 
 def _parts(objective: Masked) -> dict[str, float]:

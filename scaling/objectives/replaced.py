@@ -24,7 +24,9 @@ from scaling.objectives.masked import mask_tokens, with_cls_sep
 _SAMPLING = 7  # stream of the generator's samples
 
 
-def _examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+def _examples(
+    setting: Setting[ReplacedTokens], _: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
     """All masked tokens become <mask>; fewer gain nothing (section 3.1)."""
     key_B = setting.keys(drawn)
     ids_BT, maskable_BT = with_cls_sep(setting, drawn)
@@ -40,7 +42,7 @@ def _examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arr
 def _terms(
     objective: ReplacedTokens, model: Electra, batch: Arrays, keys_B: PRNGKeyArray | None
 ) -> Terms:
-    table_VP = model.discriminator.embedding[...]
+    table_VP = model.discriminator.table()
     positions_BM, targets_BM, weights = batch["positions"], batch["targets"], batch["weights"]
     generator = model.generator
     states = generator.states(Tokens(batch["ids"]), keys_B=keys_B, table_VP=table_VP)

@@ -19,30 +19,36 @@ from scaling.objectives.noise.mixture import mix_denoisers
 from scaling.objectives.noise.spans import corrupt_spans, noise_mask
 
 
-def _span_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
+def _span_examples(
+    setting: Setting[SpanCorruption], _: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
     """Inputs and targets have a fixed length, so nothing is padded."""
     objective, special = setting.objective, setting.special
+    pad = special.id("pad")
     ids_BT = drawn.ids_BL
     mask_BT = noise_mask(
         setting.keys(drawn), ids_BT.shape[1], objective.rate, objective.mean_span)
     source_BS, target_BT = corrupt_spans(
-        ids_BT, mask_BT, np.array(special.sentinels), special.eos, special.pad)
-    return {"source": source_BS, "ids": _shifted(target_BT, special.pad), "targets": target_BT}
+        ids_BT, mask_BT, np.array(special.sentinels), special.eos, pad)
+    return {"source": source_BS, "ids": _shifted(target_BT, pad), "targets": target_BT}
 
 
-def _denoising_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
-    objective, special = setting.objective, setting.special
+def _denoising_examples(
+    setting: Setting[Denoising], _: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
+    objective, special, ends_V = setting.objective, setting.special, setting.sentence_ends_V
+    pad = special.id("pad")
     ids_BT, (B, T) = drawn.ids_BL.astype(np.int32), drawn.ids_BL.shape
     corrupted_BT, valid_BT = denoising(
-        setting.keys(drawn), ids_BT, np.ones((B, T), np.bool_), setting.sentence_ends_V[ids_BT],
-        mask=special.mask, pad=special.pad, noises=objective.noises, rate=objective.rate,
-        mean_span=objective.mean_span,
+        setting.keys(drawn), ids_BT, np.ones((B, T), np.bool_),
+        None if ends_V is None else ends_V[ids_BT], mask=special.id("mask"), pad=pad,
+        noises=objective.noises, rate=objective.rate, mean_span=objective.mean_span,
     )
     # <cls> text <eos>, the input of BART's encoder; noise leaves at most T tokens.
     width = setting.model.source_length
     length_B1 = valid_BT.sum(axis=1, keepdims=True) + 1
-    source_BS = np.full((B, width), special.pad, np.int32)
-    source_BS[:, 0] = special.cls
+    source_BS = np.full((B, width), pad, np.int32)
+    source_BS[:, 0] = special.id("cls")
     source_BS[:, 1:T + 1] = corrupted_BT
     np.put_along_axis(source_BS, length_B1, special.eos, axis=1)
     documents_BS = (np.arange(width) <= length_B1).astype(np.int32)
@@ -51,19 +57,21 @@ def _denoising_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBat
             "ids": _shifted(target_BT, special.eos), "targets": target_BT}
 
 
-def _mixture_examples(setting: Setting, _: SequenceDataset, drawn: SequenceBatch) -> Arrays:
-    special, denoisers = setting.special, setting.objective.denoisers
+def _mixture_examples(
+    setting: Setting[Mixture], _: SequenceDataset, drawn: SequenceBatch
+) -> Arrays:
+    special, denoisers, pad = setting.special, setting.objective.denoisers, setting.special.id("pad")
     # The last sentinels stand for the modes of denoising.
     sentinels, modes = special.sentinels[:-len(MODES)], special.sentinels[-len(MODES):]
     pair = mix_denoisers(
         setting.keys(drawn), drawn.ids_BL, np.array(sentinels),
-        dict(zip(MODES, modes, strict=True)), special.eos, special.pad, denoisers)
-    model, target_BT = setting.model, _widened(pair.target, setting.model.context, special.pad)
-    source_BS = _widened(pair.source, model.source_length, special.pad)
+        dict(zip(MODES, modes, strict=True)), special.eos, pad, denoisers)
+    model, target_BT = setting.model, _widened(pair.target, setting.model.context, pad)
+    source_BS = _widened(pair.source, model.source_length, pad)
     source_valid_BS = _widened(pair.source_valid, model.source_length, False)
     return {
         "source": source_BS, "source_documents": source_valid_BS.astype(np.int32),
-        "ids": _shifted(target_BT, special.pad), "targets": target_BT,
+        "ids": _shifted(target_BT, pad), "targets": target_BT,
         "weights": {"mixture":
                     _widened(pair.target_valid, model.context, False).astype(np.float32)},
     }

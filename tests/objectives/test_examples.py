@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import get_args
 
 import jax
 import numpy as np
 import pytest
 
+from scaling.config.objectives import NoiseKind
 from scaling.config.spans import MODES
 from scaling.data.batches import SequenceBatch
 from scaling.objectives import Examples, heldout, target_entropy
@@ -42,6 +44,16 @@ def drawn_again(examples: Examples, index, epoch) -> SequenceBatch:
 
 def made(examples: Examples, drawn: SequenceBatch):
     return examples.kind.examples(examples.setting, examples.batches.sequences, drawn)
+
+
+@pytest.mark.parametrize("noise", get_args(NoiseKind))
+def test_each_noise_of_a_denoiser_can_be_used_alone(noise, special_store):
+    run = run_of("bart", special_store, objective={"kind": "denoising", "noises": [noise]})
+    batch = Examples.of(run, special_store).at(0)
+    text, source = batch["targets"][:, :-1], batch["source"][:, 1:]
+    assert not np.array_equal(text, source[:, :text.shape[1]])
+    read = set(np.unique(source)) - set(special_store.special.ids())
+    assert read <= set(np.unique(text))
 
 
 def test_hosts_and_interruptions_change_nothing(case, special_store):

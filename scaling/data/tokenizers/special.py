@@ -46,6 +46,17 @@ class SpecialTokens(Config):
             raise ValueError(f"sentinels: {len(ids) - len(set(ids))} ids are repeated")
         return self
 
+    def id(self, role: str) -> int:
+        """The id of a role's token.
+
+        Raises:
+            ValueError: the vocabulary has none.
+        """
+        found: int | None = getattr(self, role)
+        if found is None:
+            raise ValueError(f"the vocabulary has no {spelling(role)}")
+        return found
+
     def ids(self) -> tuple[int, ...]:
         """The distinct ids of all roles, in ascending order."""
         single = (getattr(self, role) for role in ROLES)

@@ -23,7 +23,7 @@ def denoising(
     key_B: UInt64,
     ids_BT: Integers,
     valid_BT: Bool,
-    sentence_end_BT: Bool,
+    sentence_end_BT: Bool | None,
     *,
     mask: int,
     pad: int,
@@ -38,7 +38,7 @@ def denoising(
         key_B: a key for each row, from which each noise function derives its own.
         ids_BT: the text.
         valid_BT: True for text.
-        sentence_end_BT: True for the last token of a sentence; read by "permutation" alone.
+        sentence_end_BT: True for the last token of a sentence; needed by "permutation" alone.
         mask: id of the mask token.
         pad: id of padding.
         noises: the noise functions; they are applied in the order of `Noise`.
@@ -46,7 +46,8 @@ def denoising(
         mean_span: mean length of infilled spans.
 
     Raises:
-        ValueError: a noise function is unknown, or the rate or the mean is out of range.
+        ValueError: a noise function is unknown, sentences are permuted and their ends not given, or
+            the rate or the mean is out of range.
     """
     if unknown := set(noises) - set(get_args(NoiseKind)):
         raise ValueError(
@@ -57,6 +58,8 @@ def denoising(
             continue
         key = fold(key_B, stream)
         if noise == "permutation":
+            if sentence_end_BT is None:
+                raise ValueError("permutation: needs the ends of sentences")
             ids, valid = permute_sentences(key, ids, valid, sentence_end_BT, pad)
         elif noise == "masking":
             ids, valid = mask_tokens(key, ids, valid, rate, mask, pad)
