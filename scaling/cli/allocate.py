@@ -291,7 +291,7 @@ def _budgets(
         return [(None, target.loss) for target in targets]
     if compute is not None:
         return [(c, None) for c in numbers(compute, "--compute")]
-    if gpu is None:
+    if gpu is None or gpu_hours is None:
         raise UserError("--gpu-hours needs --gpu NAME, such as --gpu H100")
     if not 0 < gpu_hours < float("inf"):
         raise UserError(f"--gpu-hours {gpu_hours:g}: a positive number of hours is expected")

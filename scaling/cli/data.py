@@ -166,9 +166,9 @@ def list_sources(
         print_json(rows)
         return
     for row in rows:
-        size = f"{row['bytes'] / 1e6:.1f} MB, " if row["bytes"] else ""
+        megabytes = f"{row['bytes'] / 1e6:.1f} MB, " if row["bytes"] else ""
         out.print(row["source"], style="bold", markup=False)
-        out.print(f"    {row['text']}; {size}licence: {row['licence']}", markup=False)
+        out.print(f"    {row['text']}; {megabytes}licence: {row['licence']}", markup=False)
         note = f", {row['note']}" if row["note"] else ""
         out.print(f"    {row['problem'] or 'available' + note}", markup=False)
 

@@ -145,8 +145,8 @@ def _for_each(
     for each in fitted:
         try:
             shown.append(_shown(evaluate(each)))
-        except UserError as reason:
-            failed[each.law.name] = reason
+        except UserError as error:
+            failed[each.law.name] = error
     if failed and not shown:
         raise failed.popitem()[1]
     for name, reason in failed.items():

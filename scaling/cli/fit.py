@@ -18,7 +18,7 @@ from scaling.console import err, out, print_table, print_text, progress, tables_
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws import Form, Law, Robust
+    from scaling.laws import Form, Frontier, Law, Robust
 
 _COLUMNS, _LAWS, _FITS, _EVIDENCE = "Columns and rows", "Laws", "Fit", "Evidence"
 
@@ -171,7 +171,7 @@ def fit(
                 print_approach(frontier)
                 results.frontiers.append(frontier)
         results.check()
-        laws = [*(fitted.law for fitted in results.laws), *results.frontiers]
+        laws: list[Law | Frontier] = [*(fitted.law for fitted in results.laws), *results.frontiers]
         if save is not None:
             save_laws(laws, save, inputs)
             err.print(f"wrote {save}", markup=False)

@@ -28,11 +28,11 @@ def show_list(requested: bool) -> None:
     from scaling.laws.forms.catalogue import DEFAULT
     from scaling.laws.forms.variables import VARIABLES
 
-    columns = ("law", "formula", "variables", "outcome", "source")
-    print_table("", columns, [
+    law_columns = ("law", "formula", "variables", "outcome", "source")
+    print_table("", law_columns, [
         (name, form.formula, ", ".join(form.variables), form.outcome, form.source)
         for name, form in FORMS.items()
-    ], left=columns)
+    ], left=law_columns)
     out.print()
     print_table("", ("approach", "method"), list(APPROACHES.items()), left=("method",))
     out.print()

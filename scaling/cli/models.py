@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scaling.config import ModelConfig
     from scaling.config.presets import Family, PublishedSize
     from scaling.laws import Allocation
+    from scaling.laws.published import Published
 
 DATA_VOCABULARY = 32_000
 """Vocabulary size assumed if a preset takes it from the data and none is given."""
@@ -165,7 +166,10 @@ def _allocations(parameters: ParameterCounts) -> Iterator[Allocation]:
     for law in reference_laws():
         is_total = law.convention["n"] == "total"
         n = (parameters.total if is_total else parameters.non_embedding) - idle
-        c = _compute_of(n, lambda c, law=law: allocate(law, c).n)
+        def best_size(c: float, law: Published = law) -> float | None:
+            return allocate(law, c).n
+
+        c = _compute_of(n, best_size)
         if c is not None:
             yield allocate(law, c)
 

@@ -126,9 +126,9 @@ def _train_until(
     from scaling.parallel.cpu_devices import divide_cores
     from scaling.parallel.process import find_devices, start_process
     from scaling.runs.lease import LeaseLost
-    from scaling.training.loop import Report
     from scaling.training.loop import train as train_loop
     from scaling.training.memory import check_memory
+    from scaling.training.session import Report
 
     _watch_silent(run_folder, requested)
     _exit_if_requested(requested)

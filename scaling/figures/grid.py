@@ -49,11 +49,12 @@ def planned_grid(runs: pd.DataFrame, budgets: Sequence[float], title: str) -> Dr
     axes.set_ylim(d.min() / margin, d.max() * margin)
     lines = _lines(runs, budgets or _round_budgets(runs), axes.get_xlim())
     labels = []
-    for budget, line in lines.groupby("flops", sort=True):
+    for _, line in lines.groupby("flops", sort=True):
         axes.plot(line["n"], line["tokens"], color=MUTED, lw=0.7, ls=":", zorder=1)
         inside = line[line["tokens"].between(*axes.get_ylim())]
         if len(inside):
-            labels.append((inside["n"].iloc[-1], inside["tokens"].iloc[-1], float(budget)))
+            last = inside.iloc[-1]
+            labels.append((last["n"], last["tokens"], last["flops"]))
     for x, y, budget in labels:
         axes.annotate(f"${scientific(budget)}$", (x, y), xytext=(3, 2), color=MUTED, fontsize=7,
                       textcoords="offset points", annotation_clip=False)

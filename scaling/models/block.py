@@ -99,18 +99,23 @@ class Block(nnx.Module):
         """
         attending = self if self.attention is not None or shared is None else shared
         feeding = self if self.feed_forward is not None or shared is None else shared
+        attention, cross, layer = attending.attention, attending.cross, feeding.feed_forward
+        assert attention is not None  # the block's own or the shared one
+        assert layer is not None
         inputs = context.local if self.is_local else context.everywhere
 
         def attend(h_BTD: Array) -> tuple[Array, None]:
-            return attending.attention(h_BTD, h_BTD, inputs, fold_in_keys(keys_B, 0)), None
+            return attention(h_BTD, h_BTD, inputs, fold_in_keys(keys_B, 0)), None
 
         def attend_to_encoder(h_BTD: Array) -> tuple[Array, None]:
-            return attending.cross(
+            assert cross is not None
+            assert context.memory_BSD is not None
+            assert context.cross is not None
+            return cross(
                 h_BTD, context.memory_BSD, context.cross, fold_in_keys(keys_B, 1)), None
 
         def feed_forward(h_BTD: Array) -> tuple[Array, Routing | None]:
-            y = feeding.feed_forward(h_BTD)
-            return y if isinstance(feeding.feed_forward, Experts) else (y, None)
+            return layer(h_BTD) if isinstance(layer, Experts) else (layer(h_BTD), None)
 
         if self.parallel:
             h_BTD = _normed(x_BTD, attending.attention_norm)
@@ -120,7 +125,7 @@ class Block(nnx.Module):
             return x_BTD + dropout(y_BTD, self.dropout, fold_in_keys(keys_B, 2)), routing
         x_BTD, _ = self._branch(
             x_BTD, attending.attention_norm, attend, fold_in_keys(keys_B, 2))
-        if attending.cross is not None:
+        if cross is not None:
             x_BTD, _ = self._branch(
                 x_BTD, attending.cross_norm, attend_to_encoder, fold_in_keys(keys_B, 3))
         return self._branch(
@@ -190,7 +195,7 @@ class Layers(nnx.Module):
         self, x_BTD: Float[Array, "B T D"], context: Context, keys_B: PRNGKeyArray | None
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
         """The residual stream after the last block, and router statistics summed over layers."""
-        def apply(x_BTD: Array, period: tuple[Any, Array]) -> tuple[Array, Routing | None]:
+        def apply(x_BTD: Array, period: tuple[Any, Array | int]) -> tuple[Array, Routing | None]:
             blocks, first = period
             total = None
             for place, block in enumerate(blocks):
@@ -224,4 +229,4 @@ def _unstacked(kinds: list[Block], count: int) -> list[list[Block]]:
     if not leaves:
         return [kinds] * count
     layers = zip(*(jax.lax.split(leaf, (1,) * count) for leaf in leaves), strict=True)
-    return [structure.unflatten([part[0] for part in layer]) for layer in layers]
+    return [jax.tree.unflatten(structure, [part[0] for part in layer]) for layer in layers]

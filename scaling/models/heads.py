@@ -198,8 +198,7 @@ class ClassesHead(nnx.Module):
     ) -> None:
         self.kind = head.kind
         self.pool = config.pooling(head)
-        classes = {"token": lambda: head.classes, "sequence": lambda: head.classes,
-                   "choice": lambda: 1}.get(head.kind, lambda: 2)()
+        classes = 1 if head.kind == "choice" else getattr(head, "classes", 2)
         # A head on the last token has no bias, as in GPT.
         bias = None if self.pool != "last" else False
         self.out = Linear(config, key, (config.d_model,), (classes,), ("embed", None), dtype,
@@ -236,4 +235,5 @@ def at_positions(
     x_BTD: Float[Array, "B T D"], position_BM: Int[Array, "B M"]
 ) -> Float[Array, "B M D"]:
     """Hidden states at M positions of each sequence."""
-    return jax.vmap(lambda x_TD, position_M: x_TD[position_M])(x_BTD, position_BM)
+    x_BMD: Array = jax.vmap(lambda x_TD, position_M: x_TD[position_M])(x_BTD, position_BM)
+    return x_BMD

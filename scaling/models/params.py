@@ -85,7 +85,7 @@ def map_params(function: Callable[[nnx.Param[Any]], nnx.Param[Any]], module: Mod
 def mark_stacked(module: Module) -> Module:
     """The module with its parameters marked as stacked over layers."""
     return map_params(
-        lambda param: param.replace(param[...], info=replace(param.info, stacked=True)), module)
+        lambda param: nnx.Param(param[...], info=replace(param.info, stacked=True)), module)
 
 
 def count_by_role(module: Any) -> dict[Role, int]:

@@ -8,7 +8,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -84,7 +83,7 @@ def alibi(heads: int, length: int) -> AttentionBias:
         return [2 ** (-8 * (head + 1) / count) for head in range(count)]
 
     power = 2 ** math.floor(math.log2(heads))
-    rate_H = np.array(rates(power) + rates(2 * power)[0::2][: heads - power], np.float32)
+    rate_H = jnp.array(rates(power) + rates(2 * power)[0::2][: heads - power], jnp.float32)
 
     def bias(start: int | Array, size: int) -> Float[Array, "H T S"]:
         distance_TS = jnp.abs(jnp.arange(length)[:, None] - (start + jnp.arange(size)))

@@ -80,16 +80,18 @@ class AttentionMask:
         size = self.n_keys if size is None else size
         back_TS = jnp.arange(self.n_queries)[:, None] - (start + jnp.arange(size))
         mask: Mask | None = None if self.pattern == "full" else back_TS >= 0
-        if self.prefix_BS is not None:
+        if self.prefix_BS is not None and mask is not None:
             mask = mask | self._keys(self.prefix_BS, start, size)
         if self.window is not None:
             mask = _both(mask, abs(back_TS) < self.window)
         if self.key_documents_BS is not None:
-            mask = _both(mask, self._documents(start, size))
+            mask = _both(mask, self._documents(self.key_documents_BS, start, size))
         return mask
 
-    def _documents(self, start: int | Array, size: int) -> Bool[Array, "B 1 T S"]:
-        keys_B11S = self._keys(self.key_documents_BS, start, size)
+    def _documents(
+        self, documents_BS: Array, start: int | Array, size: int
+    ) -> Bool[Array, "B 1 T S"]:
+        keys_B11S = self._keys(documents_BS, start, size)
         if self.query_documents_BT is None:
             return jnp.broadcast_to(
                 keys_B11S == 1, (*keys_B11S.shape[:2], self.n_queries, keys_B11S.shape[3]))

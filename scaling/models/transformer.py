@@ -119,15 +119,18 @@ class Transformer(nnx.Module):
             table_VP: embedding table; by default the model's own.
         """
         tokens, memory_BSD, routings = as_tokens(tokens), None, []
+        source_tokens = None
         if self.encoder is not None and self.decoder is not None:
             assert source is not None, "an encoder-decoder needs a source"
-            source = as_tokens(source)
+            source_tokens = as_tokens(source)
             memory_BSD, routing = self.encoder(
-                self.embed(source.ids_BT, table_VP), source, keys_B=fold_in_keys(keys_B, 2))
+                self.embed(source_tokens.ids_BT, table_VP), source_tokens,
+                keys_B=fold_in_keys(keys_B, 2))
             routings.append(routing)
         last = self.decoder or self.encoder
+        assert last is not None
         x_BTD, routing = last(
-            self.embed(tokens.ids_BT, table_VP), tokens, memory_BSD, source, keys_B)
+            self.embed(tokens.ids_BT, table_VP), tokens, memory_BSD, source_tokens, keys_B)
         return States(x_BTD, tokens, self._mean([*routings, routing]))
 
     def head(
@@ -144,9 +147,11 @@ class Transformer(nnx.Module):
         """
         module, x_BTD = self.heads[kind], states.x_BTD
         if isinstance(module, ClassesHead) and module.pool == "first":
+            assert self.pooler is not None  # `has_pooler` follows from the heads
             x_BTD = jnp.tanh(self.pooler(x_BTD[:, :1]))
-        return module(x_BTD, self.table(table_VP),
-                      states.tokens if spans_BM3 is None else spans_BM3)
+        output: Array = module(
+            x_BTD, self.table(table_VP), states.tokens if spans_BM3 is None else spans_BM3)
+        return output
 
     def losses(
         self, kind: str, states: States, targets_BM: Int[Array, "B M"],
@@ -161,9 +166,10 @@ class Transformer(nnx.Module):
             targets_BM: the tokens to be predicted there.
             spans_BM3: the spans, for `span_boundary`.
         """
-        return self.heads[kind].losses(
-            states.x_BTD, self.table(), targets_BM, states.tokens if spans_BM3 is None
-            else spans_BM3)
+        losses_BM: Array = self.heads[kind].losses(
+            states.x_BTD, self.table(), targets_BM,
+            states.tokens if spans_BM3 is None else spans_BM3)
+        return losses_BM
 
     def embed(
         self, ids_BT: Ids, table_VP: Float[Array, "V P"] | None = None
@@ -189,8 +195,9 @@ class Transformer(nnx.Module):
     def _mean(self, routings: list[Routing | None]) -> Routing | None:
         """Router statistics averaged over layers, from their sums over layers."""
         sums = [routing for routing in routings if routing is not None]
-        if not sums:
+        if not sums or self.config.experts is None:
             return None
         every = self.config.experts.every
         layers = (self.config.encoder_layers + self.config.decoder_layers) // every
-        return jax.tree.map(lambda *parts: sum(parts) / layers, *sums)
+        mean: Routing = jax.tree.map(lambda *parts: sum(parts) / layers, *sums)
+        return mean

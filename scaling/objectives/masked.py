@@ -38,7 +38,8 @@ def with_cls_sep(
 
 def mask_tokens(
     setting: Setting[MaskedObjective], key_B: UInt64, ids_BT: NDArray[np.int32],
-    maskable_BT: NDArray[np.bool_], mask_share: float = MASK_SHARE, random_share: float = RANDOM_SHARE, unit: str = "token",
+    maskable_BT: NDArray[np.bool_], mask_share: float = MASK_SHARE,
+    random_share: float = RANDOM_SHARE, unit: str = "token",
 ) -> Arrays:
     """A batch with some tokens masked: the corrupted `ids`, and the `positions`, `targets` and
     `weights` of the masked tokens, [B, M], padded with the first position at a weight of 0.

@@ -60,7 +60,8 @@ def _denoising_examples(
 def _mixture_examples(
     setting: Setting[Mixture], _: SequenceDataset, drawn: SequenceBatch
 ) -> Arrays:
-    special, denoisers, pad = setting.special, setting.objective.denoisers, setting.special.id("pad")
+    special, denoisers = setting.special, setting.objective.denoisers
+    pad = special.id("pad")
     # The last sentinels stand for the modes of denoising.
     sentinels, modes = special.sentinels[:-len(MODES)], special.sentinels[-len(MODES):]
     pair = mix_denoisers(

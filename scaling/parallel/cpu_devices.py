@@ -35,7 +35,7 @@ def divide_cores(
             not bind processes may grant fewer.
         processes: number of processes that train each run together, with equally many devices.
     """
-    if jax.config.jax_num_cpu_devices > 0:
+    if jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
         return
     devices = cpu_devices(runs, cores or available_cores(), processes)
     with contextlib.suppress(RuntimeError):  # this process has computed

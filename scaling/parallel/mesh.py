@@ -74,7 +74,8 @@ def shard(x: jax.Array, *names: str | None) -> jax.Array:
     """The array resharded by the names of its axes; unchanged without a current mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.sharding.reshard(x, spec(x.shape, names))
+    sharded: jax.Array = jax.sharding.reshard(x, spec(x.shape, names))
+    return sharded
 
 
 def out_sharding(shape: Sequence[int], *names: str | None) -> PartitionSpec | None:

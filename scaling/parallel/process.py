@@ -50,7 +50,7 @@ def check_xla_flags() -> None:
     if not flags:
         return
     accepted = cache_folder() / "xla_flags" / hashlib.sha256(
-        f"{jaxlib.__version__}\n{flags}".encode(errors="surrogateescape")).hexdigest()[:16]
+        f"{jaxlib.version.__version__}\n{flags}".encode(errors="surrogateescape")).hexdigest()[:16]
     if os.path.exists(accepted):  # also False if the cache cannot be read
         return
     trial = subprocess.run(
@@ -85,7 +85,7 @@ def keep_freed_memory() -> None:
 def cache_compilations() -> None:
     """Cache every compiled program on disk, so that the processes of a sweep compile each shape
     once. By default JAX caches only programs that take more than a second to compile."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

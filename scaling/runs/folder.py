@@ -226,7 +226,7 @@ class RunFolder:
 class _NamedFile(io.FileIO):
     """A file whose write errors name it; by default they have no file name."""
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         with blame(Path(str(self.name))):
             return super().write(data)
 
