@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class SequenceBatch(NamedTuple):
     """Epoch of each sequence, from 0."""
 
 
+@runtime_checkable
 class SequenceDataset(Protocol):
     """A split as an indexable list of sequences."""
 

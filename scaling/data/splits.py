@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ _HEADER_BYTES = 4096
 """Number of leading bytes that must contain the header, which has 128 bytes."""
 
 
+@runtime_checkable
 class TokenSplit(Protocol):
     """A split of a token store, stored or generated."""
 

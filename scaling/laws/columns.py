@@ -89,7 +89,7 @@ def run_ids(frame: pd.DataFrame, source: str) -> list[str] | None:
 def label_column(
     frame: pd.DataFrame, source: str, column: str, allowed: tuple[str, ...],
     names: list[str] | None, synonyms: Mapping[str, str],
-) -> NDArray[np.str_]:
+) -> NDArray[np.character[Any]]:
     """A categorical column; the first allowed value in every row if the column is absent.
 
     Args:

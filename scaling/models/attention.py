@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from scaling.config import ModelConfig
 from scaling.models.kernels.attention import ATTENTION, AttentionInputs
@@ -56,7 +56,7 @@ class Attention(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         memory_BSD: Float[Array, "B S D"],
         inputs: AttentionInputs,
-        keys_B: PRNGKeyArray | None = None,
+        keys_B: Key[Array, "B"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Attention of `x` (queries) to `memory` (keys and values), which in self-attention is `x`.
 

@@ -28,7 +28,7 @@ from scaling.models.layers import (
     table_std,
 )
 from scaling.models.params import ParamInfo, constant_param, init_param
-from scaling.models.tokens import Tokens
+from scaling.models.tokens import AnyArray, Tokens
 from scaling.parallel import out_sharding, shard
 
 
@@ -80,7 +80,7 @@ class VocabularyHead(nnx.Module):
 
     def losses(
         self, x_BTD: Float[Array, "B T D"], table_VP: Float[Array, "V P"],
-        targets_BM: Int[Array, "B M"], extra: Any,
+        targets_BM: Int[AnyArray, "B M"], extra: Any,
     ) -> Float[Array, "B M"]:
         """Cross-entropy of each prediction, in nats."""
         return CROSS_ENTROPY[self.kernel](
@@ -169,7 +169,7 @@ class SpanBoundaryHead(VocabularyHead):
         self.vocabulary = Vocabulary(config, dtype, out_key, bias=True)
 
     def features(
-        self, x_BTD: Float[Array, "B T D"], extra: Int[Array, "B M 3"]
+        self, x_BTD: Float[Array, "B T D"], extra: Int[AnyArray, "B M 3"]
     ) -> Float[Array, "B M P"]:
         """Features of M masked tokens in each sequence.
 
@@ -232,7 +232,7 @@ def last_token(tokens: Tokens) -> Int[Array, "B"]:
 
 
 def at_positions(
-    x_BTD: Float[Array, "B T D"], position_BM: Int[Array, "B M"]
+    x_BTD: Float[Array, "B T D"], position_BM: Int[AnyArray, "B M"]
 ) -> Float[Array, "B M D"]:
     """Hidden states at M positions of each sequence."""
     x_BMD: Array = jax.vmap(lambda x_TD, position_M: x_TD[position_M])(x_BTD, position_BM)

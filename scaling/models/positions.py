@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scaling.config import ModelConfig
 from scaling.models.layers import reshape, weight_std
 from scaling.models.params import ParamInfo, init_param
+from scaling.models.tokens import AnyArray
 from scaling.parallel import shard
 
 Rotation = tuple[Float[Array, "half T"], Float[Array, "half T"]]
@@ -58,7 +59,7 @@ def rotate(
     return jnp.concatenate([mixed, rest], axis=2)
 
 
-def sinusoids(positions: Int[Array, "*BT"], width: int) -> Float[Array, "*BT D"]:
+def sinusoids(positions: Int[AnyArray, "*BT"], width: int) -> Float[Array, "*BT D"]:
     """Sinusoidal position vectors: sin(t / 10000^(2i/D)) at 2i, its cosine at 2i + 1.
 
     Vaswani et al. 2017, section 3.5.
@@ -93,7 +94,7 @@ def alibi(heads: int, length: int) -> AttentionBias:
 
 
 def bucket_of(
-    back: Int[Array, "..."], buckets: int, max_distance: int, *, both_ways: bool
+    back: Int[AnyArray, "..."], buckets: int, max_distance: int, *, both_ways: bool
 ) -> Int[Array, "..."]:
     """T5's relative position bucket (Raffel et al. 2020, section 2.1): small distances have a
     bucket each, larger ones share buckets of logarithmic width, and the last bucket holds all

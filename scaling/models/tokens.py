@@ -7,7 +7,14 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
+
+AnyArray = Array | np.ndarray
+"""An array on devices or on the host."""
+
+Ids = Int[AnyArray, "B T"]
+"""Token ids of a batch."""
 
 Mask = Bool[Array, "T S"] | Bool[Array, "B 1 T S"]
 """True where query T attends to key S."""
@@ -16,22 +23,22 @@ Mask = Bool[Array, "T S"] | Bool[Array, "B 1 T S"]
 class Tokens(NamedTuple):
     """Sequences of tokens. All fields but the ids are optional."""
 
-    ids_BT: Int[Array, "B T"]
-    documents_BT: Int[Array, "B T"] | None = None
+    ids_BT: Ids
+    documents_BT: Int[AnyArray, "B T"] | None = None
     """Document that each token belongs to, from 1; 0 is padding, which no token attends to. Tokens
     attend within their document only; in an encoder-decoder, cross-attention pairs the documents
     with the same number. By default one document."""
-    positions_BT: Int[Array, "B T"] | None = None
+    positions_BT: Int[AnyArray, "B T"] | None = None
     """Position of each token, for learned and sinusoidal positions. By default its index in the
     sequence."""
-    types_BT: Int[Array, "B T"] | None = None
+    types_BT: Int[AnyArray, "B T"] | None = None
     """Token type (segment A is 0 and B is 1 in BERT). By default 0."""
-    prefix_BT: Bool[Array, "B T"] | None = None
+    prefix_BT: Bool[AnyArray, "B T"] | None = None
     """True in the prefix, which the whole document attends to where `attention` is prefix. By
     default there is no prefix."""
 
 
-def as_tokens(tokens: Tokens | Int[Array, "B T"]) -> Tokens:
+def as_tokens(tokens: Tokens | Ids) -> Tokens:
     """Bare ids as one document without padding."""
     return tokens if isinstance(tokens, Tokens) else Tokens(tokens)
 
@@ -47,9 +54,9 @@ class AttentionMask:
     """All keys; those up to the query; or those and the prefix."""
     window: int | None = None
     """Keys that a query attends to in each direction, itself included; by default all."""
-    query_documents_BT: Int[Array, "B T"] | None = None
-    key_documents_BS: Int[Array, "B S"] | None = None
-    prefix_BS: Bool[Array, "B S"] | None = None
+    query_documents_BT: Int[AnyArray, "B T"] | None = None
+    key_documents_BS: Int[AnyArray, "B S"] | None = None
+    prefix_BS: Bool[AnyArray, "B S"] | None = None
 
     @classmethod
     def within(
@@ -89,7 +96,7 @@ class AttentionMask:
         return mask
 
     def _documents(
-        self, documents_BS: Array, start: int | Array, size: int
+        self, documents_BS: AnyArray, start: int | Array, size: int
     ) -> Bool[Array, "B 1 T S"]:
         keys_B11S = self._keys(documents_BS, start, size)
         if self.query_documents_BT is None:
@@ -97,10 +104,10 @@ class AttentionMask:
                 keys_B11S == 1, (*keys_B11S.shape[:2], self.n_queries, keys_B11S.shape[3]))
         return (self.query_documents_BT[:, None, :, None] == keys_B11S) & (keys_B11S > 0)
 
-    def _keys(self, x_BS: Array, start: int | Array, size: int) -> Array:
+    def _keys(self, x_BS: AnyArray, start: int | Array, size: int) -> Array:
         if size != self.n_keys:
             x_BS = jax.lax.dynamic_slice_in_dim(x_BS, start, size, axis=1)
-        return x_BS[:, None, None, :]
+        return jnp.asarray(x_BS)[:, None, None, :]
 
 
 def _both(mask: Mask | None, other: Mask) -> Mask:

@@ -7,17 +7,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from scaling.config import ExecutionConfig, ModelConfig
 from scaling.models.encoder import Decoder, Encoder
 from scaling.models.experts import Routing
 from scaling.models.heads import MODULES, ClassesHead
 from scaling.models.layers import Linear, embedding, fold_in_keys
-from scaling.models.tokens import Tokens, as_tokens
+from scaling.models.tokens import AnyArray, Ids, Tokens, as_tokens
 from scaling.parallel import out_sharding, shard
-
-Ids = Int[Array, "B T"]
 
 
 class States(NamedTuple):
@@ -91,8 +89,8 @@ class Transformer(nnx.Module):
     def __call__(
         self,
         tokens: Tokens | Ids,
-        source: Tokens | Int[Array, "B S"] | None = None,
-        keys_B: PRNGKeyArray | None = None,
+        source: Tokens | Int[AnyArray, "B S"] | None = None,
+        keys_B: Key[Array, "B"] | None = None,
     ) -> Float[Array, "B T V"]:
         """Logits over the vocabulary (float32), of the first head.
 
@@ -106,8 +104,8 @@ class Transformer(nnx.Module):
     def states(
         self,
         tokens: Tokens | Ids,
-        source: Tokens | Int[Array, "B S"] | None = None,
-        keys_B: PRNGKeyArray | None = None,
+        source: Tokens | Int[AnyArray, "B S"] | None = None,
+        keys_B: Key[Array, "B"] | None = None,
         table_VP: Float[Array, "V P"] | None = None,
     ) -> States:
         """Final hidden states.
@@ -134,7 +132,7 @@ class Transformer(nnx.Module):
         return States(x_BTD, tokens, self._mean([*routings, routing]))
 
     def head(
-        self, kind: str, states: States, spans_BM3: Array | None = None,
+        self, kind: str, states: States, spans_BM3: Int[AnyArray, "B M 3"] | None = None,
         table_VP: Float[Array, "V P"] | None = None,
     ) -> Array:
         """Output of a head (see scaling.models.heads).
@@ -154,8 +152,8 @@ class Transformer(nnx.Module):
         return output
 
     def losses(
-        self, kind: str, states: States, targets_BM: Int[Array, "B M"],
-        spans_BM3: Array | None = None,
+        self, kind: str, states: States, targets_BM: Int[AnyArray, "B M"],
+        spans_BM3: Int[AnyArray, "B M 3"] | None = None,
     ) -> Float[Array, "B M"]:
         """Cross-entropy of a head over the vocabulary, in nats, by the kernel of
         `execution.cross_entropy`.

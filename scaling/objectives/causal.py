@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 
 from scaling.config.objectives import Causal, Prefix
 from scaling.data.batches import SequenceBatch, SequenceDataset
@@ -35,7 +35,7 @@ def _prefix_examples(
 
 
 def _terms(
-    objective: Causal | Prefix, model: Transformer, batch: Arrays, keys_B: PRNGKeyArray | None
+    objective: Causal | Prefix, model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
 ) -> Terms:
     ids_BT = batch["ids"]
     tokens = Tokens(ids_BT[:, :-1], batch.get("documents"), prefix_BT=batch.get("prefix"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key
 from numpy.typing import NDArray
 
 from scaling.config.objectives import MASK_SHARE, RANDOM_SHARE, Masked
@@ -134,7 +134,7 @@ def _parts(objective: Masked) -> dict[str, float]:
 
 
 def _terms(
-    objective: Masked, model: Transformer, batch: Arrays, keys_B: PRNGKeyArray | None
+    objective: Masked, model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
 ) -> Terms:
     tokens = Tokens(batch["ids"], batch.get("documents"), types_BT=batch.get("types"))
     states, weights = model.states(tokens, keys_B=keys_B), batch["weights"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key
 
 from scaling.config.objectives import ReplacedTokens
 from scaling.data.batches import SequenceBatch, SequenceDataset
@@ -40,7 +40,7 @@ def _examples(
 
 
 def _terms(
-    objective: ReplacedTokens, model: Electra, batch: Arrays, keys_B: PRNGKeyArray | None
+    objective: ReplacedTokens, model: Electra, batch: Arrays, keys_B: Key[Array, "B"] | None
 ) -> Terms:
     table_VP = model.discriminator.table()
     positions_BM, targets_BM, weights = batch["positions"], batch["targets"], batch["weights"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key
 from numpy.typing import NDArray
 
 from scaling.config.objectives import Denoising, Mixture, SpanCorruption
@@ -91,7 +91,7 @@ def _shifted(target_BT: NDArray[np.int32], start: int) -> NDArray[np.int32]:
 
 def _terms(
     objective: SpanCorruption | Denoising | Mixture, model: Transformer, batch: Arrays,
-    keys_B: PRNGKeyArray | None,
+    keys_B: Key[Array, "B"] | None,
 ) -> Terms:
     source = Tokens(batch["source"], batch.get("source_documents"))
     states = model.states(batch["ids"], source, keys_B)

@@ -125,10 +125,10 @@ def test_moments_are_the_integrals(kind: str) -> None:
             return float(quad(lambda r: float(f(r)) * norm.pdf(r, scale=sd), -9 * sd, 9 * sd,
                               points=points, limit=200)[0])
         assert score_variance[place] == pytest.approx(
-            mean(lambda r: (scale * smooth.psi(np.array(r))) ** 2), rel=1e-6)
+            mean(lambda r: (scale * smooth.psi(np.array([r])).item()) ** 2), rel=1e-6)
         # Stein's lemma: E[rho''] = E[r rho'] / sd^2, with no second derivative in it.
         assert curvature[place] == pytest.approx(
-            mean(lambda r: r * scale * smooth.psi(np.array(r))) / sd**2, rel=1e-6)
+            mean(lambda r: r * scale * smooth.psi(np.array([r])).item()) / sd**2, rel=1e-6)
 
 
 def test_theory_of_one_power_law_is_that_of_a_line(power: Law) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ def keys(count, seed=0):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_what_is_left_is_scaled_so_that_the_mean_stays(rate):
-    x = np.ones((4, 50, 50), np.float32)
+    x = jnp.ones((4, 50, 50))
     y = np.asarray(dropout(x, rate, keys(4)))
     assert (y == 0).mean() == pytest.approx(rate, abs=0.02)
     np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)

@@ -117,6 +117,7 @@ def test_experts_stand_in_every_second_layer_and_the_mean_is_over_them():
 
 def test_a_router_learns_from_its_gates_and_from_the_balance():
     _, layer, x, *_ = layer_and_output({"count": 3, "every": 1})
+    x = jnp.asarray(x)
     for loss in (lambda layer: jnp.square(layer(x)[0]).sum(), lambda layer: layer(x)[1].balance):
         gradient = jax.jit(jax.grad(loss))(layer)
         assert np.abs(gradient.router.weight[...]).max() > 1e-4

@@ -86,9 +86,9 @@ def test_pooled_heads_share_one_pooler(read):
         assert model.pooler is None
         return
     quiet = jax.tree.map(lambda leaf: leaf, model)
-    quiet.pooler = jax.tree.map(np.zeros_like, model.pooler)
+    quiet.pooler = jax.tree.map(jnp.zeros_like, model.pooler)
     pooled = {"next_sentence", "sentence_order", "sequence", "choice"}
-    states = States(STATES, TOKENS, None)
+    states = States(jnp.asarray(STATES), TOKENS, None)
     for kind in said.keys() - {"span_boundary"}:
         y = quiet.head(kind, states)
         if kind in pooled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,9 +20,10 @@ from tests.models import plain
 
 def test_rotary_products_depend_on_the_distance_alone():
     """The same query and key at all places: products are constant along diagonals."""
-    q, k = np.random.default_rng(0).standard_normal((2, 1, 1, 8, 1)).astype(np.float32)
+    q, k = jnp.asarray(
+        np.random.default_rng(0).standard_normal((2, 1, 1, 8, 1)), jnp.float32)
     for pairs in ("halves", "adjacent"):
-        q_KT, k_KT = (np.asarray(rotate(np.repeat(x, 20, axis=3), rotary_angles(20, 8, 100.0),
+        q_KT, k_KT = (np.asarray(rotate(jnp.repeat(x, 20, axis=3), rotary_angles(20, 8, 100.0),
                                         pairs))[0, 0] for x in (q, k))
         products = q_KT.T @ k_KT
         for offset in range(-19, 20):
@@ -33,8 +35,8 @@ def test_rotary_products_depend_on_the_distance_alone():
 def test_both_orders_of_pairs_are_one_rotation():
     """Rearranged so that (2i, 2i + 1) become (i, i + half), adjacent pairs are halves; numbers
     beyond the rotated part stay."""
-    x = np.random.default_rng(1).standard_normal((2, 3, 8, 5)).astype(np.float32)
-    order = [0, 2, 4, 1, 3, 5, 6, 7]
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, 8, 5)), jnp.float32)
+    order = np.array([0, 2, 4, 1, 3, 5, 6, 7])
     angles = rotary_angles(5, 6, 10_000.0)
     adjacent = np.asarray(rotate(x, angles, "adjacent"))[:, :, order]
     halves = np.asarray(rotate(x[:, :, order], angles, "halves"))

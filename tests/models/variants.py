@@ -14,6 +14,7 @@ The batch has five rows:
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scaling.config import ExecutionConfig, ModelConfig
@@ -90,9 +91,9 @@ def filled(config: ModelConfig, execution: ExecutionConfig | None = None) -> Tra
         lambda: Transformer(config, jax.random.key(0), execution=execution))
     draw = np.random.default_rng(1)
 
-    def fill(path: tuple[object, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    def fill(path: tuple[object, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         noise = 0.4 * draw.standard_normal(leaf.shape)
-        return (noise + ("gain" in jax.tree_util.keystr(path))).astype(np.float32)
+        return jnp.asarray(noise + ("gain" in jax.tree_util.keystr(path)), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(fill, empty)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 from scaling.errors import UserError
 from scaling.files import blame, open_regular
@@ -29,6 +29,7 @@ COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".bz2": "bzip2", ".zst": "zstd"}
 """Suffixes of compressed files, and the name of each format."""
 
 
+@runtime_checkable
 class _Stream(Protocol):
     """A decompressor of one stream, with the interface of `lzma` and `bz2`."""
 

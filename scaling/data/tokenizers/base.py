@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,6 +65,7 @@ WHITE_PIECES = frozenset(f"<0x{byte:02X}>" for byte in WHITE)
 _BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Maps text to token ids and back."""
 

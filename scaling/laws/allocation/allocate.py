@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ class Allocation:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+@runtime_checkable
 class FrontierLike(Protocol):
     """Optimal sizes without a law of the loss, such as a frontier fitted to measured optima."""
 

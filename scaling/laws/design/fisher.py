@@ -85,7 +85,7 @@ class Target:
     evaluate: Callable[[Array], Array]
     log: bool
 
-    def transform(self, value: Array) -> Array:
+    def transform(self, value: Array | float) -> Array:
         """Values on the scale of the errors: their logarithms if `log` is true."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.log(value) if self.log else value)

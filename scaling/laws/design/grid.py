@@ -21,6 +21,7 @@ from scaling.laws.law import Law
 from scaling.laws.read import ROLES
 
 Array = NDArray[np.float64]
+Values = Sequence[float] | Array
 
 MAX_RUNS = 1_000_000
 """Largest number of runs of a simulated sweep: the largest number of rows of a table."""
@@ -90,19 +91,19 @@ class Design:
                       {name: np.tile(x, seeds) for name, x in self.columns.items()})
 
 
-def rectangle(sizes: Sequence[float], tokens: Sequence[float]) -> Design:
+def rectangle(sizes: Values, tokens: Values) -> Design:
     """Every size with every token count."""
     return Design(*_pairs(sizes, tokens))
 
 
-def by_ratio(sizes: Sequence[float], ratios: Sequence[float]) -> Design:
+def by_ratio(sizes: Values, ratios: Values) -> Design:
     """Every size with every number of tokens per parameter."""
     n, ratio = _pairs(sizes, ratios)
     return Design(n, n * ratio)
 
 
 def isoflop(
-    budgets: Sequence[float], sizes: Sequence[float] | None = None, law: Law | None = None
+    budgets: Values, sizes: Values | None = None, law: Law | None = None
 ) -> Design:
     """Every size at every budget, D = C / (6 N).
 
@@ -130,7 +131,7 @@ def isoflop(
     return Design(n, c / (FLOPS_PER_PARAMETER_TOKEN * n))
 
 
-def _pairs(first: Sequence[float] | Array, second: Sequence[float]) -> tuple[Array, Array]:
+def _pairs(first: Values, second: Values) -> tuple[Array, Array]:
     """All pairs of a number of one list and a number of the other, as two arrays."""
     _check_count(len(first) * len(second))
     x, y = np.meshgrid(np.array(first, dtype=float), np.array(second, dtype=float), indexing="ij")

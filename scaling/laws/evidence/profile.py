@@ -91,7 +91,7 @@ def profile(
     table: RunsTable,
     form: Form | str,
     name: str,
-    values: Sequence[float] | None = None,
+    values: Sequence[float] | Array | None = None,
     *,
     robust: Robust | None = None,
     level: float = LEVEL,
@@ -212,7 +212,7 @@ def _find_reach(
     return reach
 
 
-def _user_targets(name: str, values: Sequence[float], logged: bool) -> Array:
+def _user_targets(name: str, values: Sequence[float] | Array, logged: bool) -> Array:
     """The user's values as sorted targets, as logarithms if `logged`."""
     targets = np.unique(np.asarray(values, dtype=float))
     if not targets.size or not np.isfinite(targets).all() or (logged and targets[0] <= 0):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from scaling.config.training import ATTENTION_BLOCK
 from scaling.models.layers import dropout
@@ -36,7 +36,7 @@ class AttentionInputs(NamedTuple):
     """Further logits, of Transformer-XL's relative positions."""
     dropout: float = 0.0
     """Dropout rate of attention weights."""
-    keys_B: PRNGKeyArray | None = None
+    keys_B: Key[Array, "B"] | None = None
     """Seeds the dropout of each sequence; without them nothing is dropped."""
 
 

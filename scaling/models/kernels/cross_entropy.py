@@ -14,13 +14,14 @@ from jaxtyping import Array, Float, Int
 
 from scaling.config.training import CROSS_ENTROPY_CHUNK
 from scaling.models.layers import reshape
+from scaling.models.tokens import AnyArray
 
 Logits = Callable[[Float[Array, "B M P"]], Float[Array, "B M V"]]
-Kernel = Callable[[Logits, Float[Array, "B M P"], Int[Array, "B M"]], Float[Array, "B M"]]
+Kernel = Callable[[Logits, Float[Array, "B M P"], Int[AnyArray, "B M"]], Float[Array, "B M"]]
 
 
 def cross_entropy(
-    logits_BMV: Float[Array, "B *M V"], targets_BM: Int[Array, "B *M"]
+    logits_BMV: Float[Array, "B *M V"], targets_BM: Int[AnyArray, "B *M"]
 ) -> Float[Array, "B *M"]:
     """-log softmax(logits)[target], in nats.
 
@@ -33,14 +34,14 @@ def cross_entropy(
 
 
 def plain(
-    logits: Logits, x_BMP: Float[Array, "B M P"], targets_BM: Int[Array, "B M"]
+    logits: Logits, x_BMP: Float[Array, "B M P"], targets_BM: Int[AnyArray, "B M"]
 ) -> Float[Array, "B M"]:
     """Cross-entropy with the logits of all predictions in memory."""
     return cross_entropy(logits(x_BMP), targets_BM)
 
 
 def blocked(
-    logits: Logits, x_BMP: Float[Array, "B M P"], targets_BM: Int[Array, "B M"]
+    logits: Logits, x_BMP: Float[Array, "B M P"], targets_BM: Int[AnyArray, "B M"]
 ) -> Float[Array, "B M"]:
     """Cross-entropy with the logits of about CROSS_ENTROPY_CHUNK predictions at a time in memory,
     forward and backward: those of a chunk are computed again in the backward pass

@@ -27,7 +27,7 @@ def denoising(
     *,
     mask: int,
     pad: int,
-    noises: Sequence[NoiseKind] = ("permutation", "infilling"),
+    noises: Sequence[str] = ("permutation", "infilling"),
     rate: float = 0.3,
     mean_span: float = 3.0,
 ) -> tuple[Ids, Bool]:

@@ -15,7 +15,7 @@ Integers = NDArray[np.integer[Any]]
 
 
 def pack(
-    flat: Integers,
+    flat: Integers | Bool,
     count_B: Integers,
     pad: int,
     width: int | None = None,
@@ -24,7 +24,7 @@ def pack(
     """Rows from their concatenated tokens.
 
     Args:
-        flat: the tokens of all rows, concatenated.
+        flat: the tokens, or marks of tokens, of all rows, concatenated.
         count_B: number of tokens of each row.
         pad: id of padding, on the right.
         width: of the result; by default that of the longest row.
