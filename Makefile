@@ -54,6 +54,10 @@ test: .venv/dev  ## all tests except those of test-slow, in under ten minutes
 	@echo "--- all tests except the slow ones: about 8 minutes on two cores"
 	$(BIN)/pytest --numprocesses auto --dist worksteal
 
+test-quick: .venv/dev  ## the core of each room, in under a minute
+	@echo "--- the core of each room: under a minute"
+	$(BIN)/pytest -m quick --numprocesses 2 --dist worksteal
+
 test-slow: .venv/dev  ## slow ones: a sweep killed again and again, README's commands
 	@echo "--- the slow tests: 15 minutes or more on two cores"
 	$(BIN)/pytest -m "slow and not slurm and not alone" --numprocesses 2 --dist worksteal

@@ -15,6 +15,8 @@ import pytest
 
 from scaling.config.objectives import OBJECTIVES
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[1]
 SCALING = ROOT / "scaling"
 

@@ -25,6 +25,8 @@ from scaling.files import (
 )
 from tests.fuzz.limits import at_most
 
+pytestmark = pytest.mark.quick
+
 
 def test_only_old_half_written_files_are_removed(tmp_path):
     path = tmp_path / "soak.grid.plan.json"

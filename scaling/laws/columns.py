@@ -89,7 +89,7 @@ def run_ids(frame: pd.DataFrame, source: str) -> list[str] | None:
 def label_column(
     frame: pd.DataFrame, source: str, column: str, allowed: tuple[str, ...],
     names: list[str] | None, synonyms: Mapping[str, str],
-) -> NDArray[np.character[Any]]:
+) -> NDArray[np.character]:
     """A categorical column; the first allowed value in every row if the column is absent.
 
     Args:
@@ -166,7 +166,7 @@ def numeric_column(
     return values
 
 
-def parse_numbers(raw: pd.Series[Any]) -> Array:
+def parse_numbers(raw: pd.Series) -> Array:
     """Cells as numbers; NaN for a cell that is not a number, or larger than any float."""
     try:
         return pd.to_numeric(raw, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)

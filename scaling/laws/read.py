@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -149,7 +148,7 @@ def from_frame(
 
 
 def _heldout_runs(
-    rows: RowIndices, statuses: NDArray[np.character[Any]], names: list[str] | None,
+    rows: RowIndices, statuses: NDArray[np.character], names: list[str] | None,
     n_d_c: Callable[[RowIndices], dict[str, Array]],
     values: Callable[[str, RowIndices], Array],
     extra_values: Callable[[RowIndices], dict[str, Array]],

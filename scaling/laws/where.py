@@ -153,7 +153,7 @@ class _Evaluator:
                 raise _ConditionError(f"{_source_text(node)}: only columns, numbers, strings, "
                                       "arithmetic and comparisons are allowed")
 
-    def _column(self, name: str) -> pd.Series[Any]:
+    def _column(self, name: str) -> pd.Series:
         if name not in self._frame.columns:
             raise _ConditionError(f"there is no column {name}")
         column = self._frame[name]

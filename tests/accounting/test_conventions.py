@@ -8,6 +8,8 @@ from scaling.accounting import count_parameters, flops_by_convention, training_f
 from scaling.accounting.conventions import CONVENTIONS
 from scaling.config import ModelConfig
 
+pytestmark = pytest.mark.quick
+
 TABLE_A4 = [
     # Hoffmann et al. 2022: layers, width, hidden width, heads, width of a head; FLOPs of appendix F
     # over 6 N D.

@@ -14,6 +14,8 @@ from scaling.accounting.hardware import (
 )
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 # Dense TFLOP/s of one JAX device, by cudaDeviceProp.name, libtpu's and HIP's names.
 KINDS = {
     "Tesla V100-SXM2-16GB": 125, "Tesla V100-SXM3-32GB": 125, "Tesla V100-PCIE-16GB": 112,

@@ -12,6 +12,8 @@ from scaling.accounting import count_parameters
 from scaling.config import ModelConfig
 from scaling.models import Transformer
 
+pytestmark = pytest.mark.quick
+
 TINY = {"d_model": 24, "n_layers": 4, "n_heads": 4, "context": 10, "vocab_size": 11}
 ENCODER = TINY | {"mode": "encoder-only", "use_bias": True, "norm": "layer"}
 BOTH = TINY | {"mode": "encoder-decoder", "n_encoder_layers": 2, "source_context": 14}

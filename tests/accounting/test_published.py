@@ -9,6 +9,8 @@ from scaling.accounting import count_parameters, forward_flops_per_token
 from scaling.config import ModelConfig
 from scaling.models import Transformer
 
+pytestmark = pytest.mark.quick
+
 # Parameters of the released models, tied weights once, as Hugging Face's classes count them.
 LANGUAGE_MODELS = {
     "gpt2/124M": 124_439_808, "gpt2/355M": 354_823_168, "gpt2/774M": 774_030_080,

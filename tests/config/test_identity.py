@@ -15,6 +15,8 @@ from scaling.config import RunConfig, override, run_identity, validate
 from scaling.config.run import LAYOUT, NOT_SEMANTIC
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.quick
+
 CONTENT = {
     "model": {"d_model": 64, "n_layers": 2, "n_heads": 4, "context": 128, "vocab_size": 257},
     "data": {"store": "somewhere"},

@@ -12,6 +12,8 @@ import yaml
 from scaling.config import RunConfig, SweepConfig, json_schema, load, override, validate
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[2]
 
 GOOD = {

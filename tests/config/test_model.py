@@ -11,6 +11,8 @@ import pytest
 from scaling.config import ModelConfig, RunConfig, model, validate
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 SIZES = {"d_model": 16, "n_layers": 2, "n_heads": 2, "context": 8, "vocab_size": 11}
 ENCODER = {"mode": "encoder-only"}
 BOTH = {"mode": "encoder-decoder"}

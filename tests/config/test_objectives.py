@@ -7,6 +7,8 @@ import pytest
 from scaling.config import RunConfig, override, run_identity, validate
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 SIZES = {"d_model": 64, "n_layers": 2, "n_heads": 4, "context": 128, "vocab_size": 300}
 ENCODER = SIZES | {"mode": "encoder-only"}
 BOTH = SIZES | {"mode": "encoder-decoder"}

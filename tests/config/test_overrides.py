@@ -12,6 +12,8 @@ from scaling.config import RunConfig, SweepConfig, load, override
 from scaling.config.classes import classes_of, tag_field, tag_values
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

@@ -24,6 +24,8 @@ from scaling.config.presets.sweep import (
 from scaling.config.zoo import preset_config
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 NAMES = [name for family in presets().values() for name in family.presets]
 REPORTED = [(f"{family.name}/{size}", reported.params) for family in presets().values()
             for size, reported in family.sizes.items() if reported.params]

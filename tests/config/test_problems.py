@@ -16,6 +16,8 @@ from scaling.config.base import LARGEST_INTEGER
 from scaling.config.classes import classes_of
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*/*.yaml"))
 RUN = yaml.safe_load((CONFIGS / "runs/gpt_tiny.yaml").read_text())

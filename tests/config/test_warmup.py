@@ -17,6 +17,8 @@ from scaling.runs.families import families
 from scaling.runs.trunk import trunk_identity
 from scaling.sweeps.plan import claim_results, make_plan
 
+pytestmark = pytest.mark.quick
+
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*/*.yaml"))
 CONTENT = {
     "model": {"d_model": 16, "n_layers": 1, "n_heads": 1, "context": 32, "vocab_size": 257},

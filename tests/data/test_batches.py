@@ -16,6 +16,8 @@ from scaling.data.permutation import permute
 from scaling.errors import UserError
 from tests.data.memory import ArraySplit, documents
 
+pytestmark = pytest.mark.quick
+
 CONTEXT = 8
 EOS = 999
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from scaling.data.permutation import LARGEST, permute
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("n", [*range(1, 40), 257, 1000, 4096, 99_991])
 def test_it_is_a_bijection(n):

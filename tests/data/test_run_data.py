@@ -17,6 +17,8 @@ from scaling.errors import UserError
 from scaling.training.resolve import resolve
 from tests.objectives.cases import CASES, content_of, run_of, special_store
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory):

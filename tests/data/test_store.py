@@ -14,6 +14,8 @@ from scaling.data.prepare import prepare
 from scaling.data.store import TokenStore, default_folder, prepare_command
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 SHARDS = ("train-00000.bin", "train-00001.bin", "validation-00000.bin", "test-00001.bin")
 INDEXES = ("train.index.npy", "validation.index.npy", "test.index.npy")
 PARTS = (*SHARDS, *INDEXES, "tokenizer.json")

@@ -10,6 +10,8 @@ from scaling.data.synthetic import Markov, ZipfBigram, chain
 from scaling.data.synthetic.distributions import AliasTable, zipf
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 TINY = [
     Markov(vocab_size=3, order=1, successors=2, smoothing=0.2),
     Markov(vocab_size=3, order=2, successors=4, smoothing=0.1, exponent=0.5, seed=3),

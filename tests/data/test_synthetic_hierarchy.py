@@ -10,6 +10,8 @@ import pytest
 from scaling.data.synthetic import Hierarchy, hierarchy, prefix
 from scaling.data.synthetic.distributions import zipf
 
+pytestmark = pytest.mark.quick
+
 TINY = [
     Hierarchy(vocab_size=4, levels=3, children=2, rules=2),
     Hierarchy(vocab_size=3, levels=2, children=3, rules=3, seed=2, rule_exponent=0.3),

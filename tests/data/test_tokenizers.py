@@ -17,6 +17,8 @@ from scaling.data.tokenizers import ByteTokenizer, SubwordTokenizer, load_tokeni
 from scaling.data.tokenizers.special import SpecialTokens
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.quick
+
 TEMPTING = [
     "route66 route66 covid19 covid19 3rd 3rd x=1; x=1; foo_bar foo_bar end.Start end.Start",
     "don't don't it's we'll they've I'm he'd\n\nnew  line\t\ttabs   spaces",

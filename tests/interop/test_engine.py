@@ -16,6 +16,8 @@ from scaling.interop.convert import arrays_by_path
 from scaling.interop.hf import from_tensors
 from scaling.models import Transformer
 
+pytestmark = pytest.mark.quick
+
 D, H, K, F, E = 6, 2, 3, 5, 4
 DRAW = np.random.default_rng(0)
 QKV = [(D, H, K)] * 3

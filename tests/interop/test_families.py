@@ -14,6 +14,8 @@ from scaling.interop.hf import from_tensors, to_hf
 from scaling.interop.settings import to_model_config, to_settings
 from tests.interop.test_goldens import GOLDENS, golden
 
+pytestmark = pytest.mark.quick
+
 
 def saved(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings and weights of a golden file, as in transformers."""

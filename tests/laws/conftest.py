@@ -59,15 +59,16 @@ def heldout_row() -> dict[str, object]:
 
 @pytest.fixture
 def reference() -> Callable[[str], Path]:
-    """Finds a file of published runs, or skips the test."""
+    """Finds a file of published runs. Without it the test is skipped, or fails if
+    SCALING_REFERENCE_DIR says where the files should be."""
 
     def find(name: str) -> Path:
-        folder = Path(os.environ.get("SCALING_REFERENCE_DIR", ROOT / "../shared/reference"))
-        if not folder.is_absolute():
-            folder = ROOT / folder
-        path = folder / "runs" / name
+        given = os.environ.get("SCALING_REFERENCE_DIR")
+        path = ROOT / (given or "../shared/reference") / "runs" / name
+        if not path.is_file() and given:
+            pytest.fail(f"{path} does not exist, and SCALING_REFERENCE_DIR is set")
         if not path.is_file():
-            pytest.skip(f"no {name} in SCALING_REFERENCE_DIR")
+            pytest.skip(f"no published runs in {path.parent}; set SCALING_REFERENCE_DIR")
         return path
 
     return find

@@ -14,6 +14,8 @@ from scaling.laws.allocation.allocate import can_allocate
 from scaling.laws.allocation.budgets import AllocationBudget
 from scaling.laws.allocation.optimise import solve
 
+pytestmark = pytest.mark.quick
+
 CHINCHILLA = FORMS["chinchilla"]
 
 

@@ -31,6 +31,8 @@ from scaling.laws.approaches.line import fit_log_line
 from scaling.laws.approaches.parabola import parabola_minima
 from scaling.laws.published import published_named
 
+pytestmark = pytest.mark.quick
+
 BUDGETS = np.logspace(17, 20, 7)
 
 

@@ -18,6 +18,8 @@ from scaling.laws import FORMS, fit_law, from_frame
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.where import row_mask
 
+pytestmark = pytest.mark.quick
+
 Change = Callable[[pd.DataFrame], object]
 
 

@@ -10,6 +10,8 @@ import pytest
 from scaling.errors import UserError
 from scaling.laws import FORMS, constrain, fit_law, from_frame
 
+pytestmark = pytest.mark.quick
+
 REFUSED = [
     (["--fix", "alpha=-1"], r"alpha = -1: an exponent above 0"),
     (["--fix", "beta=0"], r"beta = 0: an exponent above 0"),

@@ -22,6 +22,8 @@ from scaling.laws.forms.broken import broken
 from scaling.laws.forms.formula import Formula
 from scaling.laws.published import marks
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [form.name for form in (*curves.FORMS, *hyperparameters.FORMS)]
 
@@ -206,6 +208,16 @@ def test_gadres_errors(reference, dataset: str, entry: str) -> None:  # type: ig
     assert again.params["epsilon"] == pytest.approx(law.params["epsilon"], abs=6e-4)
     assert again.params["k"] == pytest.approx(law.params["k"], abs=6e-3)
     assert again.params["gamma"] == pytest.approx(law.params["gamma"], abs=6e-4)
+
+
+@pytest.mark.parametrize("entry", ["c4", "redpajama", "refinedweb"])
+def test_gadres_published_constants_come_back_from_errors_made_with_them(entry: str) -> None:
+    law = published()[f"gadre2024-error-{entry}"].law
+    assert law is not None
+    values = {"l": np.linspace(2.4, 4.0, 12)}
+    again = _fit(FORMS["gadre-error"], values, law.form.loss(law.point, values)[0])
+    for name, value in law.params.items():
+        assert again.params[name] == pytest.approx(value, rel=1e-4), name
 
 
 def test_a_7b_models_error_from_its_size_and_tokens(reference) -> None:  # type: ignore[no-untyped-def]

@@ -9,6 +9,8 @@ import pytest
 from scaling.errors import UserError
 from scaling.laws import Robust, fit_law, from_frame
 
+pytestmark = pytest.mark.quick
+
 
 def test_noise_free_runs_give_their_constants_back(grid, constants) -> None:
     law = fit_law(from_frame(grid(), "runs"), "chinchilla", resamples=0)

@@ -9,6 +9,8 @@ from scaling.laws import FORMS, Form, PowerSum, Term, fit_law, from_frame
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.losses import Robust
 
+pytestmark = pytest.mark.quick
+
 FIRST = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")
 """Laws of N, D and C whose fits centre their logarithms; the others have files of their own."""
 

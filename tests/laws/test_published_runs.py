@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 
 from scaling.laws import Law, Robust, RunsTable, fit_law, from_frame, read
+from scaling.laws.published import published
+
+pytestmark = pytest.mark.quick
 
 _EPOCH = "epoch2024_chinchilla_fig4_245pts.csv"
 
@@ -85,3 +88,15 @@ def test_bootstrap_spread_of_the_240_runs(reference) -> None:
     assert np.quantile(samples, [0.1, 0.9]) == pytest.approx([0.491, 0.542], abs=2e-3)
     assert law.bootstrap is not None
     assert law.bootstrap.converged == 20_000
+
+
+@pytest.mark.parametrize("name", ["hoffmann2022-3", "besiroglu2024"])
+def test_published_constants_of_chinchilla_come_back_from_runs_made_with_them(name: str) -> None:
+    known = published()[name].law
+    assert known is not None
+    n, d = (x.ravel() for x in np.meshgrid(np.geomspace(7e7, 1e10, 8), np.geomspace(1e9, 1e12, 8)))
+    loss = known.form.loss(known.point, {"n": n, "d": d})[0]
+    frame = pd.DataFrame({"n": n, "d": d, "c": 6 * n * d, "loss": loss})
+    law = fit_law(from_frame(frame, name, n="n", d="d", c="c"), "chinchilla", resamples=0)
+    for parameter, value in known.params.items():
+        assert law.params[parameter] == pytest.approx(value, rel=1e-4), parameter

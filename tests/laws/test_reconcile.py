@@ -25,6 +25,8 @@ from scaling.laws.conventions.recount import (
     relation_between,
 )
 
+pytestmark = pytest.mark.quick
+
 OMEGA = 47491
 
 

@@ -12,6 +12,8 @@ import pytest
 from scaling.errors import UserError
 from scaling.laws import from_frame, read
 
+pytestmark = pytest.mark.quick
+
 
 def test_our_own_columns(grid, heldout_row, tmp_path: Path) -> None:
     frame = pd.concat([grid(embeddings=30_000), pd.DataFrame([heldout_row])])

@@ -13,6 +13,8 @@ import pytest
 from scaling.errors import UserError
 from scaling.laws.where import row_mask
 
+pytestmark = pytest.mark.quick
+
 FRAME = pd.DataFrame({"n": [1e6, 2e6, 4e6], "name": ["a", "b", None], "k": [1, 2, 3],
                       "Model Size": [1, 2, 3]})
 

@@ -11,6 +11,8 @@ from scaling.config import ModelConfig
 from scaling.models import States, Tokens
 from tests.models.variants import SMALL, filled, random_ids
 
+pytestmark = pytest.mark.quick
+
 B, T, D, V = 3, 12, SMALL["d_model"], SMALL["vocab_size"]
 LENGTHS = (12, 7, 1)
 SPANS = np.array([[[0, 3, 0], [4, 8, 2]], [[1, 4, 1], [2, 6, 2]], [[0, 2, 0], [3, 5, 0]]])

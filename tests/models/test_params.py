@@ -11,6 +11,8 @@ from scaling.models import Transformer, count_by_role
 from scaling.parallel.mesh import RULES
 from tests.models.variants import VARIANTS, config_of
 
+pytestmark = pytest.mark.quick
+
 
 def params_of(name):
     model = jax.eval_shape(lambda: Transformer(config_of(name), jax.random.key(0)))

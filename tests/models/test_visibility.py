@@ -12,6 +12,8 @@ from scaling.models.tokens import AttentionMask, Tokens
 from tests.models import plain
 from tests.models.variants import SOURCE_A, SOURCE_B, VARIANTS, A, B
 
+pytestmark = pytest.mark.quick
+
 LEAST = 1e-9
 """Gradients below this are zero: those of a visible token are of order one in these models."""
 

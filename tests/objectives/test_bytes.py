@@ -13,6 +13,8 @@ from scaling.data.tokenizers.byte_level import ALPHABET
 from scaling.objectives import bytes_per_prediction, heldout
 from tests.objectives.cases import CASES, run_of
 
+pytestmark = pytest.mark.quick
+
 TEXT = ["naïve", "café", "日本語", "the", "old", "house", "…", "🚗", "love"]
 WORDPIECE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "na", "##ive", "cafe", "日", "本", "語",
              "the", "old", "ho", "##use", "love"]

@@ -16,6 +16,8 @@ from scaling.objectives import Examples, heldout, target_entropy
 from tests.data.test_batches import calls
 from tests.objectives.cases import CASES, FRAMED, NOISED, PAIRS, run_of
 
+pytestmark = pytest.mark.quick
+
 
 def assert_same(left, right):
     assert jax.tree.structure(left) == jax.tree.structure(right)

@@ -19,6 +19,8 @@ from scaling.objectives.noise.denoising import (
 )
 from scaling.objectives.noise.keys import sequence_keys
 
+pytestmark = pytest.mark.quick
+
 PAD, MASK = 0, 1
 
 

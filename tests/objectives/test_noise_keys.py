@@ -17,6 +17,8 @@ from scaling.objectives.noise.keys import (
     uniform,
 )
 
+pytestmark = pytest.mark.quick
+
 ROWS, COLUMNS = 600, 512
 UNLIKELY = 1e-4  # of a fair generator to fail: the numbers are fixed, so it fails never or always
 

@@ -20,6 +20,8 @@ from scaling.objectives.noise.spanbert import (
     geometric,
 )
 
+pytestmark = pytest.mark.quick
+
 RATE = 0.15
 MASK, CLS, SEP = 3, 1, 2
 TEXT_IDS = np.arange(10, 110)

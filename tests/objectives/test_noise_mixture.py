@@ -15,6 +15,8 @@ from scaling.objectives.noise.keys import sequence_keys
 from scaling.objectives.noise.mixture import choose_denoisers, mix_denoisers
 from scaling.objectives.noise.spans import restore
 
+pytestmark = pytest.mark.quick
+
 PAD, EOS, LENGTH = 0, 1, 128
 MODES = {"R": 2, "S": 3, "X": 4}
 SENTINELS = np.arange(1000, 1100)

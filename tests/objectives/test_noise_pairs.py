@@ -10,6 +10,8 @@ from scaling.objectives.noise.keys import sequence_keys
 from scaling.objectives.noise.masking import choose_tokens
 from scaling.objectives.noise.pairs import MARKS, Pairs, next_sentence, sentence_order
 
+pytestmark = pytest.mark.quick
+
 CLS, SEP, PAD = 1, 2, 0
 FIRST, OTHER, STEP = 1000, 10**6, 1000  # ids of piece b are FIRST + STEP b + place
 UNLIKELY = 1e-4

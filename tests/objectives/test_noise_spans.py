@@ -19,6 +19,8 @@ from scaling.objectives.noise.spans import (
     restore,
 )
 
+pytestmark = pytest.mark.quick
+
 PAD, EOS = 0, 1
 TEXT = ["I", "love", "this", "red", "car"]
 SENTINELS = np.arange(199, 99, -1)  # descending, as T5's are

@@ -15,6 +15,8 @@ from scaling.errors import UserError
 from scaling.sweeps.tensorboard_export import export_tensorboard
 from scaling.sweeps.wandb_export import export_wandb
 
+pytestmark = pytest.mark.quick
+
 FINISHED, SECONDS = "2026-01-02T03:04:05+00:00", 10.0
 FINISHED_AT = 1767323045.0
 

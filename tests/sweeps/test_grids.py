@@ -12,6 +12,8 @@ from scaling.laws import FORMS, Law, save
 from scaling.optim.schedule import learning_rate
 from scaling.sweeps.plan import make_plan
 
+pytestmark = pytest.mark.quick
+
 CHINCHILLA = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 
 

@@ -13,6 +13,8 @@ from scaling.runs.state import RunState, record_failure, run_state
 from scaling.sweeps.launch_progress import LaunchProgress
 from tests.tiny_sweep import begin, end
 
+pytestmark = pytest.mark.quick
+
 
 def test_done_flops_count_shared_steps_once_and_diverged_runs_partly(plan):
     stage = plan.stage("grid")

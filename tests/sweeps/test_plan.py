@@ -15,6 +15,8 @@ from scaling.runs.state import record_failure, run_state
 from scaling.sweeps.plan import claim_results, make_plan
 from scaling.sweeps.table import COLUMNS, export, runs_table
 
+pytestmark = pytest.mark.quick
+
 
 def planned(content, tmp_path, *overrides):
     sweep = validate(SweepConfig, override(content, overrides), "tiny")

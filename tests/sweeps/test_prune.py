@@ -20,6 +20,8 @@ from scaling.sweeps.plan import make_plan
 from scaling.sweeps.prune import idle_trunks, old_checkpoints
 from tests.tiny_sweep import begin, end
 
+pytestmark = pytest.mark.quick
+
 
 def checkpoints(planned, *steps):
     for step in steps:

@@ -11,6 +11,8 @@ from scaling.errors import UserError
 from scaling.parallel import make_mesh
 from scaling.training.microbatch import sequences_at_once
 
+pytestmark = pytest.mark.quick
+
 LONG = ("tokens=100000000", "data.epochs=2000")  # enough for a few steps of any batch below
 
 

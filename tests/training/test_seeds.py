@@ -11,6 +11,8 @@ from scaling.data.random import sequence_keys
 from scaling.objectives import Examples
 from scaling.training.step import dropout_seeds, init_state, seed_words, step_seeds
 
+pytestmark = pytest.mark.quick
+
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**62, LARGEST_INTEGER]
 
 
