@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
+from scaling.launch.launcher import WORKER_MODULE
 from scaling.launch.worker_plan import read_plan
 
 _PROCESSES = Path("/proc")
-_MODULE, _PARENT = "scaling.launch.worker", "--parent"
+_PARENT = "--parent"
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def local_workers(plan: Path) -> list[Worker]:
     for process in sorted(_PROCESSES.glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            if _MODULE not in words:
+            if WORKER_MODULE not in words:
                 continue
-            its_plan = (process / "cwd").readlink() / words[words.index(_MODULE) + 1]
+            its_plan = (process / "cwd").readlink() / words[words.index(WORKER_MODULE) + 1]
             if its_plan.resolve() != plan.resolve():
                 continue
             named = words[words.index(_PARENT) + 1] if _PARENT in words else None

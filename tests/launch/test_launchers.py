@@ -1,0 +1,201 @@
+"""What every launcher does: the local one, Slurm's, and one that another package registers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from scaling.data.prepare import prepare
+from scaling.data.prepare.tasks import TaskBatch, write_tasks
+from scaling.errors import UserError
+from scaling.launch.launcher import Launcher, LauncherKind, WorkerGroup, WorkerStatus
+from scaling.launch.prepare import LaunchedTasks
+from scaling.launch.registry import find_launcher
+from scaling.launch.worker_plan import TASKS_SUFFIX
+from tests.launch.test_slurm import with_slurm
+
+DOCUMENTS = 12
+
+
+@pytest.fixture(params=["local", "toy", pytest.param("slurm", marks=with_slurm)])
+def kind(request, toy, monkeypatch) -> LauncherKind:
+    if request.param == "slurm":
+        request.getfixturevalue("cluster")
+    kind = find_launcher(request.param)
+    monkeypatch.setattr(type(kind.open()), "poll_seconds", 0.1)
+    return kind
+
+
+@pytest.fixture
+def source(tmp_path, toy, monkeypatch) -> str:
+    """A corpus of one piece for each document; each takes a while to read."""
+    monkeypatch.setattr("scaling.data.prepare.pieces._SMALLEST_PIECE", 1)
+    monkeypatch.setenv("SCALING_LEASE_SECONDS", "5")
+    (tmp_path / "text").mkdir()
+    for number in range(DOCUMENTS):
+        text = f"document {number} of a few words, each of its own {number % 5}"
+        (tmp_path / f"text/{number:02}.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return "slow:text/*.txt"
+
+
+def prepared(source: str, out: str, run_tasks=None, progress=None, tokenizer=("byte", None)):
+    return prepare(source, *tokenizer, Path(out), 0.2, run_tasks=run_tasks, progress=progress,
+                   workers=1)
+
+
+def files_of(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def living(launcher: Launcher, group: WorkerGroup, **others) -> list[WorkerStatus]:
+    return [each for each in launcher.status(group, **others) if each.state != "ended"]
+
+
+def until(holds, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def killed_holders(folder: Path) -> list[int]:
+    """Kill the first worker that has a task, if any has; its process id."""
+    for lease in folder.glob(".*.work-*/claims/tokens-*/lease.*.json"):
+        content = json.loads(lease.read_text())
+        if not content["released"]:
+            os.kill(content["pid"], signal.SIGKILL)
+            return [content["pid"]]
+    return []
+
+
+@dataclass
+class Dangerous:
+    """A launcher one of whose workers is killed while it has a task."""
+
+    launcher: Launcher
+    killed: list[int] = field(default_factory=list)
+    submitted: list[str] = field(default_factory=list)
+
+    def __getattr__(self, name: str):
+        return getattr(self.launcher, name)
+
+    def submit(self, *words):
+        new = self.launcher.submit(*words)
+        self.submitted += [each.worker for each in new]
+        return new
+
+    def status(self, group, **others):
+        self.killed += [] if self.killed else killed_holders(Path.cwd())
+        return self.launcher.status(group, **others)
+
+
+def test_a_worker_that_dies_loses_only_its_piece(kind, source):
+    """The store is the one of a single process, to the byte."""
+    bpe = ("bpe", 270)
+    expected = prepared(source, "expected", tokenizer=bpe)
+    launcher = Dangerous(kind.open())
+    count = 3 if kind.name == "slurm" else min(2, os.cpu_count() or 1)
+    told, said = [], []
+    store = prepared(source, "store", LaunchedTasks(launcher, count, said.append),
+                     lambda *stage: told.append(stage), bpe)
+    assert launcher.killed
+    assert len(launcher.submitted) > 2 * count, "the dead worker is replaced"
+    assert store.hash == expected.hash
+    assert len(store.manifest.train.shards) > 5
+    assert files_of("store") == files_of("expected")
+    assert not list(Path.cwd().glob(".store*"))
+    for stage in ("scanning", "tokenizing"):
+        done = [done / total for name, done, total in told if name == stage]
+        assert done == sorted(done)
+        assert len(set(done)) > DOCUMENTS / 2
+        assert done[-1] == pytest.approx(1)
+    if kind.open().detached:
+        assert any("submitted" in text for text in said)
+
+
+def a_group(source: str, folder: Path) -> tuple[TaskBatch, WorkerGroup]:
+    """The tasks of a scan, in a file for workers."""
+    batches = []
+
+    def keep(batch, report_bytes):
+        batches.append(batch)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepared(source, str(folder), keep)
+    group = WorkerGroup(batches[0].work / "logs", "prepare-scan", TASKS_SUFFIX)
+    group.logs.mkdir()
+    write_tasks(batches[0], group.plan)
+    return batches[0], group
+
+
+def test_workers_are_submitted_listed_cancelled_and_submitted_again(kind, source, tmp_path):
+    batch, group = a_group(source, tmp_path / "store")
+    launcher, other = kind.open(), kind.open()
+    assert launcher.cancel(group) == launcher.status(group) == []
+    assert other.status(group, others=True) == []
+    total = launcher.count_workers(1, DOCUMENTS)
+    (worker,) = launcher.submit(group, 1, total)
+    assert [each.worker for each in living(launcher, group)] == [worker.worker]
+    until(lambda: any(task.step.noted() for task in batch.tasks))
+    # Another command finds the worker, and may stop it.
+    assert [(each.worker, each.state) for each in living(other, group, others=True)] == [
+        (worker.worker, "running")]
+    assert len((launcher if kind.name == "local" else other).cancel(group)) == 1
+    until(lambda: not living(launcher, group))
+    assert not living(other, group, others=True)
+    done = [task for task in batch.tasks if task.step.noted()]
+    assert 0 < len(done) < len(batch.tasks)
+    assert all(task.step.load_result() for task in done)
+    launcher.submit(group, 1, total)
+    until(lambda: not living(launcher, group))
+    assert all(task.step.load_result() for task in batch.tasks)
+
+
+def test_an_error_of_a_worker_is_the_error_of_one_process(kind, source, tmp_path):
+    (tmp_path / "text/05.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError) as alone:
+        prepared(source, "alone")
+    with pytest.raises(UserError) as launched:
+        prepared(source, "launched", LaunchedTasks(kind.open(), 1))
+    assert type(launched.value) is UserError
+    assert str(launched.value) == str(alone.value)
+    assert "05.txt" in str(alone.value)
+    assert not list(tmp_path.glob(".launched.work*"))
+
+
+def test_ctrl_c_ends_the_workers_and_the_same_call_continues(kind, source, tmp_path):
+    expected = prepared(source, "expected")
+    launcher, groups = kind.open(), []
+
+    def interrupt(stage, done, total):
+        if stage == "tokenizing" and done and not groups:
+            groups.extend(WorkerGroup(path.parent, "prepare-tokens", TASKS_SUFFIX)
+                          for path in Path().glob(".store.work-*/logs/prepare-tokens.tasks.json"))
+            assert living(launcher, groups[0])
+            signal.raise_signal(signal.SIGINT)
+
+    said = []
+    with pytest.raises(KeyboardInterrupt):
+        prepared(source, "store", LaunchedTasks(launcher, 1, said.append), interrupt)
+    assert not living(launcher, groups[0])
+    assert "the same command continues" in said[-1]
+    notes = {path: path.stat().st_mtime_ns for path in tmp_path.glob(".store.work-*/*-0*.json")}
+    assert DOCUMENTS < len(notes) < 2 * DOCUMENTS
+    scans, again = {path for path in notes if "scan-" in path.name}, []
+
+    def look(stage, done, total):
+        if stage == "tokenizing":
+            again.extend(path for path in scans if path.stat().st_mtime_ns != notes[path])
+
+    assert prepared(source, "store", LaunchedTasks(launcher, 1), look).hash == expected.hash
+    assert len(scans) == DOCUMENTS
+    assert not again
+    assert files_of("store") == files_of("expected")
