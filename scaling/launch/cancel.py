@@ -27,7 +27,8 @@ class Worker:
 
 
 def local_workers(plan: Path) -> list[Worker]:
-    """The workers of a plan on this machine, found by their command lines.
+    """The workers of a plan that local launchers have started on this machine, found by their
+    command lines.
 
     Raises:
         UserError: this system does not show processes in /proc.
@@ -41,12 +42,12 @@ def local_workers(plan: Path) -> list[Worker]:
     for process in sorted(_PROCESSES.glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            if WORKER_MODULE not in words:
+            if WORKER_MODULE not in words or _PARENT not in words:  # of the local launcher
                 continue
             its_plan = (process / "cwd").readlink() / words[words.index(WORKER_MODULE) + 1]
             if its_plan.resolve() != plan.resolve():
                 continue
-            named = words[words.index(_PARENT) + 1] if _PARENT in words else None
+            named = words[words.index(_PARENT) + 1]
             started_by = _parent(process)
             launcher = started_by if str(started_by) == named and started_by > 1 else None
             ours = all(_PROCESSES.joinpath(str(pid)).stat().st_uid == os.getuid()

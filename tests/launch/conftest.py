@@ -63,5 +63,8 @@ def toy(tmp_path_factory, monkeypatch) -> Iterator[Path]:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*folders, str(ROOT)]))
     forget_plugins()
     yield installed
-    sys.modules.pop("toy_plugin", None)
+    if (plugin := sys.modules.pop("toy_plugin", None)) is not None:
+        for process in plugin._children.values():
+            process.kill()
+            process.wait()
     forget_plugins()

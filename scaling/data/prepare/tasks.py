@@ -180,7 +180,11 @@ def read_tasks(path: Path) -> TaskBatch:
     file = validate(_TaskFile, read_json(path, _FIX, _LARGEST_BYTES), str(path))
     if file.layout != WORK_LAYOUT:
         raise UserError(f"{path}: was written by another version of scaling; {_FIX}")
-    os.chdir(file.folder)
+    try:
+        os.chdir(file.folder)
+    except (OSError, ValueError):
+        raise UserError(f"{file.folder:.1000}: no such folder on {socket.gethostname()}; run the "
+                        "command in a folder that all machines share") from None
     corpus = find_corpus(file.source, file.options)
     if corpus.stamp() != file.stamp:
         raise UserError(
