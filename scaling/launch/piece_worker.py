@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.data.prepare.tasks import PieceTask, TaskBatch, read_tasks, run_task
+from scaling.data.prepare.workers import WorkerDied
 from scaling.errors import DataError, UserError
 from scaling.files import DISK_FULL, read_json, write_atomically
 from scaling.launch.worker_plan import TASKS_SUFFIX
@@ -68,6 +69,7 @@ def run_pieces(tasks: Path, asked_to_stop: Callable[[], bool]) -> bool:
         if asked_to_stop():
             raise _Stop
 
+    batch = None
     try:
         batch = read_tasks(tasks)
         return _run_batch(batch, failed, report_bytes)
@@ -77,7 +79,10 @@ def run_pieces(tasks: Path, asked_to_stop: Callable[[], bool]) -> bool:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         traceback.print_exc()
-        write_atomically(failed, json.dumps(_plain(error)) + "\n")
+        content = _plain(error)
+        if batch is None and content["kind"] == "user":
+            content["kind"] = "start"
+        write_atomically(failed, json.dumps(content) + "\n")
         return False
 
 
@@ -142,6 +147,8 @@ def read_error(path: Path, log: Path) -> Exception | None:
     match content.get("kind"):
         case "user":
             return UserError(text)
+        case "start":  # of this worker, not of the corpus
+            return WorkerDied(text)
         case "data":
             return DataError(text)
         case "memory":

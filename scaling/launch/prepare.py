@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ from scaling.training.signals import stop_requests
 
 ENDING_SECONDS = 120.0
 """Longest time to wait until the workers of a phase have ended."""
+UNSEEN_SECONDS = 60.0
+"""Time after which a task whose files do not match its note is done again. Until then this machine
+may not see yet what another one has written (NFS caches directories for 60 s, nfs(5))."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class _Phase:
         """The error of a task."""
         self._failed, self._report_bytes = error_path(group.plan), report_bytes
         self._results: dict[str, dict[str, Any]] = {}
+        self._unseen: dict[str, float] = {}
+        """When a task was first found whose files do not match its note."""
 
     def clear(self) -> None:
         """Remove what an earlier attempt left of these tasks."""
@@ -130,12 +136,14 @@ class _Phase:
         for task in self._left():
             if not task.step.noted():
                 continue
-            result = task.step.load_result()
-            if result is None:  # its files are not intact, and it is done again
+            name, result = task.step.name, task.step.load_result()
+            if result is not None:
+                self._results[name] = result
+                self._report_bytes(piece_of(task).size)
+            elif time.monotonic() - self._unseen.setdefault(name, time.monotonic()) > (
+                    UNSEEN_SECONDS):
+                del self._unseen[name]
                 task.step.discard()
-                continue
-            self._results[task.step.name] = result
-            self._report_bytes(piece_of(task).size)
         left = self._left()
         # A task that is done is noted before its lease is released.
         return JobCounts(len(self._results), len(left), lambda: any(

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from scaling.data.prepare import prepare
 from scaling.data.prepare.tasks import TaskBatch, write_tasks
-from scaling.errors import UserError
+from scaling.data.prepare.workers import WorkerDied
+from scaling.errors import DataError, UserError
+from scaling.launch import disk_full
 from scaling.launch.launcher import Launcher, LauncherKind, WorkerGroup, WorkerStatus
+from scaling.launch.local import LocalLauncher
+from scaling.launch.piece_worker import _plain, read_error
 from scaling.launch.prepare import LaunchedTasks
 from scaling.launch.registry import find_launcher
+from scaling.launch.slurm import SlurmLauncher
 from scaling.launch.worker_plan import TASKS_SUFFIX
-from tests.launch.test_slurm import with_slurm
+from tests.launch.test_slurm import restarts, slurm, slurm_test, with_slurm
 
-DOCUMENTS = 12
+DOCUMENTS = 8
 
 
 @pytest.fixture(params=["local", "toy", pytest.param("slurm", marks=with_slurm)])
@@ -108,7 +114,7 @@ def test_a_worker_that_dies_loses_only_its_piece(kind, source):
     assert launcher.killed
     assert len(launcher.submitted) > 2 * count, "the dead worker is replaced"
     assert store.hash == expected.hash
-    assert len(store.manifest.train.shards) > 5
+    assert len(store.manifest.train.shards) > 3
     assert files_of("store") == files_of("expected")
     assert not list(Path.cwd().glob(".store*"))
     for stage in ("scanning", "tokenizing"):
@@ -118,6 +124,25 @@ def test_a_worker_that_dies_loses_only_its_piece(kind, source):
         assert done[-1] == pytest.approx(1)
     if kind.open().detached:
         assert any("submitted" in text for text in said)
+
+
+@slurm_test
+def test_a_requeued_job_of_slurm_comes_back_and_goes_on(source, cluster, tmp_path, monkeypatch):
+    expected = prepared(source, "expected")
+    monkeypatch.setattr(SlurmLauncher, "poll_seconds", 0.1)
+    launcher, requeued = SlurmLauncher(), []
+
+    def requeue(stage, done, total):
+        if stage == "tokenizing" and done and not requeued:
+            (logs,) = Path().glob(".store.work-*/logs")
+            (job,) = living(launcher, WorkerGroup(logs, "prepare-tokens", TASKS_SUFFIX))
+            requeued.append(job.worker)
+            slurm("scontrol", "requeue", job.worker)
+
+    store = prepared(source, "store", LaunchedTasks(launcher, 1), requeue)
+    assert restarts(*requeued) == 1
+    assert store.hash == expected.hash
+    assert files_of("store") == files_of("expected")
 
 
 def a_group(source: str, folder: Path) -> tuple[TaskBatch, WorkerGroup]:
@@ -199,3 +224,77 @@ def test_ctrl_c_ends_the_workers_and_the_same_call_continues(kind, source, tmp_p
     assert len(scans) == DOCUMENTS
     assert not again
     assert files_of("store") == files_of("expected")
+
+
+def test_workers_that_see_other_files_say_so_and_finished_parts_stay(source, tmp_path):
+    """As on a machine that does not share the folder of the corpus."""
+    launcher = LocalLauncher()
+    written = LocalLauncher.submit
+
+    def submit(group, count, total):
+        if group.name == "prepare-tokens":
+            (tmp_path / "text/07.txt").write_text("another text of another length")
+        return written(launcher, group, count, total)
+
+    launcher.submit = submit
+    with pytest.raises(WorkerDied, match=r"its files on .* have other sizes or times"):
+        prepared(source, "store", LaunchedTasks(launcher, 1))
+    assert len(list(tmp_path.glob(".store.work-*/scan-*[0-9].json"))) == DOCUMENTS
+
+
+def test_a_task_whose_files_are_damaged_is_done_again(source, tmp_path, monkeypatch):
+    expected = prepared(source, "expected")
+    monkeypatch.setattr("scaling.launch.prepare.UNSEEN_SECONDS", 0.2)
+    launcher, damaged = LocalLauncher(), []
+    ask = launcher.status
+
+    def status(group, **others):
+        shards = sorted(tmp_path.glob(".store.work-*/store/train-*[0-9].bin"))
+        notes = list(tmp_path.glob(".store.work-*/tokens-*[0-9].json"))
+        if not damaged and shards and notes:
+            damaged.append(shards[0])
+            shards[0].write_bytes(b"")
+        return ask(group, **others)
+
+    launcher.status = status
+    store = prepared(source, "store", LaunchedTasks(launcher, 1))
+    assert damaged
+    assert files_of("store") == files_of("expected")
+    assert store.hash == expected.hash
+
+
+@pytest.mark.parametrize("error", [
+    UserError("text/1.txt: not UTF-8; convert it"), DataError("too few"),
+    OSError(errno.EIO, "Input/output error", "text/1.txt"), OSError(errno.EIO, "no file is named"),
+    PermissionError(errno.EACCES, "Permission denied", "a"), MemoryError("of 5 GB"),
+])
+def test_an_error_arrives_as_it_was_raised(tmp_path, error):
+    path = tmp_path / "scan.error.json"
+    assert read_error(path, tmp_path) is None
+    path.write_text(json.dumps(_plain(error)))
+    arrived = read_error(path, tmp_path)
+    assert type(arrived) is type(error)
+    assert str(arrived).endswith(str(error))
+    assert getattr(arrived, "filename", None) == getattr(error, "filename", None)
+
+
+def test_a_bug_in_a_worker_names_its_log(tmp_path):
+    path = tmp_path / "scan.error.json"
+    path.write_text(json.dumps(_plain(ZeroDivisionError("by zero"))))
+    with pytest.raises(RuntimeError, match=r"ZeroDivisionError: by zero in a worker; see logs"):
+        raise read_error(path, Path("logs"))
+
+
+def test_a_full_disk_of_a_worker_names_the_store(source, tmp_path):
+    launcher = LocalLauncher()
+    ask = launcher.status
+    launcher.status = lambda group: [
+        replace(each, state="ended", exit_status=disk_full.STATUS) for each in ask(group)]
+    launcher.cancel = lambda group: []
+    with pytest.raises(OSError, match="No space left") as error:
+        prepared(source, "store", LaunchedTasks(launcher, 1))
+    assert error.value.filename == "store"
+    assert list(tmp_path.glob(".store.work-*"))
+    for process in launcher._processes.popitem()[1].values():
+        process.terminate()
+        process.wait()
