@@ -42,18 +42,18 @@ def local_workers(plan: Path) -> list[Worker]:
     for process in sorted(_PROCESSES.glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            if WORKER_MODULE not in words or _PARENT not in words:  # of the local launcher
+            if WORKER_MODULE not in words:
                 continue
             its_plan = (process / "cwd").readlink() / words[words.index(WORKER_MODULE) + 1]
             if its_plan.resolve() != plan.resolve():
                 continue
-            named = words[words.index(_PARENT) + 1]
+            named = words[words.index(_PARENT) + 1]  # other launchers start workers without it
             started_by = _parent(process)
             launcher = started_by if str(started_by) == named and started_by > 1 else None
             ours = all(_PROCESSES.joinpath(str(pid)).stat().st_uid == os.getuid()
                        for pid in (int(process.name), launcher) if pid is not None)
         except (OSError, RuntimeError, ValueError, IndexError):
-            continue  # it has ended, or belongs to another user
+            continue  # it has ended, belongs to another user, or is another launcher's
         found.append(Worker(int(process.name), launcher, ours))
     return found
 

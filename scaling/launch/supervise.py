@@ -154,7 +154,8 @@ class Supervisor:
         while any(each.state != "ended" for each in self.launcher.status(self.group)):
             if until is not None and time.monotonic() > until:
                 return False
-            time.sleep(min(_STOP_SECONDS, self.launcher.poll_seconds))
+            # Not to ask a scheduler ten times a second.
+            time.sleep(self.launcher.poll_seconds if self.launcher.detached else _STOP_SECONDS)
         return True
 
     def _pause(self) -> int | None:

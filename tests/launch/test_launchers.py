@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from scaling.data.prepare import prepare
 from scaling.data.prepare.tasks import TaskBatch, write_tasks
 from scaling.data.prepare.workers import WorkerDied
 from scaling.errors import DataError, UserError
-from scaling.launch import disk_full
+from scaling.launch import disk_full, piece_worker
 from scaling.launch.launcher import Launcher, LauncherKind, WorkerGroup, WorkerStatus
 from scaling.launch.local import LocalLauncher
 from scaling.launch.piece_worker import _plain, read_error
@@ -24,6 +26,7 @@ from scaling.launch.prepare import LaunchedTasks
 from scaling.launch.registry import find_launcher
 from scaling.launch.slurm import SlurmLauncher
 from scaling.launch.worker_plan import TASKS_SUFFIX
+from scaling.runs.lease import is_free
 from tests.launch.test_slurm import restarts, slurm, slurm_test, with_slurm
 
 DOCUMENTS = 8
@@ -166,7 +169,7 @@ def test_workers_are_submitted_listed_cancelled_and_submitted_again(kind, source
     launcher, other = kind.open(), kind.open()
     assert launcher.cancel(group) == launcher.status(group) == []
     assert other.status(group, others=True) == []
-    total = launcher.count_workers(1, DOCUMENTS)
+    total = launcher.count_workers(min(2, os.cpu_count() or 1), DOCUMENTS)
     (worker,) = launcher.submit(group, 1, total)
     assert [each.worker for each in living(launcher, group)] == [worker.worker]
     until(lambda: any(task.step.noted() for task in batch.tasks))
@@ -179,9 +182,13 @@ def test_workers_are_submitted_listed_cancelled_and_submitted_again(kind, source
     done = [task for task in batch.tasks if task.step.noted()]
     assert 0 < len(done) < len(batch.tasks)
     assert all(task.step.load_result() for task in done)
-    launcher.submit(group, 1, total)
+    launcher.submit(group, total, total)
     until(lambda: not living(launcher, group))
     assert all(task.step.load_result() for task in batch.tasks)
+    logs = "".join(path.read_text() for path in group.logs.rglob("*") if path.is_file()
+                   and path.suffix in (".log", ".out"))
+    assert Counter(re.findall(r"(scan-.*): done", logs)) == {
+        task.step.name: 1 for task in batch.tasks}, "a task is done by one worker"
 
 
 def test_an_error_of_a_worker_is_the_error_of_one_process(kind, source, tmp_path):
@@ -261,6 +268,22 @@ def test_a_task_whose_files_are_damaged_is_done_again(source, tmp_path, monkeypa
     assert damaged
     assert files_of("store") == files_of("expected")
     assert store.hash == expected.hash
+
+
+def test_a_task_that_another_worker_has_just_done_is_not_done_again(source, tmp_path, monkeypatch):
+    """Between the look at its note and the claim."""
+    batch, _ = a_group(source, tmp_path / "store")
+    task = batch.tasks[0]
+    real = piece_worker.acquire
+
+    def late(folder):
+        task.step.finish({"documents": [1], "not_utf8": 0}, {})
+        return real(folder)
+
+    monkeypatch.setattr(piece_worker, "acquire", late)
+    monkeypatch.setattr(piece_worker, "run_task", None)
+    assert piece_worker._claim(task, lambda size: None)
+    assert is_free(piece_worker.claims_folder(task))
 
 
 @pytest.mark.parametrize("error", [
