@@ -76,8 +76,8 @@ def prepare(
     ] = "refuse",
     workers: Annotated[
         int | None,
-        typer.Option(help="Worker processes; by default one for each core.",
-                     show_default=False),
+        typer.Option(help="Worker processes, by default one for each core; or the number of jobs "
+                     "that --launcher slurm submits.", show_default=False),
     ] = None,
     launcher: launchers.LauncherName = launchers.LOCAL,
     launcher_option: launchers.LauncherSettings = None,
