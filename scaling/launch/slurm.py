@@ -103,7 +103,7 @@ class SlurmLauncher:
         """The number that was asked for, which has no default.
 
         Raises:
-            UserError: there is no number, an option is invalid, or sbatch or submitit is missing.
+            UserError: the number, sbatch or submitit is missing, or an option is invalid.
         """
         if requested is None:
             raise UserError(
