@@ -22,7 +22,7 @@ import pandas as pd
 from scaling.config import SweepConfig, load
 from scaling.console import out, progress
 from scaling.files import write_atomically
-from scaling.launch.local import launch
+from scaling.launch.train import train_runs
 from scaling.runs.planned import PlannedRun
 from scaling.runs.state import run_state
 from scaling.sweeps.plan import make_plan
@@ -65,8 +65,8 @@ def main() -> None:
     """Train the runs that are not finished, and print the rule."""
     runs = planned_runs()
     with stop_requests() as requested, progress("learning rates", len(runs)) as bar:
-        stopped_by = launch(runs, None, Path("runs/logs"), "learning_rate_rule", requested,
-                            lambda now: bar.update(sum(s.over for s in now)))
+        stopped_by = train_runs(runs, None, Path("runs/logs"), "learning_rate_rule", requested,
+                                lambda now: bar.update(sum(s.over for s in now)))
     if stopped_by:
         raise SystemExit("stopped, all progress saved; run the same command to continue")
     rows = pd.DataFrame(

@@ -65,7 +65,7 @@ from scaling.figures.style import (
     write,
 )
 from scaling.files import write_atomically
-from scaling.launch.local import launch
+from scaling.launch.train import train_runs
 from scaling.laws import LEVEL, Law, RunsTable, constrain, fit_law, form_named, from_frame
 from scaling.laws.forms.variables import N_COLUMNS
 from scaling.laws.show import percent, short, span
@@ -117,8 +117,8 @@ def train(studies: list[Study]) -> None:
     if all(run_state(run).over for run in runs):
         return
     with stop_requests() as requested, progress("runs", len(runs)) as bar:
-        stopped_by = launch(runs, None, RUNS / "logs", "synthetic_entropy", requested,
-                            lambda now: bar.update(sum(s.over for s in now)))
+        stopped_by = train_runs(runs, None, RUNS / "logs", "synthetic_entropy", requested,
+                                lambda now: bar.update(sum(s.over for s in now)))
     if stopped_by:
         raise SystemExit("stopped, all progress saved; run the same command to continue")
 

@@ -26,7 +26,7 @@ from scaling.console import out, progress
 from scaling.data.store import TokenStore
 from scaling.figures.style import INK, MUTED, Drawing, canvas, in_style, size_colours, write
 from scaling.files import write_atomically
-from scaling.launch.local import launch
+from scaling.launch.train import train_runs
 from scaling.runs.folder import RunFolder
 from scaling.runs.planned import GRID, PlannedRun
 from scaling.runs.record import describe_run
@@ -89,7 +89,7 @@ def main() -> None:
     """Train the runs that are not finished, and write their results."""
     planned = planned_runs()
     with stop_requests() as requested, progress("tiny models", len(planned)) as bar:
-        stopped_by = launch(
+        stopped_by = train_runs(
             planned, None, RUNS / "logs", "tiny_models", requested,
             lambda now: bar.update(sum(s.step / p.run.steps
                                        for s, p in zip(now, planned, strict=True))))

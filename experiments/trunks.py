@@ -24,7 +24,7 @@ import pandas as pd
 from scaling.config import SweepConfig, load
 from scaling.console import out, progress
 from scaling.files import write_atomically
-from scaling.launch.local import launch
+from scaling.launch.train import train_runs
 from scaling.runs.planned import PlannedRun
 from scaling.sweeps.plan import make_plan
 from scaling.training.signals import stop_requests
@@ -49,8 +49,8 @@ def train(launches: list[list[PlannedRun]], name: str) -> None:
     """Train the runs that are not finished, one launch after the other."""
     with stop_requests() as requested, progress(name, len(launches)) as bar:
         for done, runs in enumerate(launches):
-            if launch(runs, None, runs[0].folder.path.parent / "logs", name, requested,
-                      lambda _: None):
+            if train_runs(runs, None, runs[0].folder.path.parent / "logs", name, requested,
+                          lambda _: None):
                 raise SystemExit("stopped, all progress saved; run the same command to continue")
             bar.update(done + 1)
 

@@ -124,6 +124,8 @@ def test_a_class_name_means_one_thing():
         ("scaling.laws", {"jax", "pydantic", "matplotlib", "yaml"}),
         ("scaling.cli.main", {"jax", "flax", "pandas", "matplotlib", "tensorflow"}),
         ("scaling.sweeps.plan", {"jax", "flax", "orbax", "tensorflow"}),
+        ("scaling.launch.registry", {"jax", "submitit", "matplotlib", "tensorflow"}),
+        ("scaling.launch.piece_worker", {"jax", "submitit", "matplotlib", "tensorflow"}),
         ("scaling.training.loop", {"tensorflow", "seqio", "tokenizers", "matplotlib"}),
     ],
 )

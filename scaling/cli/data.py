@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scaling.cli import launchers
 from scaling.cli.options import JsonSwitch
 from scaling.cli.stores import QUANTILES, facts, print_counts, sample_texts, statistics
 from scaling.console import Bar, out, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from scaling.data.prepare.tasks import RunTasks
+    from scaling.launch.launcher import Launcher
 
 app = typer.Typer(
     help="Prepare token stores for training from text, and inspect them.",
@@ -71,9 +76,15 @@ def prepare(
     ] = "refuse",
     workers: Annotated[
         int | None,
-        typer.Option(help="Worker processes; by default one for each core.",
-                     show_default=False),
+        typer.Option(help="Worker processes, by default one for each core; or the number of jobs "
+                     "that --launcher slurm submits.", show_default=False),
     ] = None,
+    launcher: launchers.LauncherName = launchers.LOCAL,
+    launcher_option: launchers.LauncherSettings = None,
+    partition: launchers.Partition = None,
+    time: launchers.Minutes = None,
+    account: launchers.Account = None,
+    slurm: launchers.SbatchOptions = None,
 ) -> None:
     """Prepare a token store from a corpus.
 
@@ -81,7 +92,8 @@ def prepare(
 
     Documents are assigned to splits by a hash of their text, so a document stays in its split when
     the corpus grows; repeated documents are dropped. An existing store is not changed. If it is
-    interrupted, the same command continues.
+    interrupted, the same command continues. `--launcher slurm --workers N` reads and tokenizes in N
+    jobs on the nodes of a cluster, which have to see the same files; Ctrl-C cancels the jobs.
     """
     from scaling.data.prepare import prepare as prepare_store
     from scaling.data.synthetic.parse import PREFIX as SYNTHETIC
@@ -90,15 +102,28 @@ def prepare(
     if folder is None:
         folder = _default_folder(source, tokenizer, vocab_size)
     existed = folder.exists()
+    run_tasks = _tasks_of(launcher, workers, launchers.open_launcher(launcher, launcher_option, {
+        "partition": partition, "time": time, "account": account, "slurm": slurm}))
     with _Stages() as stages:
         store = prepare_store(
             source, tokenizer, vocab_size, folder, validation_fraction, max_bytes, stages,
-            workers, special=tuple(role for role in special.split(",") if role),
+            workers, run_tasks, special=tuple(role for role in special.split(",") if role),
             sentinels=sentinels, test_fraction=test_fraction, deduplicate=deduplicate,
             contamination=contamination, not_utf8=not_utf8,
         )
     out.print(f"{folder}: {'already prepared' if existed else 'prepared'}", markup=False)
     print_counts(store)
+
+
+def _tasks_of(name: str, workers: int | None, launcher: Launcher) -> RunTasks | None:
+    """Runs the tasks by a launcher; None for the pool of processes of this machine, which starts
+    within a fraction of a second."""
+    if name == launchers.LOCAL:
+        return None
+    from scaling.launch.prepare import LaunchedTasks
+
+    launcher.count_workers(workers, 1)  # a mistake is reported before the corpus is read
+    return LaunchedTasks(launcher, workers, launchers.show)
 
 
 def _default_folder(source: str, tokenizer: str, vocab_size: int | None) -> Path:
@@ -125,12 +150,12 @@ class _Stages:
     def __call__(self, stage: str, done: float, total: float) -> None:
         if stage != self._stage:
             self._stack.close()
-            self._stage, self._began, self._first = stage, time.monotonic(), done
+            self._stage, self._began, self._first = stage, monotonic(), done
             total_megabytes = max(round(total / _MEGABYTE), 1)
             self._bar: Bar = self._stack.enter_context(progress(stage, total_megabytes))
         elif done > self._first:
             # Work that an earlier process finished took no time.
-            rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
+            rate = (done - self._first) / max(monotonic() - self._began, 1e-9)
             note = f"{rate / _MEGABYTE:.1f} MB/s, {max(total - done, 0) / rate:.0f} s left"
             self._bar.update(round(done / _MEGABYTE), note)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaling.cli import slurm as cluster
+from scaling.cli import launchers
 from scaling.cli.suggest import suggest
 from scaling.cli.sweep_export import export
 from scaling.cli.sweep_options import (
@@ -51,15 +51,16 @@ def run(
     heldout: Annotated[
         bool, typer.Option("--heldout", help="Train the held-out runs instead of the grid.")
     ] = False,
-    launcher: cluster.LauncherOption = cluster.Launcher.LOCAL,
-    partition: cluster.Partition = None,
-    gpus_per_run: cluster.GpusPerRun = None,
-    cpus_per_run: cluster.CpusPerRun = None,
-    nodes_per_run: cluster.NodesPerRun = None,
-    time: cluster.Minutes = None,
-    account: cluster.Account = None,
-    wait: cluster.Wait = None,
-    slurm: cluster.SbatchOptions = None,
+    launcher: launchers.LauncherName = launchers.LOCAL,
+    launcher_option: launchers.LauncherSettings = None,
+    partition: launchers.Partition = None,
+    gpus_per_run: launchers.GpusPerRun = None,
+    cpus_per_run: launchers.CpusPerRun = None,
+    nodes_per_run: launchers.NodesPerRun = None,
+    time: launchers.Minutes = None,
+    account: launchers.Account = None,
+    wait: launchers.Wait = None,
+    slurm: launchers.SbatchOptions = None,
 ) -> None:
     """Train the runs of the grid that are not done, and write the runs table.
 
@@ -71,7 +72,7 @@ def run(
     Example: `scaling sweep run configs/sweeps/quickstart.yaml`
     """
     from scaling.launch.jobs import clear_trunks, jobs_of
-    from scaling.launch.local import launch
+    from scaling.launch.train import train_runs
     from scaling.runs.lease import lease_seconds
     from scaling.runs.state import run_state
     from scaling.sweeps.plan import claim_results
@@ -80,13 +81,12 @@ def run(
     from scaling.training.signals import stop_requests
 
     lease_seconds()
-    by_slurm = cluster.SlurmOptions(
-        partition, gpus_per_run, cpus_per_run, nodes_per_run, time, account, wait, slurm)
-    if launcher is cluster.Launcher.LOCAL:
-        by_slurm.refuse()
-        start = launch
-    else:
-        start = by_slurm.train
+    launched_by = launchers.open_launcher(launcher, launcher_option, {
+        "partition": partition, "gpus_per_run": gpus_per_run, "cpus_per_run": cpus_per_run,
+        "nodes_per_run": nodes_per_run, "time": time, "account": account, "slurm": slurm})
+    if wait is False and not launched_by.detached:
+        raise UserError("--no-wait: needs Slurm, since the workers end with this command; add "
+                        "--launcher slurm, or leave it out")
     planned = open_plan(config, overrides, runs)
     folder = results_folder(planned, results)
     claim_results(planned, folder)
@@ -107,16 +107,20 @@ def run(
         notice(f"{lost} finished run(s) of {folder / 'runs.csv'} are not in {runs} and are trained "
                "again; if their folders are elsewhere, stop this command and use --runs")
     if not all(run_state(p).over for p in stage):
-        local = launcher is cluster.Launcher.LOCAL
+        detached = launched_by.detached
         with stop_requests() as requested, _progress_bar(name, stage) as watch:
-            stopped_by = start(
+            stopped_by = train_runs(
                 stage, workers, runs / "logs", name,
-                _announced(requested) if local else requested, watch, planned.sweep.pack)
+                requested if detached else _announced(requested), watch, planned.sweep.pack,
+                launched_by, wait=wait is not False, notify=launchers.show)
+        if wait is False:
+            launchers.show("`scaling sweep status` shows their progress")
+            raise typer.Exit
         if stopped_by:
             export_tables(planned, folder, notify=notice)
-            if local:
-                err.print("stopped; all runs are saved, and the same command continues",
-                          markup=False)
+            launchers.show(
+                "the jobs continue without this command; run it again to wait for them" if detached
+                else "stopped; all runs are saved, and the same command continues")
             raise typer.Exit(SIGNAL_EXIT + stopped_by)
     else:
         clear_trunks(jobs_of(stage))  # the launcher of the last run may have been killed

@@ -33,7 +33,8 @@ ResultsFolder = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Worker processes; by default one for each GPU, or for each core.", min=1),
+    typer.Option(help="Worker processes, by default one for each GPU, or for each core; or the "
+                      "number of jobs that --launcher slurm submits.", min=1),
 ]
 RUNS = Path("runs")
 

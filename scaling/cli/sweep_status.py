@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -40,9 +41,11 @@ _MAX_ROWS = 50
 """Rows shown on a terminal without --all."""
 _WATCH_SECONDS = 2.0
 _FOLLOW_SECONDS = 0.5
-_OTHER_LINES = 6
-"""Lines of the display that are not rows: title, header, number of hidden rows, counts, compute and
-cursor."""
+_WORKERS_SECONDS = 15.0
+"""With --watch, time between two questions to the launchers, such as to Slurm's controller."""
+_OTHER_LINES = 7
+"""Lines of the display that are not rows: title, header, number of hidden rows, counts, compute,
+workers and cursor."""
 _COLUMNS = ("run", "state", "step", "%", "loss", "tokens/s", "left", "size", "tokens", "role",
             "log", "note")
 """The last columns are those that a narrow terminal cuts off with --watch."""
@@ -61,7 +64,8 @@ def status(
 ) -> None:
     """Show the state of each run, read from the run folders; running and failed runs come first.
 
-    Compute counts steps that runs share once, like `max_flops`. A run with an invalid file is `not
+    Workers are counted as their launchers report them: processes on this machine, and jobs. Compute
+    counts steps that runs share once, like `max_flops`. A run with an invalid file is `not
     readable`; its note names the file.
 
     Example: `scaling sweep status configs/sweeps/quickstart.yaml --watch`
@@ -80,10 +84,10 @@ def status(
     if json_output:
         print_json({"runs": [row.to_json() for row in now.rows], "states": now.states,
                     "flops_done": now.flops_done, "flops_total": now.flops_total,
-                    "max_flops": index.max_flops})
+                    "max_flops": index.max_flops, "workers": _workers(index)[0]})
         return
     max_rows = None if all_rows or not out.is_terminal else _MAX_ROWS
-    print_lines(_lines(index, now, max_rows))
+    print_lines([*_lines(index, now, max_rows), *_worker_line(index)])
 
 
 def _watch(index: SweepIndex, all_rows: bool) -> None:
@@ -101,13 +105,16 @@ def _watch(index: SweepIndex, all_rows: bool) -> None:
         # One line for each run, because the height is limited.
         lines = _lines(
             index, now, max_rows if all_rows else min(_MAX_ROWS, max_rows), table_lines)
+        lines += workers
         return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
-    now = status_of(index)
+    now, workers, asked = status_of(index), _worker_line(index), time.monotonic()
     with Live(display(), console=out, auto_refresh=False) as live:
         while not now.over:
             time.sleep(_WATCH_SECONDS)
             now = status_of(index)
+            if time.monotonic() - asked > _WORKERS_SECONDS:
+                workers, asked = _worker_line(index), time.monotonic()
             live.update(display(), refresh=True)
 
 
@@ -148,6 +155,30 @@ def _summary(index: SweepIndex, now: SweepStatus) -> list[str]:
     if index.max_flops is not None:
         compute += f", {now.flops_done / index.max_flops:.0%} of max_flops {index.max_flops:.3g}"
     return [counts, compute]
+
+
+def _workers(index: SweepIndex) -> tuple[list[dict[str, str]], list[str]]:
+    """The workers of the sweep that are queued or running, and the errors of launchers that cannot
+    tell."""
+    from scaling.launch.registry import launched_groups
+
+    groups, errors = launched_groups(index.sweep, index.logs)
+    found, problems = [], [str(error) for error in errors]
+    for each in groups:
+        try:
+            found += [{"launcher": each.kind.name, "worker": worker.worker, "state": worker.state}
+                      for worker in each.status()]
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _worker_line(index: SweepIndex) -> list[str]:
+    """A line with the number of workers, if there are any, or with the first problem."""
+    found, problems = _workers(index)
+    counts = Counter(f"{each['state']} ({each['launcher']})" for each in found)
+    parts = [f"{count:,} {state}" for state, count in counts.items()] + problems[:1]
+    return [f"workers: {', '.join(parts)}"] if parts else []
 
 
 def log(

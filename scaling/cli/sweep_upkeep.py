@@ -58,52 +58,45 @@ def retry(config: SweepFile, overrides: Overrides = None, runs: RunsFolder = RUN
 
 
 def cancel(config: SweepFile, overrides: Overrides = None, runs: RunsFolder = RUNS) -> None:
-    """Stop all processes on this machine and all Slurm jobs that train a sweep, after they save.
+    """Stop all workers of a sweep, after they save: processes on this machine, Slurm jobs, and
+    those of launchers that other packages add.
 
-    No training is lost: `scaling sweep run` continues from the saved state. Launchers on other
+    No training is lost: `scaling sweep run` continues from the saved state. Local workers on other
     machines have to be stopped there; the number of their runs is printed.
 
     Example: `scaling sweep cancel configs/sweeps/quickstart.yaml`
     """
     from scaling.config import SweepConfig, load
-    from scaling.launch import slurm
-    from scaling.launch.cancel import ask_to_stop, held, local_workers
-    from scaling.launch.worker_plan import plan_path
-    from scaling.runs.planned import GRID, HELDOUT
+    from scaling.launch.cancel import held
+    from scaling.launch.registry import launched_groups
 
     check_runs_exist(runs)
     sweep, logs = load(SweepConfig, config, overrides or ()).name, runs / "logs"
-    names = [f"{sweep}.{role}" for role in (GRID, HELDOUT)]
-    plans = [plan for name in names if (plan := plan_path(logs, name)).exists()]
-    stopped, refusal = False, None
-    for plan in plans:
+    groups, refusals = launched_groups(sweep, logs)
+    stopped = False
+    for each in groups:
         try:
-            asked = ask_to_stop(local_workers(plan))
+            asked = each.cancel()
         except UserError as error:  # stop the others first
-            refusal = error
+            refusals.append(error)
             continue
-        for pid, workers in asked.items():
-            stopped = True
-            out.print(f"{plan}: asked process {pid} and its {workers} worker(s) to stop",
-                      markup=False)
-    for name in names:
-        if jobs := slurm.cancel(name, logs):
-            stopped = True
-            out.print(f"{name}: cancelled the Slurm jobs {', '.join(jobs)}, which save first",
-                      markup=False)
-    if refusal is not None:
-        raise refusal
+        stopped |= bool(asked)
+        for name in asked:
+            out.print(f"{each.group.name}: asked {name} to save and stop", markup=False)
+    if refusals:
+        raise refusals[0]
     if not stopped:
-        out.print(f"{sweep}: no process on this machine and no Slurm job trains it", markup=False)
+        out.print(f"{sweep}: no process on this machine and no job trains it", markup=False)
     deadline = time.monotonic() + _SAVING_SECONDS
-    while left := sum(worker.ours for plan in plans for worker in local_workers(plan)):
+    while left := sum(len(each.status()) for each in groups if not each.launcher.detached):
         if time.monotonic() > deadline:
             raise UserError(f"{left} worker(s) of {sweep} are still saving; `scaling sweep status` "
                             "shows when none is running any more")
         time.sleep(_POLL_SECONDS)
-    if count := sum(held(plan) for plan in plans):
-        err.print(f"{count} run(s) are still being trained: by Slurm jobs until they have saved, "
-                  "or by launchers on other machines, which have to be stopped there", markup=False)
+    plans = {each.group.plan for each in groups}
+    if count := sum(held(plan) for plan in plans if plan.exists()):
+        err.print(f"{count} run(s) are still being trained: by jobs until they have saved, or by "
+                  "local workers on other machines, which have to be stopped there", markup=False)
 
 
 def prune(

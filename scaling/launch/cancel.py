@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.errors import UserError
+from scaling.launch.launcher import WORKER_MODULE
 from scaling.launch.worker_plan import read_plan
 
 _PROCESSES = Path("/proc")
-_MODULE, _PARENT = "scaling.launch.worker", "--parent"
+_PARENT = "--parent"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Worker:
 
 
 def local_workers(plan: Path) -> list[Worker]:
-    """The workers of a plan on this machine, found by their command lines.
+    """The workers of a plan that local launchers have started on this machine, found by their
+    command lines.
 
     Raises:
         UserError: this system does not show processes in /proc.
@@ -40,18 +42,18 @@ def local_workers(plan: Path) -> list[Worker]:
     for process in sorted(_PROCESSES.glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
-            if _MODULE not in words:
+            if WORKER_MODULE not in words:
                 continue
-            its_plan = (process / "cwd").readlink() / words[words.index(_MODULE) + 1]
+            its_plan = (process / "cwd").readlink() / words[words.index(WORKER_MODULE) + 1]
             if its_plan.resolve() != plan.resolve():
                 continue
-            named = words[words.index(_PARENT) + 1] if _PARENT in words else None
+            named = words[words.index(_PARENT) + 1]  # other launchers start workers without it
             started_by = _parent(process)
             launcher = started_by if str(started_by) == named and started_by > 1 else None
             ours = all(_PROCESSES.joinpath(str(pid)).stat().st_uid == os.getuid()
                        for pid in (int(process.name), launcher) if pid is not None)
         except (OSError, RuntimeError, ValueError, IndexError):
-            continue  # it has ended, or belongs to another user
+            continue  # it has ended, belongs to another user, or is another launcher's
         found.append(Worker(int(process.name), launcher, ours))
     return found
 

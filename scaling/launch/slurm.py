@@ -1,12 +1,12 @@
-"""The Slurm launcher: an array of jobs, each a worker that trains runs of the plan.
+"""The Slurm launcher: an array of jobs, each a worker.
 
-    runs/logs/NAME.plan.json     the runs, as jobs for workers
-    runs/logs/NAME.slurm.json    the Slurm jobs that were submitted for it
-    runs/logs/NAME.slurm/        submitit's files, and the output of each worker (*_log.out, *.err)
+    LOGS/NAME.plan.json     the jobs for the workers, such as the runs of a sweep
+    LOGS/NAME.slurm.json    the Slurm jobs that were submitted for it
+    LOGS/NAME.slurm/        submitit's files, and the output of each worker (*_log.out, *.err)
 
-Slurm is queried only for the jobs that are still queued or running, so that no surplus is
-submitted. The state of a run is read from its folder. A job that is pre-empted, or whose wall time
-ends, saves and is requeued (`scaling.launch.slurm_worker`).
+Slurm is queried only for the jobs that are still queued or running. Whether a run is over is read
+from its folder. A job that is pre-empted, or whose wall time ends, saves and is requeued
+(`scaling.launch.slurm_worker`).
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ import re
 import shutil
 import stat
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
+
+from scaling.config import Config
+from scaling.config.base import Count, NonNegativeInt
 from scaling.errors import UserError
 from scaling.files import read_json, write_atomically
-from scaling.launch.jobs import jobs_of
+from scaling.launch.launcher import LauncherKind, WorkerGroup, WorkerStatus, last_line
 from scaling.launch.slurm_worker import QUEUE_SECONDS, SlurmWorker
-from scaling.launch.worker_plan import plan_path, write_plan
-from scaling.runs.lease import lease_seconds
-from scaling.runs.planned import PlannedRun
-from scaling.runs.state import RunState, run_state
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor
@@ -51,24 +50,26 @@ OURS = {
 """Options of sbatch that are set here, with the option of ours that sets each."""
 
 
-@dataclass(frozen=True)
-class Request:
+class SlurmOptions(Config):
     """Resources to request of Slurm."""
 
-    workers: int
-    """Number of jobs, each of which trains one run at a time."""
     partition: str | None = None
-    gpus_per_run: int = 0
-    cpus_per_run: int = 1
-    nodes_per_run: int = 1
-    minutes: int = 60
-    """Wall time of a job; a run may take longer."""
+    """Partition; by default the cluster's default."""
     account: str | None = None
-    options: Mapping[str, str | bool] = field(default_factory=dict)
-    """Further options of sbatch, by their long names without dashes in front."""
+    """Account to charge; by default the user's default."""
+    time: Annotated[Count, Field(le=10**7)] = 60
+    """Wall time of a job in minutes; a run may take longer."""
+    gpus_per_run: NonNegativeInt = 0
+    """GPUs of a worker, which trains one run at a time."""
+    cpus_per_run: Count | None = None
+    """Cores of a worker; by default one on each of its nodes."""
+    nodes_per_run: Count = 1
+    """Nodes of a worker, on which it trains one run together."""
+    sbatch: tuple[str, ...] = ()
+    """Further options of sbatch, each as key=value, or key for one without a value."""
 
 
-def sbatch_options(given: Sequence[str]) -> dict[str, str | bool]:
+def sbatch_options(given: Iterable[str]) -> dict[str, str | bool]:
     """Options of sbatch from "key=value", or "key" for one without a value.
 
     Raises:
@@ -90,115 +91,96 @@ def sbatch_options(given: Sequence[str]) -> dict[str, str | bool]:
 
 
 @dataclass(frozen=True)
-class Submission:
-    """Result of `submit`."""
+class SlurmLauncher:
+    """Submits arrays of jobs, which go on without this process; each is a worker."""
 
-    job: str | None
-    """The array that was submitted, or None if there were enough workers."""
-    workers: int
-    """Jobs in that array."""
-    there: list[str]
-    """Jobs of this plan that were queued or running before."""
+    options: SlurmOptions = field(default_factory=SlurmOptions)
 
+    detached, requeues = True, True
+    poll_seconds = POLL_SECONDS
 
-def submit(
-    runs: Sequence[PlannedRun], request: Request, logs: Path, name: str, pack: str | int = "auto"
-) -> Submission:
-    """Submit workers for the runs, if fewer than needed are queued or running.
+    def count_workers(self, requested: int | None, jobs: int) -> int:
+        """The number that was asked for, which has no default.
 
-    One worker is needed for each run that is not over, up to the number requested; workers of
-    earlier submissions count.
-
-    Args:
-        runs: in the order in which they are to be claimed.
-        request: resources of the workers.
-        logs: folder for the plan, the job ids and the output of the workers.
-        name: of the sweep and stage, for file names and as the jobs' name.
-        pack: number of runs of one shape trained side by side (SweepConfig.pack).
-
-    Raises:
-        UserError: SCALING_LEASE_SECONDS is invalid, Slurm or submitit is not installed, or sbatch
-            refuses; the message quotes it.
-    """
-    lease_seconds()  # checked here once, instead of by each worker
-    there = living(logs, name)
-    left = sum(not run_state(p).over for p in runs)
-    missing = min(request.workers, left) - len(there)
-    if missing <= 0:
-        return Submission(None, 0, there)
-    executor, worker = _prepare(request, logs, name)
-    write_plan(jobs_of(runs), logs, name, pack, request.workers)
-    job = _sbatch(executor, worker, missing)
-    arrays = [*_arrays(there), job]
-    write_atomically(_jobs_path(logs, name), json.dumps({"jobs": arrays}) + "\n")
-    return Submission(job, missing, there)
-
-
-def living(logs: Path, name: str) -> list[str]:
-    """The jobs of a plan that are queued, running or completing, as ARRAY_INDEX, or as a number if
-    there was only one.
-
-    Raises:
-        UserError: Slurm does not answer, or the file of jobs cannot be read.
-    """
-    ours = _submitted(_jobs_path(logs, name))
-    if not ours:
-        return []
-    lines = _ask("squeue", "--me", "--array", "--noheader", "--format=%F_%K %j").splitlines()
-    jobs = [line.replace("_N/A", "").split(maxsplit=1) for line in lines if line.strip()]
-    # By name too: job numbers of a cluster that is set up again begin at 1.
-    return [job for job, *its in jobs if its == [name] and job.partition("_")[0] in ours]
-
-
-def wait(
-    runs: Sequence[PlannedRun],
-    logs: Path,
-    name: str,
-    asked_to_stop: Callable[[], int | None],
-    watch: Callable[[Sequence[RunState]], None],
-) -> int | None:
-    """Watch the run folders until all runs are over, no worker is left, or a stop is asked for.
-
-    The workers do not depend on it. If Slurm does not answer, it is asked again later.
-
-    Returns:
-        The signal that asked to stop, or None.
-    """
-    workers = True
-    while workers:
+        Raises:
+            UserError: the number, sbatch or submitit is missing, or an option is invalid.
+        """
+        if requested is None:
+            raise UserError(
+                "--launcher slurm: needs the number of concurrent jobs, such as --workers 4"
+            )
+        _resources(self.options)
+        sbatch_options(self.options.sbatch)
+        _ask("sbatch", "--version")
         try:
-            workers = bool(living(logs, name))
-        except UserError:
-            workers = True
-        now = [run_state(p) for p in runs]
-        watch(now)
-        if all(s.over for s in now):
-            return None
-        asked_until = time.monotonic() + (POLL_SECONDS if workers else 0)
-        while time.monotonic() < asked_until:
-            if number := asked_to_stop():
-                return number
-            time.sleep(0.1)
-    return None
+            import submitit  # noqa: F401
+        except ImportError:
+            raise UserError(
+                "--launcher slurm needs submitit; pip install 'scaling[slurm]'") from None
+        return requested
+
+    def submit(self, group: WorkerGroup, count: int, total: int) -> list[WorkerStatus]:
+        """Submit an array of workers.
+
+        Raises:
+            UserError: sbatch refuses, or Slurm does not answer; the message quotes it. Or the
+                folder of the workers is not safe.
+        """
+        there = [each.worker for each in self.status(group)]
+        executor, worker = _prepare(self.options, group)
+        array, jobs = _sbatch(executor, worker, count)
+        arrays = [*_arrays(there), array]
+        write_atomically(_jobs_path(group), json.dumps({"jobs": arrays}) + "\n")
+        return [WorkerStatus(job, "queued", _log(group, job)) for job in jobs]
+
+    def status(self, group: WorkerGroup, *, others: bool = False) -> list[WorkerStatus]:
+        """The jobs that are queued, running or completing, named ARRAY_INDEX, or by a number alone
+        if the array had only one.
+
+        Raises:
+            UserError: Slurm does not answer, or the file of jobs cannot be read.
+        """
+        ours = _submitted(_jobs_path(group))
+        if not ours:
+            return []
+        found = []
+        lines = _ask("squeue", "--me", "--array", "--noheader", "--format=%F_%K %T %j")
+        for line in lines.splitlines():
+            words = line.replace("_N/A", "").split(maxsplit=2)
+            # By name too: job numbers of a cluster that is set up again begin at 1.
+            if len(words) < 3 or words[2] != group.name or words[0].partition("_")[0] not in ours:
+                continue
+            found.append(WorkerStatus(words[0], "queued" if words[1] == "PENDING" else "running",
+                                      _log(group, words[0])))
+        return found
+
+    def cancel(self, group: WorkerGroup, *, others: bool = False) -> list[str]:
+        """Cancel the jobs that are queued or running; their workers save first.
+
+        Raises:
+            UserError: Slurm does not answer, or refuses.
+        """
+        jobs = [each.worker for each in self.status(group)]
+        if jobs:
+            _ask("scancel", *_arrays(jobs))
+        return [f"job {job}" for job in jobs]
 
 
-def cancel(name: str, logs: Path) -> list[str]:
-    """Cancel the jobs of a plan that are queued or running; their workers save first.
-
-    Returns:
-        The jobs that were cancelled, as ARRAY_INDEX.
-
-    Raises:
-        UserError: Slurm does not answer, or refuses.
-    """
-    jobs = living(logs, name)
-    if jobs:
-        _ask("scancel", *_arrays(jobs))
-    return jobs
+SLURM = LauncherKind("slurm", "jobs of Slurm", SlurmOptions, SlurmLauncher)
+"""The entry of the registry."""
 
 
-def _jobs_path(logs: Path, name: str) -> Path:
-    return logs / f"{name}.slurm.json"
+def _folder(group: WorkerGroup) -> Path:
+    return group.logs / f"{group.name}.slurm"
+
+
+def _log(group: WorkerGroup, job: str) -> Path:
+    """The standard error of a job's first task, as submitit names it."""
+    return _folder(group) / f"{job}_0_log.err"
+
+
+def _jobs_path(group: WorkerGroup) -> Path:
+    return group.logs / f"{group.name}.slurm.json"
 
 
 def _submitted(path: Path) -> set[str]:
@@ -241,39 +223,39 @@ def _ask(*command: str) -> str:
     return answer.stdout
 
 
-def _share(request: Request, what: str, count: int) -> int:
-    """GPUs or cores of a run on each of its nodes."""
-    if count % request.nodes_per_run:
-        raise UserError(
-            f"--{what}-per-run {count}: cannot be shared evenly by {request.nodes_per_run} nodes; "
-            f"choose a multiple of --nodes-per-run"
-        )
-    return count // request.nodes_per_run
+def _resources(options: SlurmOptions) -> tuple[int, int]:
+    """Cores and GPUs of a worker on each of its nodes."""
+    nodes = options.nodes_per_run
+    shares = []
+    for what, count in (("cpus", options.cpus_per_run or nodes), ("gpus", options.gpus_per_run)):
+        if count % nodes:
+            raise UserError(
+                f"--{what}-per-run {count}: cannot be shared evenly by {nodes} nodes; choose a "
+                "multiple of --nodes-per-run"
+            )
+        shares.append(count // nodes)
+    return shares[0], shares[1]
 
 
-def _prepare(request: Request, logs: Path, name: str) -> tuple[SlurmExecutor, SlurmWorker]:
+def _prepare(options: SlurmOptions, group: WorkerGroup) -> tuple[SlurmExecutor, SlurmWorker]:
     """The executor that submits the workers, and a worker."""
-    cores = _share(request, "cpus", request.cpus_per_run)
-    gpus = _share(request, "gpus", request.gpus_per_run)
-    _ask("sbatch", "--version")
-    try:
-        from submitit import SlurmExecutor
-    except ImportError:
-        raise UserError("--launcher slurm needs submitit; pip install 'scaling[slurm]'") from None
-    folder = _own_folder(logs / f"{name}.slurm")
+    from submitit import SlurmExecutor
+
+    cores, gpus = _resources(options)
+    folder = _own_folder(_folder(group))
     executor = SlurmExecutor(folder.absolute(), max_num_timeout=WALL_TIMES)
     wanted = {
-        "job_name": name, "partition": request.partition, "account": request.account,
-        "time": request.minutes, "nodes": request.nodes_per_run, "ntasks_per_node": 1,
+        "job_name": group.name, "partition": options.partition, "account": options.account,
+        "time": options.time, "nodes": options.nodes_per_run, "ntasks_per_node": 1,
         "cpus_per_task": cores, "gpus_per_node": gpus or None,
-        "signal_delay_s": min(WARNING_SECONDS, request.minutes * 60 // 4),
+        "signal_delay_s": min(WARNING_SECONDS, options.time * 60 // 4),
         # srun no longer reads sbatch's --cpus-per-task (Slurm 22.05, release notes).
         "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"],
-        "additional_parameters": {"requeue": True, **request.options},
+        "additional_parameters": {"requeue": True, **sbatch_options(options.sbatch)},
     }
     executor.update_parameters(**{k: v for k, v in wanted.items() if v is not None})
-    plan = str(plan_path(logs, name).absolute())
-    return executor, SlurmWorker(plan, cores, on_gpu=gpus > 0, nodes=request.nodes_per_run)
+    plan = str(group.plan.absolute())
+    return executor, SlurmWorker(plan, cores, on_gpu=gpus > 0, nodes=options.nodes_per_run)
 
 
 def _own_folder(path: Path) -> Path:
@@ -291,8 +273,10 @@ def _own_folder(path: Path) -> Path:
     return path
 
 
-def _sbatch(executor: SlurmExecutor, worker: SlurmWorker, count: int) -> str:
-    """Submit `count` workers; returns the number of the array."""
+def _sbatch(
+    executor: SlurmExecutor, worker: SlurmWorker, count: int
+) -> tuple[str, list[str]]:
+    """Submit `count` workers; returns the number of the array, and the names of its jobs."""
     from submitit.core.utils import FailedJobError
 
     try:
@@ -300,12 +284,8 @@ def _sbatch(executor: SlurmExecutor, worker: SlurmWorker, count: int) -> str:
             jobs = [executor.submit(worker) for _ in range(count)]
     except FailedJobError as error:
         raise UserError(
-            f"sbatch refused the jobs: {_last_line(error)}; correct the options, or see sinfo for "
-            "what there is"
+            f"sbatch refused the jobs: {last_line(str(error), 'no message')}; correct the options, "
+            "or see sinfo for what there is"
         ) from None
-    return str(jobs[0].job_id).partition("_")[0]
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    names = [str(job.job_id) for job in jobs]
+    return names[0].partition("_")[0], names

@@ -1,10 +1,15 @@
-"""A worker process: trains runs of a plan one after the other, until none is left to claim.
+"""A worker process: works on the jobs of a plan one after the other, until none is left to claim.
 
-    python -m scaling.launch.worker PLAN --cores 0 [--gpu 0] --parent PID
+    python -m scaling.launch.worker PLAN [--cores 0,1] [--gpu 0] [--parent PID]
 
-Workers do not communicate. Each goes through the plan in order and claims the first run that can
-begin, and is neither over nor held by another process (scaling/runs/lease.py). It watches runs that
-are held until their lease is renewed, and takes over those whose lease expires.
+Workers do not communicate. Each goes through the plan in order and claims the first job that can
+begin, and is neither over nor held by another process (scaling/runs/lease.py). It watches jobs that
+are held until their lease is renewed, and takes over those whose lease expires. The jobs of a plan
+are runs, or pieces of a corpus (scaling/launch/piece_worker.py).
+
+Exit statuses: 0 if no job is left to claim, STOPPED, REFUSED, and 4 if the disk is full
+(scaling/launch/disk_full.py). Launchers that start workers on other machines need no arguments but
+the plan.
 """
 
 from __future__ import annotations
@@ -34,11 +39,14 @@ def main() -> None:
     """Set up the process for its cores, then import JAX."""
     parser = argparse.ArgumentParser()
     parser.add_argument("plan", type=Path)
-    parser.add_argument("--cores", required=True)
-    parser.add_argument("--gpu")
-    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--cores", help="Cores to use, such as 0,1; by default all.")
+    parser.add_argument("--gpu", help="GPU to use; none by default.")
+    parser.add_argument("--parent", type=int, help="Process without which the worker stops.")
     arguments = parser.parse_args()
-    keep_to(sorted(int(core) for core in arguments.cores.split(",")), arguments.gpu)
+    cores = available_cores()
+    if arguments.cores is not None:
+        cores = sorted(int(core) for core in arguments.cores.split(","))
+    keep_to(cores, arguments.gpu)
     escape_output()
     with exit_if_disk_full():
         try:
@@ -54,6 +62,13 @@ def escape_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def available_cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def keep_to(cores: list[int], gpu: str | None) -> None:
@@ -76,32 +91,48 @@ def set_up_xla(cores: int, *, on_gpu: bool) -> None:
     os.environ["XLA_FLAGS"] = flags.strip()
 
 
-def _work_for(parent: int, plan_path: Path) -> bool:
-    """Work until asked to stop, or until the parent process is gone."""
+def _work_for(parent: int | None, plan_path: Path) -> bool:
+    """Work until asked to stop, or until the parent process, if any, is gone."""
     from scaling.training.signals import stop_requests
 
     with stop_requests() as requested:
-        return work(plan_path, lambda: requested() is not None or os.getppid() != parent)
+        return work(plan_path, lambda: requested() is not None
+                    or parent not in (None, os.getppid()))
 
 
 def work(
     plan_path: Path, asked_to_stop: Callable[[], bool], cores: int | None = None,
     processes: int = 1,
 ) -> bool:
-    """Train the runs of a plan; True if asked to stop before the end.
-
-    Several processes that have joined (`scaling.parallel.process.join_processes`) train each run
-    together: the first holds the run's lease, and all stop when one of them is asked to.
+    """Work on the jobs of a plan; True if asked to stop before the end.
 
     Args:
-        plan_path: see `scaling.launch.worker_plan.write_plan`; in RUNS/logs.
-        asked_to_stop: asked after every step and before every run.
+        plan_path: a plan, whose kind is told by the end of its name.
+        asked_to_stop: asked at short intervals, such as after every step.
         cores: number of cores to use; by default all that this process is bound to.
-        processes: number of processes that have joined.
+        processes: number of processes that have joined to train each run together
+            (`scaling.parallel.process.join_processes`).
 
     Raises:
         UserError: the plan cannot be read, or JAX finds no device.
         Exception: the error of a run that several processes train, which may be out of step.
+    """
+    from scaling.launch.worker_plan import TASKS_SUFFIX
+
+    if plan_path.name.endswith(TASKS_SUFFIX):
+        from scaling.launch.piece_worker import run_pieces
+
+        return run_pieces(plan_path, asked_to_stop)
+    return _train_runs(plan_path, asked_to_stop, cores, processes)
+
+
+def _train_runs(
+    plan_path: Path, asked_to_stop: Callable[[], bool], cores: int | None, processes: int
+) -> bool:
+    """Train the runs of a plan (`scaling.launch.worker_plan.write_plan`) in RUNS/logs.
+
+    Several processes that have joined train each run together: the first holds the run's lease, and
+    all stop when one of them is asked to.
     """
     from scaling.launch.claim import train
     from scaling.launch.jobs import clear_trunks

@@ -12,8 +12,9 @@ from scaling.files import clear_half_written, read_json, write_atomically
 from scaling.launch.jobs import Job
 from scaling.runs.files import is_count
 
-PLAN_SUFFIX = ".plan.json"
-"""End of the file's name."""
+PLAN_SUFFIX, TASKS_SUFFIX = ".plan.json", ".tasks.json"
+"""Ends of the file names of plans: of runs, and of pieces of a corpus
+(scaling/data/prepare/tasks.py)."""
 
 
 def plan_path(logs: Path, name: str) -> Path:
@@ -59,10 +60,10 @@ def read_plan(path: Path) -> WorkerPlan:
     workers = content.get("workers", 1)
     try:
         if not isinstance(runs, list) or not is_count(workers):
-            raise ValueError("there is no list of runs, or no number of workers")
+            raise ValueError("a list of runs and a count of workers are expected")
         if pack != "auto" and not (is_count(pack) and pack > 0):
-            raise ValueError("pack is no number")
+            raise ValueError("pack is neither auto nor a positive number")
         jobs = [Job.read(run, path.parent.parent) for run in runs]
     except ValueError as error:
-        raise UserError(f"{path}: is no plan of this version ({error}); {fix}") from None
+        raise UserError(f"{path}: is not a plan of this version ({error}); {fix}") from None
     return WorkerPlan(jobs, pack, workers)

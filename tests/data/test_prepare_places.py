@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -141,16 +142,26 @@ def test_an_invalid_note_is_not_a_finished_step(tmp_path, note):
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_link_at_a_temporary_file_is_not_followed(tmp_path, there):
-    """As an attacker who knows the process id could place it."""
+def test_a_link_at_a_temporary_file_is_not_followed(tmp_path, monkeypatch, there):
+    """As an attacker who guessed the random name could place it."""
+    name = uuid.uuid4()
+    monkeypatch.setattr(uuid, "uuid4", lambda: name)
     path, victim = tmp_path / "train-00000.bin", tmp_path / "victim"
     if there:
         victim.write_text("mine")
-    path.with_name(f"{path.name}.{os.getpid()}").symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic links"), open_atomic(path, tmp_path) as file:
+    link = path.with_name(f"{path.name}.{name.hex}")
+    link.symlink_to(victim)
+    with pytest.raises(OSError, match="File exists"), open_atomic(path, tmp_path) as file:
         file.write(b"ids")
     assert victim.read_text() == "mine" if there else not victim.exists()
+    assert link.is_symlink()
     assert not path.exists()
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(tmp_path):
+    with pytest.raises(KeyError), open_atomic(tmp_path / "a.bin", tmp_path) as file:
+        file.write({}[b"ids"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

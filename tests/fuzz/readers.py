@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -470,6 +471,52 @@ def _(folder: Path, made: Made) -> Prepared:
         for job in read_plan(path).jobs:
             assert job.folder.path.parent == folder / "runs"
             job.ready()
+
+    return Prepared(path, read)
+
+
+@reader("tasks of a corpus")
+def _(folder: Path, made: Made) -> Prepared:
+    from scaling.data.prepare.tasks import read_tasks, write_tasks
+
+    (folder / "a.jsonl").write_text("".join(f'{{"text": "document {i}"}}\n' for i in range(20)))
+    found = []
+
+    def stop(batch: Any, report_bytes: Any) -> list[dict[str, Any]]:
+        found.append(batch)
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        prepare(f"jsonl:{folder}/a.jsonl#text", "byte", None, folder / "store", run_tasks=stop)
+    (batch,) = found
+    path = batch.work / "logs" / "prepare-scan.tasks.json"
+    write_tasks(batch, path)
+    here = Path.cwd()
+
+    def read() -> None:
+        try:
+            for task in read_tasks(path).tasks:
+                assert task.step.path("json").parent == batch.work
+        except UserError as error:
+            raise UserError(str(error)[:5000]) from None  # it has the source, of any length
+        finally:
+            os.chdir(here)
+
+    return Prepared(path, read, names="*")
+
+
+@reader("error of a worker")
+def _(folder: Path, made: Made) -> Prepared:
+    from scaling.launch.piece_worker import read_error
+
+    path = folder / "prepare-scan.error.json"
+    content = {"kind": "system", "number": 28, "text": "No space left", "file": "store"}
+    path.write_text(json.dumps(content))
+
+    def read() -> None:
+        error = read_error(path, folder)
+        assert isinstance(error, Exception)
+        assert str(error)
 
     return Prepared(path, read)
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from scaling.errors import UserError
-from scaling.launch import cancel, slurm
+from scaling.launch import cancel, local, slurm
 from scaling.launch.cancel import Worker, ask_to_stop, local_workers
 from tests.launch.test_kill import start
 
@@ -71,10 +71,11 @@ def test_another_users_process_keeps_nothing_of_ones_own_going(
     asked, jobs = [], []
     for role in ("grid", "heldout"):
         (runs / f"logs/tiny.{role}.plan.json").write_text('{"runs": []}')
-    monkeypatch.setattr(cancel, "local_workers", lambda plan: [
+    monkeypatch.setattr(local, "local_workers", lambda plan: [
         Worker(101, None, ours=False) if "grid" in plan.name else Worker(102, None)])
     monkeypatch.setattr(os, "kill", lambda pid, number: asked.append(pid))
-    monkeypatch.setattr(slurm, "cancel", lambda name, logs: jobs.append(name))
+    monkeypatch.setattr(slurm.SlurmLauncher, "cancel",
+                        lambda self, group, others: jobs.append(group.name) or [])
     cancelled = command("sweep", "cancel", sweep_file, "--runs", runs)
     assert cancelled.code == 2
     assert "process 101 trains this sweep and belongs to another user" in cancelled.err
@@ -119,7 +120,7 @@ def test_what_a_process_says_of_itself_is_checked(tmp_path, monkeypatch):
 def test_a_cancelled_sweep_has_saved_and_can_go_on(scaling, sweep_file, sweep_content):
     nothing = scaling("sweep", "cancel", sweep_file)
     assert nothing.returncode == 0, nothing.stderr
-    assert "no process on this machine and no Slurm job trains it" in nothing.stdout
+    assert "no process on this machine and no job trains it" in nothing.stdout
     sweep_content["run"] |= {"batch_sequences": 1, "logging": {"every_steps": 1}}
     sweep_content |= {"grids": [{"kind": "product", "tokens": [60_000]}], "heldout": []}
     sweep_file.write_text(yaml.safe_dump(sweep_content))
@@ -132,7 +133,8 @@ def test_a_cancelled_sweep_has_saved_and_can_go_on(scaling, sweep_file, sweep_co
                 time.sleep(0.05)
             cancelled = scaling("sweep", "cancel", sweep_file)
             assert cancelled.returncode == 0, cancelled.stderr
-            assert f"asked process {launcher.pid} to stop" in cancelled.stdout
+            assert (f"tiny.grid: asked process {launcher.pid} and its 2 worker(s) to save and stop"
+                    in cancelled.stdout)
             assert "still being trained" not in cancelled.stderr
             output, _ = launcher.communicate(timeout=60)
         finally:

@@ -7,9 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -17,11 +16,12 @@ import pytest
 import yaml
 
 from scaling.errors import UserError
-from scaling.launch.slurm import Request, cancel, living, sbatch_options, submit
+from scaling.launch.launcher import WorkerGroup
+from scaling.launch.slurm import SlurmLauncher, SlurmOptions, sbatch_options
+from scaling.launch.train import train_runs
 from tests.conftest import assert_refused
-from tests.launch.slurm.cluster import START_SECONDS, STOP_SECONDS, processes_of
+from tests.launch.slurm.cluster import processes_of
 
-CLUSTER = Path(__file__).parent / "slurm" / "cluster.py"
 missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
 with_slurm = [
     pytest.mark.slurm,
@@ -33,29 +33,6 @@ def slurm_test(test):
     for mark in with_slurm:
         test = mark(test)
     return test
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory) -> Iterator[Path]:
-    """Two nodes of two cores; SLURM_CONF is set while it is there."""
-    root = tmp_path_factory.mktemp("slurm")
-    with (root / "cluster.err").open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, str(CLUSTER), str(root), "2", "2"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(root / "slurm.conf"))
-        try:
-            assert process.stdout.readline() == "ready\n", (root / "cluster.err").read_text()
-            yield root
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            process.wait(START_SECONDS + 4 * STOP_SECONDS)
-    assert not list(processes_of(root / "slurm.conf"))
 
 
 def slurm(*command: str) -> str:
@@ -76,6 +53,12 @@ def submitted_array(sweep_file: Path) -> str:
     path = sweep_file.parent / "runs/logs/tiny.grid.slurm.json"
     (array,) = json.loads(path.read_text())["jobs"]
     return array
+
+
+def workers_of(sweep_file: Path) -> list[str]:
+    """The jobs of the sweep's grid that are queued or running."""
+    group = WorkerGroup(sweep_file.parent / "runs/logs", "tiny.grid")
+    return [each.worker for each in SlurmLauncher().status(group)]
 
 
 def until(holds: Callable[[], object], seconds: float = 120) -> None:
@@ -156,15 +139,14 @@ def test_a_failing_run_is_failed_with_its_reason_and_the_array_ends(
     sweep_file.write_text(yaml.safe_dump(sweep_content))
     ran = scaling(*by_slurm_with(sweep_file, workers=2))
     assert ran.returncode == 1, ran.stderr
-    assert "submitted job" in ran.stderr
+    assert "submitted 2 worker(s)" in ran.stderr
     assert "4 failed" in ran.stdout
     rows = status(scaling, sweep_file)
     assert {row["state"] for row in rows} == {"failed"}
     assert all("execution.mesh" in row["note"] for row in rows)
     table = pd.read_csv(sweep_file.parent / "by-slurm/runs.csv")
     assert set(table.loc[table["role"] == "grid", "status"]) == {"failed"}
-    logs = sweep_file.parent / "runs/logs"
-    until(lambda: not living(logs, "tiny.grid"))
+    until(lambda: not workers_of(sweep_file))
 
 
 @slurm_test
@@ -175,13 +157,17 @@ def test_cancelled_workers_save_and_do_not_come_back(
     assert scaling(*by_slurm_with(sweep_file, "--no-wait", workers=1)).returncode == 0
     folder = sweep_file.parent
     until(lambda: training(folder))
-    assert cancel("tiny.grid", folder / "runs/logs") == living(folder / "runs/logs", "tiny.grid")
-    until(lambda: not living(folder / "runs/logs", "tiny.grid"))
+    (job,) = workers_of(sweep_file)
+    assert "workers: 1 running (slurm)" in scaling("sweep", "status", sweep_file).stdout
+    cancelled = scaling("sweep", "cancel", sweep_file)
+    assert cancelled.stdout == f"tiny.grid: asked job {job} to save and stop\n", cancelled.stderr
+    until(lambda: not workers_of(sweep_file))
     (row,) = status(scaling, sweep_file)
     assert row["state"] == "partial"
     (saved,) = folder.glob("runs/*/checkpoints/[0-9]*")
     assert 0 < int(saved.name) < 20_000
-    assert cancel("tiny.grid", folder / "runs/logs") == []
+    again = scaling("sweep", "cancel", sweep_file)
+    assert "no process on this machine and no job trains it" in again.stdout
 
 
 @slurm_test
@@ -280,17 +266,19 @@ def test_a_mistake_ends_with_status_2(scaling, sweep_file, monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("request_", "words"),
+    ("options", "words"),
     [
-        (Request(2, nodes_per_run=2, cpus_per_run=2, gpus_per_run=3), "--gpus-per-run 3.*2 nodes"),
-        (Request(2, nodes_per_run=2, cpus_per_run=1), "--cpus-per-run 1.*2 nodes"),
+        (SlurmOptions(nodes_per_run=2, cpus_per_run=2, gpus_per_run=3),
+         "--gpus-per-run 3.*2 nodes"),
+        (SlurmOptions(nodes_per_run=2, cpus_per_run=1), "--cpus-per-run 1.*2 nodes"),
     ],
 )
 def test_what_nodes_cannot_share_is_refused_before_anything_is_written(
-    plan, tmp_path, request_, words
+    plan, tmp_path, options, words
 ):
     with pytest.raises(UserError, match=words):
-        submit(plan.stage("grid"), request_, tmp_path / "logs", "tiny.grid")
+        train_runs(plan.stage("grid"), 2, tmp_path / "logs", "tiny.grid", lambda: None,
+                   lambda _: None, launcher=SlurmLauncher(options))
     assert not (tmp_path / "logs").exists()
 
 

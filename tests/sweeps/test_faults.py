@@ -20,6 +20,7 @@ from scaling.errors import UserError
 from scaling.files import DISK_FULL
 from scaling.launch import disk_full, local
 from scaling.launch.cancel import held
+from scaling.launch.train import train_runs
 from scaling.launch.worker_plan import plan_path
 from scaling.runs.state import FAILURE, UNREADABLE, clear_failure, record_failure, run_state
 from scaling.sweeps.index import index_of
@@ -82,12 +83,12 @@ def test_a_full_disk_stops_the_worker_but_does_not_fail_the_run(plan, runs, monk
     assert ended.returncode == disk_full.STATUS
     assert ended.stderr == f"stopped: checkpoints: no room; {DISK_FULL[number]}\n"
 
-    def worker(part, path, log):
+    def worker(part, group, log):
         return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({disk_full.STATUS})"])
 
     monkeypatch.setattr(local, "_start", worker)
     with pytest.raises(UserError, match=r"could not write there.* Free some space"):
-        local.launch([planned], 1, runs / "logs", "tiny.grid", lambda: None, lambda _: None)
+        train_runs([planned], 1, runs / "logs", "tiny.grid", lambda: None, lambda _: None)
 
 
 def damaged(path, how):

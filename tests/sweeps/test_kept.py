@@ -113,7 +113,7 @@ def test_a_kept_row_has_the_role_in_the_present_sweep(command, sweep_file, expor
 
 def test_training_a_finished_run_again_is_announced(
         command, sweep_file, exported, monkeypatch):
-    monkeypatch.setattr("scaling.launch.local.launch", lambda *_: None)
+    monkeypatch.setattr("scaling.launch.train.train_runs", lambda *_, **__: None)
     done = command("sweep", "run", sweep_file.name, "--runs", "TYPO")
     assert "3 finished run(s) of results/tiny/runs.csv are not in TYPO" in done.err
     assert "and are trained again" not in command("sweep", "run", sweep_file.name).err

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from scaling.errors import UserError
-from scaling.launch import local, slurm
+from scaling.launch import slurm, train
 from scaling.launch.jobs import jobs_of
+from scaling.launch.launcher import WorkerGroup
+from scaling.launch.train import train_runs
 from scaling.launch.worker_plan import plan_path, read_plan, write_plan
 from scaling.runs import lease, state
 from scaling.runs.files import LONGEST_LINE
@@ -40,7 +42,7 @@ def test_a_plan_does_not_lead_outside(plan, runs, key, runs_folder):
     if runs_folder is None and key != "folder":
         assert len(read_plan(path).jobs) == 4
         return
-    with pytest.raises(UserError, match="is no plan of this version"):
+    with pytest.raises(UserError, match="is not a plan of this version"):
         read_plan(path)
 
 
@@ -58,7 +60,7 @@ def test_a_plan_names_only_runs_of_its_folder(plan, runs):
 def test_a_plan_with_invalid_numbers_is_refused(plan, runs, key, value):
     path = write_plan(jobs_of(plan.stage("grid")), runs / "logs", "tiny.grid")
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(UserError, match="is no plan of this version"):
+    with pytest.raises(UserError, match="is not a plan of this version"):
         read_plan(path)
 
 
@@ -88,7 +90,7 @@ def test_a_log_that_is_a_link_is_not_written_through(plan, runs, tmp_path):
     (runs / "logs").mkdir()
     (runs / "logs/tiny.grid.worker-0.log").symlink_to(victim)
     with pytest.raises(UserError, match=r"worker-0\.log: is a link and is not written to"):
-        local.launch(plan.runs[:1], 1, runs / "logs", "tiny.grid", lambda: None, lambda _: None)
+        train_runs(plan.runs[:1], 1, runs / "logs", "tiny.grid", lambda: None, lambda _: None)
     assert victim.read_text() == "precious"
 
 
@@ -171,7 +173,7 @@ def test_an_invalid_lease_time_is_reported_once(
 ):
     monkeypatch.setenv("SCALING_LEASE_SECONDS", seconds)
     begun: list[object] = []
-    monkeypatch.setattr(local, "launch", lambda *words: begun.append(words))
+    monkeypatch.setattr(train, "train_runs", lambda *words, **options: begun.append(words))
     for words in (["sweep", "run", sweep_file], ["train", "missing.yaml"]):
         refused = command(*words, cwd=tmp_path)
         assert refused.code == 2
@@ -199,8 +201,11 @@ def test_a_missing_device_is_reported_once(
 def test_any_output_of_the_queue_is_handled(tmp_path, monkeypatch):
     (tmp_path / "tiny.slurm.json").write_text('{"jobs": ["7", "8"]}')
     monkeypatch.setattr(slurm, "_ask", lambda *_: (
-        "7_0 tiny\n  8_N/A   tiny\n9_1 tiny\n7_1 other\n7_2\n\n7_3 tiny and more\n"))
-    assert slurm.living(tmp_path, "tiny") == ["7_0", "8"]
+        "7_0 PENDING tiny\n  8_N/A   COMPLETING  tiny\n9_1 RUNNING tiny\n7_1 RUNNING other\n7_2\n\n"
+        "7_3 RUNNING tiny and more\n7_4 PENDING\n"))
+    found = slurm.SlurmLauncher().status(WorkerGroup(tmp_path, "tiny"))
+    assert [(each.worker, each.state) for each in found] == [("7_0", "queued"), ("8", "running")]
+    assert found[1].log == tmp_path / "tiny.slurm/8_0_log.err"
 
 
 def test_only_the_user_may_write_what_slurm_jobs_run(tmp_path):
@@ -256,9 +261,9 @@ def test_an_unwritable_folder_is_skipped(plan, runs, monkeypatch):
     planned = plan.runs[0]
     begin(planned, 5)
     real = os.access
-    monkeypatch.setattr(local.os, "access", lambda path, mode: real(path, mode) and not (
+    monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and not (
         Path(path) == planned.folder.path and mode & os.W_OK))
-    launched = local.launch([planned], 1, runs / "logs", "tiny", lambda: None, lambda _: None)
+    launched = train_runs([planned], 1, runs / "logs", "tiny", lambda: None, lambda _: None)
     assert launched is None
     assert run_state(planned).state == "partial"
 

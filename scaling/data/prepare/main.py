@@ -12,6 +12,7 @@ from scaling.data.manifest import MANIFEST_FILE, STORE_LAYOUT, Manifest, Options
 from scaling.data.prepare.atomic_folder import locked, move_in_place
 from scaling.data.prepare.pieces import find_corpus
 from scaling.data.prepare.pipeline import ProgressCallback, StoreBuilder
+from scaling.data.prepare.tasks import RunTasks, run_here
 from scaling.data.prepare.work import WORK_LAYOUT, begin, remove, remove_all, seal, work_folder
 from scaling.data.prepare.workers import WorkerDied, default_workers
 from scaling.data.sources import check_source, sha256_of, source_changed
@@ -38,6 +39,7 @@ def prepare(
     max_bytes: int | None = None,
     progress: ProgressCallback | None = None,
     workers: int | None = None,
+    run_tasks: RunTasks | None = None,
     **options: Any,
 ) -> TokenStore:
     """Build the token store of a corpus, or return the existing one.
@@ -59,6 +61,8 @@ def prepare(
         max_bytes: Limit on the UTF-8 bytes of text, taken from the start of the corpus.
         progress: Called with the progress of each stage.
         workers: Number of processes that read and tokenize; by default one per core.
+        run_tasks: Runs the tasks of a phase elsewhere, such as on a cluster
+            (`scaling.launch.prepare.LaunchedTasks`), instead of in `workers` processes.
         options: Any other field of `scaling.data.manifest.Options`.
 
     Raises:
@@ -75,9 +79,8 @@ def prepare(
     })
     if resolved.tokenizer == "none":
         return _prepare_language(parse_language(source), source, resolved, out)
-    workers = default_workers() if workers is None else workers
-    if workers < 1:
-        raise UserError(f"workers = {workers}; at least 1 is needed")
+    if run_tasks is None:
+        run_tasks = run_here(default_workers() if workers is None else workers)
     report: ProgressCallback = progress or (lambda stage, done, total: None)
     corpus = find_corpus(source, resolved)
     report("hashing", 0.0, 0.0)
@@ -91,7 +94,7 @@ def prepare(
             return store
         work = work_folder(out, content_hash([STORE_LAYOUT, WORK_LAYOUT, recipe])[:16])
         begin(work, out)
-        builder = StoreBuilder(corpus, resolved, tokenizer, out, work, workers, report)
+        builder = StoreBuilder(corpus, resolved, tokenizer, out, work, run_tasks, report)
         try:
             content = builder.build()
             if corpus.stamp() != stamp:

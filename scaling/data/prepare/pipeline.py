@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from scaling.data.manifest import SPLITS, Component, Options, Split
 from scaling.data.prepare.assemble import assemble
 from scaling.data.prepare.contamination import (
     ContaminationTask,
     build_test_filter,
-    find_candidates,
     mark_contaminated,
 )
 from scaling.data.prepare.pieces import Corpus, Piece
-from scaling.data.prepare.scan import ScanTask, scan
+from scaling.data.prepare.scan import ScanTask
 from scaling.data.prepare.select import (
     DUPLICATE,
     NEAR_DUPLICATE,
@@ -26,9 +25,10 @@ from scaling.data.prepare.select import (
     select,
 )
 from scaling.data.prepare.selected import SelectedPiece
-from scaling.data.prepare.tokenizing import SAMPLE_BYTES, TokenizeTask, tokenize, training_texts
-from scaling.data.prepare.work import STORE, WorkStep
-from scaling.data.prepare.workers import ReportBytes, run
+from scaling.data.prepare.tasks import PieceTask, RunTasks, TaskBatch, piece_of, step_name
+from scaling.data.prepare.tokenizing import SAMPLE_BYTES, TokenizeTask, training_texts
+from scaling.data.prepare.work import FATES, STORE, TEST_FILTER, WorkStep
+from scaling.data.prepare.workers import ReportBytes
 from scaling.data.sources import sha256_of
 from scaling.data.tokenizers import (
     TOKENIZER_FILE,
@@ -45,8 +45,6 @@ from scaling.files import blame
 ProgressCallback = Callable[[str, float, float], None]
 """Called with (stage, bytes of files read so far, total bytes to read) as the work proceeds."""
 
-PieceTask = TypeVar("PieceTask", ScanTask, ContaminationTask, TokenizeTask)
-
 
 @dataclass(frozen=True)
 class StoreBuilder:
@@ -58,13 +56,13 @@ class StoreBuilder:
     """Tokenizer as specified by the user, which may be a file."""
     out: Path
     work: Path
-    workers: int
+    run_tasks: RunTasks
     report: ProgressCallback
 
     def build(self) -> dict[str, Any]:
         """Write all files of the store but the manifest, and return the manifest's fields for them.
         """
-        fates = self.work / "fates"
+        fates = self.work / FATES
         scanned, pieces, not_utf8 = self._select(fates)
         contamination = self._contamination(scanned, pieces)
         counts = count_fates(fates, scanned, len(self.corpus.sources))
@@ -103,7 +101,7 @@ class StoreBuilder:
             steps = [self._step("scan", piece) for piece in pieces[:n_pieces]]
             tasks = [ScanTask(piece, self.options, step)
                      for piece, step in zip(pieces, steps, strict=False)]
-            results = self._run("scanning", scan, tasks)
+            results = self._run("scanning", tasks)
             scanned: list[ScannedBlock] = []
             selected: list[SelectedPiece] = []
             first = 0
@@ -126,15 +124,15 @@ class StoreBuilder:
     ) -> int | None:
         if self.options.contamination == "off":
             return None
-        test_filter = WorkStep(self.work, self.out, "wanted")
-        build_test_filter(scanned, self.work / "fates", test_filter)
+        test_filter = WorkStep(self.work, self.out, TEST_FILTER)
+        build_test_filter(scanned, self.work / FATES, test_filter)
         tasks = [ContaminationTask(piece, self._step("look", piece.piece), test_filter)
                  for piece in pieces]
-        results = self._run("searching for contamination", find_candidates, tasks)
+        results = self._run("searching for contamination", tasks)
         self.report("matching contamination", 0.0, 0.0)
         searched = [(task.step, result["blocks"])
                   for task, result in zip(tasks, results, strict=True)]
-        return mark_contaminated(scanned, searched, self.work / "fates",
+        return mark_contaminated(scanned, searched, self.work / FATES,
                             drop=self.options.contamination == "drop")
 
     def _mixture(self, counts: FateCounts) -> tuple[Component, ...]:
@@ -203,24 +201,22 @@ class StoreBuilder:
     ) -> dict[str, Split | None]:
         tasks = [TokenizeTask(piece, self._step("tokens", piece.piece), tokenizer.kind,
                               self.work / STORE, tokenizer.special) for piece in pieces]
-        results = self._run("tokenizing", tokenize, tasks)
+        results = self._run("tokenizing", tasks)
         self.report("writing indexes", 0.0, 0.0)
         tokenized = [(task.step, result) for task, result in zip(tasks, results, strict=True)]
         return {name: assemble(name, tokenized, self.work, self.out) for name in SPLITS}
 
-    def _run(
-        self,
-        stage: str,
-        function: Callable[[PieceTask, ReportBytes], dict[str, Any]],
-        tasks: Sequence[PieceTask],
-    ) -> list[dict[str, Any]]:
+    def _run(self, stage: str, tasks: Sequence[PieceTask]) -> list[dict[str, Any]]:
         """The results of tasks; those of finished ones are loaded, the others run in workers."""
         results = [task.step.load_result() for task in tasks]
-        report_bytes = self._reporter(stage, sum(_piece(task).size for task in tasks))
-        report_bytes(sum(_piece(task).size for task, result in zip(tasks, results, strict=True)
+        report_bytes = self._reporter(stage, sum(piece_of(task).size for task in tasks))
+        report_bytes(sum(piece_of(task).size for task, result in zip(tasks, results, strict=True)
                  if result is not None))
         todo = [task for task, result in zip(tasks, results, strict=True) if result is None]
-        new = iter(run(function, todo, self.workers, report_bytes))
+        if not todo:
+            return [result for result in results if result is not None]
+        batch = TaskBatch(self.corpus, self.options, todo)
+        new = iter(self.run_tasks(batch, report_bytes))
         return [next(new) if result is None else result for result in results]
 
     def _reporter(self, stage: str, total: float) -> ReportBytes:
@@ -234,11 +230,8 @@ class StoreBuilder:
         return report_bytes
 
     def _step(self, kind: str, piece: Piece) -> WorkStep:
-        return WorkStep(self.work, self.out, f"{kind}-{piece.number:05}")
+        return WorkStep(self.work, self.out, step_name(kind, piece))
 
     def _size(self, pieces: Sequence[SelectedPiece]) -> float:
         return sum(piece.piece.size for piece in pieces)
 
-
-def _piece(task: PieceTask) -> Piece:
-    return task.piece if isinstance(task, ScanTask) else task.selected.piece

@@ -79,7 +79,7 @@ def tokenize(task: TokenizeTask, report_bytes: ReportBytes) -> dict[str, Any]:
     hashes: dict[str, str] = {}
     for name, path, shard in zip(SPLITS, paths, writers, strict=True):
         if not shard.documents:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another worker may have had the same piece
             continue
         shard.write_lengths()
         hashes |= shard.lengths_sha256

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ WORK_LAYOUT = 3
 STORE = "store"
 """Subfolder of a work folder that becomes the store."""
 
+FATES, TEST_FILTER = "fates", "wanted"
+"""Name of the file with the fates of all documents, and of the step of the filter of 13-grams."""
+
 _COMPLETE = "complete"
 """Name of that subfolder once no more files may be added to it."""
 
@@ -39,6 +43,18 @@ _MARK, _MARKED = "made-by", "scaling data prepare\n"
 def work_folder(out: Path, recipe: str) -> Path:
     """Path of a work folder: next to the store, with the hash of its recipe in the name."""
     return out.parent / f".{out.name}.work-{recipe}"
+
+
+def store_of(work: Path) -> Path:
+    """The folder of the store that a work folder is for; see `work_folder`.
+
+    Raises:
+        UserError: It is not a work folder.
+    """
+    match = re.fullmatch(r"\.(.+)\.work-[0-9a-f]{16}", work.name)
+    if match is None or not _is_marked(work):
+        raise UserError(f"{work}: is not a work folder of `scaling data prepare`")
+    return work.parent / match[1]
 
 
 def begin(work: Path, out: Path) -> None:
@@ -167,6 +183,15 @@ class WorkStep:
         values: NDArray[Any] = np.load(self.path(f"{kind}.npy"), "r", allow_pickle=False)
         return values
 
+    def noted(self) -> bool:
+        """Whether the step has been marked as finished; its files are not read."""
+        return self._note.exists()
+
+    def discard(self) -> None:
+        """Remove the mark of an earlier attempt, whose files are no longer intact."""
+        with blame(self.out):
+            self._note.unlink(missing_ok=True)
+
     @property
     def _note(self) -> Path:
         return self.path("json")
@@ -186,15 +211,21 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 def open_atomic(path: Path, out: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that gets its final name when the `with` statement succeeds.
 
-    Until then its name contains the process id, so an orphaned process that still writes the same
-    file does no harm.
+    Until then its name is random, so another process that writes the same file, such as an orphaned
+    one or one of another machine, does no harm.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb", buffering=2**20) as file:
-            yield file
-        os.replace(temporary, path)
+        handle = os.open(temporary, flags, 0o666)
+        try:
+            with os.fdopen(handle, "wb", buffering=2**20) as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # its folder may have been renamed, by `seal`
+                temporary.unlink()
+            raise
     except OSError as error:
         # Errors of reading the source inside the `with` statement keep their own file name.
         if error.filename in (None, str(temporary)):

@@ -45,7 +45,7 @@ class PieceProgress:
 
 
 class WorkerDied(UserError):
-    """A worker process was killed; finished steps remain valid."""
+    """Workers were killed, or could not be started; finished steps remain valid."""
 
 
 def default_workers() -> int:
