@@ -57,12 +57,13 @@ class ParamGroup(NamedTuple):
     role: Role
     layer: int | None
     """The layer; None outside the layers, or if all layers share them."""
-    count: int
+    size: int
+    """Number of parameters."""
 
 
 @functools.lru_cache(maxsize=1024)  # a sweep has few models and thousands of calls
 def param_groups(model: ModelConfig) -> tuple[ParamGroup, ...]:
-    """The parameters of a model with a known vocabulary size; their counts add up to the total of
+    """The parameters of a model with a known vocabulary size; their sizes add up to the total of
     `count_parameters`."""
     groups = [ParamGroup("embedding", "embedding", None, model.vocabulary * model.embedding_width)]
     for stack in stacks(model):
@@ -91,7 +92,7 @@ def trained_parameters(model: ModelConfig, trainable: tuple[ParamSelection, ...]
         model: a model with a known vocabulary size.
         trainable: RunConfig.trainable.
     """
-    return sum(group.count for group in param_groups(model)
+    return sum(group.size for group in param_groups(model)
                if is_trained(trainable, model, group.part, group.role, group.layer))
 
 
@@ -110,7 +111,7 @@ def training_flops_per_sequence(
     if trainable == EVERYTHING:
         return FORWARD_AND_BACKWARD * total
     trained = {(group.part, group.role, group.layer) for group in param_groups(model)
-               if group.count and is_trained(
+               if group.size and is_trained(
                    trainable, model, group.part, group.role, group.layer)}
     table = ("embedding", "embedding", None) in trained
     below = table

@@ -23,7 +23,6 @@ from scaling.config import (
     semantic_model,
 )
 from scaling.errors import UserError
-from scaling.interop.describe import describe_folder
 from scaling.runs.folder import RunFolder, join_names
 from scaling.training.source import checkpointed_run, find_run, finished_run, load_model
 
@@ -34,13 +33,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FREE = {"init", "dropout", "attention_dropout", "attention", "heads"}
+_FREE = {"preset", "init", "dropout", "attention_dropout", "attention", "heads"}
 """Keys of a model that may differ from those of the model that it begins from: they concern neither
 the shapes of its parameters nor what these compute, except for the attention mask, to which a
 decoder may be adapted (Wang et al. 2022, arXiv 2204.05832). Heads are compared one by one."""
 
-_LENGTHS = ("context", "source_context")
-_WHOLE = "take the model's values from there"
+_COMPARED_BELOW = {"context", "source_context", "n_token_types"}
 
 
 def with_source_of(run: RunConfig, runs: Path) -> InitialModel:
@@ -71,12 +69,14 @@ def with_source_of(run: RunConfig, runs: Path) -> InitialModel:
             changes = {"run_id": source.run_id, "step": source.step}
             model = source.run.model
         case FromHuggingFace():
+            from scaling.interop.describe import describe_folder
+
             where = f"init.hf = {init.hf}"
             model, sha256 = describe_folder(init.hf)
             changes = {"sha256": sha256}
     if found := [*_differences(model, run.model, init.taken_layers)]:
         raise UserError(f"{where}: does not fit the model of this run: {join_names(found)}; "
-                        f"{_WHOLE}, or choose another initial model")
+                        "take the model's values from there, or choose another initial model")
     return init.model_copy(update=changes)
 
 
@@ -115,7 +115,10 @@ def _differences(
 ) -> Iterator[str]:
     """What keeps a model from beginning from another one, in words."""
     theirs, ours = semantic_model(source), semantic_model(model)
-    for key in sorted((theirs.keys() | ours.keys()) - _FREE - {*_LENGTHS, "n_token_types"}):
+    one_stack = () if model.mode == source.mode == "encoder-decoder" else ("n_encoder_layers",)
+    for key in type(model).model_fields:
+        if key in _FREE or key in _COMPARED_BELOW or key in one_stack:
+            continue
         there, here = (values.get(key, _plain(getattr(config, key)))
                        for values, config in ((theirs, source), (ours, model)))
         if there != here and not (key == "n_layers" and layers is not None):
@@ -125,7 +128,7 @@ def _differences(
         if model.positions == "learned" and here > there:
             yield f"{key} is {there} there and {here} here, which has more learned positions"
     if model.n_token_types not in (0, source.n_token_types):
-        yield (f"n_token_types is {source.n_token_types} there and {model.n_token_types} here")
+        yield f"n_token_types is {source.n_token_types} there and {model.n_token_types} here"
     heads = {head.kind: head for head in source.outputs}
     for head in model.outputs:
         if heads.get(head.kind, head) != head:
@@ -143,7 +146,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _arrays(run: RunConfig) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -154,6 +157,7 @@ def _arrays(run: RunConfig) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     init = run.init
     assert init.path is not None
     if isinstance(init, FromHuggingFace):
+        from scaling.interop.describe import describe_folder
         from scaling.interop.hf import folder_arrays
 
         if describe_folder(init.hf).sha256 != init.sha256:

@@ -35,7 +35,7 @@ def test_groups_are_those_of_the_model(name):
             expected[info.part, info.role, layer] += size
     found: Counter[tuple[object, ...]] = Counter()
     for group in param_groups(config):
-        found[group[:3]] += group.count
+        found[group[:3]] += group.size
     assert found == expected
     assert trained_parameters(config, EVERYTHING) == count_parameters(config).total
 
