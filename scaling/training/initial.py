@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,16 @@ from scaling.config import (
     RunConfig,
     semantic_model,
 )
+from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.runs.folder import RunFolder, join_names
-from scaling.training.source import checkpointed_run, find_run, finished_run, load_model
+from scaling.training.source import (
+    TrainedRun,
+    checkpointed_run,
+    find_run,
+    finished_run,
+    load_model,
+)
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -41,11 +49,12 @@ decoder may be adapted (Wang et al. 2022, arXiv 2204.05832). Heads are compared 
 _COMPARED_BELOW = {"context", "source_context", "n_token_types"}
 
 
-def with_source_of(run: RunConfig, runs: Path) -> InitialModel:
+def with_source_of(run: RunConfig, store: TokenStore, runs: Path) -> InitialModel:
     """The beginning of a run with what identifies the trained model by content.
 
     Args:
         run: a run with a known vocabulary size.
+        store: its tokens.
         runs: folder of all runs, for runs that are given by their identity.
 
     Raises:
@@ -62,12 +71,12 @@ def with_source_of(run: RunConfig, runs: Path) -> InitialModel:
             where = f"init.run = {path}"
             source = finished_run(path, where, "train it first, or choose another run")
             changes: dict[str, Any] = {"run": path, "run_id": source.run_id, "step": source.step}
-            model = source.run.model
+            model = _model_of(source, store, where)
         case FromCheckpoint():
             where = f"init.checkpoint = {init.checkpoint}"
             source = checkpointed_run(init.checkpoint, where)
             changes = {"run_id": source.run_id, "step": source.step}
-            model = source.run.model
+            model = _model_of(source, store, where)
         case FromHuggingFace():
             from scaling.interop.describe import describe_folder
 
@@ -77,7 +86,26 @@ def with_source_of(run: RunConfig, runs: Path) -> InitialModel:
     if found := [*_differences(model, run.model, init.taken_layers)]:
         raise UserError(f"{where}: does not fit the model of this run: {join_names(found)}; "
                         "take the model's values from there, or choose another initial model")
+    if init.taken_layers == tuple(range(model.n_layers)):
+        changes["layers"] = None  # all in order, which is the default
     return init.model_copy(update=changes)
+
+
+def _model_of(source: TrainedRun, store: TokenStore, where: str) -> ModelConfig:
+    """The model of a run that was trained on the same tokenizer, as far as its store is still
+    there.
+
+    Raises:
+        UserError: it was trained on another tokenizer.
+    """
+    theirs = store.manifest.tokenizer_hash
+    with suppress(UserError, OSError):
+        theirs = TokenStore.open(source.run.data.store).manifest.tokenizer_hash
+    if theirs != store.manifest.tokenizer_hash:
+        raise UserError(
+            f"{where}: was trained on {source.run.data.store}, whose tokenizer is not that of "
+            f"{store.path}; prepare the text with the same tokenizer, or choose another model")
+    return source.run.model
 
 
 def initial_state(run: RunConfig, drawn: TrainState) -> TrainState:
@@ -94,10 +122,12 @@ def initial_state(run: RunConfig, drawn: TrainState) -> TrainState:
     """
     if run.init.path is None:
         return drawn
+    import jax
+
     from scaling.models import Electra
 
     arrays, of_generator = _arrays(run)
-    model = drawn.model
+    model = jax.tree.map(lambda x: x, drawn.model)  # a copy, which may be changed
     if isinstance(model, Electra):
         model.discriminator = _filled(run, model.discriminator, arrays)
         if of_generator:
@@ -189,6 +219,7 @@ def _filled(run: RunConfig, module: Any, arrays: Mapping[str, Any]) -> Model:
         UserError: parameters outside the heads have no array, or one of another shape.
     """
     import jax
+    import numpy as np
 
     from scaling.models.params import is_param, params_by_path
 
@@ -202,8 +233,10 @@ def _filled(run: RunConfig, module: Any, arrays: Mapping[str, Any]) -> Model:
         value = _fitted(param, arrays[path], run)
         if value.shape != param.shape:
             problems.append(f"{path} is {[*value.shape]} there and {[*param.shape]} here")
-        filled.append(param.replace(jax.device_put(value, param[...].sharding, may_alias=False)
-                                    if value.shape == param.shape else param[...]))
+            continue
+        # A step donates its arrays, which therefore must not be those of numpy.
+        filled.append(param.replace(jax.device_put(
+            value, param[...].sharding, may_alias=not isinstance(value, np.ndarray))))
     if problems:
         raise UserError(f"{run.init.path}: has not the parameters of this model: "
                         f"{join_names(problems)}; choose another initial model")

@@ -36,7 +36,7 @@ def resolve(run: RunConfig, store: TokenStore, runs: Path = RUNS) -> RunConfig:
         run = run.model_copy(update={"model": model})
     check_vocabulary(run, store)
     _check_trainable(run)
-    found: dict[str, Any] = {"init": with_source_of(run, runs)}
+    found: dict[str, Any] = {"init": with_source_of(run, store, runs)}
     if run.objective.teacher_folder is not None:
         found["objective"] = with_teacher_of(run.objective, run.model)
     return run.model_copy(update=found)

@@ -100,7 +100,8 @@ def test_the_identity_is_that_of_the_content(begun, source, make_run, store, tmp
     shutil.copytree(folder, moved)
     run = begun()
     last = folder / "checkpoints" / str(trained.steps)
-    same = [begun(init={"run": str(moved)}), begun(init={"checkpoint": str(last)})]
+    same = [begun(init={"run": str(moved)}), begun(init={"checkpoint": str(last)}),
+            begun(init={"run": str(folder), "layers": [0, 1, 2, 3]})]
     assert {identity(each) for each in same} == {identity(run)}
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps(config | {"run_id": "f" * 16}))
@@ -186,6 +187,24 @@ def test_sources_that_are_not_there_are_refused(begun, source, tmp_path):
         begun(init={"hf": str(tmp_path / "no")})
 
 
+def test_another_tokenizer_is_refused(begun, source, make_run, store, tmp_path):
+    """Even if it has as many tokens; if the other store is gone, it cannot be known."""
+    folder, other = tmp_path / "run", tmp_path / "store"
+    shutil.copytree(source[0], folder)
+    shutil.copytree(store.path, other)
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["data"]["store"] = str(other)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert begun(init={"run": str(folder)}).init.run_id == begun().init.run_id
+    manifest = json.loads((other / "manifest.json").read_text())
+    changed = manifest | {"tokenizer_hash": "0" * 64}
+    (other / "manifest.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="whose tokenizer is not that of"):
+        begun(init={"run": str(folder)})
+    shutil.rmtree(other)
+    assert begun(init={"run": str(folder)}).init.run_id == begun().init.run_id
+
+
 @pytest.fixture(scope="module")
 def masked(special_store, tmp_path_factory):
     """A masked language model of four layers."""
@@ -252,7 +271,7 @@ HF = {"GPT2LMHeadModel": "causal", "BertForMaskedLM": "masked", "T5ForConditiona
 
 
 @pytest.mark.parametrize("name", HF)
-def test_the_logits_of_a_hugging_face_folder(name, tmp_path):
+def test_the_logits_of_a_hugging_face_folder(name, store, tmp_path):
     """Those of transformers."""
     it = golden(next(path for path in GOLDENS if path.stem == name))
     settings = it.settings | {"architectures": [it.architecture]}
@@ -263,7 +282,7 @@ def test_the_logits_of_a_hugging_face_folder(name, tmp_path):
                "data": {"store": "none"}, "init": {"hf": str(tmp_path / "hf")},
                "schedule": {"kind": "wsd", "warmup": 0.1}}
     run = validate(RunConfig, content, "test")
-    run = run.model_copy(update={"init": with_source_of(run, RUNS)})
+    run = run.model_copy(update={"init": with_source_of(run, store, RUNS)})
     assert run.init.sha256 == sha256
     model = first_model(run)
     got = our_outputs_jit(model, it.batch, tuple(it.logits))
