@@ -14,8 +14,8 @@ from scaling.config.model import ModelConfig
 
 
 class InitialModel(Config):
-    """Base of where a run begins. `kind` follows from the key that is given, and need not be
-    given."""
+    """Base of the ways in which a run begins. `kind` follows from the key that is given, and need
+    not be given."""
 
     kind: str
 
@@ -139,7 +139,7 @@ Init = Annotated[
     BeforeValidator(_with_kind, json_schema_input_type=(
         Literal["draw"] | Draw | FromRun | FromCheckpoint | FromHuggingFace)),
 ]
-"""A beginning; its kind is that of the key that is given."""
+"""Where a run begins; the kind is that of the key that is given."""
 
 NOT_IN_IDENTITY: dict[str, Any] = {"kind": True} | dict.fromkeys(_KEYS, True)
 """Keys that no loss depends on: the paths. The final model of a run is also its last checkpoint, so

@@ -244,8 +244,8 @@ def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
 
 
 def _semantic_init(init: InitialModel) -> dict[str, Any]:
-    """The content of a beginning; none if the parameters are drawn, so that it does not change the
-    identities of runs from before there was a choice."""
+    """The content of `init`; none if the parameters are drawn, so that it changes no identity of a
+    run without it."""
     return {} if init.source is None else {"init": non_default(init, NOT_IN_IDENTITY)}
 
 

@@ -31,6 +31,7 @@ from scaling.training.source import (
     checkpointed_run,
     find_run,
     finished_run,
+    folder_of_checkpoint,
     load_model,
 )
 
@@ -50,7 +51,7 @@ _COMPARED_BELOW = {"context", "source_context", "n_token_types"}
 
 
 def with_source_of(run: RunConfig, store: TokenStore, runs: Path) -> InitialModel:
-    """The beginning of a run with what identifies the trained model by content.
+    """The `init` of a run with what identifies the trained model by content.
 
     Args:
         run: a run with a known vocabulary size.
@@ -196,7 +197,7 @@ def _arrays(run: RunConfig) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return folder_arrays(init.hf), {}
     assert isinstance(init, FromRun | FromCheckpoint)
     assert init.run_id is not None
-    folder = RunFolder(init.path if isinstance(init, FromRun) else init.path.parent.parent)
+    folder = RunFolder(init.run) if isinstance(init, FromRun) else folder_of_checkpoint(init.path)
     trained = load_model(folder, init.run_id, init.step, noun="initial model",
                          fix=f"choose another one for init.{init.key}")
     if not isinstance(trained, Electra):

@@ -4,6 +4,7 @@ so that planning stays fast."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,12 +68,17 @@ def checkpointed_run(path: Path, where: str) -> TrainedRun:
     Raises:
         UserError: it does not exist, or is not a checkpoint of a run.
     """
-    folder = RunFolder(path.absolute().parent.parent)
-    if not path.name.isdecimal() or path.absolute().parent != folder.checkpoints:
+    folder = folder_of_checkpoint(path)
+    if not re.fullmatch("[0-9]{1,18}", path.name) or path.absolute().parent != folder.checkpoints:
         raise UserError(f"{where}: is not a checkpoint of a run; give RUN/checkpoints/STEP")
     if not path.is_dir() or not folder.config_path.exists():
         raise UserError(f"{where}: there is no such checkpoint of a run; choose one that is there")
-    return _trained_run(RunFolder(path.parent.parent), int(path.name))
+    return _trained_run(folder, int(path.name))
+
+
+def folder_of_checkpoint(path: Path) -> RunFolder:
+    """The folder of the run that saved a checkpoint, RUN/checkpoints/STEP."""
+    return RunFolder(path.absolute().parent.parent)
 
 
 def load_model(
@@ -119,4 +125,8 @@ def _trained_run(folder: RunFolder, step: int) -> TrainedRun:
 
 def _configured(folder: RunFolder) -> RunConfig:
     _, config, _ = read_config(folder.config_path)
-    return validate(RunConfig, config, str(folder.config_path))
+    run = validate(RunConfig, config, str(folder.config_path))
+    if run.model.vocab_size is None:
+        raise UserError(f"{folder.config_path}: has no model.vocab_size, so it is not that of a "
+                        "trained run; choose another run")
+    return run

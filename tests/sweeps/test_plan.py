@@ -48,7 +48,7 @@ def test_the_learning_rate_follows_the_rule(plan):
         assert p.run.optimizer.learning_rate == pytest.approx(1e-2 * (n / 1000) ** -0.5, rel=1e-5)
 
 
-def test_runs_with_a_common_beginning(sweep_content, tmp_path, store):
+def test_runs_that_begin_from_one_model(sweep_content, tmp_path, store):
     """They share trunks if the same parameters are trained; sizes that do not fit are refused."""
     size = {"d_model": 8, "n_layers": 1, "n_heads": 1}
     (source,) = planned(sweep_content | {"sizes": [size], "heldout": []}, tmp_path,

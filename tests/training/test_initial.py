@@ -296,7 +296,7 @@ def test_the_logits_of_a_hugging_face_folder(name, store, tmp_path):
 
 
 def test_runs_side_by_side(begun, store, tmp_path):
-    """Frozen parameters and the beginning are those of each run."""
+    """Each begins from its model, and trains its parameters."""
     filters = {"trainable": [{"parts": ["embedding"]}, {"layers": "last 1"}]}
     runs = {f"seed {seed}": begun(f"seed={seed}", **filters) for seed in (0, 1)}
     found, waiting = {}, iter(runs.items())
