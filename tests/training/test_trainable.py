@@ -22,24 +22,20 @@ from scaling.training.step import init_state, make_train_step, step_seeds
 BIASED = ("model.use_bias=true", "model.norm=layer", "model.n_layers=4", "model.tied_head=false")
 
 FILTERS = {
-    "head": [{"parts": ["head"]}],
     "biases and head": [{"roles": ["bias"]}, {"parts": ["head"]}],
     "all but embeddings": [{"roles": ["hidden", "readout", "gain", "bias"]}],
-    "last layers": [{"layers": "last 2"}],
     "some layers": [{"layers": [0, 2]}, {"parts": ["head"]}],
-    "biases of the first layer": [{"roles": ["bias"], "layers": "first 1"}],
+    "biases of the last layers": [{"roles": ["bias"], "layers": "last 2"}],
 }
 
 
 def is_chosen(name, info, layer):
     """The filters in other words."""
     return {
-        "head": info.part == "head",
         "biases and head": info.role == "bias" or info.part == "head",
         "all but embeddings": info.role not in ("embedding", "position"),
-        "last layers": layer in (2, 3),
         "some layers": layer in (0, 2) or info.part == "head",
-        "biases of the first layer": info.role == "bias" and layer == 0,
+        "biases of the last layers": info.role == "bias" and layer in (2, 3),
     }[name]
 
 
