@@ -71,8 +71,9 @@ class FromRun(_Trained):
 
     kind: Literal["from_run"] = "from_run"
     run: FilePath
-    """Folder of a finished run, or its identity if it is in the folder of runs. The path is not
-    part of a run's identity; the identity and the last step of that run are."""
+    """Folder of a finished run, or its identity if it is in the folder of runs. Its tokenizer has
+    to be that of the data, which is checked if its store is still there. The path is not part of a
+    run's identity; the identity and the last step of that run are."""
     run_id: str | None = None
     """Identity of that run; by default read from its folder."""
     step: Count | None = None
@@ -105,8 +106,9 @@ class FromHuggingFace(_Trained):
 
     kind: Literal["from_hf"] = "from_hf"
     hf: FilePath
-    """Folder with config.json and safetensors, of a class that scaling.interop reads. The path is
-    not part of a run's identity; the SHA-256 of the files is."""
+    """Folder with config.json and safetensors, of a class that scaling.interop reads. Its tokenizer
+    is not compared with that of the data. The path is not part of a run's identity; the SHA-256 of
+    the files is."""
     sha256: str | None = None
     """SHA-256 of config.json and the weights; by default computed from them."""
 
