@@ -10,6 +10,7 @@ from scaling.accounting.flops import (
 from scaling.accounting.memory import training_memory
 from scaling.accounting.params import ParameterCounts, count_parameters
 from scaling.accounting.runs import run_flops_per_sequence, run_flops_per_token
+from scaling.accounting.trained import trained_parameters
 
 __all__ = [
     "ParameterCounts",
@@ -20,6 +21,7 @@ __all__ = [
     "forward_flops_per_token",
     "run_flops_per_sequence",
     "run_flops_per_token",
+    "trained_parameters",
     "training_flops_per_token",
     "training_memory",
 ]

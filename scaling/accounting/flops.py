@@ -1,7 +1,8 @@
 """Training FLOPs per token, counted from the matrix products that the program computes.
 
 A multiply-add is two FLOPs. The backward pass takes twice the forward pass (Kaplan et al. 2020,
-section 2.1), so training takes three times the forward pass.
+section 2.1), so training takes three times the forward pass; trained.py has the FLOPs of a run that
+trains some parameters only.
 
 Counted on full sequences are:
 
@@ -52,9 +53,9 @@ def forward_flops_per_sequence(
     """
     flops: Counter[str] = Counter()
     for stack in stacks(model):
-        flops.update(_stack(model, stack))
+        flops.update(stack_flops(model, stack))
     for head in model.outputs:
-        flops[f"{head.kind}_head"] += _head(model, head, predictions or model.context)
+        flops[f"{head.kind}_head"] += head_flops(model, head, predictions or model.context)
     if model.has_pooler:
         flops["pooler"] += 2 * model.d_model**2
     return {part: count for part, count in flops.items() if count}
@@ -84,7 +85,8 @@ def flops_6nd(params: int, tokens: int) -> int:
     return 2 * FORWARD_AND_BACKWARD * params * tokens
 
 
-def _stack(model: ModelConfig, stack: StackShape) -> dict[str, int]:
+def stack_flops(model: ModelConfig, stack: StackShape) -> dict[str, int]:
+    """FLOPs of the forward pass of a stack for one full sequence, by part."""
     D, P, A, n = model.d_model, model.embedding_width, attention_width(model), stack.tokens
     prefix = f"{stack.name}_" if model.mode == "encoder-decoder" else ""
     # Scores and the sum of values; Transformer-XL positions add scores of distances.
@@ -106,7 +108,14 @@ def _stack(model: ModelConfig, stack: StackShape) -> dict[str, int]:
     }
 
 
-def _head(model: ModelConfig, head: Head, predictions: int) -> int:
+def head_flops(model: ModelConfig, head: Head, predictions: int) -> int:
+    """FLOPs of the forward pass of a head for one sequence, without the pooler.
+
+    Args:
+        model: the model.
+        head: one of its heads.
+        predictions: number of positions at which heads over the vocabulary are computed.
+    """
     weights = sum(n_in * n_out for n_in, n_out in head_matrices(model, head))
     if head.kind in VOCABULARY_HEADS:
         return 2 * predictions * (weights + model.embedding_width * model.vocabulary)

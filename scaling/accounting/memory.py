@@ -20,7 +20,8 @@ from scaling.accounting.shapes import (
     kv_width,
     stacks,
 )
-from scaling.config import AdamW, ModelConfig
+from scaling.accounting.trained import trained_parameters
+from scaling.config import EVERYTHING, AdamW, ModelConfig, ParamSelection
 from scaling.config.training import ATTENTION_BLOCK, CROSS_ENTROPY_CHUNK
 
 FLOAT32_BYTES = 4
@@ -56,9 +57,13 @@ def training_memory(
     moments: int = AdamW.moments,
     attention: str = "plain",
     cross_entropy: str = "plain",
+    trainable: tuple[ParamSelection, ...] = EVERYTHING,
 ) -> dict[str, int]:
     """Bytes of a training step with AdamW, by part: `parameters`, `gradients`, `moments` (two), all
     in float32, and `activations`.
+
+    Gradients and moments are those of the trained parameters. Activations are counted as if all
+    were trained, which is an upper bound.
 
     Args:
         model: a model with a known vocabulary size; dropout is not counted.
@@ -72,13 +77,15 @@ def training_memory(
             of all pairs of positions, the blocked one recomputes those of a block of keys.
         cross_entropy: kernel of the loss (ExecutionConfig.cross_entropy). The plain one stores all
             logits, the blocked one recomputes those of a chunk of predictions.
+        trainable: the parameters that are trained (RunConfig.trainable).
     """
     state = FLOAT32_BYTES * count_parameters(model).total
+    trained = FLOAT32_BYTES * trained_parameters(model, trainable)
     at_once = min(microbatch or sequences, sequences)
     return {
         "parameters": state,
-        "gradients": state * (2 if at_once < sequences else 1),
-        "moments": moments * state,
+        "gradients": trained * (2 if at_once < sequences else 1),
+        "moments": moments * trained,
         "activations": at_once * (
             _activations(model, precision, remat, attention)
             + _output_bytes(model, cross_entropy, at_once)),

@@ -26,6 +26,7 @@ def estimate_run_bytes(run: RunConfig) -> int:
         moments=run.optimizer.moments,
         attention=run.execution.attention,
         cross_entropy=run.execution.cross_entropy,
+        trainable=run.trainable,
     )
     activations = bytes_by_part.pop("activations")
     return sum(bytes_by_part.values()) // (mesh.fsdp * mesh.tensor) + activations

@@ -14,7 +14,6 @@ from scaling.cli import launchers
 from scaling.cli.suggest import suggest
 from scaling.cli.sweep_export import export
 from scaling.cli.sweep_options import (
-    RUNS,
     Overrides,
     ResultsFolder,
     RunsFolder,
@@ -29,6 +28,7 @@ from scaling.cli.sweep_upkeep import cancel, prune, retry
 from scaling.cli.train import SIGNAL_EXIT
 from scaling.console import err, notice, out, progress, warn
 from scaling.errors import UserError
+from scaling.runs import RUNS
 
 if TYPE_CHECKING:
     from scaling.runs.planned import PlannedRun

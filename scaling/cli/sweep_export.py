@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from scaling.cli.sweep_options import (
-    RUNS,
     Overrides,
     ResultsFolder,
     RunsFolder,
@@ -18,6 +17,7 @@ from scaling.cli.sweep_options import (
 )
 from scaling.console import notice, out
 from scaling.errors import UserError
+from scaling.runs import RUNS
 
 
 def export(

@@ -10,6 +10,7 @@ import typer
 
 from scaling.console import err
 from scaling.errors import UserError
+from scaling.runs import RUNS
 
 if TYPE_CHECKING:
     from scaling.sweeps.index import SweepIndex
@@ -36,7 +37,6 @@ Workers = Annotated[
     typer.Option(help="Worker processes, by default one for each GPU, or for each core; or the "
                       "number of jobs that --launcher slurm submits.", min=1),
 ]
-RUNS = Path("runs")
 
 
 def open_plan(config: Path, overrides: list[str] | None, runs: Path) -> Plan:

@@ -11,7 +11,6 @@ import typer
 
 from scaling.cli.options import JsonSwitch
 from scaling.cli.sweep_options import (
-    RUNS,
     Overrides,
     ResultsFolder,
     RunsFolder,
@@ -23,6 +22,7 @@ from scaling.cli.sweep_options import (
 )
 from scaling.console import clock, err, notice, out, print_json, print_table, progress, warn
 from scaling.errors import UserError
+from scaling.runs import RUNS
 
 if TYPE_CHECKING:
     from scaling.launch.local import Share

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from scaling.cli.options import JsonSwitch
 from scaling.cli.sweep_options import (
-    RUNS,
     Overrides,
     RunsFolder,
     SweepFile,
@@ -32,6 +31,7 @@ from scaling.console import (
     table_lines,
 )
 from scaling.errors import UserError
+from scaling.runs import RUNS
 
 if TYPE_CHECKING:
     from scaling.sweeps.index import IndexedRun, SweepIndex

@@ -10,7 +10,6 @@ import typer
 
 from scaling.cli.options import JsonSwitch
 from scaling.cli.sweep_options import (
-    RUNS,
     Overrides,
     RunsFolder,
     SweepFile,
@@ -19,6 +18,7 @@ from scaling.cli.sweep_options import (
 )
 from scaling.console import err, out, print_json, progress
 from scaling.errors import UserError
+from scaling.runs import RUNS
 
 _SAVING_SECONDS = 120.0
 """Time that `cancel` waits for local workers to save."""

@@ -12,6 +12,7 @@ import typer
 from scaling.cli.options import JsonSwitch
 from scaling.console import err, out, print_json, progress
 from scaling.errors import UserError
+from scaling.runs import RUNS
 
 if TYPE_CHECKING:
     from scaling.runs.folder import RunFolder
@@ -53,7 +54,7 @@ def train(
     run = load(RunConfig, config, overrides or ())
     store = store_of(run)
     run = resolve(run, store)
-    run_folder = RunFolder(folder or Path("runs", run_identity(run, store.hash)))
+    run_folder = RunFolder(folder or RUNS / run_identity(run, store.hash))
     record = run_folder.record()
     if record is not None:
         run_folder.claim(run, store)

@@ -47,6 +47,9 @@ Dimension = Annotated[int, _NumberCheck, Field(gt=0, le=LARGEST_DIMENSION)]
 LayerCount = Annotated[int, _NumberCheck, Field(gt=0, le=10_000)]
 """A number of layers; the bound is ten times the depth of any published model."""
 
+LayerIndex = Annotated[int, _NumberCheck, Field(ge=0, lt=10_000)]
+"""Index of a layer, from 0."""
+
 SequenceCount = Annotated[int, _NumberCheck, Field(gt=0, le=2**31 - 1)]
 """A number of sequences held in memory at once."""
 

@@ -18,9 +18,11 @@ from scaling.config.base import (
     Problem,
     SequenceCount,
 )
+from scaling.config.initial import NOT_IN_IDENTITY, Draw, Init, InitialModel, init_problems
 from scaling.config.model import ModelConfig
 from scaling.config.objective_checks import OBJECTIVE_CHECKS, Check, fill_lengths
 from scaling.config.objectives import Causal, Objective
+from scaling.config.trainable import EVERYTHING, Trainable, selection_problems
 from scaling.config.training import (
     AdamW,
     CheckpointConfig,
@@ -57,6 +59,14 @@ class RunConfig(Config):
     always float32."""
     objective: Objective = Causal()
     """Training objective; by default causal language modelling."""
+    init: Init = Draw()
+    """Where the run begins: `draw`, parameters drawn from the seed (the default); or those of a
+    trained model: {run: FOLDER}, {checkpoint: FOLDER} or {hf: FOLDER}. Heads that it lacks are
+    drawn. Optimizer, schedule and data begin at step 0 in any case."""
+    trainable: Trainable = EVERYTHING
+    """Parameters that are trained; the others are frozen. `all` (the default), or selections by
+    part, role and layer: {parts: [head]}, {roles: [bias]}, {layers: last 2}; a list of selections
+    trains the parameters of each of them."""
     optimizer: Optimizer = AdamW()
     """Optimizer, with the peak learning rate; by default AdamW."""
     schedule: Schedule = WarmupStableDecay()
@@ -101,6 +111,8 @@ class RunConfig(Config):
             yield self._objective_problems(check)
         yield _length_problems(self)
         yield self._kernel_problems()
+        yield self._init_problems()
+        yield self._selection_problems()
 
     def _kernel_problems(self) -> Iterator[Problem]:
         if self.execution.attention != "blocked":
@@ -115,8 +127,17 @@ class RunConfig(Config):
                 "blocked cannot compute the scores of transformer_xl positions; choose other "
                 "positions, or plain")
 
+    # These are generators: if a field is invalid, reading it ends one check only.
+
+    def _init_problems(self) -> Iterator[Problem]:
+        yield from init_problems(self.init, self.model)
+
+    def _selection_problems(self) -> Iterator[Problem]:
+        yield from selection_problems(
+            self.trainable, self.model, scanned=self.execution.scan_layers)
+
     def _objective_problems(self, check: Check) -> Iterator[Problem]:
-        yield from check(self.objective, self.model)  # reads the fields when it is iterated
+        yield from check(self.objective, self.model)
 
 
 def check_length(run: RunConfig) -> None:
@@ -171,6 +192,7 @@ NOT_SEMANTIC: dict[str, Any] = {
     "data": True,  # a path and a permission; the hash of the data is in the identity
     "evaluation": {"every_steps": True},
     "objective": {"teacher": True, "teacher_model": True},  # teacher_run is in the identity
+    "init": NOT_IN_IDENTITY,  # the content of the trained model is in the identity
     "checkpoint": True,
     "logging": True,
     "execution": True,
@@ -190,11 +212,18 @@ def semantic(run: RunConfig, data_hash: str) -> dict[str, Any]:
         data_hash: content hash of the token store's manifest.
     """
     content: dict[str, Any] = non_default(
-        run, NOT_SEMANTIC | {"model": True}, {"schedule": run.schedule.resolved(run.steps)})
-    return content | {
-        "data": data_hash, "tokens": run.trained_tokens, "model": dict(_semantic_model(run.model)),
+        run, NOT_SEMANTIC | {"model": True, "init": True},
+        {"schedule": run.schedule.resolved(run.steps)})
+    return content | _semantic_init(run.init) | {
+        "data": data_hash, "tokens": run.trained_tokens, "model": dict(semantic_model(run.model)),
         "layout": LAYOUT,
     }
+
+
+def _semantic_init(init: InitialModel) -> dict[str, Any]:
+    """The content of `init`; none if the parameters are drawn, so that it changes no identity of a
+    run without it."""
+    return {} if init.source is None else {"init": non_default(init, NOT_IN_IDENTITY)}
 
 
 def non_default(
@@ -230,7 +259,7 @@ def _fields(kind: type[Config]) -> dict[str, tuple[Any, bool]]:
 
 
 @functools.lru_cache(maxsize=1024)  # a sweep has few models and thousands of calls
-def _semantic_model(model: ModelConfig) -> dict[str, Any]:
+def semantic_model(model: ModelConfig) -> dict[str, Any]:
     """The content of a model without its preset, which is only a name for values. Defaults that
     depend on other fields are resolved, so that giving them explicitly changes nothing."""
     content: dict[str, Any] = non_default(model, {"preset": True}, {

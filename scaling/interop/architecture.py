@@ -89,6 +89,11 @@ class HFArchitecture:
     """Corrects settings from the tensors, if these have more information."""
 
     @property
+    def reads_tensors(self) -> bool:
+        """Whether its settings depend on the tensors."""
+        return self.adjust_settings is not _unchanged
+
+    @property
     def alternatives(self) -> dict[str, str]:
         """Aliases and fallbacks with the tensors that they replace."""
         return {**self.aliases, **self.fallbacks}

@@ -42,17 +42,26 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], Tensors]:
         UserError: a file is missing or damaged, or the weights are pickled.
         OSError: a file cannot be read; the error names it.
     """
-    if not folder.is_dir():
-        raise _no_folder(folder)
-    settings = _json(folder / CONFIG)
+    settings = load_settings(folder)
     tensors: Tensors = {}
-    for path in _parts(folder):
+    for path in weight_files(folder):
         part = read_tensors(path)
         if twice := tensors.keys() & part.keys():
             raise UserError(f"{path}: contains {min(twice):.100}, which another part contains too; "
                             "copy all parts of the model again")
         tensors |= part
     return settings, tensors
+
+
+def load_settings(folder: Path) -> dict[str, Any]:
+    """The content of the config.json of a folder.
+
+    Raises:
+        UserError, OSError: as `load_folder`.
+    """
+    if not folder.is_dir():
+        raise _no_folder(folder)
+    return _json(folder / CONFIG)
 
 
 def save_folder(folder: Path, settings: dict[str, Any], tensors: Tensors) -> None:
@@ -121,8 +130,12 @@ def _pickled(place: Path, names: str) -> UserError:
         "transformers")
 
 
-def _parts(folder: Path) -> list[Path]:
-    """The paths of the weight files."""
+def weight_files(folder: Path) -> list[Path]:
+    """The paths of the weight files of a folder.
+
+    Raises:
+        UserError, OSError: as `load_folder`.
+    """
     if os.path.lexists(folder / WEIGHTS):
         return [folder / WEIGHTS]
     if os.path.lexists(folder / INDEX):

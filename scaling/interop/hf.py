@@ -14,9 +14,10 @@ from scaling.errors import UserError
 from scaling.files import named
 from scaling.interop import convert
 from scaling.interop.architecture import HFArchitecture, Tensors
+from scaling.interop.describe import architecture_named, class_name, configuration
 from scaling.interop.families import ARCHITECTURES
 from scaling.interop.files import load_folder, save_folder
-from scaling.interop.settings import to_model_config, to_settings
+from scaling.interop.settings import to_settings
 from scaling.interop.tensor_file import as_float32
 from scaling.models import Transformer
 
@@ -49,10 +50,9 @@ def from_hf(
     """
     if isinstance(source, str | Path):
         settings, tensors = load_folder(Path(source))
-        classes = settings.get("architectures")
-        name = classes[0] if isinstance(classes, list) and classes else None
         with named(source):
-            return from_tensors(name, settings, tensors, precision=precision, execution=execution)
+            return from_tensors(
+                class_name(settings), settings, tensors, precision=precision, execution=execution)
     settings, tensors = _from_torch(source)
     return from_tensors(
         type(source).__name__, settings, tensors, precision=precision, execution=execution)
@@ -68,9 +68,8 @@ def from_tensors(
 ) -> tuple[Transformer, ModelConfig]:
     """Convert settings and named arrays to our Transformer; `architecture` is the name of their
     class."""
-    target = _architecture_named(architecture)
-    settings = target.adjust_settings(settings, tensors)
-    config = to_model_config(target.settings, target.name, settings)
+    target = architecture_named(architecture)
+    config = configuration(target, settings, tensors)
 
     def build() -> Transformer:
         key = jax.random.key(_INIT_SEED)
@@ -86,6 +85,21 @@ def from_tensors(
             if path in missing})()
     arrays = {path: jnp.asarray(value) for path, value in values.items()}
     return convert.with_arrays(shapes, arrays), config
+
+
+def folder_arrays(folder: Path) -> dict[str, Any]:
+    """The parameters of the model in a folder as numpy arrays, by their path in our Transformer
+    (`convert.arrays_by_path`); without those that its class lacks.
+
+    Raises:
+        UserError: as `from_hf`.
+    """
+    settings, tensors = load_folder(folder)
+    with named(folder):
+        target = architecture_named(class_name(settings))
+        config = configuration(target, settings, tensors)
+        shapes = jax.eval_shape(lambda: Transformer(config, jax.random.key(_INIT_SEED)))
+        return convert.tensors_to_params(target, config, shapes, tensors)
 
 
 def to_hf(
@@ -134,7 +148,7 @@ def _find_architecture(
 ) -> tuple[HFArchitecture, dict[str, Any]]:
     """A class that supports this model, and its settings."""
     if architecture is not None:
-        target = _architecture_named(architecture)
+        target = architecture_named(architecture)
         return target, to_settings(target.settings, target.name, config)
     refusals = []
     for target in ARCHITECTURES.values():
@@ -143,16 +157,6 @@ def _find_architecture(
         except UserError as refusal:
             refusals.append(str(refusal))
     raise UserError("no class of transformers supports this model:\n" + "\n".join(refusals))
-
-
-def _architecture_named(architecture: str | None) -> HFArchitecture:
-    if isinstance(architecture, str) and architecture in ARCHITECTURES:
-        return ARCHITECTURES[architecture]
-    if not isinstance(architecture, str):
-        raise UserError("the configuration does not name the model's class; add it to config.json "
-                        f'as "architectures": [NAME], one of {", ".join(ARCHITECTURES)}')
-    raise UserError(f"{architecture:.200}: not a class that can be converted; choose one of "
-                    f"{', '.join(ARCHITECTURES)}")
 
 
 def _from_torch(module: Any) -> tuple[dict[str, Any], Tensors]:

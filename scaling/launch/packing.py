@@ -21,8 +21,8 @@ MEMORY_SHARE = 0.8
 
 def shape_of(run: RunConfig) -> Hashable:
     """A key that is equal for runs with the same compiled programs."""
-    return (run.model, run.objective, run.optimizer.kind, run.batch_sequences, run.precision,
-            run.execution)
+    return (run.model, run.objective, run.optimizer.kind, run.trainable, run.batch_sequences,
+            run.precision, run.execution)
 
 
 def slots_by_shape(

@@ -13,7 +13,8 @@ The letters that end the names of arrays, one for each axis:
 | M      | masked token of a sequence        | N      | class                            |
 
 Read transformer.py first, then encoder.py, block.py, attention.py and feed_forward.py. Kernels of
-attention and cross-entropy are in kernels/; params.py says what is known of each parameter.
+attention and cross-entropy are in kernels/; params.py says what is known of each parameter, and
+trainable.py takes the trained ones out of a model.
 """
 
 from scaling.models.electra import Electra

@@ -16,7 +16,7 @@ from scaling.models.experts import Experts, Routing
 from scaling.models.feed_forward import FeedForward
 from scaling.models.kernels.attention import AttentionInputs
 from scaling.models.layers import Norm, dropout, fold_in_keys
-from scaling.models.params import mark_stacked
+from scaling.models.params import with_info
 
 Branch = Callable[[Array], tuple[Array, Routing | None]]
 
@@ -186,8 +186,10 @@ class Layers(nnx.Module):
         self.shared = block(jax.random.fold_in(key, n_layers), 0, shared) if shared else None
         keys = jax.random.split(key, n_layers)
         self.kinds = nnx.List([
-            mark_stacked(jax.vmap(lambda key, layer=layer: block(key, layer, own))(
-                keys[layer :: self.period]))
+            with_info(
+                jax.vmap(lambda key, layer=layer: block(key, layer, own))(
+                    keys[layer :: self.period]),
+                layers=tuple(range(layer, n_layers, self.period)))
             for layer in range(self.period)
         ])
 

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from scaling.config import ModelConfig
 from scaling.config.parts import InitConfig
-from scaling.models.params import AxisNames, ParamInfo, Role, constant_param, init_param
+from scaling.config.trainable import Role
+from scaling.models.params import AxisNames, ParamInfo, constant_param, init_param
 from scaling.parallel import out_sharding, shard
 
 EMBEDDING_AXES = ("vocab", "embed")

@@ -10,19 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
+from scaling.config.trainable import Part, Role
 from scaling.parallel import shard
-
-Role = Literal["embedding", "position", "hidden", "readout", "gain", "bias"]
-"""What a parameter does: a table of token (or segment) vectors; a table of position vectors; a
-matrix between activations; a matrix to logits; a factor of a norm; a bias, which includes the
-learned biases of attention logits."""
 
 AxisNames = tuple[str | None, ...]
 """Logical name of each axis: a key of `scaling.parallel.mesh.RULES`, or None for an axis that is
@@ -42,8 +38,16 @@ class ParamInfo:
     """Axes that are summed over, counted without the layer axis."""
     fan_out: tuple[int, ...] = ()
     """Axes of the outputs, counted without the layer axis."""
-    stacked: bool = False
-    """Whether there is a layer axis in front of the others."""
+    part: Part | None = None
+    """Part of the model; None in a module that is not in a model."""
+    layers: tuple[int, ...] | None = None
+    """Layer of each entry of the layer axis, which is in front of the others; None without a layer
+    axis."""
+
+    @property
+    def stacked(self) -> bool:
+        """Whether there is a layer axis in front of the others."""
+        return self.layers is not None
 
 
 def init_param(
@@ -76,21 +80,37 @@ def constant_param(
     return nnx.Param(shard(jnp.full(shape, value, jnp.float32), *axes), info=info)
 
 
+def is_param(x: Any) -> bool:
+    """Whether a node of a tree is a parameter."""
+    return isinstance(x, nnx.Param)
+
+
 def map_params(function: Callable[[nnx.Param[Any]], nnx.Param[Any]], module: Module) -> Module:
     """A module with each of its parameters replaced by `function(param)`."""
-    mapped: Module = jax.tree.map(function, module, is_leaf=lambda x: isinstance(x, nnx.Param))
+    mapped: Module = jax.tree.map(function, module, is_leaf=is_param)
     return mapped
 
 
-def mark_stacked(module: Module) -> Module:
-    """The module with its parameters marked as stacked over layers."""
-    return map_params(
-        lambda param: nnx.Param(param[...], info=replace(param.info, stacked=True)), module)
+def with_value(param: nnx.Param[Any], value: Any, **changes: Any) -> nnx.Param[Any]:
+    """A parameter with another value, and with changes of its metadata."""
+    return nnx.Param(value, info=replace(param.info, **changes))
+
+
+def with_info(module: Module, **changes: Any) -> Module:
+    """A module with changes of the metadata of all its parameters."""
+    return map_params(lambda param: with_value(param, param[...], **changes), module)
+
+
+def params_by_path(module: Any) -> dict[str, nnx.Param[Any]]:
+    """The parameters of a module by their path in it, in order. The path identifies a parameter;
+    what the parameter is, is in its metadata."""
+    found, _ = jax.tree_util.tree_flatten_with_path(module, is_leaf=is_param)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): param for path, param in found}
 
 
 def count_by_role(module: Any) -> dict[Role, int]:
     """Number of parameters of each role."""
     counts: Counter[Role] = Counter()
-    for param in jax.tree.leaves(module, is_leaf=lambda x: isinstance(x, nnx.Param)):
+    for param in jax.tree.leaves(module, is_leaf=is_param):
         counts[param.info.role] += math.prod(param.shape)
     return dict(counts)

@@ -14,6 +14,7 @@ from scaling.models.encoder import Decoder, Encoder
 from scaling.models.experts import Routing
 from scaling.models.heads import MODULES, ClassesHead
 from scaling.models.layers import Linear, embedding, fold_in_keys
+from scaling.models.params import with_info
 from scaling.models.tokens import AnyArray, Ids, Tokens, as_tokens
 from scaling.parallel import out_sharding, shard
 
@@ -59,31 +60,37 @@ class Transformer(nnx.Module):
         execution = execution or ExecutionConfig()
         embed_key, position_key, layers_key, head_key = jax.random.split(key, 4)
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
-        self.embedding = (
+        self.embedding = with_info(
             embedding(embed_key, config.init, config.vocabulary, config.embedding_width)
-            if own_embedding else None
+            if own_embedding else None,
+            part="embedding",
         )
         # Keys of the encoder differ from those of a decoder with the same seed.
         encoder_keys = [jax.random.fold_in(key, 17) for key in (position_key, layers_key)]
-        self.encoder = (
-            Encoder(config, dtype, execution, *encoder_keys) if config.encoder_layers else None
+        self.encoder = with_info(
+            Encoder(config, dtype, execution, *encoder_keys) if config.encoder_layers else None,
+            part="encoder",
         )
-        self.decoder = (
+        self.decoder = with_info(
             Decoder(config, dtype, execution, position_key, layers_key)
-            if config.decoder_layers else None
+            if config.decoder_layers else None,
+            part="decoder",
         )
         head_keys = [head_key] + [
             jax.random.fold_in(head_key, index) for index in range(1, len(config.outputs))
         ]
         self.heads = nnx.Dict({
-            head.kind: MODULES.get(head.kind, ClassesHead)(
-                config, dtype, key, head, kernel=execution.cross_entropy)
+            head.kind: with_info(
+                MODULES.get(head.kind, ClassesHead)(
+                    config, dtype, key, head, kernel=execution.cross_entropy),
+                part="head")
             for head, key in zip(config.outputs, head_keys, strict=True)
         })
         D = config.d_model
-        self.pooler = (
+        self.pooler = with_info(
             Linear(config, jax.random.fold_in(head_key, 99), (D,), (D,), ("embed", None), dtype)
-            if config.has_pooler else None
+            if config.has_pooler else None,
+            part="head",
         )
 
     def __call__(

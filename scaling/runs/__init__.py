@@ -14,3 +14,8 @@
 The run folder is the only source of facts about a run: everything else is derived from it. Training
 and launching write these files; sweeps, reports and the command line read them.
 """
+
+from pathlib import Path
+
+RUNS = Path("runs")
+"""Folder of all runs by default."""

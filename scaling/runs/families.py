@@ -23,8 +23,9 @@ def family_key(planned: PlannedRun) -> Hashable:
     run = planned.run
     if not isinstance(run.schedule, WarmupStableDecay):
         return planned.run_id
-    return (run.model, run.objective, run.optimizer, run.schedule.warmup_steps_of(run.steps),
-            run.seed, run.batch_sequences, run.precision, run.data.store)
+    return (run.model, run.objective, run.init, run.trainable, run.optimizer,
+            run.schedule.warmup_steps_of(run.steps), run.seed, run.batch_sequences, run.precision,
+            run.data.store)
 
 
 def families(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:

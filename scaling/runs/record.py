@@ -9,9 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.accounting import count_parameters, flops_6nd, run_flops_per_token
+from scaling.accounting import (
+    count_parameters,
+    flops_6nd,
+    run_flops_per_token,
+    trained_parameters,
+)
 from scaling.accounting.hardware import peak_flops_of_kind
-from scaling.config import RunConfig, run_identity
+from scaling.config import RunConfig, run_identity, semantic
 from scaling.data.run_data import training_batches
 from scaling.data.store import TokenStore
 
@@ -98,7 +103,8 @@ def make_record(
     run: RunConfig, store: TokenStore, result: RunResult, environment: dict[str, Any]
 ) -> dict[str, Any]:
     """The record as plain data. A diverged run has no loss, and has the number of steps until it
-    diverged. The FLOPs of the run itself and those shared with its trunk are separate."""
+    diverged. The FLOPs of the run itself and those shared with its trunk are separate. `init` is
+    what identifies the model that it began from, and null if its parameters were drawn."""
     done = result.status == "done"
     shared_steps = result.branch["step"] if result.branch else 0
     speed = (result.steps - shared_steps) * run.batch_tokens / result.seconds
@@ -119,6 +125,8 @@ def make_record(
         "trunk": result.branch,
         "flops_shared": shared_steps * run.batch_tokens * flops_per_token,
         "flops_own": (result.steps - shared_steps) * run.batch_tokens * flops_per_token,
+        "init": semantic(run, store.hash).get("init"),
+        "params_trained": trained_parameters(run.model, run.trainable),
         "packed": result.packed,
         "seconds": round(result.seconds, 3),
         "tokens_per_second": round(speed, 1),

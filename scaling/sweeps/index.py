@@ -176,10 +176,14 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 def _content_hashes(path: Path) -> list[str]:
-    """SHA-256 of the file, or of the files that describe the folder; empty if there is none."""
-    files = [path, *(path / name for name in _DESCRIPTIONS)]
+    """SHA-256 of the file, or of the files that describe the folder or the run of a checkpoint, and
+    sizes and times of weights in the folder; empty if there is none."""
+    files = [path, *(path / name for name in _DESCRIPTIONS), path.parent.parent / "config.json"]
     found = []
     for file in files:
         with suppress(OSError, UserError, ValueError):
             found.append(hashlib.sha256(read_bytes(file)).hexdigest())
+    with suppress(OSError, ValueError):
+        for file in sorted(path.glob("*.safetensors")):
+            found.append(f"{file.stat().st_size} {file.stat().st_mtime_ns}")
     return found

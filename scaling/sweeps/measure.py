@@ -226,7 +226,7 @@ def _key(model: TimedRun, share: Share) -> str:
     """Hash of all that the time of a step depends on."""
     host = {"cores": len(share.cores), "gpu": share.gpu is not None, "node": os.uname().nodename}
     shape = model.run.model_dump(mode="json", include={
-        "model", "objective", "batch_sequences", "precision", "execution"})
+        "model", "objective", "trainable", "batch_sequences", "precision", "execution"})
     # Without packing (on a CPU, only a number packs), other runs of the shape do not matter.
     alone = model.pack == 1 or (model.pack == "auto" and share.gpu is None)
     return content_hash([host, shape, *([] if alone else model[1:])])

@@ -130,7 +130,8 @@ def make_plan(sweep: SweepConfig, source: str, runs_folder: Path) -> Plan:
     base: RunConfig | None = None
     for values in itertools.product(*sweep.vary.values()):
         choice = dict(zip(sweep.vary, values, strict=True))
-        shapes = model_shapes(sweep, choice, open_store, _source(source, choice))
+        shapes = model_shapes(
+            sweep, choice, open_store, _source(source, choice), runs_folder)
         base = base or shapes.ladder[0].run
         budgets += [(choice, budget) for number, grid in enumerate(sweep.grids)
                     if isinstance(grid, IsoFlop) for budget in budgets_of(

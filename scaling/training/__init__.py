@@ -8,6 +8,8 @@
     packed.py       trains several runs side by side
     checkpoint.py   saves and restores states
     evaluation.py   the held-out loss
+    initial.py      where a run begins: drawn parameters, or those of a trained model
+    source.py       trained runs whose models other runs begin or learn from
     teacher.py      the teacher of a distillation
     memory.py       checks that a run fits in memory
     profile.py      measures the time of a step

@@ -210,8 +210,9 @@ class Checkpoints:
         restored = self._reading(step, lambda: self._read(names, step))
         leaves = [restored["state"][name] for name in names]
         state = jax.tree.structure(like).unflatten(leaves)
-        saved = restored["progress"].pop(_CHECKSUM, None)
-        if saved is not None and saved != _checksum(state):
+        saved, found = restored["progress"].pop(_CHECKSUM, None), _checksum(state)
+        # Unknown where several processes have the arrays, or had them when they were saved.
+        if None not in (saved, found) and saved != found:
             raise DamagedCheckpoint("its arrays are not those that were saved")
         progress = Progress(**restored["progress"])
         if not _is_of_step(progress, step):

@@ -139,7 +139,8 @@ def drive(steps: Generator[StepRequest, Metrics, Result]) -> Result:
             state = session.state()
             session.state = lambda: state
             step = make_train_step(
-                session.run.objective, session.at_once, optimizer=session.run.optimizer.kind)
+                session.run.objective, session.at_once, optimizer=session.run.optimizer.kind,
+                trainable=session.run.trainable)
             while True:
                 try:
                     state, metrics = step(

@@ -62,7 +62,7 @@ def device_bytes_of(run: RunConfig, *, on_cpu: bool, devices: int = 1) -> int:
     parts = training_memory(
         run.model, sequences=at_once, precision=run.precision, remat=run.execution.remat,
         moments=run.optimizer.moments, attention=run.execution.attention,
-        cross_entropy=run.execution.cross_entropy)
+        cross_entropy=run.execution.cross_entropy, trainable=run.trainable)
     activations = parts.pop("activations") / ESTIMATE_ERROR / mesh.tensor
     return round(sum(parts.values()) / (1 if on_cpu else divided) + activations)
 

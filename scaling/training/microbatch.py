@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 from scaling.config import RunConfig
 from scaling.errors import UserError
+from scaling.models.trainable import with_trained
 from scaling.parallel import batch_shards, out_sharding, shard
 
 _CPU_ACTIVATIONS = 2**16  # elements of a microbatch's residual stream, and
@@ -72,6 +73,7 @@ def value_and_grad(
     batch: Batch,
     at_once: int | None,
     batch_loss: BatchLoss | None = None,
+    trained: Model | None = None,
 ) -> tuple[tuple[Aux, Aux | None], Model]:
     """Metrics and gradient of a batch's loss, in microbatches.
 
@@ -89,29 +91,46 @@ def value_and_grad(
         batch: the batch.
         at_once: sequences of each device in a microbatch, a divisor of its share; None for all.
         batch_loss: the loss of the whole batch, which is added; None if there is none.
+        trained: the parameters that have a gradient (`trained_of`); by default all. The others are
+            constants: neither their gradient is computed, nor that of activations that no trained
+            parameter influences.
 
     Returns:
-        Metrics of the microbatches and of the whole batch, and the gradient.
+        Metrics of the microbatches and of the whole batch, and the gradient, with the structure of
+        `trained`.
     """
     share = len(jax.tree.leaves(batch)[0]) // batch_shards()
     parts = share // (at_once or share)
     by_hand = jax.sharding.get_abstract_mesh().shape.get("data", 1) > 1
+    frozen = None if trained is None or trained is model else model
+    trained = model if trained is None else trained
     if parts == 1:
-        return _whole(part_loss, batch_loss, model, batch)
+        return _whole(_of_trained(part_loss, frozen), batch_loss, trained, batch)
     if not by_hand:
-        return _accumulated(part_loss, batch_loss, model, batch, parts, devices=1)
+        return _accumulated(
+            _of_trained(part_loss, frozen), batch_loss, trained, batch, parts, devices=1)
 
-    def over_devices(model: Model, batch: Batch) -> tuple[tuple[Aux, Aux | None], Model]:
+    def over_devices(
+        trained: Model, frozen: Model | None, batch: Batch
+    ) -> tuple[tuple[Aux, Aux | None], Model]:
         # Marked as varying, the parameters have a gradient on each device, not yet summed.
-        model = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), model)
+        trained = jax.tree.map(lambda x: jax.lax.pcast(x, "data", to="varying"), trained)
         devices = jax.lax.axis_size("data")
-        accumulated = _accumulated(part_loss, batch_loss, model, batch, parts, devices)
+        accumulated = _accumulated(
+            _of_trained(part_loss, frozen), batch_loss, trained, batch, parts, devices)
         return jax.lax.pmean(accumulated, "data")
 
     return jax.shard_map(
-        over_devices, in_specs=(PartitionSpec(), PartitionSpec("data")),
+        over_devices, in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec("data")),
         out_specs=PartitionSpec(), axis_names={"data"},
-    )(model, batch)
+    )(trained, frozen, batch)
+
+
+def _of_trained(part_loss: PartLoss, frozen: Model | None) -> PartLoss:
+    """The loss as a function of the trained parameters of a model; None if they are all."""
+    if frozen is None:
+        return part_loss
+    return lambda trained, batch: part_loss(with_trained(frozen, trained), batch)
 
 
 def _whole(

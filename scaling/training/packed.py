@@ -116,7 +116,8 @@ class _Pack(Generic[Result]):
         filled = [request or some for request in requests]
         session = some.session
         step = make_train_step(session.run.objective, session.at_once, packed=True,
-                               optimizer=session.run.optimizer.kind)
+                               optimizer=session.run.optimizer.kind,
+                               trainable=session.run.trainable)
         self.states, metrics = step(
             self.states, _stacked([request.batch for request in filled]),
             np.stack([request.numbers for request in filled]),

@@ -42,7 +42,7 @@ def time_steps(run: RunConfig, slots: int = 1) -> Iterator[float]:
     with jax.set_mesh(mesh):
         state, teacher = init_state(run), load_teacher(run)
         step = make_train_step(run.objective, sequences_at_once(run), packed=slots > 1,
-                               optimizer=run.optimizer.kind)
+                               optimizer=run.optimizer.kind, trainable=run.trainable)
         given = (first, optimizer_numbers(run.optimizer, 0.0), step_seeds(run, 0))
         if slots > 1:
             state = copies(slots, state)

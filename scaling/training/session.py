@@ -34,6 +34,7 @@ from scaling.runs.record import HeldoutLoss, RunResult
 from scaling.runs.trunk import Trunk, validate_origin
 from scaling.training.checkpoint import Checkpoints, Progress
 from scaling.training.evaluation import evaluate
+from scaling.training.initial import initial_state
 from scaling.training.microbatch import sequences_at_once
 from scaling.training.step import StepMetrics, TrainState, init_state, step_seeds
 from scaling.training.teacher import load_teacher
@@ -108,7 +109,8 @@ class TrainSession:
         self.window: list[Metrics] = []
 
     def _begin(self) -> tuple[TrainState, Progress]:
-        """State and progress from the newest checkpoint, from the trunk's, or initial ones."""
+        """State and progress from the newest checkpoint, from the trunk's, or initial ones
+        (initial.py)."""
         state = init_state(self.run)
         if (restored := self.checkpoints.restore(state)) is not None:
             return restored
@@ -122,7 +124,7 @@ class TrainSession:
                 if restored is not None and (origin := left.origin(step)) is not None:
                     return self._branched(
                         restored, *validate_origin(origin, self.trunk.path / str(step)))
-        return state, Progress(0, [], 0.0)
+        return initial_state(self.run, state), Progress(0, [], 0.0)
 
     def _branched(
         self, restored: tuple[TrainState, Progress], trunk: str, metrics: list[dict[str, Any]]

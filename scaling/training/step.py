@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, PyTree, UInt32
 
-from scaling.config import ExecutionConfig, ModelConfig, RunConfig
+from scaling.config import EVERYTHING, ExecutionConfig, ModelConfig, ParamSelection, RunConfig
 from scaling.config.objectives import Causal, Objective
 from scaling.models import Electra, Routing, Transformer
+from scaling.models.trainable import trained_of, with_trained
 from scaling.objectives import KINDS, Arrays, Kind, normalised, weight_sums, with_teacher
 from scaling.optim.optimizers import init_optimizer, make_optimizer
 from scaling.parallel import shard
@@ -24,7 +25,7 @@ Model = Transformer | Electra
 
 class TrainState(NamedTuple):
     """What a training step updates. The optimizer's state has the shapes, names and sharding of the
-    parameters."""
+    trained parameters (models/trainable.py)."""
 
     model: Model
     optimizer: optax.OptState
@@ -38,7 +39,7 @@ class StepMetrics(NamedTuple):
     losses: dict[str, Float[Array, ""]]
     """All parts, each a mean over the batch's predictions."""
     grad_norm: Float[Array, ""]
-    """Global norm of the gradient, before clipping."""
+    """Global norm of the gradient of the trained parameters, before clipping."""
     routing: Routing | None = None
     """Router statistics of a model with experts."""
 
@@ -63,19 +64,21 @@ def step_seeds(run: RunConfig, step: int) -> UInt32[np.ndarray, "3"]:
 
 
 def init_state(run: RunConfig) -> TrainState:
-    """The initial state: parameters drawn from the run's seed, and an optimizer at its start.
+    """The initial state of a run with `init: draw`: parameters drawn from the run's seed, and an
+    optimizer at its start. That of any other run has the same structure (initial.py).
 
     The parameters depend on seed and model alone, not on the mesh, which must be in force.
     """
     generator = run.objective.generator(run.model)
-    make = _initializer(run.model, generator, run.optimizer.kind, run.precision, run.execution)
+    make = _initializer(run.model, generator, run.optimizer.kind, run.precision, run.execution,
+                        run.trainable)
     return make(jax.random.wrap_key_data(seed_words(run.seed)))
 
 
 @cache
 def _initializer(
     model: ModelConfig, generator: ModelConfig | None, optimizer: str, precision: str,
-    execution: ExecutionConfig,
+    execution: ExecutionConfig, trainable: tuple[ParamSelection, ...],
 ) -> Callable[[Array], TrainState]:
     how: dict[str, Any] = {"precision": precision, "execution": execution}
 
@@ -84,7 +87,8 @@ def _initializer(
             Transformer(model, key, **how) if generator is None
             else Electra(model, generator, key, **how)
         )
-        return TrainState(drawn, init_optimizer(optimizer, drawn))
+        return TrainState(
+            drawn, init_optimizer(optimizer, trained_of(drawn, model, trainable)))
 
     return jax.jit(init)
 
@@ -92,7 +96,7 @@ def _initializer(
 @cache
 def make_train_step(
     objective: Objective | None = None, microbatch: int | None = None, packed: bool = False,
-    optimizer: str = "adamw",
+    optimizer: str = "adamw", trainable: tuple[ParamSelection, ...] = EVERYTHING,
 ) -> Step:
     """The compiled training step. The state that is passed in is donated, and must not be used
     again.
@@ -107,6 +111,7 @@ def make_train_step(
         packed: whether several runs are trained side by side. All arguments but the teacher, and
             all results, then have an axis K of runs in front.
         optimizer: kind of the optimizer.
+        trainable: the parameters that are trained. The others are returned bit for bit.
     """
     objective = objective or Causal()
     kind = KINDS[objective.kind]
@@ -120,14 +125,15 @@ def make_train_step(
         model, learning_rate = state.model, numbers[0]
         batch = normalised(batch if teacher is None else with_teacher(teacher, batch))
         batch = (batch, dropout_seeds(model.config, seeds, len(batch["ids"])))
+        trained = trained_of(model, model.config, trainable)
         ((losses, routing), batch_losses), gradient = value_and_grad(
-            part_loss, model, batch, microbatch, batch_loss)
+            part_loss, model, batch, microbatch, batch_loss, trained)
         losses = losses | (batch_losses or {})
         direction, optimizer_state = make_optimizer(optimizer, numbers).update(
-            gradient, state.optimizer, model)
-        model = jax.tree.map(lambda p, d: p - learning_rate * d, model, direction)
+            gradient, state.optimizer, trained)
+        trained = jax.tree.map(lambda p, d: p - learning_rate * d, trained, direction)
         metrics = StepMetrics(losses[first], losses, optax.global_norm(gradient), routing)
-        return TrainState(model, optimizer_state), metrics
+        return TrainState(with_trained(model, trained), optimizer_state), metrics
 
     over_runs = (0, 0, 0, 0, None)
     step = jax.vmap(train_step, in_axes=over_runs) if packed else train_step

@@ -38,6 +38,22 @@ def test_train_and_repeat_the_command(scaling, run_file, tmp_path):
     assert f"loss {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token" in text.stdout
 
 
+def test_a_run_begins_from_another_by_its_identity(scaling, run_file, tmp_path):
+    """The losses say so: fine-tuning goes on from where the other ended."""
+    first = json.loads(scaling("train", run_file, "--json").stdout)
+    some = "trainable={roles: [gain, hidden]}"
+    tuned = scaling("train", run_file, f"init.run={first['run_id']}", some, "--json")
+    assert tuned.returncode == 0, tuned.stderr
+    record = json.loads(tuned.stdout)
+    assert record["init"] == {"run_id": first["run_id"], "step": first["steps"]}
+    assert record["params_trained"] < record["params_total"]
+    assert record["loss"] < first["loss"]
+    wide = scaling("train", run_file, f"init.run={first['run_id']}", "model.d_model=16")
+    assert_refused(wide, f"init.run = runs/{first['run_id']}", "d_model is 8 there and 16 here")
+    mine = scaling("train", run_file, "--out", f"runs/{record['run_id']}")
+    assert_refused(mine, "belongs to another run", "differs in init.run_id", "trainable")
+
+
 def test_the_loss_per_byte_is_shown_if_known():
     record = {
         "status": "done", "loss": 2.5, "loss_se": 0.01, "target_entropy": 3.1, "tokens": 4000,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import jax
 import pytest
 
-from scaling.config import SweepConfig, override, validate
+from scaling.config import FromRun, SweepConfig, override, validate
 from scaling.errors import UserError
 from scaling.launch import claim, packing
 from scaling.launch.jobs import jobs_of
@@ -92,6 +93,13 @@ def test_programs_are_compiled_once_a_shape(make_plan_of, tmp_path, caplog, pack
     compiled = Counter(re.findall(r"Compiling jit\((\w+)\)", caplog.text))
     assert {name: compiled[name] for name in ("train_step", "eval_step", "init")} == {
         "train_step": 2, "eval_step": 2, "init": 2}
+
+
+def test_runs_of_one_shape_train_the_same_parameters(make_run):
+    one = make_run()
+    begun = one.model_copy(update={"seed": 1, "init": FromRun(run=Path("runs/x"))})
+    assert shape_of(begun) == shape_of(one)
+    assert shape_of(make_run(trainable={"roles": ["hidden"]})) != shape_of(one)
 
 
 def test_what_is_over_starts_no_pack(make_plan_of, tmp_path, monkeypatch):

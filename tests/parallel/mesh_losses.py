@@ -62,7 +62,10 @@ MODELS = {
     # A loss that compares all sequences of the batch.
     "contrastive": {"dropout": 0.1},
     "blocked": {"n_kv_heads": 2, "positions": "relative", "tied_head": False},
+    # Some layers are trained.
+    "frozen": {"n_layers": 4, "use_bias": True, "tied_head": False},
 }
+TRAINABLE = {"frozen": [{"layers": [0, 2]}, {"roles": ["bias"]}]}
 EXECUTION = {"blocked": {"attention": "blocked", "cross_entropy": "blocked"}}
 OBJECTIVES = {
     "bert": {"kind": "masked", "pairs": "next_sentence", "rate": 0.3},
@@ -93,7 +96,8 @@ def batch_of(run: RunConfig) -> dict[str, object]:
 def train(model: str, shape: tuple[int, int, int], microbatch: int) -> dict[str, object]:
     objective = OBJECTIVES.get(model, {"kind": "causal"})
     content = RUN | {"model": SIZES | MODELS[model], "objective": objective,
-                     "execution": EXECUTION.get(model, {})}
+                     "execution": EXECUTION.get(model, {}),
+                     "trainable": TRAINABLE.get(model, "all")}
     if model == "contrastive":
         KINDS["causal"] = CONTRASTIVE
     run = validate(RunConfig, content, "test")
@@ -102,7 +106,8 @@ def train(model: str, shape: tuple[int, int, int], microbatch: int) -> dict[str,
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor), devices)
     losses = []
     with jax.set_mesh(mesh):
-        state, step = init_state(run), make_train_step(run.objective, microbatch)
+        state = init_state(run)
+        step = make_train_step(run.objective, microbatch, trainable=run.trainable)
         numbers = optimizer_numbers(run.optimizer, 1e-2)
         batch = jax.device_put(batch_of(run), batch_sharding(mesh))
         for number in range(3):

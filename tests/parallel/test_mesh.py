@@ -21,6 +21,7 @@ SHAPES = {
     "bert": ["2x2x1/2"],
     "contrastive": ["2x2x1/2"],
     "blocked": ["2x2x2/2"],
+    "frozen": ["2x2x2/2"],
 }
 """For each model the axes of the mesh, and the sequences of a microbatch, of 16 in a batch."""
 FURTHER = {

@@ -6,14 +6,16 @@ import json
 
 import pytest
 
-from scaling.config import SweepConfig, override, validate
+from scaling.config import EVERYTHING, SweepConfig, override, validate
 from scaling.config.run import LAYOUT
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.launch.local import shares
+from scaling.runs.families import families
 from scaling.runs.state import record_failure, run_state
 from scaling.sweeps.plan import claim_results, make_plan
 from scaling.sweeps.table import COLUMNS, export, runs_table
+from tests.tiny_sweep import end
 
 pytestmark = pytest.mark.quick
 
@@ -46,6 +48,29 @@ def test_the_learning_rate_follows_the_rule(plan):
     for p in plan.runs:
         n = p.facts["params_non_embedding"]
         assert p.run.optimizer.learning_rate == pytest.approx(1e-2 * (n / 1000) ** -0.5, rel=1e-5)
+
+
+def test_runs_that_begin_from_one_model(sweep_content, tmp_path, store):
+    """They share trunks if the same parameters are trained; sizes that do not fit are refused."""
+    size = {"d_model": 8, "n_layers": 1, "n_heads": 1}
+    (source,) = planned(sweep_content | {"sizes": [size], "heldout": []}, tmp_path,
+                        "grids=[{kind: product, tokens: [640]}]").runs
+    source.folder.path.mkdir(parents=True)
+    source.folder.claim(source.run, store)
+    end(source)
+    init = f"run.init.run={source.run_id}"
+    varied = "vary={trainable: [all, {roles: [hidden]}]}"
+    plan = planned(sweep_content | {"sizes": [size], "heldout": []}, tmp_path, init, varied)
+    assert len({p.run_id for p in plan.runs}) == 4
+    assert {(p.run.init.run_id, p.run.init.step) for p in plan.runs} == {(source.run_id, 10)}
+    assert [len(family) for family in families(plan.runs)] == [2, 2]
+    flops = {p.run.trainable: p.flops for p in plan.runs if p.run.trained_tokens == 1536}
+    assert flops[EVERYTHING] == max(flops.values()) > min(flops.values())
+    claim_results(plan, tmp_path / "results")
+    shared = json.loads((tmp_path / "results/sweep.json").read_text())["shared"]
+    assert shared["init"] == {"run_id": source.run_id, "step": 10}
+    with pytest.raises(UserError, match=r"d_model 16 x 1: init.run = .* d_model is 8 there and 16"):
+        planned(sweep_content, tmp_path, init)
 
 
 def test_points_outside_the_rectangle_belong_to_the_fit(sweep_content, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from scaling.accounting import ParameterCounts, count_parameters, run_flops_per_sequence
@@ -65,7 +66,7 @@ class ModelShapes:
 
 def model_shapes(
     sweep: SweepConfig, choice: dict[str, Any], open_store: Callable[[RunConfig], TokenStore],
-    source: str,
+    source: str, runs_folder: Path,
 ) -> ModelShapes:
     """All models of a sweep for one choice of the varied keys.
 
@@ -74,6 +75,7 @@ def model_shapes(
         choice: dotted keys of the run and their values.
         open_store: opens the store of a run.
         source: name of the configuration file, for messages.
+        runs_folder: folder of all runs.
 
     Raises:
         UserError: a model is impossible; the message names it and the reason.
@@ -87,7 +89,7 @@ def model_shapes(
         run = validate(RunConfig, override_values(content, values), where)
         store = open_store(run)
         one_batch = run.model_copy(update={"tokens": run.batch_tokens})
-        run = with_error_prefix(where, lambda: resolve(one_batch, store))
+        run = with_error_prefix(where, lambda: resolve(one_batch, store, runs_folder))
         return ModelShape(
             size, run, store, count_parameters(run.model), run_flops_per_sequence(run))
 
