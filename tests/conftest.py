@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 # Arguments and results of these rooms' functions are checked at run time, shapes of arrays
 # included. An int may be given for a float, as in PEP 484.
 install_import_hook(
-    ["scaling.laws", "scaling.models", "scaling.objectives"],
+    ["scaling.laws", "scaling.models", "scaling.objectives", "scaling.training"],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 ROOT = Path(__file__).parent.parent

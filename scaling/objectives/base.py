@@ -109,7 +109,7 @@ def weight_sums(parts: Mapping[str, float], batch: Arrays) -> dict[str, Float[Ar
     """The sum of the weights of each sequence, by part: the denominators of `Terms`."""
     first = jax.tree.leaves(batch)[0]
     given = batch.get("weights", {})
-    return {part: given[part].sum(axis=-1) if part in given else jnp.ones(len(first))
+    return {part: jnp.sum(given[part], axis=-1) if part in given else jnp.ones(len(first))
             for part in parts}
 
 

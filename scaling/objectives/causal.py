@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from scaling.config.objectives import Causal, Prefix
 from scaling.data.batches import SequenceBatch, SequenceDataset
 from scaling.models import Tokens, Transformer, cross_entropy
+from scaling.models.tokens import AnyArray
 from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
 from scaling.objectives.noise.prefix import prefix_lengths, prefix_mask
 
@@ -46,7 +47,7 @@ def _terms(
 
 
 def causal_losses(
-    model: Transformer, ids_BT: Int[Array, "B T_plus_1"]
+    model: Transformer, ids_BT: Int[AnyArray, "B T_plus_1"]
 ) -> Float[Array, "B T"]:
     """Loss of each prediction, in nats: -log p(token t+1 | tokens up to t)."""
     return cross_entropy(model(jnp.asarray(ids_BT)[:, :-1]), ids_BT[:, 1:])

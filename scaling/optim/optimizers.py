@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -83,6 +84,6 @@ def make_optimizer(kind: str, numbers: Float32[Array, " n"]) -> optax.GradientTr
 
 
 def init_optimizer(kind: str, params: Any) -> optax.OptState:
-    """The state of an optimizer that has seen no gradient. It depends on no number."""
-    numbers = np.zeros(1 + len(OPTIMIZERS[kind].numbers), np.float32)
+    """The initial state of an optimizer. It does not depend on the optimizer's numbers."""
+    numbers = jnp.zeros(1 + len(OPTIMIZERS[kind].numbers), jnp.float32)
     return make_optimizer(kind, numbers).init(params)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from scaling.config import RunConfig, run_identity, semantic
 from scaling.config.run import NOT_SEMANTIC
@@ -175,7 +175,7 @@ class RunFolder:
         return newest_metrics(self.metrics_path)
 
     @contextmanager
-    def metrics_writer(self) -> Iterator[TextIO]:
+    def metrics_writer(self) -> Iterator[io.TextIOBase]:
         """metrics.jsonl, opened at the end, at the beginning of a line. Write errors name the
         file."""
         raw = _NamedFile(self.metrics_path, "a+", opener=open_no_follow)

@@ -209,7 +209,7 @@ class Checkpoints:
         names = _by_name(like)
         restored = self._reading(step, lambda: self._read(names, step))
         leaves = [restored["state"][name] for name in names]
-        state = jax.tree.structure(like).unflatten(leaves)
+        state = jax.tree.unflatten(jax.tree.structure(like), leaves)
         saved, found = restored["progress"].pop(_CHECKSUM, None), _checksum(state)
         # Unknown where several processes have the arrays, or had them when they were saved.
         if None not in (saved, found) and saved != found:
@@ -299,5 +299,5 @@ def _checksum(state: TrainState) -> int | None:
         return None
     total = 0
     for leaf in leaves:
-        total = zlib.crc32(np.ascontiguousarray(leaf), total)
+        total = zlib.crc32(np.ascontiguousarray(leaf).data, total)
     return total

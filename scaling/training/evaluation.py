@@ -72,6 +72,7 @@ def _of_groups(
             f"evaluation.sequences = {sequences} makes {groups} batch(es) of {together} sequences, "
             f"which the objective {objective.kind} compares with one another; a standard error "
             "needs at least 2")
+    assert kind.batch_terms is not None
     batch_terms = jax.jit(partial(kind.batch_terms, objective))
     losses = [
         jax.device_get(batch_terms(
@@ -88,4 +89,5 @@ def _fetch(scores: list[Scores]) -> list[Scores]:
     """The scores as numpy arrays, those of all processes on each of them."""
     if jax.process_count() > 1:
         scores = process_allgather(scores, tiled=True)
-    return jax.device_get(scores)
+    fetched: list[Scores] = jax.device_get(scores)
+    return fetched

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scaling.config import (
     FromCheckpoint,
@@ -38,7 +38,9 @@ from scaling.training.source import (
 if TYPE_CHECKING:
     from flax import nnx
 
-    from scaling.training.step import Model, TrainState
+    from scaling.training.step import TrainState
+
+Module = TypeVar("Module")
 
 _log = logging.getLogger(__name__)
 
@@ -212,7 +214,7 @@ def _by_path(module: Any) -> dict[str, Any]:
     return {path: param[...] for path, param in params_by_path(module).items()}
 
 
-def _filled(run: RunConfig, module: Any, arrays: Mapping[str, Any]) -> Model:
+def _filled(run: RunConfig, module: Module, arrays: Mapping[str, Any]) -> Module:
     """A module with its parameters from the arrays; those of a head that has none stay as drawn,
     which is logged.
 
@@ -222,10 +224,12 @@ def _filled(run: RunConfig, module: Any, arrays: Mapping[str, Any]) -> Model:
     import jax
     import numpy as np
 
-    from scaling.models.params import is_param, params_by_path
+    from scaling.models.params import is_param, params_by_path, with_value
 
     params = params_by_path(module)
-    drawn, problems, filled = [], [], []
+    drawn: list[str] = []
+    problems: list[str] = []
+    filled: list[nnx.Param[Any]] = []
     for path, param in params.items():
         if path not in arrays:
             (drawn if param.info.part == "head" else problems).append(path)
@@ -236,15 +240,15 @@ def _filled(run: RunConfig, module: Any, arrays: Mapping[str, Any]) -> Model:
             problems.append(f"{path} is {[*value.shape]} there and {[*param.shape]} here")
             continue
         # A step donates its arrays, which therefore must not be those of numpy.
-        filled.append(param.replace(jax.device_put(
+        filled.append(with_value(param, jax.device_put(
             value, param[...].sharding, may_alias=not isinstance(value, np.ndarray))))
     if problems:
         raise UserError(f"{run.init.path}: has not the parameters of this model: "
                         f"{join_names(problems)}; choose another initial model")
     if drawn:
         _log.warning("%s: has no %s; drawn from the seed", run.init.path, join_names(drawn, 8))
-    model: Model = jax.tree.structure(module, is_leaf=is_param).unflatten(filled)
-    return model
+    whole: Module = jax.tree.unflatten(jax.tree.structure(module, is_leaf=is_param), filled)
+    return whole
 
 
 def _fitted(param: nnx.Param[Any], value: Any, run: RunConfig) -> Any:

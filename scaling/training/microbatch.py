@@ -118,7 +118,8 @@ def value_and_grad(
         devices = jax.lax.axis_size("data")
         accumulated = _accumulated(
             _of_trained(part_loss, frozen), batch_loss, trained, batch, parts, devices)
-        return jax.lax.pmean(accumulated, "data")
+        mean: tuple[tuple[Aux, Aux | None], Model] = jax.lax.pmean(accumulated, "data")
+        return mean
 
     return jax.shard_map(
         over_devices, in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec("data")),

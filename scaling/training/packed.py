@@ -167,14 +167,17 @@ def _stacked(batches: Sequence[Arrays]) -> Arrays:
 @partial(jax.jit, static_argnums=0)
 def copies(width: int, state: TrainState) -> TrainState:
     """A state repeated `width` times, along an axis in front."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), state)
+    states: TrainState = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), state)
+    return states
 
 
 @partial(jax.jit, donate_argnums=0)
-def _put(states: TrainState, index: int, state: TrainState) -> TrainState:
-    return jax.tree.map(lambda x_K, x: x_K.at[index].set(x), states, state)
+def _put(states: TrainState, index: int | jax.Array, state: TrainState) -> TrainState:
+    changed: TrainState = jax.tree.map(lambda x_K, x: x_K.at[index].set(x), states, state)
+    return changed
 
 
 @jax.jit
-def _at(states: TrainState, index: int) -> TrainState:
-    return jax.tree.map(lambda x_K: x_K[index], states)
+def _at(states: TrainState, index: int | jax.Array) -> TrainState:
+    state: TrainState = jax.tree.map(lambda x_K: x_K[index], states)
+    return state

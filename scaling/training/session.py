@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TextIO
+from io import TextIOBase
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -82,7 +83,7 @@ class TrainSession:
         trunk: Trunk | None,
         fence: Callable[[], None],
         checkpoints: Checkpoints,
-        metrics: TextIO,
+        metrics: TextIOBase,
         report: Callable[[Report], None],
         packed: int,
     ) -> None:

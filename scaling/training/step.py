@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32, PyTree, UInt32
 
+from scaling.accounting.trained import param_groups
 from scaling.config import EVERYTHING, ExecutionConfig, ModelConfig, ParamSelection, RunConfig
 from scaling.config.objectives import Causal, Objective
-from scaling.models import Electra, Routing, Transformer
+from scaling.models import Electra, Routing, Transformer, count_by_role
+from scaling.models.tokens import AnyArray
 from scaling.models.trainable import trained_of, with_trained
 from scaling.objectives import KINDS, Arrays, Kind, normalised, weight_sums, with_teacher
 from scaling.optim.optimizers import init_optimizer, make_optimizer
@@ -72,7 +76,7 @@ def init_state(run: RunConfig) -> TrainState:
     generator = run.objective.generator(run.model)
     make = _initializer(run.model, generator, run.optimizer.kind, run.precision, run.execution,
                         run.trainable)
-    return make(jax.random.wrap_key_data(seed_words(run.seed)))
+    return make(jax.random.wrap_key_data(jnp.asarray(seed_words(run.seed))))
 
 
 @cache
@@ -83,14 +87,30 @@ def _initializer(
     how: dict[str, Any] = {"precision": precision, "execution": execution}
 
     def init(key: Array) -> TrainState:
-        drawn = (
+        drawn: Model = (
             Transformer(model, key, **how) if generator is None
             else Electra(model, generator, key, **how)
         )
+        _check_counts(drawn.discriminator if isinstance(drawn, Electra) else drawn, model)
         return TrainState(
             drawn, init_optimizer(optimizer, trained_of(drawn, model, trainable)))
 
     return jax.jit(init)
+
+
+def _check_counts(drawn: Transformer, model: ModelConfig) -> None:
+    """Check, while the initialisation is compiled, that the sizes which laws are fitted to
+    (scaling/accounting) are those of the parameters.
+
+    Raises:
+        RuntimeError: they differ; this is a bug.
+    """
+    counted: Counter[str] = Counter()
+    for group in param_groups(model):
+        counted[group.role] += group.size
+    if (found := count_by_role(drawn)) != dict(+counted):
+        raise RuntimeError(f"accounting counts the parameters {dict(+counted)}, and the model has "
+                           f"{found}")
 
 
 @cache
@@ -120,14 +140,14 @@ def make_train_step(
 
     def train_step(
         state: TrainState, batch: Arrays, numbers: Float32[Array, " n"],
-        seeds: UInt32[Array, "3"] = _UNSEEDED, teacher: Transformer | None = None,
+        seeds: UInt32[AnyArray, "3"] = _UNSEEDED, teacher: Transformer | None = None,
     ) -> tuple[TrainState, StepMetrics]:
         model, learning_rate = state.model, numbers[0]
         batch = normalised(batch if teacher is None else with_teacher(teacher, batch))
-        batch = (batch, dropout_seeds(model.config, seeds, len(batch["ids"])))
+        seeded = batch, dropout_seeds(model.config, seeds, len(batch["ids"]))
         trained = trained_of(model, model.config, trainable)
         ((losses, routing), batch_losses), gradient = value_and_grad(
-            part_loss, model, batch, microbatch, batch_loss, trained)
+            part_loss, model, seeded, microbatch, batch_loss, trained)
         losses = losses | (batch_losses or {})
         direction, optimizer_state = make_optimizer(optimizer, numbers).update(
             gradient, state.optimizer, trained)
@@ -152,7 +172,7 @@ def _losses(kind: Kind, objective: Objective) -> tuple[PartLoss, BatchLoss | Non
         The loss of the sequences of a microbatch, and the loss of features of the whole batch if
         the objective has one.
     """
-    weights = kind.parts(objective)
+    weights, batch_terms = kind.parts(objective), kind.batch_terms
 
     def part_loss(
         model: Model, batch: tuple[Arrays, Array | None]
@@ -161,21 +181,23 @@ def _losses(kind: Kind, objective: Objective) -> tuple[PartLoss, BatchLoss | Non
         keys_B = None if seeds_B2 is None else jax.random.wrap_key_data(seeds_B2)
         terms = kind.terms(objective, model, arrays, keys_B)
         losses = {part: terms.losses[part].mean() for part in weights if part in terms.losses}
-        total = sum((weights[part] * loss for part, loss in losses.items()), start=0.0)
-        if (routing := terms.routing) is not None:
-            experts = model.config.experts
+        total: Any = sum((weights[part] * loss for part, loss in losses.items()), start=0.0)
+        routing, experts = terms.routing, model.config.experts
+        if routing is not None and experts is not None:
             total += experts.balance_weight * routing.balance + experts.z_weight * routing.z
         return total, ((losses, routing), terms.features)
 
     def batch_loss(features: PyTree) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        losses = kind.batch_terms(objective, features)
-        return sum((weights[part] * loss for part, loss in losses.items()), start=0.0), losses
+        assert batch_terms is not None
+        losses = batch_terms(objective, features)
+        total: Any = sum((weights[part] * loss for part, loss in losses.items()), start=0.0)
+        return total, losses
 
-    return part_loss, None if kind.batch_terms is None else batch_loss
+    return part_loss, None if batch_terms is None else batch_loss
 
 
 def dropout_seeds(
-    model: ModelConfig, seeds: UInt32[Array, "3"], sequences: int
+    model: ModelConfig, seeds: UInt32[AnyArray, "3"], sequences: int
 ) -> UInt32[Array, "B 2"] | None:
     """Seeds of the dropout of each sequence of a batch; None for a model without dropout.
 
@@ -189,7 +211,7 @@ def dropout_seeds(
     """
     if not (model.dropout or model.attention_dropout_rate):
         return None
-    key = jax.random.fold_in(jax.random.wrap_key_data(seeds[:2]), seeds[2])
+    key = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(seeds[:2])), seeds[2])
     seeds_B2 = jax.random.key_data(jax.random.split(key, sequences))
     return shard(seeds_B2, "batch", None)
 

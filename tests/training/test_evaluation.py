@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.config import MeshConfig
+from scaling.config import MeshConfig, ModelConfig
 from scaling.config.objectives import ReplacedTokens
+from scaling.models import Transformer
 from scaling.objectives import KINDS, heldout
 from scaling.parallel import batch_sharding, make_mesh
 from scaling.runs.record import ratio_estimate
@@ -45,7 +46,9 @@ def test_the_first_part_is_what_tables_call_the_loss(monkeypatch):
     scores = Scores(*({"discriminator": np.ones(2), "generator": np.ones(2)} for _ in range(2)))
     monkeypatch.setattr(evaluation, "make_eval_step", lambda _: lambda *_: scores)
     arrays, sharding = {"ids": np.zeros((2, 3))}, batch_sharding(make_mesh(MeshConfig()))
-    found = evaluate(None, ReplacedTokens(), arrays, 2, sharding)
+    model = jax.eval_shape(lambda: Transformer(
+        ModelConfig(d_model=8, n_layers=1, n_heads=2, context=4, vocab_size=9), jax.random.key(0)))
+    found = evaluate(model, ReplacedTokens(), arrays, 2, sharding)
     assert list(found) == ["generator", "discriminator"]
 
 

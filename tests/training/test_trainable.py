@@ -143,9 +143,9 @@ def test_what_selects_nothing_is_refused(make_run, changes, words):
 
 
 def test_rows_are_taken_and_put_back(make_run, drawn):
-    x_LX = np.arange(12).reshape(6, 2)
+    x_LX = jnp.arange(12).reshape(6, 2)
     for rows in ([0, 2, 4], [1, 2, 5], [3, 1, 1], [5]):
-        np.testing.assert_array_equal(take_rows(x_LX, rows), x_LX[rows])
+        np.testing.assert_array_equal(take_rows(x_LX, rows), np.asarray(x_LX)[rows])
     model = make_run(*BIASED).model
     for layers in ((0, 2), (1,), (0, 1)):
         trained = trained_of(drawn, model, (ParamSelection(layers=layers),))
