@@ -1,6 +1,7 @@
 """Speed of a training step on this machine: ours against a plain decoder, in one run.
 
     python benchmarks/train_step.py [--threads 1] [--rounds 5] [--json FILE]
+    python benchmarks/train_step.py --baseline TREE     # ours against another checkout's
 
 Each contender has a process of its own; rounds alternate between them, so that a noisy machine is
 noisy for all. Printed are medians over rounds: tokens and GFLOP (matrix products) a second, the
@@ -29,6 +30,8 @@ import time
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+ROOT = Path(__file__).parents[1]
 
 SHAPES = {
     # name: width, layers, heads, vocabulary, context, sequences in a batch
@@ -166,21 +169,23 @@ def serve(contender: str, shape: str) -> None:
         print((time.perf_counter() - start) / CALLS, flush=True)
 
 
-def measure(contenders: list[str], shape: str, rounds: int, threads: int) -> dict[str, float]:
-    """Median seconds of each contender's call, rounds alternating between them."""
-    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]))
+def start(contender: str, shape: str, threads: int, tree: Path = ROOT) -> subprocess.Popen[str]:
+    """The process of a contender, with the code of a checkout."""
+    environment = dict(os.environ, PYTHONPATH=str(tree))
     if threads == 1:
         environment["XLA_FLAGS"] = (
             "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         )
-    servers = {
-        name: subprocess.Popen(
-            [sys.executable, __file__, "--serve", name, "--shape", shape],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )
-        for name in contenders
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    script = tree / "benchmarks" / "train_step.py"
+    return subprocess.Popen(
+        [sys.executable, str(script), "--serve", contender, "--shape", shape],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    )
+
+
+def measure(servers: dict[str, subprocess.Popen[str]], rounds: int) -> dict[str, float]:
+    """Median seconds of each contender's call, rounds alternating between them."""
+    seconds: dict[str, list[float]] = {name: [] for name in servers}
     for server in servers.values():
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
@@ -213,6 +218,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="1: a single thread; 0: all cores")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--baseline", type=Path, metavar="TREE",
+                        help="another checkout, whose step ours is compared with")
     parser.add_argument("--serve")
     parser.add_argument("--shape", choices=SHAPES)
     arguments = parser.parse_args()
@@ -220,10 +227,22 @@ def main() -> None:
         serve(arguments.serve, arguments.shape)
         return
     results: dict[str, Any] = {"threads": arguments.threads or os.cpu_count()}
+    if arguments.baseline:
+        for shape in SHAPES:
+            times = measure({
+                "ours": start("ours", shape, arguments.threads),
+                "baseline": start("ours", shape, arguments.threads, arguments.baseline.resolve()),
+            }, arguments.rounds)
+            results[shape] = {"seconds": times}
+            print(f"{shape}: {times['baseline'] / times['ours']:.3f} times as fast as the baseline")
+        _write(arguments.json, results)
+        return
     for shape, (_, _, _, _, context, batch) in SHAPES.items():
         names = [*CONTENDERS, "matmul"]
-        times = measure(names, shape, arguments.rounds, arguments.threads)
-        times |= measure(list(PARTS), shape, arguments.rounds, arguments.threads)
+        times = {}
+        for group in (names, PARTS):
+            times |= measure(
+                {name: start(name, shape, arguments.threads) for name in group}, arguments.rounds)
         flops = flops_per_token(shape)
         product = 2 * 2048**3 / times["matmul"] / 1e9
         print(f"{shape} (a 2048^3 float32 product: {product:.0f} GFLOP/s)")
@@ -239,9 +258,13 @@ def main() -> None:
             "tokens_per_second": {n: context * batch / times[n] for n in CONTENDERS},
             "matmul_gflops": product,
         }
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    _write(arguments.json, results)
+
+
+def _write(path: Path | None, results: dict[str, Any]) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
