@@ -57,8 +57,8 @@ def training_memory(
     attention: str = "plain",
     cross_entropy: str = "plain",
 ) -> dict[str, int]:
-    """Bytes of a training step with AdamW, by part: `parameters`, `gradients`, `moments` (two), all
-    in float32, and `activations`.
+    """Bytes of a training step, by part: `parameters`, `gradients` and `moments` (the state of the
+    optimizer), all in float32, and `activations`.
 
     Args:
         model: a model with a known vocabulary size; dropout is not counted.
