@@ -54,8 +54,8 @@ test: .venv/dev  ## all tests except those of test-slow, in under ten minutes
 	@echo "--- all tests except the slow ones: about 8 minutes on two cores"
 	$(BIN)/pytest --numprocesses auto --dist worksteal
 
-test-quick: .venv/dev  ## the core of each room, in under a minute
-	@echo "--- the core of each room: under a minute"
+test-quick: .venv/dev  ## the core of each folder, in under a minute
+	@echo "--- the core of each folder: under a minute"
 	$(BIN)/pytest -m quick --numprocesses 2 --dist worksteal
 
 test-slow: .venv/dev  ## slow ones: a sweep killed again and again, README's commands

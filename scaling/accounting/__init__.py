@@ -1,4 +1,14 @@
-"""Parameters, FLOPs and memory of models, by part and by convention, and hardware peaks."""
+"""Parameters, FLOPs and memory of models, by part and by convention, and hardware peaks.
+
+    shapes.py       sizes of a model's stacks and matrices, which all counts are made from
+    params.py       parameters by part
+    flops.py        training FLOPs, counted from the matrix products
+    conventions.py  training FLOPs by the conventions of the literature
+    memory.py       memory of a training step
+    runs.py, run_memory.py
+                    FLOPs and memory of a run, with the generator or teacher of its objective
+    hardware.py     accelerators: peak FLOP/s and memory
+"""
 
 from scaling.accounting.conventions import flops_by_convention
 from scaling.accounting.flops import (

@@ -59,8 +59,8 @@ def training_memory(
     cross_entropy: str = "plain",
     trainable: tuple[ParamSelection, ...] = EVERYTHING,
 ) -> dict[str, int]:
-    """Bytes of a training step with AdamW, by part: `parameters`, `gradients`, `moments` (two), all
-    in float32, and `activations`.
+    """Bytes of a training step, by part: `parameters`, `gradients` and `moments` (the state of the
+    optimizer), all in float32, and `activations`.
 
     Gradients and moments are those of the trained parameters. Activations are counted as if all
     were trained, which is an upper bound.

@@ -60,8 +60,8 @@ def prepare(
     ] = 0.02,
     max_bytes: Annotated[
         int | None,
-        typer.Option(help="Most bytes of text, from the start of the corpus; by default all.",
-                     show_default=False),
+        typer.Option(help="Largest number of bytes of text, from the start of the corpus; by "
+                          "default all.", show_default=False),
     ] = None,
     deduplicate: Annotated[
         str, typer.Option(help="Repeated documents to drop: exact, near (also near-duplicates) or "

@@ -27,7 +27,7 @@ def suggest(
         metavar="FLOPS", help="Compute budget of n-star and loss; every suggested run costs less.",
         show_default=False)] = None,
     max_flops_per_run: Annotated[float | None, typer.Option(
-        metavar="FLOPS", help="Most compute of one run; by default all of --budget.",
+        metavar="FLOPS", help="Largest compute of one run; by default all of --budget.",
         show_default=False)] = None,
     sizes: Annotated[str | None, typer.Option(
         metavar="LIST", help="Values of N that can be trained, such as 1e7,3e7,1e8; by default any "
@@ -36,10 +36,12 @@ def suggest(
         metavar="LOW:HIGH", help="Tokens per parameter; by default the range so far, widened "
                                  "fourfold on either side.", show_default=False)] = None,
     max_tokens: Annotated[float | None, typer.Option(
-        help="Most tokens of one run, such as the size of the corpus.",
+        help="Largest number of tokens of one run, such as the size of the corpus.",
         show_default=False)] = None,
-    max_runs: Annotated[int, typer.Option(help="Most suggested runs, at most 100.")] = 8,
-    seeds: Annotated[int, typer.Option(help="Most runs of the same N and D, at most 100.")] = 1,
+    max_runs: Annotated[int, typer.Option(
+        help="Largest number of suggested runs, at most 100.")] = 8,
+    seeds: Annotated[int, typer.Option(
+        help="Largest number of runs of the same N and D, at most 100.")] = 1,
     law: Annotated[str, typer.Option(help="Law to fit.")] = "chinchilla",
     noise: Annotated[float | None, typer.Option(
         help="Standard deviation of the log-loss of runs around the law; by default that of the "

@@ -110,7 +110,7 @@ def prune(
         "--dry-run", help="Only list the checkpoints that would be removed.")] = False,
     json_output: JsonSwitch = False,
 ) -> None:
-    """Remove checkpoints of runs that are over, and trunk states that no run needs.
+    """Remove checkpoints of runs that are over, and states shared by runs (trunks) that none needs.
 
     Records, metrics and configurations are kept, and so is everything that a process is using or
     that is behind a link. Fine-tuning, and the retry of a failed run, need the newest checkpoint.

@@ -1,4 +1,20 @@
-"""Frozen, validated configuration: reads YAML, writes canonical JSON, computes run identities."""
+"""Frozen, validated configuration: reads YAML, writes canonical JSON, computes run identities.
+
+    run.py           `RunConfig`: one training run, and its identity
+    sweep.py, grids.py
+                     `SweepConfig`: a base run, model sizes and grids
+    architecture.py, parts.py, model.py
+                     the architecture of a Transformer, its parts, and checks of their values
+    presets, zoo.py  published model families, and their configurations
+    objectives, objective_checks.py, spans.py
+                     objectives, checks of them with their model, and lengths that follow from them
+    training.py      data, optimizer, schedule, evaluation, checkpoints, execution
+    base.py          `Config`, the base class, and types of fields
+    text.py, overrides.py, load.py
+                     YAML, `key=value` overrides, and validation
+    classes.py, partial.py, explain.py
+                     error messages: classes of a key, checks beside invalid fields, explanations
+"""
 
 from scaling.config.base import Config
 from scaling.config.grids import Point, Size

@@ -126,7 +126,7 @@ class DocumentChunks:
 class Batches:
     """The training batches of a run.
 
-    The sequences are shuffled anew in each epoch, as a function of (seed, epoch). Epochs follow
+    The sequences are shuffled again in each epoch, as a function of (seed, epoch). Epochs follow
     each other without a gap: a batch may contain the end of one and the start of the next.
     """
 

@@ -1,4 +1,13 @@
-"""Figures of runs and laws as PNG, SVG and the CSV of their data, reproducible byte for byte."""
+"""Figures of runs and laws as PNG, SVG and the CSV of their data, reproducible byte for byte.
+
+    results.py     reads a results folder, and draws its figures
+    tokens.py      loss against training tokens
+    kaplan.py      loss against compute, data and parameters
+    surface.py     fitted loss over compute and parameters
+    prediction.py  predicted against measured loss
+    grid.py        the grid of a planned sweep
+    style.py       the style of every figure, and its files
+"""
 
 from scaling.figures.kaplan import three_panels
 from scaling.figures.prediction import predicted_against_measured

@@ -48,6 +48,6 @@ def disk_full_error(runs: Path, log: Path) -> UserError:
     return UserError(
         f"{runs}: a worker could not write there, and stopped; the disk has {free:.1f} GB free. "
         "Free some space, or have your quota or the limit on the size of files (ulimit -f) raised; "
-        "then run the same command again: each run goes on from its newest checkpoint, and "
+        "then run the same command again: each run continues from its newest checkpoint, and "
         f"nothing has to be retried. See the worker's log, {log}"
     )

@@ -27,9 +27,9 @@ class Job:
     config: dict[str, Any] = field(repr=False)
     trunk: Trunk | None = None
     begins: int | None = None
-    """The step of the trunk from whose state this run goes on, if that has been left."""
+    """The step of the trunk from whose state this run continues, once the trunk has saved it."""
     after: RunFolder | None = None
-    """The run that leaves that step."""
+    """The run that saves that state."""
 
     @cached_property
     def run(self) -> RunConfig:

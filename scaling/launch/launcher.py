@@ -1,9 +1,9 @@
 """The launcher protocol: what the commands ask of the local launcher, of Slurm's and of those that
 other packages add.
 
-A launcher starts equal workers, reports which of them are queued or running, and asks them to stop.
-It neither divides the jobs nor knows their state: workers claim jobs by leases on a shared file
-system (scaling/runs/lease.py), and the folders of the jobs hold their state.
+A launcher starts identical workers, reports which of them are queued or running, and asks them to
+stop. It neither divides the jobs nor knows their state: workers claim jobs by leases on a shared
+file system (scaling/runs/lease.py), and the folders of the jobs hold their state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORKER_MODULE = "scaling.launch.worker"
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Equal workers that share the jobs of one plan; all run the same command."""
+    """Identical workers that share the jobs of one plan; all run the same command."""
 
     logs: Path
     """Folder of the plan and of the logs of the workers, which all machines share."""
@@ -88,6 +88,10 @@ class Launcher(Protocol):
 
     def submit(self, group: WorkerGroup, count: int, total: int) -> list[WorkerStatus]:
         """Start workers; the plan of the group has been written.
+
+        The standard output and error of a worker go to the file NAME.worker-ID.log in the folder
+        of the logs, with the name of the group and an ID that the launcher chooses: `scaling sweep
+        log` and `status` read files of this name.
 
         Args:
             group: the group to which they belong.

@@ -107,7 +107,7 @@ def work(
     """Work on the jobs of a plan; True if asked to stop before the end.
 
     Args:
-        plan_path: a plan, whose kind is told by the end of its name.
+        plan_path: a plan; the end of its name determines the kind of its jobs.
         asked_to_stop: asked at short intervals, such as after every step.
         cores: number of cores to use; by default all that this process is bound to.
         processes: number of processes that have joined to train each run together

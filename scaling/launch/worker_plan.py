@@ -1,4 +1,4 @@
-"""The file of jobs that a launcher hands to its workers: RUNS/logs/NAME.STAGE.plan.json."""
+"""The file of jobs that a launcher hands to its workers: RUNS/logs/NAME.ROLE.plan.json."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PLAN_SUFFIX, TASKS_SUFFIX = ".plan.json", ".tasks.json"
 
 
 def plan_path(logs: Path, name: str) -> Path:
-    """Path of the plan of a sweep and stage."""
+    """Path of the plan of a sweep and role."""
     return logs / f"{name}{PLAN_SUFFIX}"
 
 
 def write_plan(
     jobs: Sequence[Job], logs: Path, name: str, pack: str | int = "auto", workers: int = 1
 ) -> Path:
-    """Write the plan of a sweep and stage, replacing an earlier one.
+    """Write the plan of a sweep and role, replacing an earlier one.
 
     Raises:
         UserError: the file that is there is not a plan.

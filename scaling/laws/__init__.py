@@ -1,5 +1,24 @@
 """Scaling laws: forms, fits with their uncertainty and evidence, published constants, allocation.
 
+    frames.py, columns.py, where.py, read.py
+                     a CSV or Parquet file to a data frame, its columns, conditions on its rows, and
+                     the runs table made of them
+    table.py         `RunsTable`: the runs that laws are fitted to
+    checks.py, compute_checks.py
+                     checks of a runs table: units, compute, repeated rows
+    forms            functional forms, and the catalogue of those that are fitted by name
+    fitting          fits of a form, their convergence and uncertainty
+    law.py           `Law`: a form with its parameters, fitted or published
+    published.py     published laws, with the constants of published.json
+    io.py, law_json.py, json_object.py
+                     laws in JSON files
+    approaches       N*(C) without a law of the loss
+    allocation       optimal N and D under a law
+    conventions      ways of counting N and C
+    evidence         profiles, comparisons, forecasts, residuals, checklist
+    design           expected uncertainty of planned runs, and the runs to train next
+    show.py          numbers and equations as text
+
 Depends on NumPy, SciPy and pandas only, so it can be used on any table of runs.
 """
 

@@ -110,7 +110,7 @@ def convention_of(fields: JsonObject) -> dict[str, Any]:
             convention[key] = fields.text(key) if key in _TEXT_KEYS else fields.scalar(key)
     if not convention.get("delta", 1.0) > 0:
         raise fields.error("delta", convention["delta"], "a positive number")
-    return dict.fromkeys(_TEXT_KEYS, "not said") | convention
+    return dict.fromkeys(_TEXT_KEYS, "not recorded") | convention
 
 
 def _ranges(fields: JsonObject) -> dict[str, Interval]:

@@ -1,9 +1,18 @@
 """Objectives: from text to (inputs, targets, weights), and their losses.
 
-An objective is three functions (`scaling.objectives.base.Kind`): the batch of some sequences of
-text (numpy, a function of seed, sequence and epoch), the parts of its loss, and the losses of a
-model on a batch. Its configuration, with what it needs of model and text, is in
-scaling/config/objectives.py.
+    base.py          `Kind`, the functions of an objective; batches and losses of all objectives
+    kinds.py         KINDS: every objective by its `kind`
+    causal.py        causal and prefix language modelling
+    masked.py, replaced.py, distillation.py
+                     masked language modelling, ELECTRA, DistilBERT
+    sequences.py     encoder-decoders: span corruption, denoising, mixtures of denoisers
+    noise            corruption, masking and pairing of text, in numpy
+    examples.py      the batches of a run, and statistics of their targets
+
+An objective consists of functions (`scaling.objectives.base.Kind`): the parts of its loss and their
+weights, the batch of some sequences of text (numpy, a function of seed, sequence and epoch), and
+the losses of a model on a batch. Its configuration, with what it needs of model and text, is in
+scaling/config/objectives.
 """
 
 from scaling.objectives.base import Arrays, Kind, Terms, normalised, weight_sums

@@ -1,5 +1,5 @@
-"""What every objective consists of: a function from text to arrays, and one from a model and arrays
-to losses."""
+"""What every objective consists of: a function from text to a batch of arrays, and a function from
+a model and a batch to losses."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ from scaling.data.tokenizers.special import SpecialTokens
 from scaling.models import Routing
 
 Arrays = dict[str, Any]
-"""A batch: arrays by name, whose first axis is the sequence. `weights` is a dictionary of the
-weights of the predictions of each part of the loss; it is absent if all weights are equal."""
+"""A batch: arrays by name, whose first axis is the sequence.
+
+`targets` has the predicted tokens; without it they are `ids[:, 1:]`. `weights` is a dictionary of
+the weights of the predictions of each part of the loss; it is absent if all weights are equal.
+Statistics of the targets (examples.py) count the predictions of the first weights that have the
+shape of the targets. All other names are chosen by the objective, and read by its `terms` only."""
 
 
 AnObjective = TypeVar("AnObjective", bound=ObjectiveConfig, covariant=True)
@@ -31,7 +35,7 @@ AnObjective = TypeVar("AnObjective", bound=ObjectiveConfig, covariant=True)
 
 @dataclass(frozen=True, eq=False)
 class Setting(Generic[AnObjective]):
-    """Everything apart from the text that determines the batches of a run."""
+    """What an objective needs to make batches from sequences of text."""
 
     objective: AnObjective
     model: ModelConfig
@@ -82,7 +86,7 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """The functions that make an objective."""
+    """The functions of an objective."""
 
     parts: Callable[[Any], dict[str, float]]
     """From its configuration: the parts of its loss, and the weight of each. The first is the loss

@@ -1,4 +1,4 @@
-"""Every objective by its `kind`."""
+"""The functions of every objective, by the `kind` of its configuration."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def check_xla_flags() -> None:
 def keep_freed_memory() -> None:
     """Make the C allocator keep freed memory instead of returning it to the kernel.
 
-    XLA's CPU client allocates scratch memory anew at every step. By default glibc maps and unmaps
+    XLA's CPU client allocates scratch memory again at every step. By default glibc maps and unmaps
     it each time, and the kernel zeroes every page again: up to a third of the CPU time of a
     single-threaded worker with a small model, and next to nothing for large steps
     (experiments/LOG.md). On systems other than Linux with glibc this has no effect.

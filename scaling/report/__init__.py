@@ -1,4 +1,8 @@
-"""The results of a sweep as one self-contained HTML page that works offline and on phones."""
+"""The results of a sweep as one self-contained HTML page that works offline and on phones.
+
+    sections.py  the sections of the page
+    page.py      HTML building blocks
+"""
 
 from __future__ import annotations
 

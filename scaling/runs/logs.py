@@ -1,6 +1,6 @@
 """The parts of worker logs that are about a run.
 
-    runs/logs/NAME.ROLE.worker-0.log           of the local launcher
+    runs/logs/NAME.ROLE.worker-ID.log          of the local launcher, and of other packages
     runs/logs/NAME.ROLE.slurm/*_log.out        of Slurm jobs
 
 A line that begins with a run's identity and a colon begins a part about this run, which ends at the

@@ -5,8 +5,8 @@
     masked.py           masked language modelling, ELECTRA and DistilBERT, of encoders
     encoder_decoder.py  span corruption, denoising and mixtures of denoisers
 
-Their batches and losses are in scaling/objectives. A new objective is a class here, in the union
-below, and its functions there.
+Their batches and losses are in scaling/objectives. To add an objective, write its class here and
+enter it in the union below, then write its functions there and enter them in kinds.py.
 """
 
 from __future__ import annotations

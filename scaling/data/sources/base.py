@@ -183,9 +183,10 @@ class SourceKind:
     fetch: Callable[[], object] | None = None
     """Downloads the corpus if it is not on this machine yet."""
     package: str = ""
-    """Import name of the package that reading it requires."""
+    """Import name of an optional package that reading it requires; empty in another package, which
+    declares its own requirements."""
     extra: str = ""
-    """Extra of this project that installs the package."""
+    """Extra of this project that installs the optional package."""
 
     def missing(self) -> str | None:
         """Message that names the missing package and how to install it; None if none is missing."""

@@ -1,5 +1,14 @@
 """Tokenizers: bytes, vocabularies trained on the corpus, and published ones.
 
+    base.py            the `Tokenizer` protocol
+    special.py         special tokens: roles, spellings and ids
+    bytes.py           the byte tokenizer
+    subwords.py        BPE, WordPiece and Unigram; recipes.py has their definitions
+    train.py           a vocabulary trained on the corpus
+    read.py            vocabularies from files
+    ranks.py           GPT-2's file of ranks (tiktoken); byte_level.py has its map of bytes
+    sentence_piece.py  SentencePiece files
+
 Each has `eos`, which ends every document, and any other special tokens that were requested. No text
 is encoded to them, not even text that spells them.
 """

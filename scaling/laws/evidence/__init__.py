@@ -1,6 +1,15 @@
 """Evidence beyond the point fit: profiles, sensitivities, validation by extrapolation, comparison
 of forms, residuals, and a reporting checklist.
 
+    profile.py, constrained_profile.py
+                    the lowest objective at each value of a parameter or of an exponent
+    sensitivity.py  fits with other objectives, and without some of the runs
+    rolling.py      fits to small runs that predict the larger ones
+    comparison.py   forms compared by held-out error, AIC and likelihood ratios
+    residuals.py    residuals of each run, and their trends
+    checklist.py    the reporting checklist
+    refit.py        a fit with its arrays, which the others refit
+
 Not imported by `scaling.laws`, so that a plain fit does not load it.
 """
 

@@ -16,7 +16,10 @@
 
 To add a law, add an entry to the `FORMS` of the file with its topic: a `PowerSum` with its terms if
 the law is a sum of power laws, otherwise a subclass of `Formula` with the method `outcome_of`.
-Everything else (gradient, starting points, intervals, the `scaling fit` option) follows from the
-entry. A new file's `FORMS` is added to `catalogue.py`, a new variable to `variables.py`, and the
-paper's constants to `scaling/laws/published.json`.
+Everything else (gradient, intervals, the `scaling fit` option) follows from the entry. A `Formula`
+starts its fits from its `grid`, with the `linear` parameters solved for; `linear` may have positive
+parameters only if the outcome without them is zero, as it is if all other parameters are exponents.
+A law with a power of a sum overrides `starts`, as `QFamily` in data.py does. A new file's `FORMS`
+is added to `catalogue.py`, a new variable to `variables.py`, and the paper's constants to
+`scaling/laws/published.json`.
 """

@@ -30,7 +30,8 @@ class Formula(Form):
 
     centred: bool = False
     linear: tuple[str, ...] = ()
-    """Parameters in which the outcome is linear: their initial values are least squares fits."""
+    """Parameters in which the outcome is linear: their initial values are least squares fits. If
+    none of them is `signed`, the outcome has to be zero without them."""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Initial values of the other parameters; fits start from all combinations."""
 

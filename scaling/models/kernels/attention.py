@@ -70,8 +70,9 @@ def blocked(
     q_BHKT: Float[Array, "B H K T"], k_BHKS: Float[Array, "B H K S"],
     v_BHKS: Float[Array, "B H K S"], inputs: AttentionInputs, dtype: jnp.dtype,
 ) -> Float[Array, "B H T K"]:
-    """Attention over blocks of ATTENTION_BLOCK keys. One block at a time has its logits in memory,
-    forward and backward: memory grows as T + S instead of T S.
+    """Memory-efficient attention (Rabe and Staats 2021) over blocks of ATTENTION_BLOCK keys. One
+    block at a time has its logits in memory, forward and backward: memory grows as T + S instead of
+    T S.
 
     A first pass finds the maximum of each query's logits, a second sums numerator and denominator
     of the softmax. Sums are linear in their terms, so the backward pass keeps no partial sum, and
