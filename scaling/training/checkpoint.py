@@ -58,7 +58,7 @@ _asyncio = logging.getLogger("asyncio")
 
 
 class Progress(NamedTuple):
-    """What a run needs besides its state to go on as if nothing had happened."""
+    """What a run needs, besides its state, to continue as if it had not been interrupted."""
 
     step: int
     """Steps done."""
@@ -270,14 +270,15 @@ def _is_of_step(progress: Progress, step: int) -> bool:
 
 
 def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Which arrays of a checkpoint are not those that are wanted, in words."""
-    def said(array: Any) -> str:
+    """The differences between the arrays of a checkpoint and those of the model, as messages."""
+    def shape_of(array: Any) -> str:
         return f"{np.dtype(array.dtype).name}{list(array.shape)}"
 
     missing = [f"it has no {name}" for name in wanted if name not in there]
     unknown = [f"it has {name}, which the model has not" for name in there if name not in wanted]
-    changed = [f"{name} is {said(there[name])} in it and {said(wanted[name])} in the model"
-               for name in wanted if name in there and said(there[name]) != said(wanted[name])]
+    changed = [f"{name} is {shape_of(there[name])} in it and {shape_of(array)} in the model"
+               for name, array in wanted.items()
+               if name in there and shape_of(there[name]) != shape_of(array)]
     return changed + missing + unknown
 
 
@@ -287,7 +288,7 @@ def _of_any_process(flag: bool) -> bool:
 
 
 def _by_name(state: TrainState) -> dict[str, Any]:
-    """The arrays of a state, in order, by the path that is_leader to each."""
+    """The arrays of a state, in order, by path."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 

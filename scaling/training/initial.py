@@ -112,7 +112,7 @@ def _model_of(source: TrainedRun, store: TokenStore, where: str) -> ModelConfig:
 
 
 def initial_state(run: RunConfig, drawn: TrainState) -> TrainState:
-    """The state of a resolved run before its first step, on the mesh in force.
+    """The state of a resolved run before its first step, on the current mesh.
 
     Args:
         run: the run.

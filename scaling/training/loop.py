@@ -48,7 +48,7 @@ def train(
     asked_to_stop: Callable[[], object] = lambda: None,
     report: Callable[[Report], None] = lambda _: None,
 ) -> dict[str, Any] | Stopped:
-    """Train a resolved run in its folder, going on from its newest checkpoint.
+    """Train a resolved run in its folder, from its newest checkpoint on.
 
     The lease of the folder must be held (RunFolder.lock). If several processes train the run
     together, the first of them holds it, and writes everything but checkpoints. The losses do not
@@ -93,8 +93,8 @@ def train_steps(
     are those of `train`, and
 
     Args:
-        mesh: the mesh in force, if the run is trained side by side with others; by default that of
-            the run is put in force.
+        mesh: the current mesh, if the run is trained side by side with others; by default the run's
+            own is set.
         packed: number of runs that are trained side by side.
     """
     folder = RunFolder(path)

@@ -1,4 +1,4 @@
-"""Whether the memory that is here holds a run, before anything is allocated for it."""
+"""Checks that a run fits in memory, before anything is allocated for it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _CPU_TOKENS = (512, 1024)  # fewest and most tokens: experiments/LOG.md
 
 
 def sequences_at_once(run: RunConfig) -> int:
-    """Sequences of each device in a microbatch, with the mesh in force: a divisor of its share of
+    """Sequences of each device in a microbatch, on the current mesh: a divisor of its share of
     the batch. Unless the run gives it: the whole share on an accelerator, and on a CPU about as
     many as a core's cache holds the activations of.
 
@@ -77,8 +77,9 @@ def value_and_grad(
 ) -> tuple[tuple[Aux, Aux | None], Model]:
     """Metrics and gradient of a batch's loss, in microbatches.
 
-    The devices along the mesh axis `data` hold the same parameters. That axis is divided by hand:
-    each device adds up the gradients of its microbatches, and the sums are averaged once a batch.
+    The devices along the mesh axis `data` hold the same parameters. That axis is manual
+    (`jax.shard_map`): each device adds up the gradients of its microbatches, and the sums are
+    averaged once a batch.
 
     A loss of the whole batch, such as a contrastive one, is exact whatever the microbatches: a
     first pass computes the features of all sequences, then the gradient of the loss by them is
@@ -101,12 +102,12 @@ def value_and_grad(
     """
     share = len(jax.tree.leaves(batch)[0]) // batch_shards()
     parts = share // (at_once or share)
-    by_hand = jax.sharding.get_abstract_mesh().shape.get("data", 1) > 1
+    is_manual = jax.sharding.get_abstract_mesh().shape.get("data", 1) > 1
     frozen = None if trained is None or trained is model else model
     trained = model if trained is None else trained
     if parts == 1:
         return _whole(_of_trained(part_loss, frozen), batch_loss, trained, batch)
-    if not by_hand:
+    if not is_manual:
         return _accumulated(
             _of_trained(part_loss, frozen), batch_loss, trained, batch, parts, devices=1)
 
@@ -153,7 +154,7 @@ def _accumulated(
     part_loss: PartLoss, batch_loss: BatchLoss | None, model: Model, batch: Batch, parts: int,
     devices: int,
 ) -> tuple[tuple[Aux, Aux | None], Model]:
-    """Metrics and gradient, averaged over microbatches: where the axis `data` is divided by hand,
+    """Metrics and gradient, averaged over microbatches: where the axis `data` is manual,
     over those of this device.
 
     Args:
@@ -162,12 +163,12 @@ def _accumulated(
         model: the parameters.
         batch: the sequences of this device.
         parts: number of microbatches.
-        devices: size of the axis `data` if it is divided by hand, otherwise 1.
+        devices: size of the axis `data` if it is manual, otherwise 1.
     """
     batch_K = jax.tree.map(partial(_split, parts), batch)
     slopes_K, batch_aux = None, None
     if batch_loss is not None:
-        slopes, batch_aux = _slopes(part_loss, batch_loss, model, batch_K, devices)
+        slopes, batch_aux = _feature_gradients(part_loss, batch_loss, model, batch_K, devices)
         # What is averaged over microbatches and devices has to be their sum.
         slopes_K = jax.tree.map(lambda x: parts * devices * _split(parts, x), slopes)
 
@@ -187,7 +188,7 @@ def _accumulated(
     return (mean, batch_aux), jax.tree.map(lambda x: x / parts, total)
 
 
-def _slopes(
+def _feature_gradients(
     part_loss: PartLoss, batch_loss: BatchLoss, model: Model, batch_K: Batch, devices: int
 ) -> tuple[PyTree, Aux]:
     """The gradient of the loss of the whole batch by the features of this device's sequences, in

@@ -45,8 +45,8 @@ def drive_together(
 ) -> None:
     """Execute the steps of runs of one shape, `width` at a time, until no run is left.
 
-    The mesh of the runs, of one device, is in force. The losses of a run depend neither on its slot
-    nor on the other runs; on a CPU this was observed to hold to the last bit.
+    The mesh of the runs, of one device, is the current one. The losses of a run depend neither on
+    its slot nor on the other runs; on a CPU this was observed to hold to the last bit.
 
     Args:
         width: number of slots.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop; it then saves and leaves."""
+"""Ctrl-C and SIGTERM ask a run to stop; it then saves and exits."""
 
 from __future__ import annotations
 

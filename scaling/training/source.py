@@ -1,5 +1,5 @@
 """Trained runs as sources of models: what a run begins from, or learns from. A run is identified by
-what it is, not by its path, and read on the mesh in force. JAX is imported inside functions only,
+what it is, not by its path, and read on the current mesh. JAX is imported inside functions only,
 so that planning stays fast."""
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def folder_of_checkpoint(path: Path) -> RunFolder:
 def load_model(
     folder: RunFolder, run_id: str, step: int | None, *, noun: str, fix: str
 ) -> Model:
-    """The model of a run, on the mesh in force.
+    """The model of a run, on the current mesh.
 
     Args:
         folder: the run's folder.

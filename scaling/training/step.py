@@ -71,7 +71,7 @@ def init_state(run: RunConfig) -> TrainState:
     """The initial state of a run with `init: draw`: parameters drawn from the run's seed, and an
     optimizer at its start. That of any other run has the same structure (initial.py).
 
-    The parameters depend on seed and model alone, not on the mesh, which must be in force.
+    The parameters depend on seed and model alone, not on the mesh, which must be the current one.
     """
     generator = run.objective.generator(run.model)
     make = _initializer(run.model, generator, run.optimizer.kind, run.precision, run.execution,

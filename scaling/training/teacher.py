@@ -41,7 +41,7 @@ def with_teacher_of(objective: ObjectiveConfig, student: ModelConfig) -> Objecti
 
 
 def load_teacher(run: RunConfig) -> Model | None:
-    """The teacher of a resolved run, on the mesh in force; None without a teacher.
+    """The teacher of a resolved run, on the current mesh; None without a teacher.
 
     Raises:
         UserError: its folder holds another run by now, or its checkpoint is missing or damaged.

@@ -6,11 +6,13 @@ import gzip
 import json
 import pickle
 from collections import Counter
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from scaling.data import sources
+from scaling.data.sources import registry
 from scaling.errors import UserError
 
 
@@ -65,6 +67,32 @@ def test_the_hash_is_of_contents_and_order(tmp_path):
     assert len(set(hashes)) == 4
 
 
+@pytest.fixture
+def entry_point(monkeypatch):
+    """Registers a source of another package."""
+    def register(value):
+        entry = EntryPoint("bad", value, registry.GROUP)
+        monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+        registry.known_sources.cache_clear()
+
+    yield register
+    registry.known_sources.cache_clear()
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    ("no_such_module:SOURCE", r"the source bad .* cannot be loaded: No module named"),
+    ("scaling.data.sources.registry:GROUP", r"the source bad .* is a str, but a .*SourceKind"),
+    ("scaling.data.sources.registry:_MIX", "another source has the pattern mix:.* too"),
+])
+def test_a_broken_package_is_one_message_and_stops_no_other(tmp_path, entry_point, value, words):
+    entry_point(value)
+    (tmp_path / "a.txt").write_text("text")
+    assert list(sources.documents(f"text:{tmp_path}/a.txt")) == ["text"]
+    for find in (sources.known_sources, lambda: sources.find("nothing:a")):
+        with pytest.raises(UserError, match=words):
+            find()
+
+
 @pytest.mark.parametrize(("pattern", "corpus"), [
     ("text:{}/books/*.txt", "books"), ("text:{}/books/one.txt", "one"),
     ("text:{}/my notes/**/*.txt", "my-notes"),
@@ -91,6 +119,7 @@ def test_a_corpus_is_named_after_its_files(tmp_path, pattern, corpus):
     ({f"{i}": 0 for i in range(10**5)}, "has no field 'text'; it has 0, 1, 2, 3, 4, 5, 6, 7 and"),
     ({"text": None}, "'text' is null, but text is expected; remove the line"),
     ('{"text": "a\\ud800"}', "lone surrogate at character 1"),
+    ('{"text": "a\\u0000"}', "NUL at character 2, which text must not contain"),
 ])
 def test_a_bad_line_is_named_with_its_number(tmp_path, row, message):
     source = lines(tmp_path, {"text": "good"}, "", row)

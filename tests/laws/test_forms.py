@@ -7,6 +7,7 @@ import pytest
 
 from scaling.laws import FORMS, Form, PowerSum, Term, fit_law, from_frame
 from scaling.laws.fitting.minimise import minimise
+from scaling.laws.forms.formula import Formula
 from scaling.laws.forms.losses import Robust
 
 pytestmark = pytest.mark.quick
@@ -110,3 +111,27 @@ def test_a_new_law_is_one_entry(grid) -> None:  # type: ignore[no-untyped-def]
     expected = {"E": 1.1, "A": 20, "B": 30, "F": 400, "alpha": 0.35, "beta": 0.3}
     for name, value in expected.items():
         assert law.params[name] == pytest.approx(value, rel=1e-4)
+
+
+class JointPower(Formula):
+    """E + (A/N^alpha + B/D^beta)^gamma."""
+
+    def outcome_of(self, p, v):  # type: ignore[no-untyped-def]
+        return p.E + (p.A / v.n**p.alpha + p.B / v.d**p.beta) ** p.gamma
+
+
+def test_a_formula_starts_where_its_other_terms_alone_exceed_the_outcome(grid) -> None:  # type: ignore[no-untyped-def]
+    """At most points of this grid the power alone is larger than every loss."""
+    frame = grid()
+    n, d = frame["params_total"].to_numpy(float), frame["tokens"].to_numpy(float)
+    frame["loss"] = 1.1 + (20 / n**0.35 + 30 / d**0.3) ** 1.2
+    form = JointPower(
+        name="joint", formula="E + (A/N^alpha + B/D^beta)^gamma", source="a test",
+        variables=("n", "d"), parameters=("E", "A", "B", "alpha", "beta", "gamma"),
+        counting="total", linear=("E",),
+        grid={"A": (20.0, 2e4), "B": (30.0, 3e4), "alpha": (0.3,), "beta": (0.3,), "gamma": (1.0,)},
+    )
+    table = from_frame(frame, "runs")
+    starts = form.starts(form.coordinates({"n": n, "d": d}), frame["loss"].to_numpy())
+    assert np.isfinite(starts).all()
+    assert fit_law(table, form, resamples=0).params["E"] == pytest.approx(1.1, rel=1e-2)

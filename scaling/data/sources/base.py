@@ -228,8 +228,10 @@ def _decode(
 ) -> str | None:
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
-        if isinstance(content, bytes) and b"\0" in content:
-            raise UserError(f"NUL at byte {content.index(0):,}, which text must not contain")
+        if "\0" in text:
+            place = (f"byte {content.index(0):,}" if isinstance(content, bytes)
+                     else f"character {text.index(chr(0)) + 1:,}")
+            raise UserError(f"NUL at {place}, which text must not contain")
         if isinstance(content, str):
             content.encode("utf-8")
         return text
@@ -244,7 +246,7 @@ def _decode(
         return None
     if isinstance(content, bytes):
         return content.decode("utf-8", "replace").replace("\0", "\ufffd")
-    return _SURROGATE.sub("\ufffd", content)
+    return _SURROGATE.sub("\ufffd", content).replace("\0", "\ufffd")
 
 
 def refuse_binary(content: bytes, where: object, *, is_utf8: bool) -> None:

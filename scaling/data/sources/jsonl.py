@@ -106,8 +106,8 @@ def _field(line: bytes, field: str, where: _Location, decode: Decode) -> str | N
     if not isinstance(text, str):
         raise UserError(f"{where}: {field!r} is {_TYPE_NAMES[type(text)]}, but text is expected; "
                         "remove the line, or name another field")
-    # Only an escape can produce a lone surrogate, which UTF-8 cannot encode.
-    return text if text.isascii() or b"\\u" not in line else decode(text, where)
+    # Only an escape can produce NUL, or a lone surrogate, which UTF-8 cannot encode.
+    return decode(text, where) if b"\\u" in line else text
 
 
 def _parsed(line: str, where: _Location) -> Any:

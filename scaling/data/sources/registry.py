@@ -8,7 +8,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -75,9 +75,23 @@ def known_sources() -> tuple[SourceKind, ...]:
     `SourceKind`.
 
     Raises:
-        UserError: The entry point of a package cannot be loaded.
+        UserError: The entry point of a package cannot be loaded, or its pattern is taken.
     """
-    return (*_BUILT_IN, *map(_load, entry_points(group=GROUP)), _MIX)
+    kinds = {known.pattern: known for known in _BUILT_IN}
+    for entry in entry_points(group=GROUP):
+        known = _load(entry)
+        if known.pattern in kinds or known.pattern == _MIX.pattern:
+            raise UserError(f"the source {entry.name} ({entry.value}): another source has the "
+                            f"pattern {known.pattern} too; remove one of their packages")
+        kinds[known.pattern] = known
+    return (*kinds.values(), _MIX)
+
+
+def _in_order() -> Iterator[SourceKind]:
+    """All sources; those of other packages are loaded only when the built-in ones are used up, so
+    that a broken package does not stop the others."""
+    yield from (*_BUILT_IN, _MIX)
+    yield from known_sources()
 
 
 def _load(entry: EntryPoint) -> SourceKind:
@@ -107,7 +121,7 @@ def find(source: str, policy: str = "refuse") -> Source:
         raise UserError(f"{policy!r}: the treatment of text that is not UTF-8 is one of "
                         f"{', '.join(POLICIES)}")
     check_source(source)
-    for known in known_sources():
+    for known in _in_order():
         kind, colon, _ = known.pattern.partition(":")
         if source == known.pattern or (known.corpus == "" and source.startswith(kind + colon)):
             if known.fetch is not None:

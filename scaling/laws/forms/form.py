@@ -178,7 +178,9 @@ def _best_per_size(table: RunsTable) -> NDArray[np.intp]:
     return np.sort(order[np.unique(size_index[order], return_index=True)[1]])
 
 
-def project_coefficients(terms_RK: Array, target_R: Array) -> Array:
+def project_coefficients(
+    terms_RK: Array, target_R: Array, scale_R: Array | None = None
+) -> Array:
     """Logarithms of the coefficients that minimise the relative error of a sum of terms, [K].
 
     Variable projection: at fixed exponents a law is linear in its coefficients, which non-negative
@@ -188,9 +190,11 @@ def project_coefficients(terms_RK: Array, target_R: Array) -> Array:
     Args:
         terms_RK: the terms with coefficients of one, [R, K].
         target_R: the sum to approximate, [R].
+        scale_R: what errors are relative to, positive, [R]; by default the target.
     """
-    relative = terms_RK / target_R[:, None]
+    scale_R = target_R if scale_R is None else scale_R
+    relative = terms_RK / scale_R[:, None]
     if not np.isfinite(relative).all():  # the exponents overflow or underflow for these runs
         return np.zeros(relative.shape[1])
-    coefficients, _ = nnls(relative, np.ones(len(target_R)))
+    coefficients, _ = nnls(relative, target_R / scale_R)
     return np.asarray(np.log(np.maximum(coefficients, _MIN_SHARE / relative.mean(axis=0))))

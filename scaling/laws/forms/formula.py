@@ -30,8 +30,7 @@ class Formula(Form):
 
     centred: bool = False
     linear: tuple[str, ...] = ()
-    """Parameters in which the outcome is linear: their initial values are least squares fits. If
-    none of them is `signed`, the outcome has to be zero without them."""
+    """Parameters in which the outcome is linear: their initial values are least squares fits."""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Initial values of the other parameters; fits start from all combinations."""
 
@@ -106,7 +105,9 @@ class Formula(Form):
                                            rcond=None)
             positive = [name not in self.signed for name in self.linear]
             return np.asarray(np.where(positive, np.maximum(solution, 1e-6), solution))
-        return np.asarray(np.exp(project_coefficients(terms_RK, target_R)))
+        # At some points of the grid the other terms alone may exceed the outcome.
+        scale_R = target_R if (target_R > 0).all() else scale_R
+        return np.asarray(np.exp(project_coefficients(terms_RK, target_R, scale_R)))
 
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         return np.asarray(self._natural(theta_BP))
