@@ -98,10 +98,11 @@ class Law:
         """The parameters of the resamples, [B, P]; B is 0 without a bootstrap."""
         return self.bootstrap.samples if self.bootstrap else np.empty((0, self.point.shape[1]))
 
-    def loss(self, values: Mapping[str, Array]) -> Array:
+    def loss(self, values: Mapping[str, NDArray[np.floating] | NDArray[np.integer]]) -> Array:
         """Predicted outcome, [R], from arrays [R] of the form's variables: in most laws the loss
         in nats per token."""
-        return np.asarray(self.form.loss(self.point, values)[0])
+        floats = {name: np.asarray(each, dtype=float) for name, each in values.items()}
+        return np.asarray(self.form.loss(self.point, floats)[0])
 
     def band(self, quantity: Callable[[Array], Array]) -> tuple[Array, Array] | None:
         """90% intervals of functions of the parameters.
