@@ -306,7 +306,7 @@ def _drawn(name: str) -> Prepare:
 
 
 for _name in ("runs.csv", "curves.csv", "laws.json"):
-    reader(f"figures: {_name}", few=20, many=200,
+    reader(f"figures: {_name}", few=50, many=200,
            why="50 ms each: matplotlib draws four figures")(_drawn(_name))
 
 
@@ -425,7 +425,7 @@ def _checkpoint(name: str, part: str) -> Prepare:
 
 for _name, _part in {"files.json": "files.json", "of the checkpoint": "_CHECKPOINT_METADATA",
                      "_METADATA": "state/_METADATA", "progress": "progress/metadata"}.items():
-    reader(f"checkpoint: {_name}", few=12, many=100,
+    reader(f"checkpoint: {_name}", few=30, many=100,
            why="60 to 180 ms each: Orbax restores one, or two where the newest is damaged",
            )(_checkpoint(_name, _part))
 
