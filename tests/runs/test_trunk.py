@@ -76,6 +76,25 @@ def test_a_branch_has_the_same_bits_as_the_run_alone(family, store, tmp_path, tr
         assert alone["flops_own"] == alone["flops_counted"]
 
 
+def test_a_branch_counts_its_own_time(family, store, tmp_path, trunk, monkeypatch):
+    """Not that of its trunk, whose steps are not in its speed either."""
+    now = [0.0]
+
+    def tick():
+        now[0] += 0.01
+        return now[0]
+
+    def fence():
+        now[0] += 3600
+
+    monkeypatch.setattr(session.time, "perf_counter", tick)
+    train(family["long"], store, tmp_path / "long", trunk=trunk, fence=fence)
+    branch = train(family["short"], store, tmp_path / "short", trunk=Trunk(trunk.path))
+    own = (14 - last_shared_step(family["short"])) * BATCH
+    assert branch["seconds"] < 60
+    assert branch["tokens_per_second"] == pytest.approx(own / branch["seconds"], abs=0.06, rel=0.01)
+
+
 def test_saving_states_does_not_change_the_trunk(family, store, tmp_path, trunk):
     left = train(family["long"], store, tmp_path / "long", trunk=trunk)
     alone = train(family["long"], store, tmp_path / "alone")
