@@ -340,6 +340,7 @@ def test_a_local_process_without_heartbeat_is_not_alive(tmp_path, clock):
     old = time.time() - leases.SECONDS - 1
     os.utime(path, (old, old))
     assert not is_alive(tmp_path), "workers go on asking for it"
+    assert is_held(tmp_path), "a stopped process may resume"
     os.utime(path, (1, 1))
     assert is_alive(tmp_path), "a heartbeat, by whatever clock"
     assert not is_alive(tmp_path)

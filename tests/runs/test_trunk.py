@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from scaling.accounting import run_flops_per_token
 from scaling.optim.schedule import learning_rate
+from scaling.runs.families import families
 from scaling.runs.folder import RunFolder
+from scaling.runs.planned import GRID, PlannedRun
 from scaling.runs.trunk import Trunk, last_shared_step, trunk_identity
 from scaling.training import session
 from scaling.training.loop import Stopped, train
@@ -52,6 +55,27 @@ def test_runs_share_a_trunk_until_the_first_cools_down(family, store):
                  for each in (run, family["long"])]
         assert rates[0][:shared] == rates[1][:shared]
         assert rates[0][shared + 1:] != rates[1][shared + 1:]
+
+
+@pytest.mark.parametrize(("changes", "together"), [
+    ([f"tokens={14 * BATCH}"], True),
+    (["schedule.decay_shape=linear"], True),
+    (["logging.every_steps=3"], True),
+    (["schedule.warmup_steps=2"], False),
+    (["seed=1"], False),
+    (["precision=bfloat16"], False),
+    (["batch_sequences=8"], False),
+    (["model.dropout=0.1"], False),
+    (["objective={kind: prefix}", "model.attention=prefix"], False),
+    (["optimizer.weight_decay=0"], False),
+    (["optimizer.learning_rate=0.001"], False),
+])
+def test_runs_of_one_trunk_are_one_family(make_run, store, changes, together):
+    """What plans count once is what trains once."""
+    runs = [make_run(f"tokens={24 * BATCH}"), make_run(f"tokens={24 * BATCH}", *changes)]
+    planned = [PlannedRun(run, GRID, {}, RunFolder(Path(str(n)))) for n, run in enumerate(runs)]
+    assert (len({trunk_identity(run, store.hash) for run in runs}) == 1) == together
+    assert (len(families(planned)) == 1) == together
 
 
 def test_a_cosine_has_no_trunk(make_run, store):

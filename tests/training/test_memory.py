@@ -60,5 +60,5 @@ def test_a_mesh_divides_state_and_batch(make_run, mesh, batch, state):
     one = make_run(batch_sequences=4)
     many = make_run(f"execution.mesh={mesh}", batch_sequences=batch)
     whole = 16 * count_parameters(one.model).total
-    saved = device_bytes_of(one, on_cpu=False) - device_bytes_of(many, on_cpu=False, devices=batch // 4)
-    assert saved == pytest.approx(whole - whole / state, abs=2)
+    each = device_bytes_of(many, on_cpu=False, devices=batch // 4)
+    assert device_bytes_of(one, on_cpu=False) - each == pytest.approx(whole - whole / state, abs=2)
