@@ -122,6 +122,15 @@ def test_max_bytes_takes_whole_documents_from_the_start(tmp_path, request, piece
     assert store.manifest.duplicates == 1
 
 
+def test_nothing_is_taken_after_max_bytes_is_reached(tmp_path, small_pieces):
+    """Not even a document of a later piece that would fit in the rest."""
+    texts = [f"document {i:02} {'some words of it ' * 4}" for i in range(80)]
+    source = corpus(tmp_path, [*texts, *(f"s{i:03}" for i in range(300))])
+    limit = sum(len(text) for text in texts[:-1]) + 10
+    store = prepare(source, "byte", None, tmp_path / "store", 0.2, limit, workers=1)
+    assert sorted(everything(store)) == texts[:-1]
+
+
 def test_a_bpe_is_trained_on_the_train_split_only(tmp_path):
     held_out = [f"zqxj {'zqxj ' * 200}{i}" for i in range(400)]
     held_out = [text for text in held_out if split_by_definition(text, 0.2) == "validation"]

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from scaling.data.prepare import prepare
+from scaling.data.statistics import unigram_counts
 from scaling.data.store import TokenStore, default_folder, prepare_command
 from scaling.errors import UserError
+from tests.data.memory import ArraySplit
 
 pytestmark = pytest.mark.quick
 
@@ -95,6 +97,18 @@ def test_rows_are_windows_of_the_tokens_across_shards(made, stride, width):
         for wrong in (-1, len(windows)):
             with pytest.raises(IndexError):
                 split.rows(np.array([wrong]), stride, width)
+
+
+def test_unigrams_of_a_large_split_are_counted_all_over_it():
+    """A sample of four windows in ten, of ids that tell the window; a small split is counted
+    whole, also what fills no window."""
+    ids = np.repeat(np.arange(11, dtype=np.uint16), 1024)[:-1]
+    split = ArraySplit(ids, ends=(len(ids),))
+    sampled = unigram_counts(split, 11, limit=4 * 1024)
+    chosen = np.flatnonzero(sampled)
+    assert sampled[chosen].tolist() == [1024] * 4
+    assert set(np.diff([*chosen, 10 + chosen[0]])) == {2, 3}
+    assert unigram_counts(split, 11).tolist() == [1024] * 10 + [1023]
 
 
 def test_few_shards_are_open_at_once(made, monkeypatch):

@@ -187,7 +187,7 @@ def _loss_of(law: Law, n: float, d: float, u: float) -> float:
 
 
 def test_every_published_law_of_n_and_d_is_at_a_minimum() -> None:
-    given = {"sparsity": 0.5, "granularity": 8.0}
+    given = {"sparsity": 0.75, "granularity": 8.0}
     for entry in published().values():
         if entry.law is None or not can_allocate(entry, AllocationBudget(c=1e20, given=given)):
             continue
@@ -195,7 +195,7 @@ def test_every_published_law_of_n_and_d_is_at_a_minimum() -> None:
         if best.n is None:
             assert any("no optimum" in warning for warning in best.warnings)
             continue
-        active = 0.5 if "sparsity" in entry.law.form.variables else 1.0
+        active = 0.25 if "sparsity" in entry.law.form.variables else 1.0
         assert 6 * active * best.n * best.d == pytest.approx(1e20)
         for f in (0.9, 1.1):
             values = {"n": best.n * f, "d": best.d / f, "c": 1e20, "u": best.d / f, **given}

@@ -25,7 +25,7 @@ from scaling.laws.approaches import (
     frontier_from_json,
     group_by_budget,
 )
-from scaling.laws.approaches.akima import interpolant_minima
+from scaling.laws.approaches.akima import akima_minima, interpolant_minima
 from scaling.laws.approaches.envelope import local_linear_smooth
 from scaling.laws.approaches.line import fit_log_line
 from scaling.laws.approaches.parabola import parabola_minima
@@ -271,6 +271,18 @@ def test_akima_estimates_noise_from_seeds_or_requires_it() -> None:
     assert low < 0.5 < high
 
 
+def test_four_runs_of_a_size_halve_its_noise() -> None:
+    """The draws are the same, so the minima are, too."""
+    n, c, loss = _grid()
+    one, _ = group_by_budget(_table(n, c, loss))
+    four, _ = group_by_budget(_table(*(np.tile(x, 4) for x in (n, c, loss))))
+    halved, averaged = (akima_minima(profiles, noise, resamples=300, floor=0.0)
+                        for profiles, noise in ((one, 0.002), (four, 0.004)))
+    for left, right in zip(halved, averaged, strict=True):
+        assert 0 < left.log_n_se == pytest.approx(right.log_n_se, rel=1e-6)
+        assert left.log_n == pytest.approx(right.log_n, abs=1e-9)
+
+
 _PORIAN = ["dataset", "hparams", "warmup", "decay", "param_count", "val"]
 _STEPS = [("base", "long", "kaplan", "kaplan", "train"),
           ("base", "long", "kaplan", "standard", "val"),
@@ -418,6 +430,30 @@ def test_the_spread_of_the_envelopes_exponent_is_known() -> None:
         exponents.append(found.exponents["a"])
         errors.append(found.se["a"])
     assert 0.8 < np.mean(errors) / np.std(exponents) < 1.6
+
+
+def test_where_no_runs_compete_the_envelope_is_a_regression() -> None:
+    """Each size is the best at one value of C: the standard error is that of White 1980."""
+    rng = np.random.default_rng(5)
+    points, bounds = 200, np.repeat([1e-4, 1e4], 10)
+    log_c = np.linspace(np.log(1e15), np.log(1e20), points)
+    log_n = 0.5 * log_c + 0.3 * rng.standard_normal(points)
+    reach = 0.4 * (log_c[1] - log_c[0])
+    # Runs of a high loss, smaller and larger than all others, at every C.
+    n = np.exp([*log_n, *(log_n.mean() + np.log(bounds) + 0.01 * np.arange(20))])
+    low = np.array([*(log_c - reach), *([log_c[0]] * 20)])
+    high = np.array([*(log_c + reach), *([log_c[-1]] * 20)])
+    low, high = np.maximum(low, log_c[0]), np.minimum(high, log_c[-1])
+    d = np.exp(np.stack([low, high], axis=1)) / (6 * n[:, None])
+    loss = np.repeat(np.where(np.arange(len(n)) < points, 3.0, 9.0), 2)
+    curves = Curves(np.repeat(np.arange(len(n)), 2), np.repeat(n, 2), d.ravel(), loss,
+                    tuple(map(str, range(len(n)))))
+    found = fit_approach(curves, "approach-1", points=points, resamples=2000)
+    line = stats.linregress(log_c, log_n)
+    x, left = log_c - log_c.mean(), log_n - line.intercept - line.slope * log_c
+    assert found.optima.used.all()
+    assert found.exponents["a"] == pytest.approx(line.slope, rel=1e-6)
+    assert found.se["a"] == pytest.approx(np.sqrt(x**2 @ left**2) / (x @ x), rel=0.05)
 
 
 def test_smoothing_leaves_a_straight_line_alone_to_its_ends() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -204,7 +205,7 @@ def test_outliers_and_delta_move_the_published_fit_as_known(reference: Any) -> N
 
 def test_runs_of_largest_residual_are_the_corrupted_ones(grid: Any, constants: Any) -> None:
     frame = grid(noise=1e-4)
-    frame.loc[[3, 11], "loss"] *= 1.1
+    frame.loc[[3, 11], "loss"] *= [1.1, 0.9]
     found = outlier_sensitivity(from_frame(frame, "runs"), "chinchilla", (2,),
                                 by="residual").refits[0]
     assert set(found.left_out) == {"run03", "run11"}
@@ -361,6 +362,24 @@ def test_likelihood_ratio_of_linear_laws_is_whites_test() -> None:
     spread = np.sqrt((left @ left) / (len(n) - 2) / (x @ x))
     assert abs(2 * stats.t.sf(1.8 * error / spread, len(n) - 2) - found.p_value) > 0.05
     assert found.constraints == 1
+
+
+def test_likelihood_ratio_of_few_runs_is_over_all_signs() -> None:
+    """Of nine runs every choice of signs can be tried; residuals of a fit with two parameters are
+    larger by sqrt(9 / 7)."""
+    table, line = _power(runs=9)
+    x, y = np.log(table.n) - np.log(table.n).mean(), np.log(table.loss)
+    left = y - y.mean() - line.slope * x
+    error = np.sqrt(x**2 @ left**2 * 9 / 7) / (x @ x)
+    held = line.slope + 1.5 * error
+    found = likelihood_ratio(table, constrain(form_named("m1-n"), {"c": -held}), "m1-n",
+                             robust=_SQUARED, samples=4000)
+    signs = np.array(list(itertools.product([-1, 1], repeat=9)))
+    slopes = signs @ (x * left) * np.sqrt(9 / 7) / (x @ x)
+    exact = (np.abs(slopes) >= abs(held - line.slope)).mean()
+    assert found.p_value == pytest.approx(exact, abs=0.02)
+    unscaled = (np.abs(slopes) * np.sqrt(7 / 9) >= abs(held - line.slope)).mean()
+    assert exact - unscaled > 0.05
 
 
 def test_likelihood_ratio_keeps_a_true_constraint_and_drops_a_false_one(grid: Any) -> None:

@@ -125,6 +125,28 @@ def test_with_many_runs_a_newton_step_equals_a_refit(grid, monkeypatch) -> None:
         assert (np.abs(left_out).max(axis=0) < 0.1 * spread).all()
 
 
+@pytest.mark.parametrize("kind", ["squared", "huber"])
+def test_a_newton_step_has_the_curvature_of_the_objective(grid, kind: str) -> None:
+    """Against differences of the objective, where residuals are large and the law curved."""
+    table = from_frame(grid(noise=0.1), "runs")
+    form, robust = FORMS["chinchilla"], Robust(kind, 0.05)  # type: ignore[arg-type]
+    x, y = form.coordinates(table.values), np.log(table.loss)
+    theta = form.from_params(np.array([[1.3, 24.0, 45.0, 0.34, 0.29]]))[0]
+    problem = bootstrap.BootstrapProblem(form, x, y, table.n, theta, theta[None], robust)
+    w = np.random.default_rng(1).integers(0, 3, len(y)).astype(float)
+    step = 1e-4 * np.eye(len(theta))
+
+    def objective(point: np.ndarray) -> float:
+        return float(w @ robust.cost(y - form.predict(point[None], x)[0]))
+
+    def slope(point: np.ndarray) -> np.ndarray:
+        return np.array([(objective(point + s) - objective(point - s)) / 2e-4 for s in step])
+
+    curvature = np.array([(slope(theta + s) - slope(theta - s)) / 2e-4 for s in step])
+    found = bootstrap._OneStepFits(problem).theta(np.broadcast_to(y, (1, len(y))), w[None])[0]
+    np.testing.assert_allclose(curvature @ (found - theta), -slope(theta), rtol=0.02, atol=1e-4)
+
+
 def test_all_resamples_are_refitted_if_some_end_lower_from_starts(grid) -> None:
     """From a wrong optimum far away, the check finds the right one for every resample."""
     table = from_frame(grid(noise=0.003), "runs")

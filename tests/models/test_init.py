@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from scaling.config import ExecutionConfig, ModelConfig
-from scaling.models import Transformer
+from scaling.models import Electra, Transformer
 from scaling.models.attention import Attention
 from scaling.models.block import EVERYTHING, Block
+from scaling.models.experts import Experts
 from scaling.models.feed_forward import FeedForward
 from scaling.models.layers import embedding
-from tests.models.variants import SMALL, random_ids
+from tests.models.variants import SMALL, VARIANTS, random_ids
 
 SIZES = {"d_model": 64, "n_layers": 8, "n_heads": 4, "context": 8, "vocab_size": 300,
          "d_ff": 192}
@@ -49,6 +50,48 @@ def test_matrices_are_spread_as_configured(init, up, down):
         assert 2.2 < largest < 2 / 0.8796 + 1e-3
     else:
         assert largest > 3.3
+
+
+def test_experts_are_spread_as_dense_layers_are():
+    """Each is a layer of its own: the fans are those of one expert."""
+    config = ModelConfig(**SIZES, activation="swiglu", experts={"count": 4})
+    layer = Experts(config, jnp.dtype("float32"), jax.random.key(0))
+    for part, std in ((layer.up, 64**-0.5), (layer.gate, 64**-0.5),
+                      (layer.down, 192**-0.5 * RESIDUAL)):
+        for expert in part[...]:
+            assert float(np.std(expert)) == pytest.approx(std, rel=0.03)
+
+
+HEADS = [{"kind": "masked_lm"}, {"kind": "next_sentence"}, {"kind": "sentence_order"},
+         {"kind": "span_boundary", "d_position": 4}, {"kind": "replaced_token"}]
+
+
+@pytest.mark.parametrize("changes", [
+    VARIANTS["bert"] | {"heads": HEADS, "d_embedding": 6},
+    VARIANTS["transformer-xl"] | {"mode": "decoder-only"},
+    {"mode": "encoder-decoder", "positions": "relative", "activation": "swiglu"},
+    {"experts": {"count": 2, "every": 2}, "activation": "swiglu"},
+    None,
+])
+def test_no_two_parameters_are_drawn_by_one_key(monkeypatch, changes):
+    """Nor two layers. None is ELECTRA, whose generator has keys of its own."""
+    drawn = []
+
+    def watch(key, *rest):
+        jax.debug.callback(lambda data: drawn.append(tuple(np.ravel(data))),
+                           jax.random.key_data(key))
+        return jnp.zeros(next(each for each in rest if isinstance(each, tuple)))
+
+    for name in ("normal", "truncated_normal", "uniform"):
+        monkeypatch.setattr(jax.random, name, watch)
+    config = ModelConfig(**SMALL | (changes or VARIANTS["bert"] | {"heads": HEADS[-1:]}))
+    make = Transformer if changes else lambda config, key: Electra(
+        config, config.model_copy(update={"heads": ModelConfig(
+            **SMALL | VARIANTS["bert"] | {"heads": HEADS[:1]}).heads}), key)
+    make(config, jax.random.key(0))
+    jax.effects_barrier()
+    assert len(drawn) > 10
+    assert len(set(drawn)) == len(drawn)
 
 
 def test_attention_starts_so_that_its_logits_are_of_order_one():

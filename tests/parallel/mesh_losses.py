@@ -41,7 +41,7 @@ TEXT = 20
 SPECIAL = SpecialTokens(eos=20, pad=21, cls=22, sep=23, mask=24,
                         sentinels=(31, 30, 29, 28, 27, 26, 25))
 
-attention.BLOCK, cross_entropy.CHUNK = 3, 48
+attention.ATTENTION_BLOCK, cross_entropy.CROSS_ENTROPY_CHUNK = 3, 48
 
 SIZES = {"d_model": 16, "n_layers": 2, "n_heads": 4, "context": 8, "vocab_size": 32}
 MODELS = {

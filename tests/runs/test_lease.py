@@ -26,6 +26,7 @@ from scaling.runs.lease import (
     is_held,
     lease_seconds,
 )
+from scaling.runs.trunk import Trunk, step_folders
 from scaling.training import loop
 from scaling.training.loop import train
 from tests.conftest import ROOT
@@ -242,6 +243,25 @@ def test_a_process_without_the_lease_writes_nothing(make_run, store, tmp_path, w
     assert train(run, store, path)["status"] == "done"
 
 
+def test_the_lease_is_checked_before_each_write(make_run, store, tmp_path):
+    """Between two checks there is at most one new checkpoint or line of metrics."""
+    path, trunk = tmp_path / "run", Trunk(tmp_path / "trunks" / "one", frozenset({7, 8}))
+    checkpoints, metrics = set(), 0
+
+    def fence():
+        nonlocal checkpoints, metrics
+        steps = {(folder, step) for folder in (path / "checkpoints", trunk.path)
+                 for step in step_folders(folder)}
+        lines = len((path / "metrics.jsonl").read_text().splitlines())
+        assert len(steps - checkpoints) + lines - metrics <= 1
+        checkpoints, metrics = steps, lines
+
+    train(make_run("checkpoint.every_seconds=0"), store, path, trunk=trunk, fence=fence)
+    assert len(checkpoints) == 4
+    assert metrics == 6
+    assert RunFolder(path).record() is not None
+
+
 def test_losing_the_lease_before_the_record_writes_none(make_run, store, tmp_path, monkeypatch):
     lost = []
     make_record = loop.make_record
@@ -320,6 +340,7 @@ def test_a_local_process_without_heartbeat_is_not_alive(tmp_path, clock):
     old = time.time() - leases.SECONDS - 1
     os.utime(path, (old, old))
     assert not is_alive(tmp_path), "workers go on asking for it"
+    assert is_held(tmp_path), "a stopped process may resume"
     os.utime(path, (1, 1))
     assert is_alive(tmp_path), "a heartbeat, by whatever clock"
     assert not is_alive(tmp_path)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from scaling.accounting import run_flops_per_token
 from scaling.optim.schedule import learning_rate
+from scaling.runs.families import families
 from scaling.runs.folder import RunFolder
+from scaling.runs.planned import GRID, PlannedRun
 from scaling.runs.trunk import Trunk, last_shared_step, trunk_identity
 from scaling.training import session
 from scaling.training.loop import Stopped, train
@@ -54,6 +57,27 @@ def test_runs_share_a_trunk_until_the_first_cools_down(family, store):
         assert rates[0][shared + 1:] != rates[1][shared + 1:]
 
 
+@pytest.mark.parametrize(("changes", "together"), [
+    ([f"tokens={14 * BATCH}"], True),
+    (["schedule.decay_shape=linear"], True),
+    (["logging.every_steps=3"], True),
+    (["schedule.warmup_steps=2"], False),
+    (["seed=1"], False),
+    (["precision=bfloat16"], False),
+    (["batch_sequences=8"], False),
+    (["model.dropout=0.1"], False),
+    (["objective={kind: prefix}", "model.attention=prefix"], False),
+    (["optimizer.weight_decay=0"], False),
+    (["optimizer.learning_rate=0.001"], False),
+])
+def test_runs_of_one_trunk_are_one_family(make_run, store, changes, together):
+    """What plans count once is what trains once."""
+    runs = [make_run(f"tokens={24 * BATCH}"), make_run(f"tokens={24 * BATCH}", *changes)]
+    planned = [PlannedRun(run, GRID, {}, RunFolder(Path(str(n)))) for n, run in enumerate(runs)]
+    assert (len({trunk_identity(run, store.hash) for run in runs}) == 1) == together
+    assert (len(families(planned)) == 1) == together
+
+
 def test_a_cosine_has_no_trunk(make_run, store):
     run = make_run("schedule={kind: cosine, warmup_steps: 3}")
     assert trunk_identity(run, store.hash) is None
@@ -74,6 +98,25 @@ def test_a_branch_has_the_same_bits_as_the_run_alone(family, store, tmp_path, tr
         assert branch["flops_own"] + branch["flops_shared"] == branch["flops_counted"]
         assert (alone["trunk"], alone["flops_shared"]) == (None, 0)
         assert alone["flops_own"] == alone["flops_counted"]
+
+
+def test_a_branch_counts_its_own_time(family, store, tmp_path, trunk, monkeypatch):
+    """Not that of its trunk, whose steps are not in its speed either."""
+    now = [0.0]
+
+    def tick():
+        now[0] += 0.01
+        return now[0]
+
+    def fence():
+        now[0] += 3600
+
+    monkeypatch.setattr(session.time, "perf_counter", tick)
+    train(family["long"], store, tmp_path / "long", trunk=trunk, fence=fence)
+    branch = train(family["short"], store, tmp_path / "short", trunk=Trunk(trunk.path))
+    own = (14 - last_shared_step(family["short"])) * BATCH
+    assert branch["seconds"] < 60
+    assert branch["tokens_per_second"] == pytest.approx(own / branch["seconds"], abs=0.06, rel=0.01)
 
 
 def test_saving_states_does_not_change_the_trunk(family, store, tmp_path, trunk):

@@ -71,12 +71,16 @@ def test_a_ratio_is_kept_to_a_batch(plan_of, counting):
     assert len(found) == 4
 
 
-def test_an_isoloss_point_has_the_loss_that_the_law_gives_in_closed_form(plan_of, tmp_path):
+@pytest.mark.parametrize(("counting", "column"), [
+    ("total", "params_total"), ("non-embedding", "params_non_embedding")])
+def test_an_isoloss_point_has_the_loss_that_the_law_gives_in_closed_form(
+    plan_of, tmp_path, counting, column
+):
     path = tmp_path / "laws.json"
-    save([Law(FORMS["chinchilla"], {"n": "total", "d": "tokens"}, CHINCHILLA)], path)
+    save([Law(FORMS["chinchilla"], {"n": counting, "d": "tokens"}, CHINCHILLA)], path)
     c = CHINCHILLA
     rungs = plan_of({"kind": "product", "tokens": [6400]}).runs
-    reachable = [c["E"] + c["A"] / p.facts["params_total"] ** c["alpha"] for p in rungs]
+    reachable = [c["E"] + c["A"] / p.facts[column] ** c["alpha"] for p in rungs]
     losses = [max(reachable) + 33.0, sum(reachable) / 2]
     plan = plan_of({"kind": "isoloss", "losses": losses, "law": str(path)})
     wanted = {

@@ -113,6 +113,17 @@ def test_times_of_models_that_were_not_timed_are_marked(plan, sweep_file, comman
         row["d_model"] == 8 for row in as_json["runs"]]
 
 
+def test_the_line_of_step_times_passes_through_both_measured_models(plan, monkeypatch):
+    monkeypatch.setattr("scaling.sweeps.cost.measure",
+                        lambda models, *_: {0: 1e-3, len(models) - 1: 1.5e-3})
+    step_times = StepTimeModel.measure(plan.runs, CORE)
+    smallest, *_, largest = plan.runs
+    assert step_times.seconds > 0
+    for run, per_token in ((smallest, 1e-3), (largest, 1.5e-3)):
+        assert step_times.is_measured(run)
+        assert step_times.seconds_of_step(run) == pytest.approx(per_token * run.run.batch_tokens)
+
+
 def test_a_plan_measures_for_20_seconds_at_most(sweep_file, command, monkeypatch):
     given = []
 

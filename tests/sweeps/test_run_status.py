@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from scaling.accounting import count_parameters
 from scaling.accounting.run_memory import device_bytes, estimate_run_bytes
 from scaling.config import SweepConfig, override, validate
 from scaling.config.run import semantic
@@ -117,5 +118,9 @@ def test_memory_is_divided_by_the_mesh(make_run):
     assert whole > by_two > whole / 2
     sharded = estimate_run_bytes(make_run("execution.mesh.fsdp=2"))
     assert sharded == pytest.approx(whole / 2, rel=0.01)
+    # Tensor parallelism divides parameters, gradients and two moments, but not the batch.
+    state = 16 * count_parameters(make_run().model).total
+    by_tensor = estimate_run_bytes(make_run("execution.mesh.tensor=2"))
+    assert whole - by_tensor == pytest.approx(state / 2, abs=2)
     assert device_bytes("h200", None, 1) == 141e9
     assert device_bytes(None, None, 4) == pytest.approx(device_bytes(None, None, 1) / 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import pytest
 
+from scaling.accounting import count_parameters
 from scaling.errors import UserError
 from scaling.training import memory
 from scaling.training.memory import check_memory, device_bytes_of, host_bytes, machine_bytes
@@ -48,3 +49,16 @@ def test_what_is_said_to_be_needed_is_no_more_than_what_is(make_run, store):
     assert device_bytes_of(many, on_cpu=False) > 20 * device_bytes_of(run, on_cpu=False)
     assert device_bytes_of(many, on_cpu=False, devices=64) < device_bytes_of(
         many, on_cpu=False) / 10
+
+
+@pytest.mark.parametrize(("mesh", "batch", "state"), [
+    ("{data: 2}", 8, 1), ("{fsdp: 2}", 8, 2), ("{data: 2, fsdp: 2}", 16, 2), ("{tensor: 1}", 4, 1),
+])
+def test_a_mesh_divides_state_and_batch(make_run, mesh, batch, state):
+    """Each device has four sequences, and its share of the state: parameters, gradients and two
+    moments."""
+    one = make_run(batch_sequences=4)
+    many = make_run(f"execution.mesh={mesh}", batch_sequences=batch)
+    whole = 16 * count_parameters(one.model).total
+    each = device_bytes_of(many, on_cpu=False, devices=batch // 4)
+    assert device_bytes_of(one, on_cpu=False) - each == pytest.approx(whole - whole / state, abs=2)

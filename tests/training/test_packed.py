@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import jax
 import pytest
@@ -52,6 +53,7 @@ def numbers(folder):
 @pytest.fixture
 def runs(make_run):
     """Of one shape, and different in everything else."""
+    make_run = partial(make_run, "model.dropout=0.1")
     return {
         "one": make_run(),
         "seed": make_run(seed=5),
@@ -103,7 +105,8 @@ def test_stopping_and_resuming_changes_no_bit(runs, store, tmp_path):
 def test_one_that_diverges_harms_nobody(runs, make_run, store, tmp_path):
     """It has its record at once, and its seat goes to another."""
     calm = together(runs, store, tmp_path / "calm", 3)
-    wild = {"wild": make_run("optimizer.learning_rate=1e6", "optimizer.clip_norm=1e9"), **runs}
+    wild = {"wild": make_run("model.dropout=0.1", "optimizer.learning_rate=1e6",
+                             "optimizer.clip_norm=1e9"), **runs}
     came = together(wild, store, tmp_path / "wild", 3)
     assert next(iter(came)) == "wild"
     assert came["wild"]["status"] == "diverged"
