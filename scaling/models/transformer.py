@@ -76,8 +76,10 @@ class Transformer(nnx.Module):
             if config.decoder_layers else None,
             part="decoder",
         )
+        # The first head derives keys from head_key, so those of further heads must not.
+        further_key = jax.random.fold_in(head_key, 98)
         head_keys = [head_key] + [
-            jax.random.fold_in(head_key, index) for index in range(1, len(config.outputs))
+            jax.random.fold_in(further_key, index) for index in range(1, len(config.outputs))
         ]
         self.heads = nnx.Dict({
             head.kind: with_info(

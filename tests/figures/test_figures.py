@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -138,6 +139,18 @@ def test_a_law_that_the_runs_do_not_determine_has_no_frontier(tmp_path: Path) ->
     reasons = {name: reason for name, reason in draw(open_results(tmp_path))
                if isinstance(reason, str)}
     assert "do not determine" in reasons["surface"]
+
+
+def test_a_law_that_did_not_converge_is_not_drawn(fitted: Path) -> None:
+    results = open_results(fitted)
+    unsure = {name: replace(law, convergence={**law.convergence, "converged": False})
+              for name, law in results.laws.items()}
+    drawn = dict(draw(replace(results, laws=unsure)))
+    for name in ("kaplan", "surface", "prediction"):
+        assert "that converged" in str(drawn[name])
+    tokens = drawn["loss_against_tokens"]
+    assert isinstance(tokens, Drawing)
+    assert "law" not in set(tokens.data["series"])
 
 
 @pytest.mark.parametrize("change", [{"A": 1e300}, {"beta": -300.0}, {"E": None}])

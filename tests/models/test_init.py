@@ -67,7 +67,7 @@ HEADS = [{"kind": "masked_lm"}, {"kind": "next_sentence"}, {"kind": "sentence_or
 
 
 @pytest.mark.parametrize("changes", [
-    VARIANTS["bert"] | {"heads": HEADS, "d_embedding": 6},
+    VARIANTS["bert"] | {"heads": HEADS, "d_embedding": 6, "tied_head": False},
     VARIANTS["transformer-xl"] | {"mode": "decoder-only"},
     {"mode": "encoder-decoder", "positions": "relative", "activation": "swiglu"},
     {"experts": {"count": 2, "every": 2}, "activation": "swiglu"},
