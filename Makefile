@@ -56,7 +56,7 @@ test: .venv/dev  ## all tests except those of test-slow, in under ten minutes
 
 test-quick: .venv/dev  ## the core of each folder, in under a minute
 	@echo "--- the core of each folder: under a minute"
-	$(BIN)/pytest -m quick --numprocesses 2 --dist worksteal
+	$(BIN)/pytest -m "quick and not slow" --numprocesses 2 --dist worksteal
 
 test-slow: .venv/dev  ## slow ones: a sweep killed again and again, README's commands
 	@echo "--- the slow tests: 15 minutes or more on two cores"

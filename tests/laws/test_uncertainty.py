@@ -15,8 +15,6 @@ from scaling.laws.fitting import bootstrap
 from scaling.laws.fitting.intervals import bca_intervals
 from scaling.laws.fitting.minimise import minimise
 
-pytestmark = pytest.mark.quick
-
 
 def line(runs: int = 40, noise: float = 0.05, seed: int = 0, **options: object):
     """A power law of one variable fitted by least squares: a straight line in log-log."""
