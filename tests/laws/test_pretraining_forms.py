@@ -23,8 +23,6 @@ from scaling.laws.forms.annealing import annealing_areas
 from scaling.laws.forms.batch import critical_batch, minimum_compute, minimum_steps
 from scaling.laws.forms.constrained import constrain
 
-pytestmark = pytest.mark.quick
-
 _SIZES, _TOKENS = np.geomspace(1e7, 1e10, 9), np.geomspace(1e8, 3e11, 8)
 _N, _D = np.repeat(_SIZES, 8), np.tile(_TOKENS, 9)
 _RUNS = np.arange(72)

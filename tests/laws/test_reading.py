@@ -17,8 +17,6 @@ from scaling.laws import frames
 from scaling.laws.frames import read_frame
 from scaling.report import sections
 
-pytestmark = pytest.mark.quick
-
 GOOD = "run_id,params_total,tokens,loss\na,1000000,2000000,3.5\nb,2000000,4000000,3.25\n"
 GERMAN = GOOD.replace(".", "#").replace(",", ";").replace("#", ",")
 
