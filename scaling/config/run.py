@@ -158,7 +158,7 @@ def _length_problems(run: RunConfig) -> Iterator[Problem]:
         return
     try:
         steps = run.steps
-    except ValueError:  # no text fits, which the check of lengths reports
+    except (ValueError, ZeroDivisionError):  # no text fits, which the check of lengths reports
         return
     if steps == 0:
         yield "", (f"tokens = {run.tokens:,} is less than one batch of {run.batch_tokens:,} "
