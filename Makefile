@@ -50,8 +50,8 @@ smoke:  ## the quickstart with a sweep of a minute, in build/smoke
 	rm -rf build/smoke
 	$(MAKE) quickstart SWEEP=configs/sweeps/smoke.yaml RESULTS=build/smoke/results RUNS=build/smoke/runs
 
-test: .venv/dev  ## all tests except those of test-slow, in under ten minutes
-	@echo "--- all tests except the slow ones: about 8 minutes on two cores"
+test: .venv/dev  ## all tests except those of test-slow, in about ten minutes
+	@echo "--- all tests except the slow ones: about 10 minutes on two cores"
 	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 test-quick: .venv/dev  ## the core of each folder, in under a minute

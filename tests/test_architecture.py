@@ -30,7 +30,7 @@ FLOORS = (
     {"report", "runs", "parallel"},
     {"figures", "data", "accounting", "optim"},
     {"laws", "config", "console"},
-    {"outputs"},
+    {"outputs", "plugins"},
     {"files"},
     {"errors"},
 )

@@ -82,8 +82,15 @@ class RunConfig(Config):
 
     @property
     def sequence_tokens(self) -> int:
-        """Tokens of text in a sequence (`text_tokens` of the objective)."""
-        return self.objective.text_tokens(self.model)
+        """Tokens of text in a sequence (`text_tokens` of the objective).
+
+        Raises:
+            ValueError: no text fits.
+        """
+        tokens = self.objective.text_tokens(self.model)
+        if tokens < 1:
+            raise ValueError("a sequence has no room for text")
+        return tokens
 
     @property
     def batch_tokens(self) -> int:
@@ -158,7 +165,7 @@ def _length_problems(run: RunConfig) -> Iterator[Problem]:
         return
     try:
         steps = run.steps
-    except (ValueError, ZeroDivisionError):  # no text fits, which the check of lengths reports
+    except ValueError:  # no text fits, which the check of lengths reports
         return
     if steps == 0:
         yield "", (f"tokens = {run.tokens:,} is less than one batch of {run.batch_tokens:,} "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from scaling.errors import UserError
 from scaling.launch.launcher import Launcher, LauncherKind, WorkerGroup, WorkerStatus
 from scaling.launch.local import LOCAL
 from scaling.launch.slurm import SLURM
+from scaling.plugins import load_entry_point
 from scaling.runs.planned import GRID, HELDOUT
 
 GROUP = "scaling.launchers"
@@ -39,7 +40,7 @@ def _registered() -> tuple[tuple[LauncherKind, ...], tuple[UserError, ...]]:
     found, errors = {kind.name: kind for kind in _BUILT_IN}, []
     for entry in entry_points(group=GROUP):
         try:
-            kind = _load(entry)
+            kind = load_entry_point(entry, LauncherKind, "launcher")
             if kind.name in found:
                 raise UserError(f"the launcher {entry.name} ({entry.value}): another launcher is "
                                 f"named {kind.name} too; remove one of their packages")
@@ -96,14 +97,3 @@ def find_launcher(name: str) -> LauncherKind:
     raise UserError(f"--launcher {name}: unknown launcher; {guess}known are "
                     + ", ".join(f"{kind.name} ({kind.text})" for kind in known.values()))
 
-
-def _load(entry: EntryPoint) -> LauncherKind:
-    try:
-        kind = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the launcher {entry.name} ({entry.value}) cannot be loaded: {error}; "
-                        "install the package that registers it again, or remove it") from None
-    if not isinstance(kind, LauncherKind):
-        raise UserError(f"the launcher {entry.name} ({entry.value}) is a {type(kind).__name__}, "
-                        "but a scaling.launch.launcher.LauncherKind is expected")
-    return kind

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import PurePath
 from typing import cast
 
@@ -23,6 +23,7 @@ from scaling.data.sources.parquet import find_parquet
 from scaling.data.sources.python import find_packages, find_stdlib, stdlib_bytes
 from scaling.data.sources.wheels import known_wheels
 from scaling.errors import UserError
+from scaling.plugins import load_entry_point
 
 GROUP = "scaling.sources"
 """Entry-point group through which other packages add sources."""
@@ -79,7 +80,7 @@ def known_sources() -> tuple[SourceKind, ...]:
     """
     kinds = {known.pattern: known for known in _BUILT_IN}
     for entry in entry_points(group=GROUP):
-        known = _load(entry)
+        known = load_entry_point(entry, SourceKind, "source")
         if known.pattern in kinds or known.pattern == _MIX.pattern:
             raise UserError(f"the source {entry.name} ({entry.value}): another source has the "
                             f"pattern {known.pattern} too; remove one of their packages")
@@ -93,17 +94,6 @@ def _in_order() -> Iterator[SourceKind]:
     yield from (*_BUILT_IN, _MIX)
     yield from known_sources()
 
-
-def _load(entry: EntryPoint) -> SourceKind:
-    try:
-        known = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the source {entry.name} ({entry.value}) cannot be loaded: {error}; "
-                        "install the package that registers it again, or remove it") from None
-    if not isinstance(known, SourceKind):
-        raise UserError(f"the source {entry.name} ({entry.value}) is a {type(known).__name__}, "
-                        "but a scaling.data.sources.SourceKind is expected")
-    return known
 
 
 def find(source: str, policy: str = "refuse") -> Source:
