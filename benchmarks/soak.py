@@ -88,7 +88,7 @@ def soak(
     # Processes are found by the folder in their command line.
     folder = folder.resolve()
     plan = make_plan(load(SweepConfig, sweep), str(sweep), folder / "undisturbed" / "runs")
-    planned = len(plan.stage(GRID))
+    planned = len(plan.runs_of_role(GRID))
     calm = Training(sweep.resolve(), folder / "undisturbed", workers)
     hurt = Training(sweep.resolve(), folder / "disturbed", workers)
     wrong: list[str] = []

@@ -26,7 +26,7 @@ SEQUENCES, CONTEXT = 4, 16
 DOCUMENTS_A_STEP = 3
 """Of the corpus, which the longest run reads once: one has some 40 bytes, a token each."""
 SHORTEST = 0.3
-"""Length of the shortest run of a family, as a share of the longest."""
+"""Length of the shortest run of a group, as a share of the longest."""
 PAUSE_SECONDS = 3.0
 """Before a launcher is started again that has ended by itself: it may have found nothing but runs
 that another one trains."""
@@ -36,7 +36,7 @@ WORKER, LAUNCHER = "scaling.launch.worker", "scaling.cli.main"
 def sweep_content(
     store: Path, sizes: int, rates: int, seeds: int, lengths: int, steps: int
 ) -> dict[str, Any]:
-    """Families of runs that share a trunk: one for each size, learning rate and seed, with a run of
+    """Groups of runs that share a trunk: one for each size, learning rate and seed, with a run of
     each length.
 
     Args:

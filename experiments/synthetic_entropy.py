@@ -113,7 +113,7 @@ def make_study(source: str) -> Study:
 def train(studies: list[Study]) -> None:
     """Train the runs that are not finished, the held-out ones last."""
     runs = [run for role in (GRID, HELDOUT) for study in studies
-            for run in study.plan.stage(role)]
+            for run in study.plan.runs_of_role(role)]
     if all(run_state(run).over for run in runs):
         return
     with stop_requests() as requested, progress("runs", len(runs)) as bar:

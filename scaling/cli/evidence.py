@@ -11,7 +11,7 @@ from scaling.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scaling.laws import Form, Law, Robust, RunsTable
+    from scaling.laws import Form, Law, ResidualLoss, RunsTable
 
 RollingVariable = Literal["n", "d", "c"]
 _MAX_DROPPED = 0.2  # share of the runs that a sensitivity test may drop
@@ -22,7 +22,7 @@ class FittedLaw(NamedTuple):
 
     law: Law
     table: RunsTable
-    robust: Robust
+    robust: ResidualLoss
 
 
 class EvidenceOptions(NamedTuple):
@@ -154,7 +154,7 @@ def _for_each(
     return shown
 
 
-def _common_table(fitted: Sequence[FittedLaw]) -> tuple[RunsTable, list[Any], Robust]:
+def _common_table(fitted: Sequence[FittedLaw]) -> tuple[RunsTable, list[Any], ResidualLoss]:
     """The common table of the laws, their forms, and their common objective."""
     first = fitted[0]
     for other in fitted[1:]:

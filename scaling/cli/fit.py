@@ -18,7 +18,7 @@ from scaling.console import err, out, print_table, print_text, progress, tables_
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws import Form, Frontier, Law, Robust
+    from scaling.laws import Form, Frontier, Law, ResidualLoss
 
 _COLUMNS, _LAWS, _FITS, _EVIDENCE = "Columns and rows", "Laws", "Fit", "Evidence"
 
@@ -185,7 +185,7 @@ def fit(
 
 def _fit(
     form: Form, source: RunsSource, resampling: BootstrapOptions,
-    other_columns: Mapping[str, str], *, all_sizes: bool, robust: Robust,
+    other_columns: Mapping[str, str], *, all_sizes: bool, robust: ResidualLoss,
 ) -> evidence.FittedLaw:
     """Fit one law to the columns that it reads.
 

@@ -13,7 +13,7 @@ from scaling.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scaling.laws import Form, Robust
+    from scaling.laws import Form, ResidualLoss
 
 SIZES = ("n", "d", "c")
 """Variables with options of their own; --column is for all others."""
@@ -119,15 +119,15 @@ def needs(form: Form, frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(v for v in SIZES if v in form.variables or ours.get(v) in frame.columns)
 
 
-def robust(own: Robust, objective: str | None, delta: float | None) -> Robust:
+def robust(own: ResidualLoss, objective: str | None, delta: float | None) -> ResidualLoss:
     """The objective of a law; `--delta` alone does not change laws without a delta."""
-    from scaling.laws import Robust
+    from scaling.laws import ResidualLoss
 
     kind = objective or own.kind
     if delta is None:
-        return Robust(kind)  # type: ignore[arg-type]
+        return ResidualLoss(kind)  # type: ignore[arg-type]
     if not 0 < delta < float("inf"):
         raise UserError(f"--delta {delta:g}: a positive number is expected, such as 1e-3")
     if objective in ("l1", "squared"):
         raise UserError(f"--delta is an option of the huber objective; {objective} has no delta")
-    return Robust("huber", delta) if kind == "huber" else own
+    return ResidualLoss("huber", delta) if kind == "huber" else own

@@ -96,7 +96,7 @@ def run(
     for warning in planned.warnings:
         warn(warning)
     role = "heldout" if heldout else "grid"
-    stage = planned.stage(role)
+    stage = planned.runs_of_role(role)
     if not stage:
         over_budget = any(p.role == role for p in planned.runs)
         raise UserError(f"{config}: the budgets cover no {role} run; raise max_flops or "
@@ -148,7 +148,7 @@ def _within_hours(planned: Plan, workers: int | None) -> Plan:
     from scaling.launch.local import shares
     from scaling.sweeps.cost import StepTimeModel, within_hours
 
-    worker_shares = shares(workers, len(planned.stage("grid")))
+    worker_shares = shares(workers, len(planned.runs_of_role("grid")))
     notice("timing a step, for max_device_hours")
     step_times = StepTimeModel.measure(
         planned.runs, worker_shares[0], planned.sweep.pack, len(worker_shares), budget=None)

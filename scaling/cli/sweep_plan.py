@@ -77,7 +77,7 @@ def plan(
         check_runs_exist(runs)
     folder = results_folder(planned, results)
     _warn_of_results(planned, folder)
-    worker_shares = shares(workers, len(planned.stage("grid")))
+    worker_shares = shares(workers, len(planned.runs_of_role("grid")))
     step_times = _step_times(planned, worker_shares, measure, gpu, mfu)
     if step_times is not None:
         planned = within_hours(planned, step_times)

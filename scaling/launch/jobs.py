@@ -11,12 +11,12 @@ from typing import Any
 
 from scaling.config import RunConfig, validate
 from scaling.data.store import TokenStore
-from scaling.runs.families import families, shared_steps
 from scaling.runs.files import is_count, is_run_id
 from scaling.runs.folder import RunFolder
 from scaling.runs.planned import PlannedRun
 from scaling.runs.state import is_over
 from scaling.runs.trunk import TRUNKS_FOLDER, Trunk, last_shared_step, trunk_identity
+from scaling.runs.trunk_groups import shared_steps, trunk_groups
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,19 @@ class Job:
 def jobs_of(runs: Sequence[PlannedRun]) -> list[Job]:
     """The jobs of some runs, in the same order.
 
-    The longest run of a family that is not over is its trunk. Runs that are over neither wait for
+    The longest run of a group that is not over is its trunk. Runs that are over neither wait for
     nor save a state, but states that they saved may still be there, if their launcher was killed.
     """
     shared: dict[str, Job] = {}
-    for family in families(runs):
-        name = trunk_identity(family[0].run, TokenStore.open(family[0].run.data.store).hash)
+    for group in trunk_groups(runs):
+        name = trunk_identity(group[0].run, TokenStore.open(group[0].run.data.store).hash)
         if name is None:
             continue
-        path = family[0].folder.path.parent / TRUNKS_FOLDER / name
-        left = [planned for planned in family if not is_over(planned.folder)]
+        path = group[0].folder.path.parent / TRUNKS_FOLDER / name
+        left = [planned for planned in group if not is_over(planned.folder)]
         begins = {p.run_id: shared_steps(p, left[0]) for p in left[1:]}
         leave = frozenset(step for step in begins.values() if step)
-        for planned in family:
+        for planned in group:
             if step := begins.get(planned.run_id, last_shared_step(planned.run)):
                 trunk = Trunk(path, leave if planned in left[:1] else frozenset())
                 after = left[0].folder if planned.run_id in begins else None
@@ -133,13 +133,13 @@ def _plain(planned: PlannedRun) -> dict[str, Any]:
 def clear_trunks(jobs: Sequence[Job]) -> None:
     """Remove the states of trunks that no job needs any more. The folder of a trunk is removed once
     no job is left that could write there."""
-    families: dict[Path, list[Job]] = {}
+    groups: dict[Path, list[Job]] = {}
     for job in jobs:
         if job.trunk is not None:
-            families.setdefault(job.trunk.path, []).append(job)
-    for path, family in families.items():
+            groups.setdefault(job.trunk.path, []).append(job)
+    for path, group in groups.items():
         if path.exists():
-            left = [job for job in family if not job.over()]
+            left = [job for job in group if not job.over()]
             needed = {job.begins for job in left}
             Trunk(path).remove(
-                {job.begins for job in family if job.begins} - needed, folder=not left)
+                {job.begins for job in group if job.begins} - needed, folder=not left)

@@ -29,7 +29,7 @@ from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
 from scaling.laws.io import load, load_loss_laws, save
 from scaling.laws.law import LEVEL, Bootstrap, Law
@@ -40,7 +40,7 @@ from scaling.laws.table import RunsTable
 
 __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "Form", "Frontier", "Law",
-    "PowerSum", "Published", "Robust", "RunsTable", "Term", "allocate", "chain", "constrain",
+    "PowerSum", "Published", "ResidualLoss", "RunsTable", "Term", "allocate", "chain", "constrain",
     "curves_from_frame", "fit_approach", "fit_law", "form_named", "from_frame", "law_from_json",
     "load", "load_loss_laws", "published", "read", "save", "with_heldout",
 ]

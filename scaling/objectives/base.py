@@ -34,7 +34,7 @@ AnObjective = TypeVar("AnObjective", bound=ObjectiveConfig, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Setting(Generic[AnObjective]):
+class ExampleContext(Generic[AnObjective]):
     """What an objective needs to make batches from sequences of text."""
 
     objective: AnObjective
@@ -72,7 +72,7 @@ class Setting(Generic[AnObjective]):
         return sequence_keys(self.seed, drawn.sequence_B, epoch_B, self.objective.kind)
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """Losses of a model on each sequence of a batch."""
 
     losses: dict[str, Float[Array, "B"]]
@@ -85,15 +85,15 @@ class Terms(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind:
+class ObjectiveFunctions:
     """The functions of an objective."""
 
     parts: Callable[[Any], dict[str, float]]
     """From its configuration: the parts of its loss, and the weight of each. The first is the loss
     of the runs table, in nats per predicted token."""
-    examples: Callable[[Setting[Any], SequenceDataset, SequenceBatch], Arrays]
+    examples: Callable[[ExampleContext[Any], SequenceDataset, SequenceBatch], Arrays]
     """Text to a batch, a function of (seed, sequence, epoch) for each sequence."""
-    terms: Callable[[Any, Any, Arrays, PRNGKeyArray | None], Terms]
+    terms: Callable[[Any, Any, Arrays, PRNGKeyArray | None], LossTerms]
     """From its configuration, a model, a batch, and a key for each sequence if there is dropout."""
     batch_terms: Callable[[Any, Any], dict[str, Float[Array, ""]]] | None = None
     """From its configuration and the features of all sequences of a batch: the parts of the loss
@@ -103,14 +103,14 @@ class Kind:
 def weighted(
     losses_BM: Float[Array, "B M"], weights_BM: Float[Array, "B M"] | None
 ) -> Float[Array, "B"]:
-    """Losses of predictions summed over each sequence, as in `Terms`."""
+    """Losses of predictions summed over each sequence, as in `LossTerms`."""
     if weights_BM is None:
         return losses_BM.mean(axis=-1)
     return (losses_BM * weights_BM).sum(axis=-1)
 
 
 def weight_sums(parts: Mapping[str, float], batch: Arrays) -> dict[str, Float[Array, "B"]]:
-    """The sum of the weights of each sequence, by part: the denominators of `Terms`."""
+    """The sum of the weights of each sequence, by part: the denominators of `LossTerms`."""
     first = jax.tree.leaves(batch)[0]
     given = batch.get("weights", {})
     return {part: jnp.sum(given[part], axis=-1) if part in given else jnp.ones(len(first))
@@ -119,8 +119,8 @@ def weight_sums(parts: Mapping[str, float], batch: Arrays) -> dict[str, Float[Ar
 
 def normalised(batch: Arrays) -> Arrays:
     """The batch with the weights of each part scaled so that they sum to one on average over its
-    sequences: the mean of `Terms` over sequences is then the mean over predictions, in any split
-    into microbatches."""
+    sequences: the mean of `LossTerms` over sequences is then the mean over predictions, in any
+    split into microbatches."""
     if "weights" not in batch:
         return batch
     scaled = {part: weights_BM * (len(weights_BM) / jnp.maximum(weights_BM.sum(), 1e-9))

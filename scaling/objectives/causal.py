@@ -10,26 +10,26 @@ from scaling.config.objectives import Causal, Prefix
 from scaling.data.batches import SequenceBatch, SequenceDataset
 from scaling.models import Tokens, Transformer, cross_entropy
 from scaling.models.tokens import AnyArray
-from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
+from scaling.objectives.base import Arrays, ExampleContext, LossTerms, ObjectiveFunctions, weighted
 from scaling.objectives.noise.prefix import prefix_lengths, prefix_mask
 
 
 def _causal_examples(
-    setting: Setting[Causal], _: SequenceDataset, drawn: SequenceBatch
+    context: ExampleContext[Causal], _: SequenceDataset, drawn: SequenceBatch
 ) -> Arrays:
     ids_BT = drawn.ids_BL.astype(np.int32)
-    if not setting.objective.separate_documents:
+    if not context.objective.separate_documents:
         return {"ids": ids_BT}
-    ends_BT = ids_BT[:, :-1] == setting.special.eos
+    ends_BT = ids_BT[:, :-1] == context.special.eos
     document_BT = 1 + np.cumsum(ends_BT, axis=1, dtype=np.int32) - ends_BT
     return {"ids": ids_BT, "documents": document_BT}
 
 
 def _prefix_examples(
-    setting: Setting[Prefix], _: SequenceDataset, drawn: SequenceBatch
+    context: ExampleContext[Prefix], _: SequenceDataset, drawn: SequenceBatch
 ) -> Arrays:
-    length = setting.model.context
-    prefix_B = prefix_lengths(setting.keys(drawn), length)
+    length = context.model.context
+    prefix_B = prefix_lengths(context.keys(drawn), length)
     prefix_BT, weights_BT = prefix_mask(prefix_B, length)
     return {"ids": drawn.ids_BL.astype(np.int32), "prefix": prefix_BT,
             "weights": {"prefix": weights_BT}}
@@ -37,13 +37,13 @@ def _prefix_examples(
 
 def _terms(
     objective: Causal | Prefix, model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
-) -> Terms:
+) -> LossTerms:
     ids_BT = batch["ids"]
     tokens = Tokens(ids_BT[:, :-1], batch.get("documents"), prefix_BT=batch.get("prefix"))
     states = model.states(tokens, keys_B=keys_B)
     losses_BT = model.losses("lm", states, ids_BT[:, 1:])
     weights_BT = batch.get("weights", {}).get(objective.kind)
-    return Terms({objective.kind: weighted(losses_BT, weights_BT)}, states.routing)
+    return LossTerms({objective.kind: weighted(losses_BT, weights_BT)}, states.routing)
 
 
 def causal_losses(
@@ -53,5 +53,5 @@ def causal_losses(
     return cross_entropy(model(jnp.asarray(ids_BT)[:, :-1]), ids_BT[:, 1:])
 
 
-CAUSAL = Kind(lambda objective: {"causal": 1.0}, _causal_examples, _terms)
-PREFIX = Kind(lambda objective: {"prefix": 1.0}, _prefix_examples, _terms)
+CAUSAL = ObjectiveFunctions(lambda objective: {"causal": 1.0}, _causal_examples, _terms)
+PREFIX = ObjectiveFunctions(lambda objective: {"prefix": 1.0}, _prefix_examples, _terms)

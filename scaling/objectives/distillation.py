@@ -9,14 +9,14 @@ from jaxtyping import Array, Key
 from scaling.config.objectives import Distillation
 from scaling.data.batches import SequenceBatch, SequenceDataset
 from scaling.models import States, Tokens, Transformer, at_positions, cross_entropy
-from scaling.objectives.base import Arrays, Kind, Setting, Terms, weighted
+from scaling.objectives.base import Arrays, ExampleContext, LossTerms, ObjectiveFunctions, weighted
 from scaling.objectives.masked import mask_tokens, with_cls_sep
 
 
 def _examples(
-    setting: Setting[Distillation], _: SequenceDataset, drawn: SequenceBatch
+    context: ExampleContext[Distillation], _: SequenceDataset, drawn: SequenceBatch
 ) -> Arrays:
-    batch = mask_tokens(setting, setting.keys(drawn), *with_cls_sep(setting, drawn))
+    batch = mask_tokens(context, context.keys(drawn), *with_cls_sep(context, drawn))
     weights_BM = batch["weights"]["masked"]
     return batch | {"weights": {"masked": weights_BM, "soft": weights_BM}}
 
@@ -29,7 +29,7 @@ def with_teacher(teacher: Transformer, batch: Arrays) -> Arrays:
 
 def _terms(
     objective: Distillation, model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
-) -> Terms:
+) -> LossTerms:
     """Predictions are compared at the masked positions, directions of hidden states at all."""
     weights, temperature = batch["weights"], objective.temperature
     x_BTD, logits_BMV = _outputs(model, batch, keys_B)
@@ -43,7 +43,7 @@ def _terms(
     }
     if objective.cosine_weight:
         losses["cosine"] = weighted(1 - _cosine(x_BTD, batch["teacher_states"]), None)
-    return Terms(losses)
+    return LossTerms(losses)
 
 
 def _outputs(
@@ -66,4 +66,4 @@ def _parts(objective: Distillation) -> dict[str, float]:
     return parts | ({"cosine": objective.cosine_weight} if objective.cosine_weight else {})
 
 
-DISTILLATION = Kind(_parts, _examples, _terms)
+DISTILLATION = ObjectiveFunctions(_parts, _examples, _terms)

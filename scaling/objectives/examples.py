@@ -12,8 +12,8 @@ from scaling.config import RunConfig
 from scaling.data.batches import Batches, evenly_spaced
 from scaling.data.run_data import sequences_of, training_batches
 from scaling.data.store import TokenStore
-from scaling.objectives.base import Arrays, Kind, Setting
-from scaling.objectives.kinds import KINDS
+from scaling.objectives.base import Arrays, ExampleContext, ObjectiveFunctions
+from scaling.objectives.registry import FUNCTIONS
 
 EVALUATION_SEED = 0
 """Seeds the noise of held-out text, for all runs alike."""
@@ -23,20 +23,20 @@ EVALUATION_SEED = 0
 class Examples:
     """The training batches of a run."""
 
-    kind: Kind
-    setting: Setting[Any]
+    functions: ObjectiveFunctions
+    context: ExampleContext[Any]
     batches: Batches
 
     @classmethod
     def of(cls, run: RunConfig, store: TokenStore) -> Examples:
         """The batches of a resolved run."""
-        setting = _setting(run, store, run.seed)
-        return cls(KINDS[run.objective.kind], setting, training_batches(run, store))
+        context = _context(run, store, run.seed)
+        return cls(FUNCTIONS[run.objective.kind], context, training_batches(run, store))
 
     def at(self, step: int, host: int = 0, hosts: int = 1) -> Arrays:
         """The part of a host in the batch of a step (see `Batches.at`)."""
         drawn = self.batches.at(step, host, hosts)
-        return self.kind.examples(self.setting, self.batches.sequences, drawn)
+        return self.functions.examples(self.context, self.batches.sequences, drawn)
 
 
 def heldout(run: RunConfig, store: TokenStore) -> Arrays:
@@ -44,8 +44,8 @@ def heldout(run: RunConfig, store: TokenStore) -> Arrays:
     split, with noise that does not depend on the run's seed."""
     sequences = sequences_of(run, store.split("validation"))
     drawn = evenly_spaced(sequences, run.evaluation.sequences)
-    setting = _setting(run, store, EVALUATION_SEED)
-    return KINDS[run.objective.kind].examples(setting, sequences, drawn)
+    context = _context(run, store, EVALUATION_SEED)
+    return FUNCTIONS[run.objective.kind].examples(context, sequences, drawn)
 
 
 def target_entropy(batch: Arrays) -> float:
@@ -78,11 +78,11 @@ def _predicted(batch: Arrays) -> NDArray[np.integer]:
     return predicted
 
 
-def _setting(run: RunConfig, store: TokenStore, seed: int) -> Setting[Any]:
+def _context(run: RunConfig, store: TokenStore, seed: int) -> ExampleContext[Any]:
     objective = run.objective
     words, sentences = objective.needs_word_starts, objective.needs_sentence_ends
     tokenizer = store.tokenizer() if words or sentences else None
-    return Setting(
+    return ExampleContext(
         objective, run.model, store.manifest.special, store.vocab_size, seed,
         starts_V=tokenizer.word_starts() if words and tokenizer else None,
         sentence_ends_V=tokenizer.sentence_ends() if sentences and tokenizer else None,

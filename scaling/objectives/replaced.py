@@ -13,9 +13,9 @@ from scaling.data.random import fold
 from scaling.models import Electra, States, Tokens, at_positions, cross_entropy
 from scaling.objectives.base import (
     Arrays,
-    Kind,
-    Setting,
-    Terms,
+    ExampleContext,
+    LossTerms,
+    ObjectiveFunctions,
     uint32_keys,
     weighted,
 )
@@ -25,12 +25,12 @@ _SAMPLING = 7  # stream of the generator's samples
 
 
 def _examples(
-    setting: Setting[ReplacedTokens], _: SequenceDataset, drawn: SequenceBatch
+    context: ExampleContext[ReplacedTokens], _: SequenceDataset, drawn: SequenceBatch
 ) -> Arrays:
     """All masked tokens become <mask>; fewer gain nothing (section 3.1)."""
-    key_B = setting.keys(drawn)
-    ids_BT, maskable_BT = with_cls_sep(setting, drawn)
-    batch = mask_tokens(setting, key_B, ids_BT, maskable_BT, mask_share=1.0, random_share=0.0)
+    key_B = context.keys(drawn)
+    ids_BT, maskable_BT = with_cls_sep(context, drawn)
+    batch = mask_tokens(context, key_B, ids_BT, maskable_BT, mask_share=1.0, random_share=0.0)
     masked = batch.pop("weights")["masked"]
     return batch | {
         "original": ids_BT,
@@ -41,7 +41,7 @@ def _examples(
 
 def _terms(
     objective: ReplacedTokens, model: Electra, batch: Arrays, keys_B: Key[Array, "B"] | None
-) -> Terms:
+) -> LossTerms:
     table_VP = model.discriminator.table()
     positions_BM, targets_BM, weights = batch["positions"], batch["targets"], batch["weights"]
     generator = model.generator
@@ -62,7 +62,7 @@ def _terms(
     states = discriminator.states(Tokens(corrupted_BT), keys_B=keys_B)
     logits_BT = discriminator.head("replaced_token", states)
     discriminator_BT = jax.nn.softplus(jnp.where(replaced_BT, -logits_BT, logits_BT))
-    return Terms({
+    return LossTerms({
         "generator": weighted(generator_BM, weights["generator"]),
         "discriminator": weighted(discriminator_BT, weights["discriminator"]),
     })
@@ -73,7 +73,7 @@ def _sample(seed_2: jax.Array, logits_MV: jax.Array) -> jax.Array:
     return jax.random.categorical(key, logits_MV).astype(jnp.int32)
 
 
-REPLACED_TOKENS = Kind(
+REPLACED_TOKENS = ObjectiveFunctions(
     lambda objective: {"generator": 1.0, "discriminator": objective.weight},
     _examples, _terms,
 )

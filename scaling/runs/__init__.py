@@ -9,7 +9,7 @@
     logs.py              the lines of worker logs about a run
     trunk.py             checkpoints of a constant learning rate that runs share
     planned.py           a run of a sweep before it is trained
-    families.py          runs that share a trunk, and their costs
+    trunk_groups.py      runs that share a trunk, and their costs
 
 The run folder is the only source of facts about a run: everything else is derived from it. Training
 and launching write these files; sweeps, reports and the command line read them.

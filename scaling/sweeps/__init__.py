@@ -6,11 +6,12 @@
     index.py             a cache of the planned runs, for `scaling sweep status` and `log`
     status.py            the state and speed of each run, and the compute done
     launch_progress.py   compute done and speed while `scaling sweep run` waits
-    table.py, kept.py    the runs table and the learning curves; rows of earlier tables that stay
+    table.py, kept_rows.py
+                         the runs table and the learning curves; rows of earlier tables that stay
     wandb_export.py, tensorboard_export.py
                          histories for Weights & Biases and for TensorBoard
     prune.py             removal of checkpoints that no run needs
-    locked.py            the lock of a results folder while its tables are replaced
+    file_lock.py         the lock of a results folder while its tables are replaced
 
 Workers, which train the runs, are started by scaling/launch.
 """

@@ -45,10 +45,10 @@ class IndexedRun:
     """Counted FLOPs of training it alone."""
     paid_for: bool
     """Whether it is within `max_flops`."""
-    family: int
-    """Number of its family: runs that share a trunk (scaling/runs/families.py)."""
+    group: int
+    """Number of its group: runs that share a trunk (scaling/runs/trunk_groups.py)."""
     shared_steps: int
-    """Number of steps that it shares with its family's trunk."""
+    """Number of steps that it shares with its group's trunk."""
 
 
 @dataclass
@@ -122,7 +122,7 @@ def _indexed_run(*values: Any) -> IndexedRun:
         ValueError, TypeError: the values are not those of a run.
     """
     run = IndexedRun(*values)
-    counts = (run.tokens, run.family, run.shared_steps)
+    counts = (run.tokens, run.group, run.shared_steps)
     if not (is_run_id(run.run_id) and isinstance(run.role, str) and isinstance(run.size, str)
             and all(map(is_count, counts)) and is_count(run.steps) and run.steps > 0
             and is_number(run.flops) and isinstance(run.paid_for, bool)):
@@ -140,16 +140,16 @@ def _is_record(values: Any) -> bool:
 
 
 def _planned(sweep: SweepConfig, source: str, runs_folder: Path) -> list[IndexedRun]:
-    from scaling.runs.families import families, shared_steps
+    from scaling.runs.trunk_groups import shared_steps, trunk_groups
     from scaling.sweeps.plan import make_plan
 
     plan = make_plan(sweep, source, runs_folder)
     # The trunk of runs within the budget is one of these runs.
     kept = [p for p in plan.runs if p.run_id not in plan.over_budget]
     over_budget = [p for p in plan.runs if p.run_id in plan.over_budget]
-    places = {p.run_id: (number, shared_steps(p, family[0]))
-              for number, family in enumerate([*families(kept), *families(over_budget)])
-              for p in family}
+    places = {p.run_id: (number, shared_steps(p, group[0]))
+              for number, group in enumerate([*trunk_groups(kept), *trunk_groups(over_budget)])
+              for p in group}
     return [IndexedRun(
         p.run_id, p.role, f"{p.run.model.d_model} x {p.run.model.n_layers}", p.facts["tokens"],
         p.run.steps, p.flops, p.run_id not in plan.over_budget, *places[p.run_id],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scaling.runs.families import families, shared_steps
 from scaling.runs.planned import PlannedRun
 from scaling.runs.state import RunState
+from scaling.runs.trunk_groups import shared_steps, trunk_groups
 from scaling.sweeps.index import IndexedRun
 from scaling.sweeps.status import flops_of_steps, speed
 
@@ -29,8 +29,8 @@ class LaunchProgress:
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self._runs = runs
-        places = {p.run_id: (number, shared_steps(p, family[0]))
-                  for number, family in enumerate(families(runs)) for p in family}
+        places = {p.run_id: (number, shared_steps(p, group[0]))
+                  for number, group in enumerate(trunk_groups(runs)) for p in group}
         self._indexed = [
             IndexedRun(p.run_id, p.role, "", p.facts["tokens"], p.run.steps, p.flops, True,
                        *places[p.run_id]) for p in runs]

@@ -19,10 +19,17 @@ from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.files import read_json, write_atomically
 from scaling.outputs import check_place
-from scaling.runs.families import StepCost, families, family_cost, runs_within_budget, step_flops
 from scaling.runs.folder import RunFolder, differing_keys, join_names
 from scaling.runs.planned import GRID, HELDOUT, PlannedRun
 from scaling.runs.record import describe_run
+from scaling.runs.trunk_groups import (
+    StepCost,
+    runs_within_budget,
+    step_flops,
+    trunk_group_cost,
+    trunk_groups,
+)
+from scaling.sweeps.planning.isoflop_warnings import thin_budgets
 from scaling.sweeps.planning.points import GridPoint, IsoFlopBudget, budgets_of, points_of
 from scaling.sweeps.planning.shapes import (
     ENOUGH_TOKENS,
@@ -30,7 +37,6 @@ from scaling.sweeps.planning.shapes import (
     model_shapes,
     with_error_prefix,
 )
-from scaling.sweeps.planning.thin import thin_budgets
 
 __all__ = ["CLAIM", "GRID", "HELDOUT", "TABLES", "Plan", "PlannedRun", "check_results",
            "claim_results", "make_plan"]
@@ -57,12 +63,12 @@ class Plan:
     budgets: tuple[tuple[dict[str, Any], IsoFlopBudget], ...] = ()
     """Budgets of its isoflop grids, each with the values of the varied keys."""
 
-    def stage(self, role: str) -> list[PlannedRun]:
+    def runs_of_role(self, role: str) -> list[PlannedRun]:
         """The runs of one role within the budgets, most expensive first.
 
         All of them will be trained, so their order determines when the last worker ends: with the
         most expensive first, at most 4/3 of the optimal time, with the cheapest first up to twice
-        (Graham 1969). The trunk of a family, its longest run, also precedes its branches.
+        (Graham 1969). The trunk of a trunk group, its longest run, also precedes its branches.
         """
         runs = [p for p in self.runs if p.role == role and p.run_id not in self.over_budget]
         return sorted(runs, key=lambda p: (-p.flops, p.run_id))
@@ -74,8 +80,9 @@ class Plan:
 
     @property
     def paid_flops(self) -> float:
-        """The same with the common steps of each family trained once (runs/families.py)."""
-        return sum(family_cost(family, step_flops) for family in families(self._within_budget()))
+        """The same with the common steps of each trunk group trained once."""
+        return sum(trunk_group_cost(group, step_flops)
+                   for group in trunk_groups(self._within_budget()))
 
     def capped(self, price: StepCost, most: float, name: str) -> Plan:
         """The plan with a further budget.

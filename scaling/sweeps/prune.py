@@ -100,7 +100,7 @@ def _all(checkpoints: Path) -> list[Path]:
 def idle_trunks(plan: Plan, runs: Path) -> list[Leftover]:
     """Trunk states that no run needs according to this plan and to the plans of all launchers."""
     needed = _needed_states(runs)
-    for job in (job for role in (GRID, HELDOUT) for job in jobs_of(plan.stage(role))):
+    for job in (job for role in (GRID, HELDOUT) for job in jobs_of(plan.runs_of_role(role))):
         if job.trunk is not None and job.begins is not None and not job.over():
             needed.add((job.trunk.path.name, job.begins))
     needed_trunks = {name for name, _ in needed}

@@ -154,19 +154,19 @@ def speed(folder: RunFolder) -> float | None:
 
 
 def flops_of_steps(steps: Iterable[tuple[IndexedRun, int]]) -> float:
-    """FLOPs of the given number of steps of each run, with steps that a family shares counted once.
+    """FLOPs of the given number of steps of each run, with steps that a group shares counted once.
 
-    The trunk of a family has been trained to the largest step that any of its runs has reached on
+    The trunk of a group has been trained to the largest step that any of its runs has reached on
     it.
     """
-    families: defaultdict[int, list[tuple[IndexedRun, int]]] = defaultdict(list)
+    groups: defaultdict[int, list[tuple[IndexedRun, int]]] = defaultdict(list)
     for run, done in steps:
-        families[run.family].append((run, done))
+        groups[run.group].append((run, done))
     total = 0.0
-    for family in families.values():
-        trunk = min((run for run, _ in family), key=lambda r: (-r.steps, r.run_id))
+    for group in groups.values():
+        trunk = min((run for run, _ in group), key=lambda r: (-r.steps, r.run_id))
         shared, separate = 0, 0
-        for run, done in family:
+        for run, done in group:
             on_trunk = done if run is trunk else run.shared_steps
             shared = max(shared, min(done, on_trunk))
             separate += max(0, done - on_trunk)

@@ -13,7 +13,8 @@ from scaling.outputs import Output, csv_text
 from scaling.runs.folder import join_names
 from scaling.runs.planned import FORMER
 from scaling.runs.state import UNREADABLE, readable_metrics, run_state, status_and_record
-from scaling.sweeps.kept import (
+from scaling.sweeps.file_lock import file_lock
+from scaling.sweeps.kept_rows import (
     FINISHED,
     parse,
     rows_of,
@@ -22,7 +23,6 @@ from scaling.sweeps.kept import (
     with_kept_curves,
     with_kept_runs,
 )
-from scaling.sweeps.locked import locked
 from scaling.sweeps.plan import CLAIM, Plan, claim_results
 
 COLUMNS = (
@@ -95,7 +95,7 @@ def export(
     claim_results(plan, folder)
     runs, curves = _tables(folder)
     outputs = [runs, curves, *([_parquet(folder / "runs.parquet")] if parquet else [])]
-    with locked(folder / CLAIM):
+    with file_lock(folder / CLAIM):
         for output in outputs:
             output.check()
         rows, kept = with_kept_runs(

@@ -12,7 +12,7 @@ from jax.sharding import Sharding
 
 from scaling.config.objectives import Objective
 from scaling.errors import UserError
-from scaling.objectives import KINDS, Arrays, Kind
+from scaling.objectives import FUNCTIONS, Arrays, ObjectiveFunctions
 from scaling.runs.record import HeldoutLoss, ratio_estimate
 from scaling.training.step import Model, Scores, make_eval_step
 
@@ -46,24 +46,25 @@ def evaluate(
         part = jax.tree.map(lambda x, rows=rows: jax.device_put(x[rows], sharding), arrays)
         scores.append(step(model, part, teacher))
     fetched = _fetch(scores)  # whose parts JAX has sorted by name
-    kind = KINDS[objective.kind]
+    functions = FUNCTIONS[objective.kind]
     found = {
         name: ratio_estimate(*(
             np.concatenate([each[name] for each in side])[:sequences].astype(np.float64)
             for side in ([s.losses for s in fetched], [s.weights for s in fetched])
         ))
-        for name in kind.parts(objective) if name in fetched[0].losses
+        for name in functions.parts(objective) if name in fetched[0].losses
     }
-    if kind.batch_terms is None:
+    if functions.batch_terms is None:
         return found
     features = jax.tree.map(lambda *xs: np.concatenate(xs)[:sequences],
                             *[s.features for s in fetched])
-    further = _of_groups(kind, objective, features, sequences, together or sequences)
-    return {name: (found | further)[name] for name in kind.parts(objective)}
+    further = _of_groups(functions, objective, features, sequences, together or sequences)
+    return {name: (found | further)[name] for name in functions.parts(objective)}
 
 
 def _of_groups(
-    kind: Kind, objective: Objective, features: Any, sequences: int, together: int
+    functions: ObjectiveFunctions, objective: Objective, features: Any, sequences: int,
+    together: int,
 ) -> dict[str, HeldoutLoss]:
     """Losses of groups of sequences: their mean and its standard error over groups."""
     groups = sequences // together
@@ -72,8 +73,8 @@ def _of_groups(
             f"evaluation.sequences = {sequences} makes {groups} batch(es) of {together} sequences, "
             f"which the objective {objective.kind} compares with one another; a standard error "
             "needs at least 2")
-    assert kind.batch_terms is not None
-    batch_terms = jax.jit(partial(kind.batch_terms, objective))
+    assert functions.batch_terms is not None
+    batch_terms = jax.jit(partial(functions.batch_terms, objective))
     losses = [
         jax.device_get(batch_terms(
             jax.tree.map(lambda x, n=n: x[n * together : (n + 1) * together], features)))

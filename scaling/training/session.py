@@ -94,7 +94,7 @@ class TrainSession:
         sizes_V = store.token_bytes
         self.prediction_bytes = (
             None if sizes_V is None else bytes_per_prediction(self.heldout, sizes_V))
-        self.parts = list(self.examples.kind.parts(run.objective))
+        self.parts = list(self.examples.functions.parts(run.objective))
         self.sharding = batch_sharding(mesh)
         self.at_once = sequences_at_once(run)
         self.teacher = load_teacher(run)

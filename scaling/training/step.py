@@ -19,7 +19,14 @@ from scaling.config.objectives import Causal, Objective
 from scaling.models import Electra, Routing, Transformer, count_by_role
 from scaling.models.tokens import AnyArray
 from scaling.models.trainable import trained_of, with_trained
-from scaling.objectives import KINDS, Arrays, Kind, normalised, weight_sums, with_teacher
+from scaling.objectives import (
+    FUNCTIONS,
+    Arrays,
+    ObjectiveFunctions,
+    normalised,
+    weight_sums,
+    with_teacher,
+)
 from scaling.optim.optimizers import init_optimizer, make_optimizer
 from scaling.parallel import shard
 from scaling.training.microbatch import BatchLoss, PartLoss, value_and_grad
@@ -134,9 +141,9 @@ def make_train_step(
         trainable: the parameters that are trained. The others are returned bit for bit.
     """
     objective = objective or Causal()
-    kind = KINDS[objective.kind]
-    part_loss, batch_loss = _losses(kind, objective)
-    first = next(iter(kind.parts(objective)))
+    functions = FUNCTIONS[objective.kind]
+    part_loss, batch_loss = _losses(functions, objective)
+    first = next(iter(functions.parts(objective)))
 
     def train_step(
         state: TrainState, batch: Arrays, numbers: Float32[Array, " n"],
@@ -164,7 +171,9 @@ Aux = tuple[dict[str, Float[Array, ""]], Routing | None]
 """Parts of the loss and router statistics, each a mean over sequences."""
 
 
-def _losses(kind: Kind, objective: Objective) -> tuple[PartLoss, BatchLoss | None]:
+def _losses(
+    functions: ObjectiveFunctions, objective: Objective
+) -> tuple[PartLoss, BatchLoss | None]:
     """The training loss: the weighted sum of the objective's parts, and with experts the weighted
     losses of their routers (ExpertsConfig.balance_weight, z_weight).
 
@@ -172,14 +181,14 @@ def _losses(kind: Kind, objective: Objective) -> tuple[PartLoss, BatchLoss | Non
         The loss of the sequences of a microbatch, and the loss of features of the whole batch if
         the objective has one.
     """
-    weights, batch_terms = kind.parts(objective), kind.batch_terms
+    weights, batch_terms = functions.parts(objective), functions.batch_terms
 
     def part_loss(
         model: Model, batch: tuple[Arrays, Array | None]
     ) -> tuple[Float[Array, ""], tuple[Aux, PyTree]]:
         arrays, seeds_B2 = batch
         keys_B = None if seeds_B2 is None else jax.random.wrap_key_data(seeds_B2)
-        terms = kind.terms(objective, model, arrays, keys_B)
+        terms = functions.terms(objective, model, arrays, keys_B)
         losses = {part: terms.losses[part].mean() for part in weights if part in terms.losses}
         total: Any = sum((weights[part] * loss for part, loss in losses.items()), start=0.0)
         routing, experts = terms.routing, model.config.experts
@@ -231,15 +240,15 @@ class Scores(NamedTuple):
 def make_eval_step(objective: Objective) -> Callable[..., Scores]:
     """The compiled evaluation step: a function of a model, a batch, and the teacher if there is
     one."""
-    kind = KINDS[objective.kind]
+    functions = FUNCTIONS[objective.kind]
 
     def eval_step(
         model: Model, batch: Arrays, teacher: Transformer | None = None
     ) -> Scores:
         arrays = batch if teacher is None else with_teacher(teacher, batch)
-        terms = kind.terms(objective, model, arrays, None)
-        weights = {part: sums for part, sums in weight_sums(kind.parts(objective), batch).items()
-                   if part in terms.losses}
+        terms = functions.terms(objective, model, arrays, None)
+        sums = weight_sums(functions.parts(objective), batch)
+        weights = {part: sums[part] for part in sums if part in terms.losses}
         return Scores(terms.losses, weights, terms.features)
 
     return jax.jit(eval_step)

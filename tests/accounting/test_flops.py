@@ -16,7 +16,7 @@ from scaling.accounting.flops import forward_flops_per_sequence, forward_flops_p
 from scaling.accounting.runs import run_flops_per_sequence, run_flops_per_token
 from scaling.config import ModelConfig, RunConfig, validate
 from scaling.models import Electra, Transformer
-from scaling.objectives import KINDS, with_teacher
+from scaling.objectives import FUNCTIONS, with_teacher
 
 WIDE = {"d_model": 512, "n_layers": 2, "n_heads": 4, "context": 128, "vocab_size": 1024}
 BERT = {"mode": "encoder-only", "norm_place": "post", "norm": "layer", "use_bias": True,
@@ -102,7 +102,7 @@ def example_of(run: RunConfig) -> dict[str, object]:
         return jax.ShapeDtypeStruct((SEQUENCES, *shape), dtype)
 
     T, M = run.model.context, run.objective.n_predictions(run.model)
-    parts = KINDS[run.objective.kind].parts(run.objective)
+    parts = FUNCTIONS[run.objective.kind].parts(run.objective)
     widths = {part: T if part == "discriminator" else M for part in parts if part != "cosine"}
     return {
         "ids": array(T), "original": array(T), "seeds": array(2, dtype="uint32"),
@@ -118,7 +118,7 @@ def test_flops_of_an_objective_are_what_xla_counts(name):
     run = validate(RunConfig, {
         "model": model, "objective": objective, "data": {"store": "none"}, "tokens": 1_000_000,
         "schedule": {"kind": "wsd", "warmup_steps": 1}}, "test")
-    key, kind = jax.random.key(0), KINDS[run.objective.kind]
+    key, functions = jax.random.key(0), FUNCTIONS[run.objective.kind]
     teacher = None
     if name == "electra":
         generator = run.objective.generator(run.model)
@@ -130,7 +130,7 @@ def test_flops_of_an_objective_are_what_xla_counts(name):
 
     def loss(model, teacher, batch):
         batch = batch if teacher is None else with_teacher(teacher, batch)
-        losses = kind.terms(run.objective, model, batch, None).losses
+        losses = functions.terms(run.objective, model, batch, None).losses
         return sum(loss.mean() for loss in losses.values())
 
     program = jax.jit(jax.value_and_grad(loss)).lower(of, teacher, example_of(run))

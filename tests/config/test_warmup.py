@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scaling.config import RunConfig, SweepConfig, override, run_identity, validate
 from scaling.errors import UserError
 from scaling.optim.schedule import learning_rate
-from scaling.runs.families import families
 from scaling.runs.trunk import trunk_identity
+from scaling.runs.trunk_groups import families
 from scaling.sweeps.plan import claim_results, make_plan
 
 pytestmark = pytest.mark.quick

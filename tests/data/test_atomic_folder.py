@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from scaling.data.prepare.atomic_folder import locked, move_in_place
+from scaling.data.prepare.atomic_folder import folder_lock, move_in_place
 from scaling.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("ends")  # pipes and devices are among what is read
@@ -22,7 +22,8 @@ def test_a_lock_that_is_not_a_file_is_refused_and_kept(tmp_path, kind):
         os.mkfifo(lock)
     else:
         lock.symlink_to(victim)
-    with pytest.raises(UserError, match=re.escape(str(lock))), locked(tmp_path / "store", list):
+    with pytest.raises(UserError, match=re.escape(str(lock))), \
+            folder_lock(tmp_path / "store", list):
         pass
     assert os.path.lexists(lock)
     assert victim.exists() == (kind == "a link")
@@ -31,7 +32,7 @@ def test_a_lock_that_is_not_a_file_is_refused_and_kept(tmp_path, kind):
 def test_a_lock_honours_the_umask_and_is_removed(tmp_path):
     before = os.umask(0o077)
     try:
-        with locked(tmp_path / "store", list):
+        with folder_lock(tmp_path / "store", list):
             assert (tmp_path / ".store.lock").stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(before)

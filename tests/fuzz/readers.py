@@ -222,7 +222,7 @@ def _(folder: Path, made: Made) -> Prepared:
 
 @reader("runs.csv of a sweep")
 def _(folder: Path, made: Made) -> Prepared:
-    from scaling.sweeps.kept import rows_of, with_kept_runs
+    from scaling.sweeps.kept_rows import rows_of, with_kept_runs
     from scaling.sweeps.planning.run_status import _table_rows
     from scaling.sweeps.table import COLUMNS
 
@@ -242,7 +242,7 @@ def _(folder: Path, made: Made) -> Prepared:
 
 @reader("curves.csv of a sweep")
 def _(folder: Path, made: Made) -> Prepared:
-    from scaling.sweeps.kept import rows_of, with_kept_curves
+    from scaling.sweeps.kept_rows import rows_of, with_kept_curves
     from scaling.sweeps.table import CURVE_COLUMNS
 
     path = Path(shutil.copy(made.results / "curves.csv", folder))
@@ -713,7 +713,7 @@ def _(folder: Path, made: Made) -> Prepared:
     from scaling.data.prepare.work import WorkStep
 
     step = WorkStep(folder, folder, "tokens")
-    step.finish({"documents": 3}, step.save(fates=np.arange(3)))
+    step.finish({"documents": 3}, step.save(decisions=np.arange(3)))
 
     def read() -> None:
         step.load_result()

@@ -32,7 +32,7 @@ def make_plan_of(sweep_content, tmp_path):
 
 def trained(plan, tmp_path, pack, asked_to_stop=lambda: False):
     """Records by identity, of a worker that goes through the plan in this process."""
-    runs = plan.stage("grid")
+    runs = plan.runs_of_role("grid")
     path = write_plan(jobs_of(runs), runs[0].folder.path.parent / "logs", "tiny", pack)
     stopped = work(path, asked_to_stop, cores=1)
     return stopped, {p.run_id: p.folder.record() for p in runs}

@@ -277,7 +277,7 @@ def test_what_nodes_cannot_share_is_refused_before_anything_is_written(
     plan, tmp_path, options, words
 ):
     with pytest.raises(UserError, match=words):
-        train_runs(plan.stage("grid"), 2, tmp_path / "logs", "tiny.grid", lambda: None,
+        train_runs(plan.runs_of_role("grid"), 2, tmp_path / "logs", "tiny.grid", lambda: None,
                    lambda _: None, launcher=SlurmLauncher(options))
     assert not (tmp_path / "logs").exists()
 

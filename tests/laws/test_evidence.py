@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from scaling.errors import UserError
-from scaling.laws import Robust, RunsTable, fit_law, form_named, from_frame
+from scaling.laws import ResidualLoss, RunsTable, fit_law, form_named, from_frame
 from scaling.laws.evidence import (
     as_markdown,
     as_text,
@@ -33,7 +33,7 @@ from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.formula import Formula
 
 _EPOCH = "epoch2024_chinchilla_fig4_245pts.csv"
-_SQUARED = Robust("squared")
+_SQUARED = ResidualLoss("squared")
 
 
 def _table(n: Any, d: Any, loss: Any) -> RunsTable:
@@ -115,7 +115,7 @@ def test_profile_interval_has_its_nominal_coverage(kind: str) -> None:
     for seed in range(100, 120):
         loss = 20 * n**-0.08 * np.exp(np.random.default_rng(seed).normal(0, 0.02, len(n)))
         found = profile(_table(n, n, loss), "kaplan-n", "alpha_N", np.linspace(0.065, 0.095, 9),
-                        robust=Robust(kind))  # type: ignore[arg-type]
+                        robust=ResidualLoss(kind))  # type: ignore[arg-type]
         low, high = found.interval
         assert low is not None
         assert high is not None
@@ -332,7 +332,7 @@ def test_forms_of_other_runs_are_not_compared(grid: Any) -> None:
 @pytest.mark.parametrize("kind", ["huber", "l1", "squared"])
 def test_likelihood_is_of_a_density_at_its_best_scale(kind: str) -> None:
     """By quadrature of exp(-rho/t) over the line, and a ladder of t."""
-    robust = Robust(kind, 0.01)  # type: ignore[arg-type]
+    robust = ResidualLoss(kind, 0.01)  # type: ignore[arg-type]
     r = 0.02 * np.random.default_rng(0).standard_normal(50)
     line = np.linspace(-1, 1, 200_001)
     scales = np.geomspace(0.3, 3, 61) * robust.cost(r).mean()

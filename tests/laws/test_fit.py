@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from scaling.errors import UserError
-from scaling.laws import Robust, fit_law, from_frame
+from scaling.laws import ResidualLoss, fit_law, from_frame
 
 pytestmark = pytest.mark.quick
 
@@ -44,7 +44,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(grid, constants) -
     inside = []
     for seed in range(6):
         table = from_frame(grid(noise=0.005, seed=seed), "runs")
-        law = fit_law(table, "chinchilla", robust=Robust("squared"), resamples=150, seed=seed)
+        law = fit_law(table, "chinchilla", robust=ResidualLoss("squared"), resamples=150, seed=seed)
         for name, value in constants.items():
             low, high = law.intervals[name]
             assert low < high
@@ -62,7 +62,7 @@ def test_prediction_interval_covers_new_runs(grid, heldout_row) -> None:
         noise = float(np.random.default_rng(100 + seed).standard_normal())
         frame.loc[frame["role"] == "heldout", "loss"] *= np.exp(0.01 * noise)
         table = from_frame(frame, "runs")
-        law = fit_law(table, "chinchilla", robust=Robust("squared"), resamples=60)
+        law = fit_law(table, "chinchilla", robust=ResidualLoss("squared"), resamples=60)
         row = law.heldout["large"]
         low, high = row["interval"]
         assert low < row["predicted"] < high
@@ -76,7 +76,8 @@ def test_prediction_interval_is_as_wide_as_the_runs_scatter(grid) -> None:
     noise = 0.03
     frame = pd.concat([grid(noise=noise, seed=s).assign(run_id=f"s{s}-" + grid()["run_id"])
                        for s in range(4)])
-    law = fit_law(from_frame(frame, "runs"), "chinchilla", robust=Robust("squared"), resamples=100)
+    law = fit_law(from_frame(frame, "runs"), "chinchilla", robust=ResidualLoss("squared"),
+                  resamples=100)
     n, d = 1.1e5, 1e6
     low, high = law.prediction_interval({"n": np.array([n]), "d": np.array([d])})
     band_low, band_high = law.loss_band({"n": np.array([n]), "d": np.array([d])})
@@ -207,7 +208,7 @@ def test_huber_is_robust_to_an_outlier_and_least_squares_is_not(grid, constants)
     table = from_frame(frame, "runs")
     off = {}
     for kind in ("huber", "l1", "squared"):
-        law = fit_law(table, "chinchilla", robust=Robust(kind), resamples=0)  # type: ignore[arg-type]
+        law = fit_law(table, "chinchilla", robust=ResidualLoss(kind), resamples=0)  # type: ignore[arg-type]
         off[kind] = abs(law.params["alpha"] - constants["alpha"])
         assert law.convention["objective"] == kind
     assert off["huber"] < 0.01

@@ -8,7 +8,7 @@ import pytest
 from scaling.laws import FORMS, Form, PowerSum, Term, fit_law, from_frame
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.formula import Formula
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 
 pytestmark = pytest.mark.quick
 
@@ -59,7 +59,7 @@ def test_curvature_is_the_derivative_of_the_gradient(name: str) -> None:
 @pytest.mark.parametrize("kind", ["huber", "l1", "squared"])
 def test_gradient_of_the_objective_vanishes_at_the_minimum(name: str, kind: str) -> None:
     """By differences of the objective itself, which know nothing of the analytic derivatives."""
-    form, robust = FORMS[name], Robust(kind)  # type: ignore[arg-type]
+    form, robust = FORMS[name], ResidualLoss(kind)  # type: ignore[arg-type]
     rng = np.random.default_rng(3)
     values = {v: np.exp(rng.uniform(9, 15, size=30)) for v in ("n", "d", "c")}
     n, d, c = (values[v] for v in ("n", "d", "c"))

@@ -16,7 +16,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Form, Robust, fit_law, from_frame, published
+from scaling.laws import FORMS, Form, ResidualLoss, fit_law, from_frame, published
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms import annealing, batch, data, experts, farseer, powers, precision
 from scaling.laws.forms.annealing import annealing_areas
@@ -313,10 +313,10 @@ def test_muennighoffs_published_point_is_a_local_optimum(
     known = published()["muennighoff2023"].law
     assert known is not None
     at_published = np.log([[known.params["R_D"], known.params["R_N"]]])
-    cost = Robust("huber").cost(y - form.predict(at_published, x)[0]).sum()
+    cost = ResidualLoss("huber").cost(y - form.predict(at_published, x)[0]).sum()
     assert cost == pytest.approx(0.0158259, abs=1e-7)
     ones = np.ones((1, len(y)))
-    local = minimise(form, x, y, ones, at_published, Robust("huber"))
+    local = minimise(form, x, y, ones, at_published, ResidualLoss("huber"))
     assert local.value[0] == pytest.approx(0.0158259, abs=1e-7)
     np.testing.assert_allclose(local.theta[0], at_published[0], atol=1e-2)
 
@@ -365,7 +365,7 @@ def test_clarks_constants(reference: Callable[[str], Path]) -> None:
         return float(np.sqrt(np.mean(np.log10(table.loss / predicted) ** 2)))
 
     assert rmse(known.loss(table.values)) == pytest.approx(0.0037, abs=5e-5)
-    law = fit_law(table, "clark", robust=Robust("squared"), resamples=0)
+    law = fit_law(table, "clark", robust=ResidualLoss("squared"), resamples=0)
     assert law.n_runs == 61
     assert law.convergence["start_agreement"] == 1
     assert rmse(law.loss(table.values)) == pytest.approx(0.0032, abs=5e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scaling.laws import Law, Robust, RunsTable, fit_law, from_frame, read
+from scaling.laws import Law, ResidualLoss, RunsTable, fit_law, from_frame, read
 from scaling.laws.published import published
 
 pytestmark = pytest.mark.quick
@@ -42,7 +42,8 @@ def test_the_240_runs_of_besiroglu(reference) -> None:
 
 
 def test_besiroglus_published_constants_are_the_absolute_loss(reference) -> None:
-    law = fit_law(_epoch(reference(_EPOCH), drop=5), "chinchilla", robust=Robust("l1"), resamples=0)
+    law = fit_law(_epoch(reference(_EPOCH), drop=5), "chinchilla", robust=ResidualLoss("l1"),
+                  resamples=0)
     printed = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
     for name, value in printed.items():
         assert law.params[name] == pytest.approx(value, rel=2e-4), name
@@ -72,7 +73,7 @@ def test_dropping_the_largest_losses_moves_the_exponent_as_known(reference) -> N
 def test_delta_moves_the_coefficient_as_known(reference) -> None:
     table = _epoch(reference(_EPOCH), drop=5)
     for delta, a in {1e-2: 539, 1e-1: 593}.items():
-        law = fit_law(table, "chinchilla", robust=Robust("huber", delta), resamples=0)
+        law = fit_law(table, "chinchilla", robust=ResidualLoss("huber", delta), resamples=0)
         assert law.params["A"] == pytest.approx(a, abs=0.6)
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from scaling.cli.simulate import numbers
 from scaling.cli.simulate import simulate as command
 from scaling.errors import UserError
-from scaling.laws import FORMS, Law, PowerSum, Robust, Term, from_frame, read, save
+from scaling.laws import FORMS, Law, PowerSum, ResidualLoss, Term, from_frame, read, save
 from scaling.laws.design.fisher import Noise, expected_sd, residual_moments, target_named
 from scaling.laws.design.grid import by_ratio, from_table, isoflop, rectangle
 from scaling.laws.design.simulate import Faults, simulate, simulate_study
@@ -25,7 +25,8 @@ from scaling.laws.published import published_named
 PLAIN = {"n": "total", "d": "tokens", "c": "6 N D"}
 POWER = PowerSum(
     name="power", formula="A/D^alpha", source="a test", variables=("d",),
-    parameters=("A", "alpha"), robust=Robust("squared"), terms=(Term("A", (("d", "alpha"),)),),
+    parameters=("A", "alpha"), robust=ResidualLoss("squared"),
+    terms=(Term("A", (("d", "alpha"),)),),
 )
 
 
@@ -115,9 +116,9 @@ def test_a_design_from_a_planned_table(law: Law) -> None:
 
 @pytest.mark.parametrize("kind", ["huber", "squared", "l1"])
 def test_moments_are_the_integrals(kind: str) -> None:
-    robust = Robust(kind, 0.004)  # type: ignore[arg-type]
+    robust = ResidualLoss(kind, 0.004)  # type: ignore[arg-type]
     curvature, score_variance = residual_moments(robust, np.array([0.01, 0.001]))
-    smooth = Robust("huber", 1e-9).stages()[-1] if kind == "l1" else robust.stages()[-1]
+    smooth = ResidualLoss("huber", 1e-9).stages()[-1] if kind == "l1" else robust.stages()[-1]
     scale = 1e9 if kind == "l1" else 1.0  # the absolute loss is Huber's over delta
     for place, sd in enumerate((0.01, 0.001)):
         def mean(f, sd: float = sd) -> float:  # type: ignore[no-untyped-def]
@@ -141,7 +142,7 @@ def test_theory_of_one_power_law_is_that_of_a_line(power: Law) -> None:
                           ("A", 0.01 * np.sqrt(1 / 4 + x.mean() ** 2 / sxx))):
         assert expected_sd(power, values, Noise(0.01), target_named(POWER, name)) == pytest.approx(
             by_hand, rel=1e-6)
-    assert expected_sd(power, values, Noise(0.01), target_named(POWER, "alpha"), Robust("l1")
+    assert expected_sd(power, values, Noise(0.01), target_named(POWER, "alpha"), ResidualLoss("l1")
                        ) == pytest.approx(np.sqrt(np.pi / 2) * 0.01 / np.sqrt(sxx), rel=1e-6)
 
 
@@ -164,7 +165,7 @@ def test_theory_agrees_with_many_fits(kind: str, noise: float) -> None:
     design = by_ratio(np.geomspace(2e7, 6e8, 5).tolist(), np.geomspace(4, 100, 5).tolist())
     aims = [target_named(law.form, name, 1e22) for name in ("n-star", "loss", "a", "alpha", "E")]
     study = simulate_study(law, design.with_seeds(2), Noise(noise), 400, aims, draw=3,
-                           robust=Robust(kind))  # type: ignore[arg-type]
+                           robust=ResidualLoss(kind))  # type: ignore[arg-type]
     assert study.converged == study.sweeps == 400
     for found in study.targets:
         assert found.expected_sd / found.sd == pytest.approx(1, abs=0.15), found.target.name
@@ -180,7 +181,7 @@ def test_outliers_widen_least_squares_more_than_huber() -> None:
     target = [target_named(law.form, "a")]
     width = {
         (kind, share): simulate_study(law, design, Noise(0.003), 80, target, faults=Faults(share),
-                                      robust=Robust(kind)).targets[0].width  # type: ignore[arg-type]
+                                      robust=ResidualLoss(kind)).targets[0].width  # type: ignore[arg-type]
         for kind in ("huber", "squared") for share in (0.0, 0.1)
     }
     assert width["squared", 0.1] > 2 * width["squared", 0.0]

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from scaling.cli.suggest import suggest as command
 from scaling.errors import UserError
-from scaling.laws import Law, PowerSum, Robust, RunsTable, Term, fit_law, from_frame
+from scaling.laws import Law, PowerSum, ResidualLoss, RunsTable, Term, fit_law, from_frame
 from scaling.laws.design.exchange import CandidateSet
 from scaling.laws.design.fisher import (
     Noise,
@@ -61,7 +61,7 @@ def test_one_more_run_for_a_slope_is_the_one_farthest_out() -> None:
     """The variance of a line's slope is sigma^2 / Sxx, so a single run is best where Sxx is
     largest, at an end; and that variance is the expected one."""
     form = PowerSum(name="power", formula="A/D^alpha", source="a test", variables=("d",),
-                    parameters=("A", "alpha"), robust=Robust("squared"),
+                    parameters=("A", "alpha"), robust=ResidualLoss("squared"),
                     terms=(Term("A", (("d", "alpha"),)),))
     truth = Law(form=form, convention={"n": "total"}, params={"A": 30.0, "alpha": 0.2})
     so_far = rectangle([1e6], [1e8, 2e8, 4e8, 5e8])

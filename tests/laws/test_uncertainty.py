@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Robust, fit_law, from_frame
+from scaling.laws import FORMS, ResidualLoss, fit_law, from_frame
 from scaling.laws.fitting import bootstrap
 from scaling.laws.fitting.intervals import bca_intervals
 from scaling.laws.fitting.minimise import minimise
@@ -127,7 +127,7 @@ def test_with_many_runs_a_newton_step_equals_a_refit(grid, monkeypatch) -> None:
 def test_a_newton_step_has_the_curvature_of_the_objective(grid, kind: str) -> None:
     """Against differences of the objective, where residuals are large and the law curved."""
     table = from_frame(grid(noise=0.1), "runs")
-    form, robust = FORMS["chinchilla"], Robust(kind, 0.05)  # type: ignore[arg-type]
+    form, robust = FORMS["chinchilla"], ResidualLoss(kind, 0.05)  # type: ignore[arg-type]
     x, y = form.coordinates(table.values), np.log(table.loss)
     theta = form.from_params(np.array([[1.3, 24.0, 45.0, 0.34, 0.29]]))[0]
     problem = bootstrap.BootstrapProblem(form, x, y, table.n, theta, theta[None], robust)
@@ -152,9 +152,9 @@ def test_all_resamples_are_refitted_if_some_end_lower_from_starts(grid) -> None:
     x = form.coordinates(table.values)
     x, y = x - x.mean(axis=0), np.log(table.loss)
     starts = form.starts(x, table.loss)
-    found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, Robust("huber"))
+    found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, ResidualLoss("huber"))
     right = found.theta[found.value.argmin()]
-    problem = bootstrap.BootstrapProblem(form, x, y, table.n, right, starts, Robust("huber"))
+    problem = bootstrap.BootstrapProblem(form, x, y, table.n, right, starts, ResidualLoss("huber"))
     good = bootstrap.refit_resamples(problem, "case", 80, 0)
 
     def stuck(problem, y_BR, w_BR, start_BP):

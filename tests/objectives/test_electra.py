@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from scaling.models import Tokens
-from scaling.objectives import KINDS, Examples, normalised
+from scaling.objectives import FUNCTIONS, Examples, normalised
 from scaling.training.step import init_state
 from tests.objectives.cases import run_of
 
 TOKEN = ord("e")
-TERMS = KINDS["replaced_tokens"].terms
+TERMS = FUNCTIONS["replaced_tokens"].terms
 
 
 def certain(model):

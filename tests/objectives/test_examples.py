@@ -45,7 +45,7 @@ def drawn_again(examples: Examples, index, epoch) -> SequenceBatch:
 
 
 def made(examples: Examples, drawn: SequenceBatch):
-    return examples.kind.examples(examples.setting, examples.batches.sequences, drawn)
+    return examples.functions.examples(examples.context, examples.batches.sequences, drawn)
 
 
 @pytest.mark.parametrize("noise", get_args(NoiseKind))
@@ -232,7 +232,7 @@ def test_only_text_is_hidden_and_the_rest_weighs_nothing(case, special_store):
             assert set(hidden) <= text
             # What is not hidden is seen as it is.
             assert special.mask not in [whole[place] for place in range(len(whole))]
-            assert len(hidden) <= max(1, round(examples.setting.objective.rate * len(text)))
+            assert len(hidden) <= max(1, round(examples.context.objective.rate * len(text)))
             # Random tokens are text too.
             assert {int(batch["ids"][row][p]) for p in hidden} & set(special.ids()) <= {
                 special.mask}

@@ -10,7 +10,7 @@ import pytest
 
 from scaling.data.batches import SequenceBatch
 from scaling.models import Tokens
-from scaling.objectives import KINDS, Examples, normalised, weight_sums, with_teacher
+from scaling.objectives import FUNCTIONS, Examples, normalised, weight_sums, with_teacher
 from scaling.optim.optimizers import optimizer_numbers
 from scaling.training.step import init_state, make_train_step
 from tests.objectives.cases import CASES, run_of
@@ -31,7 +31,7 @@ def prepared(special_store):
         run = run_of(name, special_store, batch_sequences=SEQUENCES)
         batch = Examples.of(run, special_store).at(1)
         model = init_state(run).model
-        kind = KINDS[run.objective.kind]
+        functions = FUNCTIONS[run.objective.kind]
         teacher = None
         if name == "distillation":
             teacher = init_state(run.model_copy(update={"seed": 1})).model
@@ -53,7 +53,8 @@ def prepared(special_store):
                 said |= {"teacher": teacher.head("masked_lm", other),
                          "teacher_x": other.x_BTD, "x": states.x_BTD}
                 batch = with_teacher(teacher, batch)
-            terms = [kind.terms(run.objective, model, b, None) for b in (batch, normalised(batch))]
+            terms = [functions.terms(run.objective, model, b, None)
+                     for b in (batch, normalised(batch))]
             return said, [t.losses for t in terms]
 
         return run, batch, model, *jax.device_get(say(model, teacher, batch))
@@ -124,7 +125,7 @@ def run_pad(batch) -> int:
 def test_losses_are_means_over_what_is_predicted(prepared, name):
     run, batch, _, said, (own, scaled) = prepared(name)
     expected = plain(name, run, batch, said)
-    parts = KINDS[run.objective.kind].parts(run.objective)
+    parts = FUNCTIONS[run.objective.kind].parts(run.objective)
     assert set(expected) == set(own) == set(scaled) == set(parts)
     sums = weight_sums(parts, batch)
     for part, rows in expected.items():
@@ -157,10 +158,10 @@ def test_separate_documents_do_not_see_each_other(prepared, special_store):
     for name in ("causal", "separate"):
         run, _, model, *_ = prepared(name)
         examples = Examples.of(run, special_store)
-        batch = examples.kind.examples(
-            examples.setting, examples.batches.sequences,
+        batch = examples.functions.examples(
+            examples.context, examples.batches.sequences,
             SequenceBatch(ids, zeros, zeros, zeros))
-        terms = jax.jit(lambda m, b, o=run.objective: KINDS[o.kind].terms(o, m, b, None).losses)
+        terms = jax.jit(lambda m, b, o=run.objective: FUNCTIONS[o.kind].terms(o, m, b, None).losses)
         ab, ac, other_b, other_c = np.asarray(terms(model, batch)["causal"])[:4]
         assert abs(ab - other_b) > 1e-3
         surplus[name] = abs((ab - other_b) - (ac - other_c))
@@ -169,7 +170,7 @@ def test_separate_documents_do_not_see_each_other(prepared, special_store):
 
 def test_a_student_like_its_teacher_has_nothing_to_learn_from_it(prepared):
     run, batch, model, *_ = prepared("distillation")
-    own = jax.jit(lambda m, b: KINDS["distillation"].terms(
+    own = jax.jit(lambda m, b: FUNCTIONS["distillation"].terms(
         run.objective, m, with_teacher(m, b), None).losses)(model, batch)
     assert abs(np.asarray(own["soft"])).max() < 1e-5
     assert abs(np.asarray(own["cosine"])).max() < 1e-5
@@ -197,4 +198,4 @@ def test_a_teacher_is_not_taught(prepared):
 
 def test_all_kinds_are_here():
     kinds = {CASES[name][1]["kind"] for name in HEADS} | {"replaced_tokens"}
-    assert kinds == set(KINDS)  # ELECTRA has a file of its own
+    assert kinds == set(FUNCTIONS)  # ELECTRA has a file of its own

@@ -25,8 +25,8 @@ from scaling.data.batches import Batches  # noqa: E402
 from scaling.data.run_data import sequences_of  # noqa: E402
 from scaling.data.tokenizers.special import SpecialTokens  # noqa: E402
 from scaling.models.kernels import attention, cross_entropy  # noqa: E402
-from scaling.objectives import KINDS  # noqa: E402
-from scaling.objectives.base import Setting  # noqa: E402
+from scaling.objectives import FUNCTIONS  # noqa: E402
+from scaling.objectives.base import ExampleContext  # noqa: E402
 from scaling.optim.optimizers import optimizer_numbers  # noqa: E402
 from scaling.parallel import batch_sharding, make_mesh  # noqa: E402
 from scaling.training.step import (  # noqa: E402
@@ -85,9 +85,9 @@ def batch_of(run: RunConfig) -> dict[str, object]:
         return {"ids": draw.integers(0, 32, (16, 9)).astype(np.int32)}
     texts = [draw.integers(0, TEXT, size).tolist() for size in draw.integers(2, 40, 100)]
     sequences = sequences_of(run, documents(texts, SPECIAL.eos))
-    setting = Setting(run.objective, run.model, SPECIAL, SIZES["vocab_size"], run.seed)
+    context = ExampleContext(run.objective, run.model, SPECIAL, SIZES["vocab_size"], run.seed)
     drawn = Batches(sequences, run.batch_sequences, run.seed).at(0)
-    batch = KINDS[run.objective.kind].examples(setting, sequences, drawn)
+    batch = FUNCTIONS[run.objective.kind].examples(context, sequences, drawn)
     predictions = next(iter(batch["weights"].values())).sum(axis=1)
     assert len(set(predictions.tolist())) > 1
     return batch
@@ -99,7 +99,7 @@ def train(model: str, shape: tuple[int, int, int], microbatch: int) -> dict[str,
                      "execution": EXECUTION.get(model, {}),
                      "trainable": TRAINABLE.get(model, "all")}
     if model == "contrastive":
-        KINDS["causal"] = CONTRASTIVE
+        FUNCTIONS["causal"] = CONTRASTIVE
     run = validate(RunConfig, content, "test")
     devices = jax.devices()[: math.prod(shape)]
     data, fsdp, tensor = shape

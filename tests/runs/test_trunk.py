@@ -9,10 +9,10 @@ import pytest
 
 from scaling.accounting import run_flops_per_token
 from scaling.optim.schedule import learning_rate
-from scaling.runs.families import families
 from scaling.runs.folder import RunFolder
 from scaling.runs.planned import GRID, PlannedRun
 from scaling.runs.trunk import Trunk, last_shared_step, trunk_identity
+from scaling.runs.trunk_groups import trunk_groups
 from scaling.training import session
 from scaling.training.loop import Stopped, train
 
@@ -26,7 +26,7 @@ def numbers(folder):
 
 
 @pytest.fixture
-def family(make_run):
+def group(make_run):
     """A run, and shorter ones that differ only in tokens or cool-down."""
     return {
         "long": make_run(f"tokens={24 * BATCH}"),
@@ -37,22 +37,22 @@ def family(make_run):
 
 
 @pytest.fixture
-def trunk(family, tmp_path):
-    steps = {last_shared_step(family[name]) for name in ("short", "bent")}
+def trunk(group, tmp_path):
+    steps = {last_shared_step(group[name]) for name in ("short", "bent")}
     return Trunk(tmp_path / "trunks" / "one", frozenset(steps))
 
 
-def test_runs_share_a_trunk_until_the_first_cools_down(family, store):
-    names = {trunk_identity(run, store.hash) for run in family.values()}
+def test_runs_share_a_trunk_until_the_first_cools_down(group, store):
+    names = {trunk_identity(run, store.hash) for run in group.values()}
     assert len(names) == 1
-    other = family["long"].model_copy(update={"seed": 1})
+    other = group["long"].model_copy(update={"seed": 1})
     assert trunk_identity(other, store.hash) not in names
-    assert trunk_identity(family["long"], "another store") not in names
-    peak = family["long"].optimizer.learning_rate
+    assert trunk_identity(group["long"], "another store") not in names
+    peak = group["long"].optimizer.learning_rate
     for name in ("short", "bent"):
-        run, shared = family[name], last_shared_step(family[name])
+        run, shared = group[name], last_shared_step(group[name])
         rates = [[learning_rate(each.schedule, peak, step, each.steps) for step in range(14)]
-                 for each in (run, family["long"])]
+                 for each in (run, group["long"])]
         assert rates[0][:shared] == rates[1][:shared]
         assert rates[0][shared + 1:] != rates[1][shared + 1:]
 
@@ -75,7 +75,7 @@ def test_runs_of_one_trunk_are_one_family(make_run, store, changes, together):
     runs = [make_run(f"tokens={24 * BATCH}"), make_run(f"tokens={24 * BATCH}", *changes)]
     planned = [PlannedRun(run, GRID, {}, RunFolder(Path(str(n)))) for n, run in enumerate(runs)]
     assert (len({trunk_identity(run, store.hash) for run in runs}) == 1) == together
-    assert (len(families(planned)) == 1) == together
+    assert (len(trunk_groups(planned)) == 1) == together
 
 
 def test_a_cosine_has_no_trunk(make_run, store):
@@ -83,14 +83,14 @@ def test_a_cosine_has_no_trunk(make_run, store):
     assert trunk_identity(run, store.hash) is None
 
 
-def test_a_branch_has_the_same_bits_as_the_run_alone(family, store, tmp_path, trunk):
-    train(family["long"], store, tmp_path / "long", trunk=trunk)
+def test_a_branch_has_the_same_bits_as_the_run_alone(group, store, tmp_path, trunk):
+    train(group["long"], store, tmp_path / "long", trunk=trunk)
     assert trunk.steps() == sorted(trunk.save_steps) == [7, 11]
-    flops = run_flops_per_token(family["long"]) * BATCH
+    flops = run_flops_per_token(group["long"]) * BATCH
     for name in ("short", "bent"):
-        alone = train(family[name], store, tmp_path / f"{name}-alone")
-        branch = train(family[name], store, tmp_path / name, trunk=Trunk(trunk.path))
-        shared = last_shared_step(family[name])
+        alone = train(group[name], store, tmp_path / f"{name}-alone")
+        branch = train(group[name], store, tmp_path / name, trunk=Trunk(trunk.path))
+        shared = last_shared_step(group[name])
         assert branch["trunk"] == {"run_id": "long", "step": shared}
         assert (branch["loss"], branch["loss_se"]) == (alone["loss"], alone["loss_se"])
         assert numbers(tmp_path / name) == numbers(tmp_path / f"{name}-alone")
@@ -100,7 +100,7 @@ def test_a_branch_has_the_same_bits_as_the_run_alone(family, store, tmp_path, tr
         assert alone["flops_own"] == alone["flops_counted"]
 
 
-def test_a_branch_counts_its_own_time(family, store, tmp_path, trunk, monkeypatch):
+def test_a_branch_counts_its_own_time(group, store, tmp_path, trunk, monkeypatch):
     """Not that of its trunk, whose steps are not in its speed either."""
     now = [0.0]
 
@@ -112,52 +112,52 @@ def test_a_branch_counts_its_own_time(family, store, tmp_path, trunk, monkeypatc
         now[0] += 3600
 
     monkeypatch.setattr(session.time, "perf_counter", tick)
-    train(family["long"], store, tmp_path / "long", trunk=trunk, fence=fence)
-    branch = train(family["short"], store, tmp_path / "short", trunk=Trunk(trunk.path))
-    own = (14 - last_shared_step(family["short"])) * BATCH
+    train(group["long"], store, tmp_path / "long", trunk=trunk, fence=fence)
+    branch = train(group["short"], store, tmp_path / "short", trunk=Trunk(trunk.path))
+    own = (14 - last_shared_step(group["short"])) * BATCH
     assert branch["seconds"] < 60
     assert branch["tokens_per_second"] == pytest.approx(own / branch["seconds"], abs=0.06, rel=0.01)
 
 
-def test_saving_states_does_not_change_the_trunk(family, store, tmp_path, trunk):
-    left = train(family["long"], store, tmp_path / "long", trunk=trunk)
-    alone = train(family["long"], store, tmp_path / "alone")
+def test_saving_states_does_not_change_the_trunk(group, store, tmp_path, trunk):
+    left = train(group["long"], store, tmp_path / "long", trunk=trunk)
+    alone = train(group["long"], store, tmp_path / "alone")
     assert left["loss"] == alone["loss"]
     assert numbers(tmp_path / "long") == numbers(tmp_path / "alone")
 
 
-def test_an_interrupted_branch_keeps_its_trunk(family, store, tmp_path, trunk):
-    train(family["long"], store, tmp_path / "long", trunk=trunk)
-    alone = train(family["short"], store, tmp_path / "alone")
+def test_an_interrupted_branch_keeps_its_trunk(group, store, tmp_path, trunk):
+    train(group["long"], store, tmp_path / "long", trunk=trunk)
+    alone = train(group["short"], store, tmp_path / "alone")
     steps = iter([False, True])
-    stopped = train(family["short"], store, tmp_path / "branch", trunk=Trunk(trunk.path),
+    stopped = train(group["short"], store, tmp_path / "branch", trunk=Trunk(trunk.path),
                     asked_to_stop=lambda: next(steps))
-    assert stopped == Stopped(last_shared_step(family["short"]) + 2, 14)
+    assert stopped == Stopped(last_shared_step(group["short"]) + 2, 14)
     trunk.remove(trunk.steps(), folder=True)
     assert not trunk.path.exists()
-    record = train(family["short"], store, tmp_path / "branch", trunk=Trunk(trunk.path))
+    record = train(group["short"], store, tmp_path / "branch", trunk=Trunk(trunk.path))
     assert record["loss"] == alone["loss"]
-    assert record["trunk"] == {"run_id": "long", "step": last_shared_step(family["short"])}
+    assert record["trunk"] == {"run_id": "long", "step": last_shared_step(group["short"])}
     assert numbers(tmp_path / "branch") == numbers(tmp_path / "alone")
 
 
-def test_a_longer_run_continues_from_an_older_trunk(family, make_run, store, tmp_path, trunk):
+def test_a_longer_run_continues_from_an_older_trunk(group, make_run, store, tmp_path, trunk):
     """As in a growing sweep: the latest shared state is used, also before the own cool-down."""
-    train(family["long"], store, tmp_path / "long", trunk=trunk)
+    train(group["long"], store, tmp_path / "long", trunk=trunk)
     longer = make_run(f"tokens={40 * BATCH}")
     record = train(longer, store, tmp_path / "longer", trunk=Trunk(trunk.path))
     assert record["trunk"]["step"] == 11
     assert record["loss"] == train(longer, store, tmp_path / "alone")["loss"]
 
 
-def test_without_a_trunk_the_run_trains_alone(family, store, tmp_path, monkeypatch):
-    record = train(family["short"], store, tmp_path / "run", trunk=Trunk(tmp_path / "none"))
+def test_without_a_trunk_the_run_trains_alone(group, store, tmp_path, monkeypatch):
+    record = train(group["short"], store, tmp_path / "run", trunk=Trunk(tmp_path / "none"))
     assert record["trunk"] is None
     # A state beyond the shared steps is not used.
     ahead = Trunk(tmp_path / "ahead", frozenset({20}))
-    train(family["long"], store, tmp_path / "long", trunk=ahead)
+    train(group["long"], store, tmp_path / "long", trunk=ahead)
     assert ahead.steps() == [20]
-    assert ahead.latest_step(family["short"]) == 0
+    assert ahead.latest_step(group["short"]) == 0
 
 
 def test_an_incomplete_checkpoint_of_a_trunk_is_ignored(tmp_path):
@@ -167,9 +167,9 @@ def test_an_incomplete_checkpoint_of_a_trunk_is_ignored(tmp_path):
     assert Trunk(tmp_path).steps() == [7]
 
 
-def test_the_record_is_plain_json(family, store, tmp_path, trunk, monkeypatch):
-    train(family["long"], store, tmp_path / "long", trunk=trunk)
-    record = train(family["short"], store, tmp_path / "short", trunk=Trunk(trunk.path))
+def test_the_record_is_plain_json(group, store, tmp_path, trunk, monkeypatch):
+    train(group["long"], store, tmp_path / "long", trunk=trunk)
+    record = train(group["short"], store, tmp_path / "short", trunk=Trunk(trunk.path))
     assert json.loads((tmp_path / "short" / "record.json").read_text()) == record
     monkeypatch.setattr(session, "init_state", None)
-    assert train(family["short"], store, tmp_path / "short") == record
+    assert train(group["short"], store, tmp_path / "short") == record

@@ -141,7 +141,7 @@ def test_a_record_that_cannot_be_read_is_a_row(plan, index, sweep_file, scaling,
 def test_it_is_trained_again_only_after_a_retry(
     scaling, sweep_file, plan, index, capsys, tmp_path
 ):
-    stage = plan.stage("grid")
+    stage = plan.runs_of_role("grid")
     bad = stage[0]
     for planned in stage[1:]:
         end(planned)

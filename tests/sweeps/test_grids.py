@@ -182,11 +182,11 @@ def test_a_budget_keeps_runs_in_order_of_priority(plan_of, priority):
     plan = plan_of(grid, priority=priority, max_flops=most, heldout=heldout)
     assert [p.run_id for p in plan.runs] == [p.run_id for p in whole.runs]
     assert 0 < plan.paid_flops <= most
-    kept = plan.stage("grid") + plan.stage("heldout")
+    kept = plan.runs_of_role("grid") + plan.runs_of_role("heldout")
     assert {p.run_id for p in kept} == {p.run_id for p in plan.runs} - plan.over_budget
     assert plan.over_budget
     if priority == "cheapest":
-        most_expensive_kept = max(p.flops for p in plan.stage("grid"))
+        most_expensive_kept = max(p.flops for p in plan.runs_of_role("grid"))
         assert all(p.flops >= most_expensive_kept for p in plan.runs
                    if p.run_id in plan.over_budget and p.role == "grid")
     generous = plan_of(grid, priority=priority, max_flops=whole.paid_flops * 1.000001,

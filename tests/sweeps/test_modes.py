@@ -31,8 +31,8 @@ def planned(name, tmp_path, *overrides):
 def test_a_sweep_of_another_mode(name, store, tmp_path):
     mode, objective, _ = SHIPPED[name]
     plan = planned(name, tmp_path, f"run.data.store={store.path}", "run.data.epochs=1000")
-    assert len(plan.stage("grid")) == 16
-    assert len(plan.stage("heldout")) == 1
+    assert len(plan.runs_of_role("grid")) == 16
+    assert len(plan.runs_of_role("heldout")) == 1
     for planned_run in plan.runs:
         run = planned_run.run
         assert (run.model.mode, run.objective.kind) == (mode, objective)

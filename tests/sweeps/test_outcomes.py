@@ -17,7 +17,7 @@ pytestmark = pytest.mark.quick
 
 
 def test_done_flops_count_shared_steps_once_and_diverged_runs_partly(plan):
-    stage = plan.stage("grid")
+    stage = plan.runs_of_role("grid")
     launch = LaunchProgress(stage)
     new = [run_state(p) for p in stage]
     start = launch.measure(new)
@@ -32,7 +32,7 @@ def test_done_flops_count_shared_steps_once_and_diverged_runs_partly(plan):
 
 
 def test_speed_is_the_sum_over_running_runs(plan):
-    stage = plan.stage("grid")
+    stage = plan.runs_of_role("grid")
     for p in stage[:2]:
         begin(p, 5, 10, seconds_a_step=0.5)
     states = [RunState("running", 10, 3.0)] * 2 + [RunState("new", 0, None)] * 2
@@ -44,7 +44,7 @@ def test_a_pipe_gets_runs_flops_speed_and_time_left(plan, monkeypatch):
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(console, "err", type(console.out)(
         file=kept, width=console._PIPE_WIDTH, highlight=False, soft_wrap=True))
-    stage = plan.stage("grid")
+    stage = plan.runs_of_role("grid")
     for p in stage[1:3]:
         begin(p, 5, 10, seconds_a_step=0.5)
     with sweep._progress_bar("tiny.grid", stage) as watch:
@@ -75,7 +75,7 @@ OUTCOMES = {
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_the_exit_status_says_whether_there_is_anything_to_fit(command, plan, sweep_file, name):
     states, code, words = OUTCOMES[name]
-    for planned, state in zip(plan.stage("grid"), states, strict=True):
+    for planned, state in zip(plan.runs_of_role("grid"), states, strict=True):
         if state == "failed":
             planned.folder.path.mkdir(parents=True)
             record_failure(planned.folder, RuntimeError("no room"))

@@ -11,8 +11,8 @@ from scaling.config.run import LAYOUT
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.launch.local import shares
-from scaling.runs.families import families
 from scaling.runs.state import record_failure, run_state
+from scaling.runs.trunk_groups import trunk_groups
 from scaling.sweeps.plan import claim_results, make_plan
 from scaling.sweeps.table import COLUMNS, export, runs_table
 from tests.tiny_sweep import end
@@ -26,15 +26,15 @@ def planned(content, tmp_path, *overrides):
 
 
 def test_every_point_occurs_once_in_order_of_priority(plan, sweep_content, tmp_path):
-    assert len(plan.stage("grid")) == 4
-    assert len(plan.stage("heldout")) == 1
+    assert len(plan.runs_of_role("grid")) == 4
+    assert len(plan.runs_of_role("heldout")) == 1
     flops = [p.flops for p in plan.runs]
     assert flops == sorted(flops)
     assert len({p.run_id for p in plan.runs}) == 5
-    assert {(p.run.model.d_model, p.run.trained_tokens) for p in plan.stage("grid")} == {
+    assert {(p.run.model.d_model, p.run.trained_tokens) for p in plan.runs_of_role("grid")} == {
         (8, 1536), (8, 3072), (16, 1536), (16, 3072)
     }
-    launched = [p.flops for p in plan.stage("grid")]
+    launched = [p.flops for p in plan.runs_of_role("grid")]
     assert launched == sorted(launched, reverse=True)
     most_expensive = planned(sweep_content, tmp_path, "priority=most_expensive")
     assert [p.role for p in most_expensive.runs] == ["grid"] * 4 + ["heldout"]
@@ -63,7 +63,7 @@ def test_runs_that_begin_from_one_model(sweep_content, tmp_path, store):
     plan = planned(sweep_content | {"sizes": [size], "heldout": []}, tmp_path, init, varied)
     assert len({p.run_id for p in plan.runs}) == 4
     assert {(p.run.init.run_id, p.run.init.step) for p in plan.runs} == {(source.run_id, 10)}
-    assert [len(family) for family in families(plan.runs)] == [2, 2]
+    assert [len(group) for group in trunk_groups(plan.runs)] == [2, 2]
     flops = {p.run.trainable: p.flops for p in plan.runs if p.run.trained_tokens == 1536}
     assert flops[EVERYTHING] == max(flops.values()) > min(flops.values())
     claim_results(plan, tmp_path / "results")
@@ -77,8 +77,8 @@ def test_points_outside_the_rectangle_belong_to_the_fit(sweep_content, tmp_path)
     grids = list(sweep_content["grids"])
     sweep_content["grids"] = [*grids, {"kind": "points", "at": [{"rung": 0, "tokens": 6144}]}]
     more = planned(sweep_content, tmp_path)
-    assert len(more.stage("grid")) == 5
-    assert len(more.stage("heldout")) == 1
+    assert len(more.runs_of_role("grid")) == 5
+    assert len(more.runs_of_role("heldout")) == 1
     listed = planned(sweep_content, tmp_path,
                      "learning_rate={rule: listed, rates: [0.1, 0.2, 0.3]}")
     rates = {(p.run.model.d_model, p.run.trained_tokens): p.run.optimizer.learning_rate
@@ -147,7 +147,7 @@ def test_new_options_do_not_change_the_claim_of_a_folder(plan, store_path, tmp_p
 
 
 def test_the_table_has_every_run_in_any_state(plan, tmp_path):
-    diverged, failed, done = plan.stage("grid")[:3]
+    diverged, failed, done = plan.runs_of_role("grid")[:3]
     for p, status, loss in ((diverged, "diverged", None), (done, "done", 3.5)):
         p.folder.path.mkdir(parents=True)
         record = p.facts | {

@@ -103,7 +103,7 @@ def test_the_rest_of_an_interrupted_removal_is_removed(runs):
 
 def test_a_trunk_state_is_removed_when_no_launched_plan_needs_it(sweep, runs, plan, tmp_path):
     """Neither this sweep's runs nor those of another launcher."""
-    small = [p for p in plan.stage("grid") if p.run.model.d_model == 8]
+    small = [p for p in plan.runs_of_role("grid") if p.run.model.d_model == 8]
     jobs = {p.run.steps: job for p, job in zip(small, jobs_of(small), strict=True)}
     trunk, begins = jobs[48].trunk, jobs[24].begins
     for step in (begins, begins + 1):

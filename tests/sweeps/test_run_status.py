@@ -41,7 +41,7 @@ def seen(plan, place):
 def launched(plan, name, place):
     content = {"runs": [{"folder": str(p.folder.path), "config": p.run.model_dump(mode="json"),
                          "begins": None}
-                        for p in plan.stage("grid")]}
+                        for p in plan.runs_of_role("grid")]}
     (place / f"runs/logs/{name}{PLAN_SUFFIX}").write_text(json.dumps(content))
 
 
@@ -100,7 +100,7 @@ def test_hours_are_a_budget_like_flops(planned, place):
     cheapest = whole.runs[0]
     hours = 1.01 * cheapest.flops * 1e-9 / SECONDS_PER_HOUR
     plan = within_hours(planned(f"max_device_hours={hours}"), step_times)
-    assert [p.run_id for p in plan.stage("grid")] == [cheapest.run_id]
+    assert [p.run_id for p in plan.runs_of_role("grid")] == [cheapest.run_id]
     found = seen(plan, place)
     assert [found[p.run_id].state for p in plan.runs] == ["new"] + ["over budget"] * 4
     assert within_hours(whole, step_times) is whole

@@ -126,7 +126,7 @@ def test_compute_counts_what_is_shared_once(plan, index):
     assert status_of(index).flops_done == 0
     assert status_of(index).flops_total == pytest.approx(plan.paid_flops)
     assert plan.paid_flops < plan.flops
-    short, long = sorted((p for p in plan.stage("grid") if p.run.model.d_model == 8),
+    short, long = sorted((p for p in plan.runs_of_role("grid") if p.run.model.d_model == 8),
                          key=lambda p: p.run.steps)
     step = long.flops / long.run.steps
     begin(long, 10)

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("ends")  # pipes and devices are among what
                                          "0123456789ABCDEF", "0123456789abcde²", 5, ["a"], None])
 @pytest.mark.parametrize("key", ["folder", "trunk", "after"])
 def test_a_plan_does_not_lead_outside(plan, runs, key, runs_folder):
-    path = write_plan(jobs_of(plan.stage("grid")), runs / "logs", "tiny.grid")
+    path = write_plan(jobs_of(plan.runs_of_role("grid")), runs / "logs", "tiny.grid")
     content = json.loads(path.read_text())
     content["runs"][0][key] = runs_folder
     path.write_text(json.dumps(content))
@@ -47,7 +47,7 @@ def test_a_plan_does_not_lead_outside(plan, runs, key, runs_folder):
 
 
 def test_a_plan_names_only_runs_of_its_folder(plan, runs):
-    path = write_plan(jobs_of(plan.stage("grid")), runs / "logs", "tiny.grid")
+    path = write_plan(jobs_of(plan.runs_of_role("grid")), runs / "logs", "tiny.grid")
     path.write_text(path.read_text().replace(str(runs), "/victim"))
     for job in read_plan(path).jobs:
         assert job.folder.path.parent == runs
@@ -58,7 +58,7 @@ def test_a_plan_names_only_runs_of_its_folder(plan, runs):
     ("pack", 0), ("pack", "all"), ("pack", True), ("workers", -1), ("workers", "2"), ("runs", {}),
     ("runs", [5]), ("runs", None), ("pack", 1e400), ("workers", 10**30)])
 def test_a_plan_with_invalid_numbers_is_refused(plan, runs, key, value):
-    path = write_plan(jobs_of(plan.stage("grid")), runs / "logs", "tiny.grid")
+    path = write_plan(jobs_of(plan.runs_of_role("grid")), runs / "logs", "tiny.grid")
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(UserError, match="is not a plan of this version"):
         read_plan(path)

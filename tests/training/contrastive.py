@@ -6,11 +6,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from scaling.objectives import KINDS
-from scaling.objectives.base import Kind
+from scaling.objectives import FUNCTIONS
+from scaling.objectives.base import ObjectiveFunctions
 
 TEMPERATURE = 0.2
-USUAL = KINDS["causal"]
+USUAL = FUNCTIONS["causal"]
 
 
 def terms(objective, model, batch, keys_B):
@@ -31,6 +31,6 @@ def batch_terms(objective, features):
     return {"contrast": -jnp.diagonal(jax.nn.log_softmax(logits_BB)).mean()}
 
 
-CONTRASTIVE = Kind(
+CONTRASTIVE = ObjectiveFunctions(
     lambda objective: {"causal": 1.0, "contrast": 0.5}, USUAL.examples, terms,
     batch_terms)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.objectives import KINDS
+from scaling.objectives import FUNCTIONS
 from scaling.optim.optimizers import optimizer_numbers
 from scaling.parallel import batch_sharding, make_mesh
 from scaling.training.evaluation import evaluate
@@ -19,7 +19,7 @@ from tests.training.contrastive import CONTRASTIVE, TEMPERATURE
 
 @pytest.fixture(autouse=True)
 def _contrastive(monkeypatch):
-    monkeypatch.setitem(KINDS, "causal", CONTRASTIVE)
+    monkeypatch.setitem(FUNCTIONS, "causal", CONTRASTIVE)
     for compiled in (make_train_step, make_eval_step):
         compiled.cache_clear()
     yield

@@ -11,7 +11,7 @@ import pytest
 from scaling.config import MeshConfig, ModelConfig
 from scaling.config.objectives import ReplacedTokens
 from scaling.models import Transformer
-from scaling.objectives import KINDS, heldout
+from scaling.objectives import FUNCTIONS, heldout
 from scaling.parallel import batch_sharding, make_mesh
 from scaling.runs.record import ratio_estimate
 from scaling.training import evaluation
@@ -59,7 +59,7 @@ def test_every_part_is_a_mean_over_its_predictions_in_whatever_batches(special_s
     arrays, model = heldout(run, special_store), init_state(run).model
     sharding = batch_sharding(make_mesh(MeshConfig()))
     found = evaluate(model, run.objective, arrays, batch, sharding)
-    terms = jax.jit(lambda m, b: KINDS["masked"].terms(run.objective, m, b, None).losses)
+    terms = jax.jit(lambda m, b: FUNCTIONS["masked"].terms(run.objective, m, b, None).losses)
     losses = jax.device_get(terms(model, arrays))
     weights = {"masked": arrays["weights"]["masked"].sum(axis=1), "next_sentence": np.ones(8)}
     assert len(set(weights["masked"].tolist())) > 1

@@ -10,7 +10,7 @@ import pytest
 
 from scaling.config import AdamW, Cosine, WarmupStableDecay
 from scaling.config.objectives import Causal
-from scaling.objectives import KINDS, causal_losses
+from scaling.objectives import FUNCTIONS, causal_losses
 from scaling.optim.optimizers import make_optimizer, optimizer_numbers
 from scaling.optim.schedule import learning_rate
 from scaling.training.step import (
@@ -126,7 +126,7 @@ def test_routers_learn_from_balance_too(make_run):
 
     def gradient(*overrides):
         model = init_state(make_run("model.experts={count: 4}", *overrides)).model
-        loss, _ = _losses(KINDS["causal"], Causal())
+        loss, _ = _losses(FUNCTIONS["causal"], Causal())
         grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
         (_, ((losses, _), _)), g = grad(model, ({"ids": tokens}, None))
         router = g.decoder.layers.kinds[1].feed_forward.router

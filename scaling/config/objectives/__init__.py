@@ -6,7 +6,7 @@
     encoder_decoder.py  span corruption, denoising and mixtures of denoisers
 
 Their batches and losses are in scaling/objectives. To add an objective, write its class here and
-enter it in the union below, then write its functions there and enter them in kinds.py.
+enter it in the union below, then write its functions there and enter them in registry.py.
 """
 
 from __future__ import annotations

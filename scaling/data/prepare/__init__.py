@@ -4,7 +4,7 @@
     pipeline       the steps below in order, each resumed if an earlier attempt was interrupted
     pieces         the corpus divided into pieces of work
     scan           pass 1, parallel: size and hashes of every document of a piece
-    select         the fate of every document: duplicate, left out, or a split
+    select         the decision of every document: duplicate, left out, or a split
     contamination  optional, parallel: test documents that share 13 words in a row with train
     tokenizing     the tokenizer, trained on the train split; pass 2, parallel: the shards
     assemble       the index of each split, and its record for the manifest

@@ -14,7 +14,7 @@ from scaling.files import blame, open_no_follow, sync
 
 
 @contextmanager
-def locked(out: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def folder_lock(out: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold an exclusive lock on `out`, among the processes of this machine.
 
     The lock is a file next to `out`, and is released when the process ends in any way.

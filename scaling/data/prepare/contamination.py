@@ -18,7 +18,7 @@ from scaling.data.prepare.external_sort import (
     union,
 )
 from scaling.data.prepare.ngram_filter import document_ngrams, empty_filter, insert, maybe_contained
-from scaling.data.prepare.select import CONTAMINATED, ScannedBlock, read_fates
+from scaling.data.prepare.select import CONTAMINATED, ScannedBlock, read_decisions
 from scaling.data.prepare.selected import SelectedPiece
 from scaling.data.prepare.shingles import WordHashes
 from scaling.data.prepare.work import WorkStep
@@ -40,13 +40,13 @@ class ContaminationTask:
 
 
 def build_test_filter(
-    scanned: Sequence[ScannedBlock], fates: Path, step: WorkStep
+    scanned: Sequence[ScannedBlock], decisions: Path, step: WorkStep
 ) -> dict[str, Any]:
     """Write a Bloom filter of the 13-grams of the test split, which all workers share: 4 to 8 bytes
     per 13-gram, at most 0.5 GB."""
     tables = empty_filter(sum(len(each.load("runs")) for each in scanned))
     for each in scanned:
-        in_test = read_fates(fates, each) == _TEST
+        in_test = read_decisions(decisions, each) == _TEST
         insert(each.load("runs")[in_test[each.load("run_places")]], tables)
     return step.finish({}, step.save(tables=tables))
 
@@ -68,8 +68,9 @@ def find_candidates(task: ContaminationTask, report_bytes: ReportBytes) -> dict[
         found.clear()
         count = 0
 
-    for fate, text, _ in task.selected.texts(PieceProgress(task.selected.piece.size, report_bytes)):
-        if fate == _TRAIN:
+    progress = PieceProgress(task.selected.piece.size, report_bytes)
+    for decision, text, _ in task.selected.texts(progress):
+        if decision == _TRAIN:
             candidates = maybe_contained(document_ngrams(text, hashes), tables)
             if not len(candidates):  # even an empty array takes memory
                 continue
@@ -95,12 +96,12 @@ def mark_contaminated(
     Args:
         scanned: The blocks of the corpus.
         searched: The steps of `find_candidates`, each with its number of blocks.
-        path: The file of fates.
+        path: The file of decisions.
         drop: Whether to remove the documents from the test split.
     """
     blocks = [(step, f"found-{number}") for step, count in searched for number in range(count)]
     train_starts, test_starts = [0] * len(blocks), [0] * len(scanned)
-    fates = np.memmap(path, np.uint8, "r+")
+    decisions = np.memmap(path, np.uint8, "r+")
     for end in range_ends(sum(len(step.load(kind)) for step, kind in blocks)):
         found = np.zeros(0, np.uint64)
         pending: list[UInt64] = []
@@ -116,13 +117,13 @@ def mark_contaminated(
             ascending = each.load("runs")
             here = next_range(test_starts, number, ascending, end)
             places = each.load("run_places")[here][isin_sorted(ascending[here], found)]
-            block_fates = fates[each.first:each.first + each.documents]
-            block_fates[places[block_fates[places] == _TEST]] = CONTAMINATED
+            block_decisions = decisions[each.first:each.first + each.documents]
+            block_decisions[places[block_decisions[places] == _TEST]] = CONTAMINATED
     total = 0
     for each in scanned:
-        block_fates = fates[each.first:each.first + each.documents]
-        marked = block_fates == CONTAMINATED
+        block_decisions = decisions[each.first:each.first + each.documents]
+        marked = block_decisions == CONTAMINATED
         total += int(marked.sum())
         if not drop:
-            block_fates[marked] = _TEST
+            block_decisions[marked] = _TEST
     return total

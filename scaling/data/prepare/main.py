@@ -9,7 +9,7 @@ from typing import Any
 
 from scaling.config import canonical_json, content_hash, validate
 from scaling.data.manifest import MANIFEST_FILE, STORE_LAYOUT, Manifest, Options
-from scaling.data.prepare.atomic_folder import locked, move_in_place
+from scaling.data.prepare.atomic_folder import folder_lock, move_in_place
 from scaling.data.prepare.pieces import find_corpus
 from scaling.data.prepare.pipeline import ProgressCallback, StoreBuilder
 from scaling.data.prepare.tasks import RunTasks, run_here
@@ -88,7 +88,7 @@ def prepare(
     recipe = _recipe(corpus.reading, corpus_sha256, resolved)
     if (store := _already_prepared(out, recipe)) is not None:
         return store
-    with locked(out, lambda: report(f"waiting for another process at {out}", 0.0, 0.0)):
+    with folder_lock(out, lambda: report(f"waiting for another process at {out}", 0.0, 0.0)):
         # Another process may have built it in the meantime.
         if (store := _already_prepared(out, recipe)) is not None:
             return store

@@ -19,15 +19,15 @@ from scaling.data.prepare.scan import ScanTask
 from scaling.data.prepare.select import (
     DUPLICATE,
     NEAR_DUPLICATE,
-    FateCounts,
+    DecisionCounts,
     ScannedBlock,
-    count_fates,
+    count_decisions,
     select,
 )
 from scaling.data.prepare.selected import SelectedPiece
 from scaling.data.prepare.tasks import PieceTask, RunTasks, TaskBatch, piece_of, step_name
 from scaling.data.prepare.tokenizing import SAMPLE_BYTES, TokenizeTask, training_texts
-from scaling.data.prepare.work import FATES, STORE, TEST_FILTER, WorkStep
+from scaling.data.prepare.work import DECISIONS, STORE, TEST_FILTER, WorkStep
 from scaling.data.prepare.workers import ReportBytes
 from scaling.data.sources import sha256_of
 from scaling.data.tokenizers import (
@@ -62,12 +62,12 @@ class StoreBuilder:
     def build(self) -> dict[str, Any]:
         """Write all files of the store but the manifest, and return the manifest's fields for them.
         """
-        fates = self.work / FATES
-        scanned, pieces, not_utf8 = self._select(fates)
+        decisions = self.work / DECISIONS
+        scanned, pieces, not_utf8 = self._select(decisions)
         contamination = self._contamination(scanned, pieces)
-        counts = count_fates(fates, scanned, len(self.corpus.sources))
+        counts = count_decisions(decisions, scanned, len(self.corpus.sources))
         mixture = self._mixture(counts)
-        self._check_splits(counts.fates)
+        self._check_splits(counts.decisions)
         tokenizer, sample_bytes = self._tokenizer(pieces, counts.train_bytes)
         splits = self._tokenize(pieces, tokenizer)
         return splits | {
@@ -77,15 +77,15 @@ class StoreBuilder:
             "special": tokenizer.special,
             "vocab_size": tokenizer.vocab_size,
             "dtype": dtype_name(tokenizer.vocab_size),
-            "duplicates": counts.fates[DUPLICATE],
-            "near_duplicates": counts.fates[NEAR_DUPLICATE],
+            "duplicates": counts.decisions[DUPLICATE],
+            "near_duplicates": counts.decisions[NEAR_DUPLICATE],
             "contaminated": contamination,
             "not_utf8": not_utf8,
             "mixture": mixture,
         }
 
-    def _select(self, fates: Path) -> tuple[list[ScannedBlock], list[SelectedPiece], int]:
-        """Scan the corpus and determine the fate of each document.
+    def _select(self, decisions: Path) -> tuple[list[ScannedBlock], list[SelectedPiece], int]:
+        """Scan the corpus and determine the decision of each document.
 
         With `max_bytes`, pieces of a single source are scanned until the limit is reached, twice as
         many in each round.
@@ -106,12 +106,12 @@ class StoreBuilder:
             selected: list[SelectedPiece] = []
             first = 0
             for piece, step, result in zip(pieces, steps, results, strict=False):
-                selected.append(SelectedPiece(piece, fates, first, sum(result["documents"])))
+                selected.append(SelectedPiece(piece, decisions, first, sum(result["documents"])))
                 for block, documents in enumerate(result["documents"]):
                     scanned.append(ScannedBlock(piece, step, block, first, documents))
                     first += documents
             self.report("selecting documents", 0.0, 0.0)
-            reached = select(self.corpus, scanned, self.options, fates, self.out)
+            reached = select(self.corpus, scanned, self.options, decisions, self.out)
             if reached or n_pieces >= len(pieces):
                 break
             n_pieces *= 2
@@ -125,17 +125,17 @@ class StoreBuilder:
         if self.options.contamination == "off":
             return None
         test_filter = WorkStep(self.work, self.out, TEST_FILTER)
-        build_test_filter(scanned, self.work / FATES, test_filter)
-        tasks = [ContaminationTask(piece, self._step("look", piece.piece), test_filter)
+        build_test_filter(scanned, self.work / DECISIONS, test_filter)
+        tasks = [ContaminationTask(piece, self._step("contamination", piece.piece), test_filter)
                  for piece in pieces]
         results = self._run("searching for contamination", tasks)
         self.report("matching contamination", 0.0, 0.0)
         searched = [(task.step, result["blocks"])
                   for task, result in zip(tasks, results, strict=True)]
-        return mark_contaminated(scanned, searched, self.work / FATES,
+        return mark_contaminated(scanned, searched, self.work / DECISIONS,
                             drop=self.options.contamination == "drop")
 
-    def _mixture(self, counts: FateCounts) -> tuple[Component, ...]:
+    def _mixture(self, counts: DecisionCounts) -> tuple[Component, ...]:
         """The bytes used of each source of a mix; empty for a single source."""
         if not self.corpus.is_mix:
             return ()
@@ -150,10 +150,10 @@ class StoreBuilder:
         return tuple(Component(source=source.name, share=share, bytes=used, available=available)
                      for source, share, used, available in parts)
 
-    def _check_splits(self, fates: dict[int, int]) -> None:
-        documents = sum(fates[place] for place in range(len(SPLITS)))
+    def _check_splits(self, decisions: dict[int, int]) -> None:
+        documents = sum(decisions[place] for place in range(len(SPLITS)))
         for name in ("train", "validation"):
-            if not fates[SPLITS.index(name)]:
+            if not decisions[SPLITS.index(name)]:
                 raise UserError(
                     f"{self.corpus.name}: the {name} split would be empty: each of {documents:,} "
                     "documents is in validation with probability "

@@ -28,7 +28,7 @@ from scaling.data.prepare.scan import ScanTask, scan
 from scaling.data.prepare.selected import SelectedPiece
 from scaling.data.prepare.tokenizing import TokenizeTask, tokenize
 from scaling.data.prepare.work import (
-    FATES,
+    DECISIONS,
     STORE,
     TEST_FILTER,
     WORK_LAYOUT,
@@ -44,7 +44,7 @@ from scaling.files import read_json, write_atomically
 
 PieceTask = ScanTask | ContaminationTask | TokenizeTask
 
-TaskKind = Literal["scan", "look", "tokens"]
+TaskKind = Literal["scan", "contamination", "tokens"]
 """Name of a phase, with which the names of its steps begin."""
 
 LOGS = "logs"
@@ -113,7 +113,7 @@ def run_here(workers: int) -> RunTasks:
 
 _FUNCTIONS: dict[type, tuple[TaskKind, Callable[..., dict[str, Any]]]] = {
     ScanTask: ("scan", scan),
-    ContaminationTask: ("look", find_candidates),
+    ContaminationTask: ("contamination", find_candidates),
     TokenizeTask: ("tokens", tokenize),
 }
 
@@ -205,8 +205,8 @@ def _task(
     step = WorkStep(work, out, step_name(file.kind, piece))
     if file.kind == "scan":
         return ScanTask(piece, file.options, step)
-    selected = SelectedPiece(piece, work / FATES, record.first or 0, record.documents or 0)
-    if file.kind == "look":
+    selected = SelectedPiece(piece, work / DECISIONS, record.first or 0, record.documents or 0)
+    if file.kind == "contamination":
         return ContaminationTask(selected, step, WorkStep(work, out, TEST_FILTER))
     if file.tokenizer is None or file.special is None:
         raise UserError(f"{file.source}: a tokenizer is expected; {_FIX}")

@@ -47,8 +47,8 @@ def training_texts(
     """Yield the train split in order, subsampled by hash to about `SAMPLE_BYTES` if larger."""
     share = min(SAMPLE_BYTES / max(train_bytes, 1), 1.0) * 2**32
     for selected in pieces:
-        for fate, text, _ in selected.texts(PieceProgress(selected.piece.size, report_bytes)):
-            if fate != SPLITS.index("train"):
+        for decision, text, _ in selected.texts(PieceProgress(selected.piece.size, report_bytes)):
+            if decision != SPLITS.index("train"):
                 continue
             # The last bits of the hash, which splits and mixes do not use.
             if share == 2**32 or int.from_bytes(digest(text.encode())[-4:], "big") < share:

@@ -30,8 +30,9 @@ WORK_LAYOUT = 3
 STORE = "store"
 """Subfolder of a work folder that becomes the store."""
 
-FATES, TEST_FILTER = "fates", "wanted"
-"""Name of the file with the fates of all documents, and of the step of the filter of 13-grams."""
+DECISIONS, TEST_FILTER = "decisions", "wanted"
+"""Name of the file with the decisions about all documents, and of the step of the filter of
+13-grams."""
 
 _COMPLETE = "complete"
 """Name of that subfolder once no more files may be added to it."""

@@ -24,7 +24,7 @@ from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
 from scaling.laws.allocation.optimise import solve
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import check_amount
 from scaling.laws.law import LEVEL, Interval, Law
 from scaling.laws.table import RunsTable
@@ -139,7 +139,7 @@ def target_named(form: Form, name: str, at: float | None = None) -> Target:
     return Target(symbol, evaluate, name == "n-star" or (name == "loss" and form.link == "log"))
 
 
-def residual_moments(robust: Robust, sd_R: Array) -> tuple[Array, Array]:
+def residual_moments(robust: ResidualLoss, sd_R: Array) -> tuple[Array, Array]:
     """Moments of the objective over normal residuals of standard deviations `sd_R`: the expected
     curvature E[rho''] and the variance of the score E[rho'^2], [R] each."""
     if robust.kind == "squared":
@@ -191,7 +191,7 @@ def fisher_information(j_RP: Array, curvature_R: Array, score_variance_R: Array)
 
 
 def gradient_and_moments(
-    form: Form, theta_P: Array, values: Mapping[str, Array], noise: Noise, robust: Robust
+    form: Form, theta_P: Array, values: Mapping[str, Array], noise: Noise, robust: ResidualLoss
 ) -> tuple[Array, Array, Array]:
     """J [R, P] and the residual moments [R] and [R] of runs at these values of the form's
     variables and of `c`; theta is in uncentred coordinates."""
@@ -214,7 +214,7 @@ def target_gradient(form: Form, theta_P: Array, target: Target) -> Array:
 
 def expected_sd(
     law: Law, values: Mapping[str, Array], noise: Noise, target: Target,
-    robust: Robust | None = None,
+    robust: ResidualLoss | None = None,
 ) -> float:
     """Expected standard deviation of a target, if the law is true and fitted to runs at these
     values.
@@ -234,10 +234,10 @@ def expected_sd(
     return fisher_information(*runs).sd(target_gradient(law.form, theta, target))
 
 
-def law_objective(law: Law) -> Robust:
+def law_objective(law: Law) -> ResidualLoss:
     """The objective that a law was fitted with; the default of its form if none is recorded."""
     kind = law.convention.get("objective", law.form.robust.kind)
-    return Robust(kind, law.convention.get("delta", law.form.robust.delta))
+    return ResidualLoss(kind, law.convention.get("delta", law.form.robust.delta))
 
 
 def estimate_noise(law: Law, table: RunsTable) -> float:

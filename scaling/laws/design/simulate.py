@@ -14,7 +14,7 @@ from scaling.errors import UserError
 from scaling.laws.design.fisher import Noise, Target, expected_sd, law_objective
 from scaling.laws.design.grid import Design
 from scaling.laws.fitting.minimise import minimise
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, VARIABLES
 from scaling.laws.law import Interval, Law, percentile_interval
 
@@ -204,7 +204,7 @@ def simulate_study(
     targets: Sequence[Target],
     *,
     faults: Faults = NO_FAULTS,
-    robust: Robust | None = None,
+    robust: ResidualLoss | None = None,
     draw: int = 0,
     watch: Callable[[int], None] = lambda done: None,
 ) -> Study:
@@ -250,7 +250,7 @@ def simulate_study(
 
 def refit_sweeps(
     law: Law, values: Mapping[str, Array], y_BR: Array, w_BR: Array,
-    robust: Robust | None = None, watch: Callable[[int], None] = lambda done: None,
+    robust: ResidualLoss | None = None, watch: Callable[[int], None] = lambda done: None,
 ) -> Array:
     """Printed parameters of the sweeps whose fit converged, [B', P].
 

@@ -14,7 +14,7 @@ from scaling.laws.evidence.refit import PreparedFit, form_label, prepare
 from scaling.laws.evidence.sensitivity import has_enough_runs, leave_one_size_out_weights
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import HUBER, Robust
+from scaling.laws.forms.losses import HUBER, ResidualLoss
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
 
@@ -99,7 +99,7 @@ class LikelihoodRatio(PrintableResult):
 
 
 def compare_forms(
-    table: RunsTable, forms: Sequence[Form | str], *, robust: Robust | None = None
+    table: RunsTable, forms: Sequence[Form | str], *, robust: ResidualLoss | None = None
 ) -> Comparison:
     """Compare several forms on the same runs by their predictions of left-out sizes.
 
@@ -153,7 +153,7 @@ def compare_forms(
                       tuple(entries[i] for i in order))
 
 
-def log_likelihood(residuals: Array, robust: Robust) -> float:
+def log_likelihood(residuals: Array, robust: ResidualLoss) -> float:
     """Maximum log-likelihood of residuals under a density proportional to exp(-rho(r)/t).
 
     The density is normal for least squares, Laplace's for the absolute loss, and for Huber's loss
@@ -183,7 +183,7 @@ def log_likelihood(residuals: Array, robust: Robust) -> float:
 
 
 def likelihood_ratio(
-    table: RunsTable, small: Form | str, large: Form | str, *, robust: Robust | None = None,
+    table: RunsTable, small: Form | str, large: Form | str, *, robust: ResidualLoss | None = None,
     samples: int = NULL_SAMPLES, seed: int = 0,
 ) -> LikelihoodRatio:
     """Likelihood-ratio test of whether the runs need the larger of two nested forms.
@@ -231,7 +231,7 @@ def _nested_starts(a: PreparedFit, b: PreparedFit) -> Array:
     """Starts of the large form: its optimum, and its fit to the small law's predictions,
     [K, P]."""
     nested = minimise(b.form, b.x, a.y - a.residuals, np.ones((len(b.starts) + 1, len(b.y))),
-                      np.stack([b.theta, *b.starts]), Robust("squared"))
+                      np.stack([b.theta, *b.starts]), ResidualLoss("squared"))
     return np.stack([b.theta, nested.theta[np.argmin(nested.value)]])
 
 

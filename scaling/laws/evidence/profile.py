@@ -19,7 +19,7 @@ from scaling.laws.evidence.refit import PreparedFit, form_label, prepare
 from scaling.laws.fitting.likelihood_ratio import LikelihoodScale, likelihood_scale
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.law import LEVEL
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
@@ -93,7 +93,7 @@ def profile(
     name: str,
     values: Sequence[float] | Array | None = None,
     *,
-    robust: Robust | None = None,
+    robust: ResidualLoss | None = None,
     level: float = LEVEL,
 ) -> Profile:
     """The profile objective of a printed parameter, or of an exponent a or b of the optimum.

@@ -12,7 +12,7 @@ from scaling.laws.fitting.fit_law import fit_law, form_named
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.law import Law
 from scaling.laws.table import RunsTable
 
@@ -35,7 +35,7 @@ class PreparedFit:
 
     law: Law
     runs: RunsTable
-    robust: Robust
+    robust: ResidualLoss
     centre: Array
     x: Array
     y: Array
@@ -62,7 +62,7 @@ class PreparedFit:
         """Printed parameters, [B, P]."""
         return self.form.to_params(theta_BP, self.centre)
 
-    def refit(self, w_BR: Array, robust: Robust | None = None) -> Minimum:
+    def refit(self, w_BR: Array, robust: ResidualLoss | None = None) -> Minimum:
         """Refits with B vectors of run weights, as one batch.
 
         Each is started at the optimum of all runs, and at one of the form's starts, which differ
@@ -92,7 +92,7 @@ def _best_of(*minima: Minimum) -> Minimum:
     return Minimum(*(values[index] for values in fields.values()))
 
 
-def prepare(table: RunsTable, form: Form | str, robust: Robust | None = None) -> PreparedFit:
+def prepare(table: RunsTable, form: Form | str, robust: ResidualLoss | None = None) -> PreparedFit:
     """Fit a form to a table, and keep the arrays that refits need.
 
     Args:

@@ -18,7 +18,7 @@ from scaling.errors import UserError
 from scaling.laws.evidence.refit import form_label
 from scaling.laws.fitting.fit_law import fit_law, form_named
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
@@ -78,7 +78,7 @@ def rolling_origin(
     by: Literal["c", "n", "d"] = "c",
     cuts: int | Sequence[float] = CUTS,
     *,
-    robust: Robust | None = None,
+    robust: ResidualLoss | None = None,
 ) -> Rolling:
     """Fit each form to the runs up to each cut, and predict all runs beyond it.
 
@@ -132,7 +132,7 @@ def _cuts(values: Array, by: str, cuts: int | Sequence[float]) -> tuple[float, .
 
 
 def _forecast(
-    table: RunsTable, form: Form, values: Array, cut: float, robust: Robust | None
+    table: RunsTable, form: Form, values: Array, cut: float, robust: ResidualLoss | None
 ) -> Forecast:
     below, above = np.flatnonzero(values <= cut), np.flatnonzero(values > cut)
     past, future = table.take(below), table.take(above)

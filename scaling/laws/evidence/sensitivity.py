@@ -17,7 +17,7 @@ from scaling.errors import UserError
 from scaling.laws.evidence.refit import PreparedFit, form_label, group_sizes, prepare
 from scaling.laws.fitting.minimise import Minimum
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
 
@@ -78,7 +78,7 @@ class Sensitivity(PrintableResult):
 
 def objective_sensitivity(
     table: RunsTable, form: Form | str, deltas: Sequence[float] = DELTAS,
-    *, robust: Robust | None = None,
+    *, robust: ResidualLoss | None = None,
 ) -> Sensitivity:
     """The fit under Huber's loss at several deltas, and under its two limits, l1 and squared.
 
@@ -94,8 +94,11 @@ def objective_sensitivity(
     if not deltas or not all(np.isfinite(delta) and delta > 0 for delta in deltas):
         raise UserError("deltas: positive numbers are expected, such as 1e-3")
     prepared = prepare(table, form, robust)
-    losses = [("l1", Robust("l1")), *((f"huber {delta:g}", Robust("huber", delta))
-                                      for delta in sorted(deltas)), ("squared", Robust("squared"))]
+    losses = [
+        ("l1", ResidualLoss("l1")),
+        *((f"huber {delta:g}", ResidualLoss("huber", delta)) for delta in sorted(deltas)),
+        ("squared", ResidualLoss("squared")),
+    ]
     every = np.ones((1, len(prepared.y)))
     refits = tuple(_refits(prepared, [name], every, prepared.refit(every, loss))[0]
                    for name, loss in losses)
@@ -104,7 +107,7 @@ def objective_sensitivity(
 
 def outlier_sensitivity(
     table: RunsTable, form: Form | str, drops: Sequence[int] = DROPS,
-    by: Literal["loss", "residual"] = "loss", *, robust: Robust | None = None,
+    by: Literal["loss", "residual"] = "loss", *, robust: ResidualLoss | None = None,
 ) -> Sensitivity:
     """The fit without the k runs of largest loss, or of largest residual in the fit of all runs.
 
@@ -141,7 +144,7 @@ def outlier_sensitivity(
 
 
 def leave_one_size_out(
-    table: RunsTable, form: Form | str, *, robust: Robust | None = None
+    table: RunsTable, form: Form | str, *, robust: ResidualLoss | None = None
 ) -> Sensitivity:
     """The fit without all runs of one size N, for each size.
 

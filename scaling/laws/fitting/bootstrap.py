@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 
 Array = NDArray[np.float64]
 ResampleUnit = Literal["case", "residual", "size"]
@@ -52,7 +52,7 @@ class BootstrapProblem:
     n: Array
     optimum: Array
     starts: Array
-    robust: Robust
+    robust: ResidualLoss
 
 
 def check_resamples(resamples: int, seed: int) -> None:

@@ -24,7 +24,7 @@ from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval, Law, Method
 from scaling.laws.table import RunsTable
@@ -55,7 +55,7 @@ def fit_law(
     table: RunsTable,
     form: Form | str,
     *,
-    robust: Robust | None = None,
+    robust: ResidualLoss | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     by: ResampleUnit = "case",
@@ -93,7 +93,7 @@ def fit_law(
 
 
 def _fit(
-    table: RunsTable, form: Form, robust: Robust, resamples: int, seed: int, by: ResampleUnit,
+    table: RunsTable, form: Form, robust: ResidualLoss, resamples: int, seed: int, by: ResampleUnit,
     method: Method, watch: Callable[[int], None],
 ) -> Law:
     fitted = table.take(form.fitted_rows(table)) if table.loss.size else table
@@ -162,7 +162,7 @@ def with_heldout(law: Law, table: RunsTable) -> Law:
 
 
 def _search(
-    form: Form, x: Array, y: Array, loss: Array, robust: Robust
+    form: Form, x: Array, y: Array, loss: Array, robust: ResidualLoss
 ) -> tuple[Array, Minimum]:
     """The starts, and the minimum that each of them leads to.
 
@@ -227,7 +227,7 @@ def _check_fixed_floors(form: Form, loss: Array) -> None:
                             "expected; fix it at a lower value")
 
 
-def _convention(form: Form, fitted: RunsTable, robust: Robust) -> dict[str, Any]:
+def _convention(form: Form, fitted: RunsTable, robust: ResidualLoss) -> dict[str, Any]:
     return {
         **fitted.convention,
         "loss": form.outcome.removeprefix("loss, "),

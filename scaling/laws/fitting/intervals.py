@@ -8,7 +8,7 @@ from scipy.special import ndtr, ndtri
 
 from scaling.laws.fitting.likelihood_ratio import likelihood_scale
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 
 Array = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def _adjusted(ends: Array, samples: Array, point: float, left_out: Array) -> Arr
 
 
 def delta_method_errors(
-    form: Form, x_RV: Array, y_R: Array, theta_P: Array, centre_V: Array, robust: Robust
+    form: Form, x_RV: Array, y_R: Array, theta_P: Array, centre_V: Array, robust: ResidualLoss
 ) -> dict[str, float | None]:
     """Standard errors of the printed parameters and of the allocation exponents a and b by the
     delta method, with the sandwich variance of `scaling.laws.fitting.likelihood_ratio`, which does

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 
 Array = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ class LikelihoodScale:
 
 
 def likelihood_scale(
-    residuals: Array, j_RP: Array, slope_P: Array, robust: Robust
+    residuals: Array, j_RP: Array, slope_P: Array, robust: ResidualLoss
 ) -> LikelihoodScale:
     """The scale of the objective for one quantity of the parameters.
 
@@ -76,7 +76,7 @@ def likelihood_scale(
                            step / size / inverse_curvature, dof)
 
 
-def _psi(r: Array, n_params: int, robust: Robust) -> tuple[Array, Array]:
+def _psi(r: Array, n_params: int, robust: ResidualLoss) -> tuple[Array, Array]:
     """psi of every residual, and the expectation of psi' there, [R] each.
 
     psi' is one within delta of zero, and zero outside. If delta is small, few residuals are inside,

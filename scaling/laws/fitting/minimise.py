@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust, ScaledHuber
+from scaling.laws.forms.losses import ResidualLoss, ScaledHuber
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Minimum:
 
 
 def minimise(
-    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta_BP: Array, robust: Robust
+    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta_BP: Array, robust: ResidualLoss
 ) -> Minimum:
     """Minimise sum_r w[b, r] rho(y[b, r] - f(theta[b], x[r])) for every b.
 

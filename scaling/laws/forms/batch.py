@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import Power, PowerSum, Term
 from scaling.laws.forms.variables import VARIABLES
 
@@ -74,7 +74,7 @@ FORMS: tuple[Form, ...] = (
         source="Kaplan et al. 2020, eq. 5.6; S is S_min, as minimum_steps computes it",
         variables=("n", "s"), parameters=("N_c", "S_c", "alpha_N", "alpha_S"),
         units={"N_c": VARIABLES["n"].unit, "S_c": VARIABLES["s"].unit},
-        counting="non-embedding", distinct=3, robust=Robust("squared"),
+        counting="non-embedding", distinct=3, robust=ResidualLoss("squared"),
         terms=(Term("N_c", (("n", "alpha_N"),)), Term("S_c", (("s", "alpha_S"),))),
     ),
     # The outcome, measured critical batch sizes, is in the column that is given as the loss.
@@ -82,7 +82,7 @@ FORMS: tuple[Form, ...] = (
         name="critical-batch", formula="B_star/L^(1/alpha_B)",
         source="Kaplan et al. 2020, eq. 5.3; McCandlish et al. 2018", variables=("l",),
         parameters=("B_star", "alpha_B"), units={"B_star": VARIABLES["batch"].unit},
-        outcome="critical batch, tokens", robust=Robust("squared"),
+        outcome="critical batch, tokens", robust=ResidualLoss("squared"),
         terms=(Term("B_star", (("l", "alpha_B"),)),), grid={"alpha_B": (2.0, 5.0)},
     ),
 )

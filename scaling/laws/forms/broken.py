@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.forms.curve import Curve
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import VARIABLES
 
 Array = NDArray[np.float64]
@@ -114,6 +114,6 @@ def broken(variable: str, breaks: int = 1) -> Broken:
         source="Caballero et al. 2023, arXiv:2210.14891, eq. 1", variables=(variable,),
         parameters=("E", "A", "c0", *(f"{letter}{i}" for i in numbered for letter in "cdf")),
         units={f"d{i}": unit for i in numbered}, distinct=_FIRST + 3 * breaks,
-        robust=Robust("squared"), signed=("c0", *(f"c{i}" for i in numbered)),
+        robust=ResidualLoss("squared"), signed=("c0", *(f"c{i}" for i in numbered)),
         linear=("E", "A"), grid=grid, scales_as={f"d{i}": 1.0 for i in numbered}, asymptotes=("E",),
     )

@@ -18,7 +18,7 @@ from scaling.laws.forms import (
 )
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.kaplan import KaplanJoint
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import Chinchilla, Power, Term
 from scaling.laws.forms.variables import VARIABLES
 
@@ -31,7 +31,7 @@ def _kaplan(variable: str, section: str) -> Power:
         name=f"kaplan-{variable}", formula=f"({x}_c/{x})^alpha_{x}",
         source=f"Kaplan et al. 2020, {section}", variables=(variable,),
         parameters=(f"{x}_c", f"alpha_{x}"), units={f"{x}_c": VARIABLES[variable].unit},
-        counting="non-embedding", robust=Robust("squared"), envelope=variable,
+        counting="non-embedding", robust=ResidualLoss("squared"), envelope=variable,
         terms=(Term(f"{x}_c", ((variable, f"alpha_{x}"),)),),
     )
 

@@ -16,14 +16,14 @@ from scaling.laws.forms import downstream
 from scaling.laws.forms.broken import broken
 from scaling.laws.forms.curve import Curve
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerProduct, PowerSum, Term
 from scaling.laws.forms.sigmoidal import Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
 
 Array = NDArray[np.float64]
 
-_SQUARED = Robust("squared")
+_SQUARED = ResidualLoss("squared")
 
 
 class Saturating(Curve):

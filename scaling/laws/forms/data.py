@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.laws.forms.form import Form, project_coefficients
 from scaling.laws.forms.formula import Formula
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
 
 Array = NDArray[np.float64]
@@ -204,7 +204,7 @@ FORMS: tuple[Form, ...] = (
         name="gadre", formula="E + (A (D/N)^eta + B (D/N)^-eta) C^-eta",
         source="Gadre et al. 2024, eq. 4", variables=("n", "d", "c"),
         parameters=("E", "A", "B", "eta"), linear=("E", "A", "B"),
-        link="identity", robust=Robust("squared"),
+        link="identity", robust=ResidualLoss("squared"),
         grid={"eta": (0.03, 0.07, 0.12, 0.2, 0.3)},
     ),
 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.formula import Formula
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 
 Array = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ FORMS: tuple[Form, ...] = (
         name="gadre-error", formula="epsilon - k exp(-gamma L)",
         source="Gadre et al. 2024, arXiv:2403.08540, eq. 5", variables=("l",),
         parameters=("epsilon", "k", "gamma"), units={"gamma": "tokens per nat"}, distinct=3,
-        outcome="error", link="identity", robust=Robust("squared"),
+        outcome="error", link="identity", robust=ResidualLoss("squared"),
         linear=("epsilon", "k"), signed=("k",), grid={"gamma": (0.2, 0.5, 1.0, 2.0)},
     ),
     Accuracy(
@@ -72,7 +72,7 @@ FORMS: tuple[Form, ...] = (
         source="Bhagia et al. 2024 (OLMo ladder), arXiv:2412.04403, eq. 3", variables=("l",),
         parameters=("best", "span", "k", "L_0"),
         units={"k": "tokens per nat", "L_0": "nats per token"}, distinct=4,
-        outcome="accuracy", link="identity", robust=Robust("squared"),
+        outcome="accuracy", link="identity", robust=ResidualLoss("squared"),
         linear=("best", "span"), signed=("span", "L_0"), grid={"k": (1.0, 3.0, 10.0)},
     ),
 )

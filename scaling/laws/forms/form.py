@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from scaling.laws.forms.losses import HUBER, Robust
+from scaling.laws.forms.losses import HUBER, ResidualLoss
 from scaling.laws.forms.variables import Counting
 from scaling.laws.table import RunsTable
 
@@ -56,7 +56,7 @@ class Form(ABC):
     """Parameters that may be negative or zero."""
     centred: bool = True
     """Whether fits may subtract the mean of x, which `to_params` then undoes."""
-    robust: Robust = HUBER
+    robust: ResidualLoss = HUBER
     """Default loss of the residuals."""
     distinct: int = 2
     """Number of distinct values that every variable needs."""

@@ -8,7 +8,7 @@ which is linear regression in log-log space.
 from __future__ import annotations
 
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import Robust
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerProduct, Term
 
 LEARNING_RATE = "learning rate"
@@ -21,23 +21,23 @@ FORMS: tuple[Form, ...] = (
     PowerProduct(
         name="deepseek-lr", formula="k C^-alpha", source=_DEEPSEEK, variables=("c",),
         parameters=("k", "alpha"), counting="non-embedding", outcome=LEARNING_RATE,
-        robust=Robust("squared"), terms=(Term("k", (("c", "alpha"),)),),
+        robust=ResidualLoss("squared"), terms=(Term("k", (("c", "alpha"),)),),
     ),
     PowerProduct(
         name="deepseek-batch", formula="k C^alpha", source=_DEEPSEEK, variables=("c",),
         parameters=("k", "alpha"), counting="non-embedding", outcome=BATCH,
-        robust=Robust("squared"), terms=(Term("k", (("c", "alpha"),)),), numerator=("alpha",),
+        robust=ResidualLoss("squared"), terms=(Term("k", (("c", "alpha"),)),), numerator=("alpha",),
     ),
     PowerProduct(
         name="step-lr", formula="k N^-alpha D^beta", source=_STEP, variables=("n", "d"),
         parameters=("k", "alpha", "beta"), counting="non-embedding", outcome=LEARNING_RATE,
-        robust=Robust("squared"), terms=(Term("k", (("n", "alpha"), ("d", "beta"))),),
+        robust=ResidualLoss("squared"), terms=(Term("k", (("n", "alpha"), ("d", "beta"))),),
         numerator=("beta",),
     ),
     PowerProduct(
         name="step-batch", formula="k D^beta", source=_STEP, variables=("d",),
         parameters=("k", "beta"), counting="non-embedding", outcome=BATCH,
-        robust=Robust("squared"), terms=(Term("k", (("d", "beta"),)),), numerator=("beta",),
+        robust=ResidualLoss("squared"), terms=(Term("k", (("d", "beta"),)),), numerator=("beta",),
     ),
 )
 """Peak learning rate, and batch size in tokens, as functions of C, or of N and D."""

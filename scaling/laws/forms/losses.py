@@ -24,7 +24,7 @@ _L1_DELTAS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 
 
 @dataclass(frozen=True)
-class Robust:
+class ResidualLoss:
     """The loss function of residuals r: `huber`, `l1` or `squared`.
 
     huber: r^2/2 up to `delta`, then delta (|r| - delta/2). l1: |r|. squared: r^2/2.
@@ -49,7 +49,7 @@ class Robust:
         return np.abs(r) if self.kind == "l1" else self.stages()[-1].cost(r)
 
 
-HUBER = Robust("huber")
+HUBER = ResidualLoss("huber")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from scaling.objectives.base import Kind
+from scaling.objectives.base import ObjectiveFunctions
 from scaling.objectives.causal import CAUSAL, PREFIX
 from scaling.objectives.distillation import DISTILLATION
 from scaling.objectives.masked import MASKED
 from scaling.objectives.replaced import REPLACED_TOKENS
 from scaling.objectives.sequences import DENOISING, MIXTURE, SPAN_CORRUPTION
 
-KINDS: dict[str, Kind] = {
+FUNCTIONS: dict[str, ObjectiveFunctions] = {
     "causal": CAUSAL,
     "prefix": PREFIX,
     "masked": MASKED,

@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.05
 
 
 @contextmanager
-def locked(path: Path, seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def file_lock(path: Path, seconds: float = WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of a file in the body of the `with`. The kernel releases the lock of a process
     that dies. On a file system without locks, the body runs without one.
 

@@ -12,7 +12,7 @@ import yaml
 from scaling.errors import UserError
 from scaling.laws import read as read_runs
 from scaling.sweeps import table
-from scaling.sweeps.locked import locked
+from scaling.sweeps.file_lock import file_lock
 from tests.tiny_sweep import begin, end
 
 
@@ -24,7 +24,7 @@ def rows(path):
 @pytest.fixture
 def finished(plan):
     """Two finished runs and a diverged one, with their curves."""
-    chosen = plan.stage("grid")[:3]
+    chosen = plan.runs_of_role("grid")[:3]
     for planned, status in zip(chosen, ("done", "done", "diverged"), strict=True):
         begin(planned, 5, 10)
         end(planned, status, loss_se=0.125, bits_per_byte=5.0)
@@ -231,7 +231,7 @@ def test_a_results_folder_that_is_a_file_is_refused(command, sweep_file, finishe
 def test_concurrent_exports_lose_no_row(plan, finished, tmp_path, monkeypatch):
     """One that read the folders before a run was over must not write after one that read them
     when it was."""
-    late = plan.stage("grid")[3]
+    late = plan.runs_of_role("grid")[3]
     folder = tmp_path / "results"
     reading, written = threading.Event(), threading.Event()
     curves = table.curves_table
@@ -256,11 +256,11 @@ def test_concurrent_exports_lose_no_row(plan, finished, tmp_path, monkeypatch):
 def test_a_held_lock_is_waited_for_and_then_reported(tmp_path):
     path = tmp_path / "sweep.json"
     path.write_text("{}")
-    with locked(path), pytest.raises(UserError, match="another process has been writing"), \
-            locked(path, seconds=0.1):
+    with file_lock(path), pytest.raises(UserError, match="another process has been writing"), \
+            file_lock(path, seconds=0.1):
         pass
     os.replace(_copy(path), path)
-    with locked(path):
+    with file_lock(path):
         pass
 
 
