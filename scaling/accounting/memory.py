@@ -22,7 +22,13 @@ from scaling.accounting.shapes import (
 )
 from scaling.accounting.trained import trained_parameters
 from scaling.config import EVERYTHING, AdamW, ModelConfig, ParamSelection
-from scaling.config.training import ATTENTION_BLOCK, CROSS_ENTROPY_CHUNK
+from scaling.config.kernels import (
+    ATTENTION_TRAITS,
+    CROSS_ENTROPY_TRAITS,
+    AttentionName,
+    AttentionTraits,
+    CrossEntropyName,
+)
 
 FLOAT32_BYTES = 4
 """Bytes of a value of the state, which is float32 whatever the precision."""
@@ -55,8 +61,8 @@ def training_memory(
     remat: Literal["none", "full", "dots"] = "none",
     microbatch: int | None = None,
     moments: int = AdamW.moments,
-    attention: str = "plain",
-    cross_entropy: str = "plain",
+    attention: AttentionName = "plain",
+    cross_entropy: CrossEntropyName = "plain",
     trainable: tuple[ParamSelection, ...] = EVERYTHING,
 ) -> dict[str, int]:
     """Bytes of a training step, by part: `parameters`, `gradients` and `moments` (the state of the
@@ -73,10 +79,10 @@ def training_memory(
         microbatch: number of sequences in a microbatch; by default all. With several microbatches
             two sets of gradients are held, since gradients are accumulated.
         moments: arrays of optimizer state per parameter; by default those of AdamW.
-        attention: attention kernel (ExecutionConfig.attention). The plain one stores the weights
-            of all pairs of positions, the blocked one recomputes those of a block of keys.
-        cross_entropy: kernel of the loss (ExecutionConfig.cross_entropy). The plain one stores all
-            logits, the blocked one recomputes those of a chunk of predictions.
+        attention: attention kernel (ExecutionConfig.attention), which stores the weights of all
+            pairs of positions, or recomputes those of a block of keys.
+        cross_entropy: kernel of the loss (ExecutionConfig.cross_entropy), which stores all logits,
+            or recomputes those of a chunk of predictions.
         trainable: the parameters that are trained (RunConfig.trainable).
     """
     state = FLOAT32_BYTES * count_parameters(model).total
@@ -87,12 +93,14 @@ def training_memory(
         "gradients": trained * (2 if at_once < sequences else 1),
         "moments": moments * trained,
         "activations": at_once * (
-            _activations(model, precision, remat, attention)
-            + _output_bytes(model, cross_entropy, at_once)),
+            _activations(model, precision, remat, ATTENTION_TRAITS[attention])
+            + _output_bytes(model, CROSS_ENTROPY_TRAITS[cross_entropy].chunk, at_once)),
     }
 
 
-def _activations(model: ModelConfig, precision: str, remat: str, attention: str) -> int:
+def _activations(
+    model: ModelConfig, precision: str, remat: str, attention: AttentionTraits
+) -> int:
     """Bytes of the activations of all blocks for one sequence when the backward pass of the last
     one begins."""
     kept, recomputed = 0, 0
@@ -108,9 +116,9 @@ def _activations(model: ModelConfig, precision: str, remat: str, attention: str)
             saved = sum(block.products for block in blocks) if remat == "dots" else 0
             kept += FLOAT32_BYTES * (stack.layers * stack.tokens * model.d_model + saved)
             recomputed = max(recomputed, *block_bytes)
-    if attention == "blocked":
+    if attention.block:
         recomputed += FLOAT32_BYTES * max(
-            model.n_heads * stack.tokens * min(keys, ATTENTION_BLOCK)
+            model.n_heads * stack.tokens * min(keys, attention.block)
             for stack in stacks(model) for keys in _attention_keys(stack))
     return kept + recomputed
 
@@ -120,14 +128,12 @@ def _attention_keys(stack: StackShape) -> list[int]:
     return [stack.tokens, stack.source_tokens] if stack.source_tokens else [stack.tokens]
 
 
-def _output_bytes(model: ModelConfig, cross_entropy: str, sequences: int) -> int:
-    """Bytes per sequence of the logits, and of the gradients that enter the last block, in a
-    microbatch of `sequences`."""
+def _output_bytes(model: ModelConfig, chunk: int | None, sequences: int) -> int:
+    """Bytes per sequence of the logits, of at most `chunk` predictions at a time, and of the
+    gradients that enter the last block, in a microbatch of `sequences`."""
     T, D, decoder = model.context, model.d_model, stacks(model)[-1]
     values = 2 * T * D + _rows(model, decoder, routed=decoder.expert_layers > 0) * model.ff_width
-    predictions = T
-    if cross_entropy == "blocked":
-        predictions = max(1, min(T, CROSS_ENTROPY_CHUNK // sequences))
+    predictions = T if chunk is None else max(1, min(T, chunk // sequences))
     for head in model.outputs:
         if head.kind in VOCABULARY_HEADS:  # logits and their gradient
             values += 2 * predictions * model.vocabulary
@@ -141,7 +147,9 @@ def _rows(model: ModelConfig, stack: StackShape, *, routed: bool) -> int:
     return model.experts.count * model.experts.slots(stack.tokens)
 
 
-def _block(model: ModelConfig, stack: StackShape, attention: str, *, routed: bool) -> _Block:
+def _block(
+    model: ModelConfig, stack: StackShape, attention: AttentionTraits, *, routed: bool
+) -> _Block:
     D, A, F = model.d_model, attention_width(model), model.ff_width
     n, m = stack.tokens, stack.source_tokens
     # Each branch reads the residual stream and, with a norm, the normalised values before and after
@@ -152,7 +160,7 @@ def _block(model: ModelConfig, stack: StackShape, attention: str, *, routed: boo
     # for each query head; and the attention weights.
     attentions = _attention_keys(stack)
     arrays = sum(3 * n * A + 2 * keys * A for keys in attentions)
-    weights = model.n_heads * n * sum(attentions) if attention == "plain" else 0
+    weights = model.n_heads * n * sum(attentions) if attention.block is None else 0
     if model.positions == "transformer_xl":
         arrays += 2 * n * A  # queries with each of the two biases
     hidden = _rows(model, stack, routed=routed) * F

@@ -9,6 +9,7 @@
     objectives, objective_checks.py, spans.py
                      objectives, checks of them with their model, and lengths that follow from them
     training.py      data, optimizer, schedule, evaluation, checkpoints, execution
+    kernels.py       names and traits of the kernels of attention and cross-entropy
     base.py          `Config`, the base class, and types of fields
     text.py, overrides.py, load.py
                      YAML, `key=value` overrides, and validation

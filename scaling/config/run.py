@@ -19,6 +19,7 @@ from scaling.config.base import (
     SequenceCount,
 )
 from scaling.config.initial import NOT_IN_IDENTITY, Draw, Init, InitialModel, init_problems
+from scaling.config.kernels import ATTENTION_TRAITS
 from scaling.config.model import ModelConfig
 from scaling.config.objective_checks import OBJECTIVE_CHECKS, Check, fill_lengths
 from scaling.config.objectives import Causal, Objective
@@ -122,16 +123,16 @@ class RunConfig(Config):
         yield self._selection_problems()
 
     def _kernel_problems(self) -> Iterator[Problem]:
-        if self.execution.attention != "blocked":
-            return
-        if self.model.attention_dropout_rate:
+        name = self.execution.attention
+        traits = ATTENTION_TRAITS[name]
+        if self.model.attention_dropout_rate and not traits.drops_weights:
             yield "execution.attention", (
-                f"blocked cannot drop attention weights (dropout "
+                f"{name} cannot drop attention weights (dropout "
                 f"{self.model.attention_dropout_rate:g}); set model.attention_dropout: 0, or "
                 "choose plain")
-        if self.model.positions == "transformer_xl":
+        if self.model.positions == "transformer_xl" and not traits.adds_scores:
             yield "execution.attention", (
-                "blocked cannot compute the scores of transformer_xl positions; choose other "
+                f"{name} cannot compute the scores of transformer_xl positions; choose other "
                 "positions, or plain")
 
     # These are generators: if a field is invalid, reading it ends one check only.

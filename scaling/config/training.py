@@ -26,6 +26,7 @@ from scaling.config.base import (
     SequenceCount,
     field_error,
 )
+from scaling.config.kernels import AttentionName, CrossEntropyName
 
 
 class DataConfig(Config):
@@ -223,13 +224,6 @@ class MeshConfig(Config):
     """Tensor-parallel size: devices that divide heads, feed-forward width and vocabulary."""
 
 
-ATTENTION_BLOCK = 512
-"""Keys of which the blocked attention kernel holds logits at a time."""
-
-CROSS_ENTROPY_CHUNK = 2048
-"""Predictions of which the blocked cross-entropy kernel holds logits at a time."""
-
-
 class ExecutionConfig(Config):
     """How the computation is executed. The loss does not depend on it, so it is not part of a run's
     identity."""
@@ -240,11 +234,11 @@ class ExecutionConfig(Config):
     remat: Literal["none", "full", "dots"] = "none"
     """Activations of a block that are recomputed in the backward pass instead of stored: none, all
     (full), or all but the outputs of matrix products (dots)."""
-    attention: Literal["plain", "blocked"] = "plain"
+    attention: AttentionName = "plain"
     """Attention kernel: plain computes all logits at once; blocked computes them for one block of
     keys at a time, so that its memory does not grow with the square of the length. Blocked supports
     neither dropout of attention weights nor positions: transformer_xl."""
-    cross_entropy: Literal["plain", "blocked"] = "plain"
+    cross_entropy: CrossEntropyName = "plain"
     """Kernel of the loss over the vocabulary: plain computes all logits at once, blocked those of
     some predictions at a time."""
     microbatch_sequences: SequenceCount | None = None

@@ -16,7 +16,7 @@ def sequences_of(run: RunConfig, split: TokenSplit) -> SequenceDataset:
     length = run.sequence_tokens
     if run.objective.reads_documents:
         return DocumentChunks(split, length)
-    return Windows(split, length, length + run.objective.next_token)
+    return Windows(split, length, length + run.objective.lookahead)
 
 
 def training_batches(run: RunConfig, store: TokenStore) -> Batches:

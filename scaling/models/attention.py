@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from scaling.config import ModelConfig
+from scaling.config.kernels import AttentionName
 from scaling.models.kernels.attention import ATTENTION, AttentionInputs
 from scaling.models.layers import Linear, reshape, residual_gain
 from scaling.models.params import constant_param
@@ -20,7 +21,7 @@ class Attention(nnx.Module):
 
     def __init__(
         self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, *, cross: bool = False,
-        kernel: str = "plain",
+        kernel: AttentionName = "plain",
     ) -> None:
         """Initialise the parameters.
 

@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from scaling.config import ModelConfig
+from scaling.config.kernels import CrossEntropyName
 from scaling.config.parts import LanguageModel, SpanBoundary
 from scaling.models.feed_forward import ACTIVATIONS
 from scaling.models.kernels.cross_entropy import CROSS_ENTROPY
@@ -59,7 +60,7 @@ class Vocabulary(nnx.Module):
 class VocabularyHead(nnx.Module):
     """A head over the vocabulary: features of the hidden states, then logits."""
 
-    kernel: str
+    kernel: CrossEntropyName
     """Name of the cross-entropy kernel."""
     vocabulary: Vocabulary
 
@@ -92,7 +93,7 @@ class LanguageModelHead(VocabularyHead):
 
     def __init__(
         self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, head: LanguageModel, *,
-        kernel: str,
+        kernel: CrossEntropyName,
     ) -> None:
         D, P = config.d_model, config.embedding_width
         self.kernel = kernel
@@ -115,7 +116,8 @@ class MaskedLMHead(VocabularyHead):
     Devlin et al. 2018, as released)."""
 
     def __init__(
-        self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, _: Any, *, kernel: str
+        self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, _: Any, *,
+        kernel: CrossEntropyName,
     ) -> None:
         D, P = config.d_model, config.embedding_width
         self.kernel, self.activation = kernel, config.activation
@@ -132,7 +134,8 @@ class ReplacedTokenHead(nnx.Module):
     for each token the logit that it was replaced."""
 
     def __init__(
-        self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, _: Any, *, kernel: str
+        self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, _: Any, *,
+        kernel: CrossEntropyName,
     ) -> None:
         D = config.d_model
         self.activation = config.activation
@@ -154,7 +157,7 @@ class SpanBoundaryHead(VocabularyHead):
 
     def __init__(
         self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, head: SpanBoundary, *,
-        kernel: str,
+        kernel: CrossEntropyName,
     ) -> None:
         D, P = config.d_model, config.embedding_width
         position_key, first_key, second_key, out_key = jax.random.split(key, 4)
@@ -194,7 +197,8 @@ class ClassesHead(nnx.Module):
     (`next_sentence`, `sentence_order`, `sequence`, `choice`)."""
 
     def __init__(
-        self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, head: Any, *, kernel: str
+        self, config: ModelConfig, dtype: jnp.dtype, key: PRNGKeyArray, head: Any, *,
+        kernel: CrossEntropyName,
     ) -> None:
         self.kind = head.kind
         self.pool = config.pooling(head)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scaling.config import ExecutionConfig, ModelConfig, RunConfig, override, validate
+from scaling.config.kernels import (
+    ATTENTION_TRAITS,
+    CROSS_ENTROPY_TRAITS,
+    AttentionName,
+    CrossEntropyName,
+)
 from scaling.errors import UserError
 from scaling.models import Transformer
 from scaling.models.kernels import attention, cross_entropy
+from scaling.models.tokens import AttentionMask
 from tests.conftest import run_content
 from tests.models.variants import batch_for, config_of, filled
 
@@ -85,6 +95,33 @@ def test_no_array_grows_with_the_square_of_the_length(monkeypatch, changes, exec
     assert any(shape[-2:] == (T, T) for shape in shapes) == held
     assert any(shape[-1:] == (V,) and np.prod(shape, dtype=int) >= B * T * V
                for shape in shapes) == held
+
+
+def test_every_kernel_has_its_traits():
+    assert set(attention.ATTENTION) == set(ATTENTION_TRAITS) == set(get_args(AttentionName))
+    assert set(cross_entropy.CROSS_ENTROPY) == set(CROSS_ENTROPY_TRAITS)
+    assert set(CROSS_ENTROPY_TRAITS) == set(get_args(CrossEntropyName))
+
+
+@pytest.mark.parametrize("name", ATTENTION_TRAITS)
+@pytest.mark.parametrize("needs", ["drops_weights", "adds_scores"])
+def test_a_kernel_computes_what_its_traits_say(name, needs):
+    q, k, v = jnp.ones((3, 2, 1, 4, 5))
+    inputs = attention.AttentionInputs(AttentionMask(5, 5))
+    if needs == "adds_scores":
+        # Scores that select key 3, of which the values alone are 2.
+        inputs = inputs._replace(
+            scores_BHTS=jnp.where(jnp.arange(5) == 3, 0.0, -1e9)[None, None, None].repeat(5, 2))
+        v, expected = v.at[..., 3].set(2.0), 2.0
+    else:
+        inputs = inputs._replace(dropout=1.0 - 1e-6, keys_B=jax.random.split(jax.random.key(0), 2))
+        expected = 0.0
+    compute = partial(attention.ATTENTION[name], q, k, v, inputs, jnp.dtype("float32"))
+    if getattr(ATTENTION_TRAITS[name], needs):
+        np.testing.assert_allclose(compute(), expected, atol=1e-5)
+    else:
+        with pytest.raises(NotImplementedError):
+            compute()
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -27,8 +27,8 @@ class ObjectiveConfig(Config):
     """Mode of the models that it trains."""
     head: ClassVar[str]
     """Head that it needs."""
-    next_token: ClassVar[bool] = False
-    """Whether sequences have one token more than the model reads, the last target."""
+    lookahead: ClassVar[int] = 0
+    """Tokens of a sequence after those that the model reads: its last targets."""
     kind: str
 
     def text_tokens(self, model: ModelConfig) -> int:

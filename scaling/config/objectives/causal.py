@@ -15,7 +15,7 @@ class DecoderObjective(ObjectiveConfig):
 
     mode: ClassVar[str] = "decoder-only"
     head: ClassVar[str] = "lm"
-    next_token: ClassVar[bool] = True
+    lookahead: ClassVar[int] = 1
 
     def text_tokens(self, model: ModelConfig) -> int:
         return model.context

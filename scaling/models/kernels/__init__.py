@@ -5,8 +5,6 @@
 
 A kernel is chosen by its name (`execution.attention`, `execution.cross_entropy`), and computes the
 same values and gradients as the plain one, up to rounding. To add one, write a function with the
-signature that is documented at the head of its file, enter it in the table there, and add its name
-to `ExecutionConfig`. Two other places depend on the kernel: what it cannot compute is refused in
-`RunConfig._kernel_problems`, and what it stores for the backward pass is counted in
-scaling/accounting/memory.py.
+signature that is documented at the head of its file, enter it in the table there, and enter its
+name and its traits (what it cannot compute, and how much it stores) in scaling/config/kernels.py.
 """

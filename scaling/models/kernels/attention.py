@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from scaling.config.training import ATTENTION_BLOCK
+from scaling.config.kernels import ATTENTION_BLOCK, AttentionName
 from scaling.models.layers import dropout
 from scaling.models.positions import AttentionBias, Rotation
 from scaling.models.tokens import AttentionMask
@@ -131,5 +131,5 @@ def _product(equation: str, x: Array, y: Array, dtype: jnp.dtype) -> Array:
         equation, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
 
 
-ATTENTION: dict[str, Kernel] = {"plain": plain, "blocked": blocked}
+ATTENTION: dict[AttentionName, Kernel] = {"plain": plain, "blocked": blocked}
 """Kernels by name (`execution.attention`)."""

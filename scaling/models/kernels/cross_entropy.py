@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from scaling.config.training import CROSS_ENTROPY_CHUNK
+from scaling.config.kernels import CROSS_ENTROPY_CHUNK, CrossEntropyName
 from scaling.models.layers import reshape
 from scaling.models.tokens import AnyArray
 
@@ -67,5 +67,5 @@ def blocked(
     return losses_BM[:, :M]
 
 
-CROSS_ENTROPY: dict[str, Kernel] = {"plain": plain, "blocked": blocked}
+CROSS_ENTROPY: dict[CrossEntropyName, Kernel] = {"plain": plain, "blocked": blocked}
 """Kernels by name (`execution.cross_entropy`)."""
