@@ -1,4 +1,4 @@
-"""What several rooms' tests share: a small corpus, small runs, and the command line."""
+"""What the tests of several packages share: a small corpus, small runs, and the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# Arguments and results of these rooms' functions are checked at run time, shapes of arrays
+# Arguments and results of these packages' functions are checked at run time, shapes of arrays
 # included. An int may be given for a float, as in PEP 484.
 install_import_hook(
     ["scaling.laws", "scaling.models", "scaling.objectives", "scaling.training"],

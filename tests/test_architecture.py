@@ -1,5 +1,5 @@
-"""Imports between the rooms go down, no files import each other in a circle, and light imports stay
-light. Imports inside functions and under TYPE_CHECKING count like all others."""
+"""Packages import from lower layers only, no files import each other in a circle, and light imports
+stay light. Imports inside functions and under TYPE_CHECKING count like all others."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.quick
 ROOT = Path(__file__).parents[1]
 SCALING = ROOT / "scaling"
 
-FLOORS = (
+LAYERS = (
     {"cli"},
-    {"sweeps", "adapt"},
+    {"sweeps"},
     {"launch"},
     {"training"},
     {"interop", "objectives"},
@@ -34,7 +34,7 @@ FLOORS = (
     {"files"},
     {"errors"},
 )
-"""Rooms from the top down; a room imports from lower floors alone."""
+"""Packages from the top down; a package imports from lower layers only."""
 
 LAWS_ALONE = {"laws", "outputs", "files", "errors"}
 """All that `scaling.laws` imports: it serves tables that this package did not make."""
@@ -69,31 +69,32 @@ def imports() -> dict[str, set[str]]:
     return found
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def floor_of(room: str) -> int:
-    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+def layer_of(package: str) -> int:
+    return next(number for number, packages in enumerate(LAYERS) if package in packages)
 
 
-def test_every_room_has_its_floor():
-    rooms = {room_of(module) for module in imports()} - {""}
-    assert rooms == set().union(*FLOORS) - {"adapt"}
+def test_every_package_has_its_layer():
+    packages = {package_of(module) for module in imports()} - {""}
+    assert packages == set().union(*LAYERS)
 
 
-@pytest.mark.parametrize("room", sorted(set().union(*FLOORS) - {"adapt"}))
-def test_a_room_imports_from_lower_floors(room):
+@pytest.mark.parametrize("package", sorted(set().union(*LAYERS)))
+def test_a_package_imports_from_lower_layers(package):
     for module, imported in imports().items():
-        for other in imported if room_of(module) == room else ():
-            target = room_of(other)
-            assert target in ("", room) or floor_of(target) > floor_of(room), f"{module}: {other}"
+        for other in imported if package_of(module) == package else ():
+            target = package_of(other)
+            assert target in ("", package) or layer_of(target) > layer_of(package), (
+                f"{module}: {other}")
 
 
 def test_laws_stand_alone():
     for module, imported in imports().items():
-        if room_of(module) == "laws":
-            assert {room_of(other) for other in imported} <= LAWS_ALONE, module
+        if package_of(module) == "laws":
+            assert {package_of(other) for other in imported} <= LAWS_ALONE, module
 
 
 def test_no_files_import_each_other_in_a_circle():
