@@ -86,8 +86,8 @@ def open_launcher(
     fields = {_FIELDS.get(option, option): value for option, value in given.items()}
     for option, field in zip(given, fields, strict=True):
         if field not in kind.options.model_fields:
-            raise UserError(f"--{option.replace('_', '-')}: needs Slurm; add --launcher slurm, or "
-                            "leave it out")
+            raise UserError(f"--{option.replace('_', '-')}: --launcher {name} has no such option; "
+                            "choose --launcher slurm, or leave it out")
     for setting in settings or ():
         if setting.partition("=")[0] in fields:
             raise UserError(f"--launcher-option {setting}: is given by another option too; leave "

@@ -85,9 +85,12 @@ def run(
         "partition": partition, "gpus_per_run": gpus_per_run, "cpus_per_run": cpus_per_run,
         "nodes_per_run": nodes_per_run, "time": time, "account": account, "slurm": slurm})
     if wait is False and not launched_by.detached:
-        raise UserError("--no-wait: needs Slurm, since the workers end with this command; add "
-                        "--launcher slurm, or leave it out")
+        raise UserError(f"--no-wait: the workers of --launcher {launcher} end with this command; "
+                        "choose --launcher slurm, or leave it out")
     planned = open_plan(config, overrides, runs)
+    if launched_by.detached and planned.sweep.max_device_hours is not None:
+        raise UserError(f"max_device_hours: step times are measured on this machine, and "
+                        f"--launcher {launcher} trains on others; set max_flops instead")
     folder = results_folder(planned, results)
     claim_results(planned, folder)
     finished = check_tables(folder)  # before training, which may take days

@@ -134,8 +134,9 @@ class SweepConfig(Config):
     """Budget of training FLOPs for the whole sweep, finished runs included and shared steps counted
     once; runs that exceed it, in the order of `priority`, are not trained. By default unlimited."""
     max_device_hours: Positive | None = None
-    """Budget in hours of one device, from the measured time of a step (or a modelled one: `plan
-    --gpu`). By default unlimited."""
+    """Budget in hours of one device, from the time of a step that is measured on this machine (or
+    modelled by `plan --gpu`); refused where the workers of another launcher train. By default
+    unlimited."""
     priority: Literal["cheapest", "most_expensive", "order"] = "cheapest"
     """Order in which runs are added until the budgets are spent: cheapest first, most expensive
     first, or the order of the grids; runs of the grids always come before held-out runs."""

@@ -58,8 +58,8 @@ def test_a_broken_package_is_one_message_and_stops_no_other(
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (("--partition", "cpu", "--launcher", "toy"), "--partition: needs Slurm"),
-    (("--account", "a"), "--account: needs Slurm"),
+    (("--partition", "cpu", "--launcher", "toy"), "--partition: --launcher toy has no such option"),
+    (("--account", "a"), "--account: --launcher local has no such option"),
     (("--launcher", "toy", "--launcher-option", "mork=a"), "--launcher toy: mork"),
     (("--launcher", "toy", "--launcher-option", "mark"), "mark"),
     (("--launcher-option", "mark=a"), "--launcher local: mark"),
@@ -85,9 +85,16 @@ def test_wrong_options_of_a_launcher_end_with_one_message(
     assert not (tmp_path / "runs").exists()
 
 
+def test_hours_of_this_machine_do_not_limit_the_work_of_others(toy, command, sweep_file, tmp_path):
+    done = command("sweep", "run", sweep_file, "--launcher", "toy", "--workers", "64",
+                   "max_device_hours=1", cwd=tmp_path)
+    assert (done.code, "max_device_hours: step times are measured" in done.err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_workers_that_end_with_the_command_are_waited_for(command, sweep_file, tmp_path):
     done = command("sweep", "run", sweep_file, "--no-wait", cwd=tmp_path)
-    assert (done.code, "--no-wait: needs Slurm" in done.err) == (2, True)
+    assert (done.code, "--no-wait: the workers of --launcher local end" in done.err) == (2, True)
 
 
 def test_a_corpus_is_prepared_by_another_packages_launcher(toy, command, tmp_path):

@@ -260,7 +260,7 @@ def test_what_sbatch_refuses_is_said(cluster, scaling, sweep_file):
 def test_a_mistake_ends_with_status_2(scaling, sweep_file, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     refused = scaling("sweep", "run", sweep_file, "--partition", "debug")
-    assert_refused(refused, "--partition: needs Slurm", "--launcher slurm")
+    assert_refused(refused, "--partition: --launcher local has no such option", "--launcher slurm")
     refused = scaling(*by_slurm_with(sweep_file, workers=2))
     assert_refused(refused, "sbatch: not found", "--launcher local")
 
