@@ -14,7 +14,7 @@ from scaling.config import RunConfig, SweepConfig, override, run_identity, valid
 from scaling.errors import UserError
 from scaling.optim.schedule import learning_rate
 from scaling.runs.trunk import trunk_identity
-from scaling.runs.trunk_groups import families
+from scaling.runs.trunk_groups import trunk_groups
 from scaling.sweeps.plan import claim_results, make_plan
 
 pytestmark = pytest.mark.quick
@@ -170,8 +170,8 @@ def test_the_commands_refuse_it(command, store_path, tmp_path):
 def test_a_sweep_with_a_warmup_fraction_has_its_own_results(store_path, tmp_path):
     shares = planned(store_path, tmp_path, {"kind": "wsd", "warmup": 0.1})
     steps = planned(store_path, tmp_path, {"kind": "wsd", "warmup_steps": 10})
-    assert [len(family) for family in families(shares.runs)] == [1, 1, 1]
-    assert [len(family) for family in families(steps.runs)] == [3]
+    assert [len(group) for group in trunk_groups(shares.runs)] == [1, 1, 1]
+    assert [len(group) for group in trunk_groups(steps.runs)] == [3]
     claim_results(shares, tmp_path / "results")
     claim_results(shares, tmp_path / "results")
     for other in ({"kind": "wsd", "warmup": 0.05}, {"kind": "wsd", "warmup_steps": 10}):
