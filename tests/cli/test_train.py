@@ -26,31 +26,39 @@ def run_file(store_path, tmp_path):
     return path
 
 
-def test_train_and_repeat_the_command(scaling, run_file, tmp_path):
+@pytest.fixture
+def train(command, tmp_path):
+    """`scaling train` in this process, in the folder of the test."""
+    def run(*words):
+        return command("train", *words, cwd=tmp_path)
+    return run
+
+
+def test_train_and_repeat_the_command(scaling, command, run_file, tmp_path):
     first = scaling("train", run_file, "--json")
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout)
     assert (tmp_path / "runs" / record["run_id"] / "record.json").exists()
-    again = scaling("train", run_file, "logging.every_steps=1", "--json")
-    assert json.loads(again.stdout) == record
-    assert "trained already" in again.stderr
-    text = scaling("train", run_file)
-    assert f"loss {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token" in text.stdout
+    again = command("train", run_file, "logging.every_steps=1", "--json", cwd=tmp_path)
+    assert json.loads(again.out) == record
+    assert "trained already" in again.err
+    text = command("train", run_file)
+    assert f"loss {record['loss']:.4f} ± {record['loss_se']:.4f} nats/token" in text.out
 
 
-def test_a_run_begins_from_another_by_its_identity(scaling, run_file, tmp_path):
+def test_a_run_begins_from_another_by_its_identity(train, run_file, tmp_path):
     """The losses say so: fine-tuning goes on from where the other ended."""
-    first = json.loads(scaling("train", run_file, "--json").stdout)
+    first = json.loads(train(run_file, "--json").out)
     some = "trainable={roles: [gain, hidden]}"
-    tuned = scaling("train", run_file, f"init.run={first['run_id']}", some, "--json")
-    assert tuned.returncode == 0, tuned.stderr
-    record = json.loads(tuned.stdout)
+    tuned = train(run_file, f"init.run={first['run_id']}", some, "--json")
+    assert tuned.code == 0, tuned.err
+    record = json.loads(tuned.out)
     assert record["init"] == {"run_id": first["run_id"], "step": first["steps"]}
     assert record["params_trained"] < record["params_total"]
     assert record["loss"] < first["loss"]
-    wide = scaling("train", run_file, f"init.run={first['run_id']}", "model.d_model=16")
+    wide = train(run_file, f"init.run={first['run_id']}", "model.d_model=16")
     assert_refused(wide, f"init.run = runs/{first['run_id']}", "d_model is 8 there and 16 here")
-    mine = scaling("train", run_file, "--out", f"runs/{record['run_id']}")
+    mine = train(run_file, "--out", f"runs/{record['run_id']}")
     assert_refused(mine, "belongs to another run", "differs in init.run_id", "trainable")
 
 
@@ -79,39 +87,39 @@ def test_the_loss_per_byte_is_shown_if_known():
         (["batch_sequences"], ["not an override", "key=value"]),
     ],
 )
-def test_a_mistake_ends_with_status_2(scaling, run_file, tmp_path, overrides, words):
-    assert_refused(scaling("train", run_file, *overrides), *words)
+def test_a_mistake_ends_with_status_2(train, run_file, tmp_path, overrides, words):
+    assert_refused(train(run_file, *overrides), *words)
     assert not list(tmp_path.glob("runs/*/record.json"))
 
 
-def test_a_folder_of_another_run_is_refused_and_left_alone(scaling, run_file, tmp_path):
-    assert scaling("train", run_file, "--out", "mine").returncode == 0
+def test_a_folder_of_another_run_is_refused_and_left_alone(train, run_file, tmp_path):
+    assert train(run_file, "--out", "mine").code == 0
     before = {p: p.read_bytes() for p in (tmp_path / "mine").glob("*.json*")}
-    refused = scaling("train", run_file, "seed=1", "--out", "mine")
+    refused = train(run_file, "seed=1", "--out", "mine")
     assert_refused(refused, "belongs to another run", "differs in seed", "--out")
     assert {p: p.read_bytes() for p in before} == before
 
 
-def test_a_folder_that_cannot_be_written_is_refused(scaling, run_file, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(train, run_file, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert_refused(scaling("train", run_file, "--out", "file/run"), "file/run", "not a directory")
-    assert_refused(scaling("train", tmp_path / "nothing.yaml"), "nothing.yaml", "no such file")
+    assert_refused(train(run_file, "--out", "file/run"), "file/run", "not a directory")
+    assert_refused(train(tmp_path / "nothing.yaml"), "nothing.yaml", "no such file")
 
 
-def test_a_run_that_diverges_ends_with_status_1(scaling, run_file, tmp_path):
+def test_a_run_that_diverges_ends_with_status_1(train, run_file, tmp_path):
     for words in (["--json"], []):  # trained, and repeated from the record
-        done = scaling("train", run_file, "optimizer.learning_rate=1e30", "--out", "d", *words)
-        assert done.returncode == 1, done.stderr
-        assert "Traceback" not in done.stderr
-        assert "diverged after" in done.stderr
-        assert "try a smaller optimizer.learning_rate" in done.stderr
+        done = train(run_file, "optimizer.learning_rate=1e30", "--out", "d", *words)
+        assert done.code == 1, done.err
+        assert "Traceback" not in done.err
+        assert "diverged after" in done.err
+        assert "try a smaller optimizer.learning_rate" in done.err
         record = json.loads((tmp_path / "d" / "record.json").read_text())
         assert record["status"] == "diverged"
-        assert (json.loads(done.stdout) == record) if words else done.stdout == ""
+        assert (json.loads(done.out) == record) if words else done.out == ""
 
 
-def test_a_run_that_is_too_large_is_refused_with_the_available_memory(scaling, run_file, tmp_path):
-    done = scaling("train", run_file, "model.d_model=131072")
+def test_a_run_that_is_too_large_is_refused_with_the_available_memory(train, run_file, tmp_path):
+    done = train(run_file, "model.d_model=131072")
     assert_refused(done, "needs at least", "this machine has")
     assert not list(tmp_path.glob("runs/*/record.json"))
 
