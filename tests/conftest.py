@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -44,6 +45,13 @@ def _one_device():
     import jax
 
     jax.config.update("jax_num_cpu_devices", 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_heap():
+    """Garbage collections skip the objects that exist before a module's tests: modules, compiled
+    functions, collected tests. They take a second otherwise."""
+    gc.freeze()
 
 
 @pytest.fixture

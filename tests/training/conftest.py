@@ -12,17 +12,8 @@ def _special_store(tmp_path_factory):
     return special_store(tmp_path_factory.mktemp("special"))
 
 
-@pytest.fixture(scope="module")
-def _frozen_heap():
-    """Keeps collections fast: they skip the objects that exist before a module's tests."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture
-def tasks_dropped_here(_frozen_heap):
+def tasks_dropped_here():
     """Collects the tasks that Orbax drops when one of them fails, before another test begins that
     does not expect it. The module ignores pytest's PytestUnraisableExceptionWarning as well."""
     yield
