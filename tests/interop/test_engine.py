@@ -280,3 +280,63 @@ def test_a_model_that_no_class_supports_is_refused(bert):
         to_hf(model, config, "BertForNothing")
     with pytest.raises(UserError, match="neither a model of transformers nor"):
         from_hf(3)
+
+
+def test_precision_and_execution_reach_the_model(bert, tmp_path):
+    from scaling.config import ExecutionConfig
+
+    model, config, tensors, settings = bert
+    save_hf(model, config, tmp_path)
+    options = {"precision": "bfloat16",
+               "execution": ExecutionConfig(scan_layers=True, attention="blocked")}
+    for got, _ in (from_hf(tmp_path, **options),
+                   from_tensors("BertForPreTraining", settings, tensors, **options)):
+        layers = got.encoder.layers
+        assert layers.scan
+        assert layers.kinds[0].attention.kernel == "blocked"
+        assert layers.kinds[0].attention.dtype == "bfloat16"
+        assert {array.dtype for array in arrays_by_path(got).values()} == {np.dtype("float32")}
+
+
+class Tensor:
+    """What is used of torch's tensors: one that is trained, and may be narrow."""
+
+    def __init__(self, array, trained=True, wide=True):
+        self.array, self.trained, self.wide = array, trained, wide
+
+    def is_floating_point(self):
+        return self.array.dtype.kind == "f"
+
+    def float(self):
+        return Tensor(self.array, self.trained)
+
+    def detach(self):
+        return Tensor(self.array, False, self.wide)
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        assert not self.trained
+        assert self.wide
+        return self.array
+
+
+def test_a_module_of_torch_is_read_without_torch(bert):
+    """By the name of its class, whatever its configuration says of others."""
+    model, config, tensors, settings = bert
+    position_ids = np.arange(7)[None]
+    state = {name: Tensor(tensor, wide=False) for name, tensor in tensors.items()}
+    state["bert.embeddings.position_ids"] = Tensor(position_ids)
+
+    class BertForPreTraining:
+        def __init__(self):
+            self.config = type("Config", (), {
+                "to_dict": lambda _: settings | {"architectures": ["BertForMaskedLM"]}})()
+
+        def state_dict(self):
+            return state
+
+    again, same = from_hf(BertForPreTraining())
+    assert same == config
+    jax.tree.map(np.testing.assert_array_equal, again, model)

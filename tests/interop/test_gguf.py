@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from scaling.errors import UserError
-from scaling.interop.gguf import from_gguf
+from scaling.interop.gguf import _config, _tokenizer, from_gguf
+from scaling.interop.gguf_file import read_gguf
 from scaling.models import Transformer
 
 gguf = pytest.importorskip("gguf", reason="needs the gguf library: pip install 'scaling[interop]'")
@@ -118,7 +119,8 @@ def test_the_file_gives_llamas_logits(tmp_path, tied):
     expected = np.stack([reference(tensors, ids) for ids in IDS])
     np.testing.assert_allclose(logits(model), expected, atol=1e-4, rtol=0)
     assert (config.tied_head, config.kv_heads, config.context) == (tied, KV, CONTEXT)
-    assert config.rotary_base == BASE
+    assert (config.rotary_base, config.norm_epsilon) == (BASE, pytest.approx(EPSILON))
+    assert (config.vocab_size, config.d_ff, config.head_width) == (V, F, K)
 
 
 def test_quantised_weights_are_those_that_the_format_defines(tmp_path):
@@ -155,9 +157,66 @@ def test_the_tokenizer_merges_within_the_pieces_of_its_kind(tmp_path, pre, text,
 
 
 def test_a_bos_token_is_added_if_the_file_has_the_setting(tmp_path):
-    path = write(tmp_path / "m.gguf", random_tensors(True), add_bos_token_id=0,
-                 add_add_bos_token=True)
-    assert from_gguf(path)[2].encode("the").tokens == ["<|end|>", "the"]
+    for added in (True, False):
+        path = write(tmp_path / "m.gguf", random_tensors(True), add_bos_token_id=0,
+                     add_add_bos_token=added)
+        fields, _ = read_gguf(path)
+        found = _tokenizer(path, fields).encode("the").tokens
+        assert found == ["<|end|>"] * added + ["the"]
+
+
+def written_instead(monkeypatch, name, value):
+    """Let the writer of the file write another value for one of its settings."""
+    add = getattr(gguf.GGUFWriter, name)
+    monkeypatch.setattr(gguf.GGUFWriter, name, lambda writer, _: add(writer, value))
+
+
+@pytest.mark.parametrize(("pre", "pieces"), [
+    ("llama-bpe", ["Ġlove", "Ġthe"]), ("gpt-2", ["Ġ", "l", "o", "v", "e", "Ġthe"])])
+def test_a_word_that_no_merges_make_is_a_token_for_llama_3_alone(
+        tmp_path, monkeypatch, pre, pieces):
+    written_instead(monkeypatch, "add_token_list", [*vocabulary()[0][:-1], "Ġlove"])
+    path = write(tmp_path / "m.gguf", random_tensors(True), pre=pre)
+    assert _tokenizer(path, read_gguf(path)[0]).encode(" love the").tokens == pieces
+
+
+def test_tokens_that_a_user_defined_are_no_special_ones(tmp_path, monkeypatch):
+    """Both are matched before text is split; only control tokens are left out of decoded text."""
+    tokens, _ = vocabulary()
+    written_instead(monkeypatch, "add_token_types", [
+        4 if token == "<|unused0|>" else 3 if token.startswith("<|") else 1 for token in tokens])
+    path = write(tmp_path / "m.gguf", random_tensors(True))
+    tokenizer = _tokenizer(path, read_gguf(path)[0])
+    ids = tokenizer.encode("the<|unused0|><|end|>the").ids
+    assert [tokens[i] for i in ids] == ["the", "<|unused0|>", "<|end|>", "the"]
+    assert tokenizer.decode(ids) == "the<|unused0|>the"
+
+
+def test_what_a_file_leaves_out_is_what_llama_cpp_takes_then():
+    """As many heads of keys as of queries, the base 10,000, and d_model / heads for a width."""
+    given = {"general.architecture": "llama"} | {f"llama.{name}": number for name, number in {
+        "embedding_length": 32, "feed_forward_length": 64, "block_count": 2,
+        "attention.head_count": 4, "context_length": 16,
+        "attention.layer_norm_rms_epsilon": 1e-5}.items()}
+    tensors = {"token_embd.weight": np.zeros((300, 32), np.float32)}
+    config = _config("m.gguf", given, tensors)
+    assert config == {
+        "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 16,
+        "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "hidden_act": "silu",
+        "tie_word_embeddings": True}
+    more = given | {"llama.attention.key_length": 16, "llama.rope.dimension_count": 16,
+                    "llama.attention.head_count_kv": 2, "llama.rope.freq_base": 5e5}
+    found = _config("m.gguf", more, tensors)
+    assert (found["head_dim"], found["num_key_value_heads"], found["rope_theta"]) == (16, 2, 5e5)
+    for name in given.keys() - {"general.architecture"}:
+        fewer = {key: value for key, value in given.items() if key != name}
+        with pytest.raises(UserError, match=f"lacks {name}" if "count" not in name else "lacks"):
+            _config("m.gguf", fewer, tensors)
+    with pytest.raises(UserError, match="scaled"):
+        _config("m.gguf", given, tensors | {"rope_freqs.weight": np.ones(4)})
+    no_experts = given | {"llama.expert_count": 0, "llama.rope.scaling.type": "none"}
+    assert _config("m.gguf", no_experts, tensors) == config
 
 
 @pytest.mark.parametrize(

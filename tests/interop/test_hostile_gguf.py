@@ -62,6 +62,33 @@ def test_a_small_file_is_read(tmp_path):
     np.testing.assert_array_equal(tensors["u"], [1, 2])
 
 
+@pytest.mark.parametrize(("kind", "letter", "value"), [
+    (0, "B", 200), (1, "b", -100), (2, "H", 60_000), (3, "h", -30_000), (4, "I", 4 * 10**9),
+    (5, "i", -2 * 10**9), (6, "f", 0.5), (7, "?", True), (10, "Q", 2**63), (11, "q", -2**62),
+    (12, "d", 0.1),
+])
+def test_numbers_of_every_kind_are_read(tmp_path, kind, letter, value):
+    """The numbers of the kinds are those of the format's description, alone and in lists."""
+    packed = struct.pack(f"<{letter}", value)
+    (tmp_path / "a.gguf").write_bytes(gguf_file(
+        setting("a", kind, packed), setting("b", 9, array(kind, 3, packed * 3)),
+        setting("c", 8, text("after"))))
+    assert read_gguf(tmp_path / "a.gguf")[0] == {"a": value, "b": [value] * 3, "c": "after"}
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_tensors_begin_where_the_alignment_says(tmp_path, version):
+    values = np.arange(4, dtype=np.float32)
+    head = gguf_file(setting("general.alignment", 4, struct.pack("<I", 256)),
+                     tensors=(tensor("t"), tensor("u", start=256)), version=version)
+    assert len(head) < 256
+    data = (values.tobytes() + bytes(240) + (values + 7).tobytes())
+    (tmp_path / "a.gguf").write_bytes(head + bytes(256 - len(head)) + data)
+    _, tensors = read_gguf(tmp_path / "a.gguf")
+    np.testing.assert_array_equal(tensors["t"], values)
+    np.testing.assert_array_equal(tensors["u"], values + 7)
+
+
 FOUR = bytes(16)
 LIES = {
     "empty": b"",

@@ -14,7 +14,7 @@ import pytest
 from scaling.errors import UserError
 from scaling.interop import from_hf, save_hf
 from scaling.interop.hf import from_tensors
-from scaling.interop.tensor_file import read_tensors
+from scaling.interop.tensor_file import read_metadata, read_tensors
 from tests.fuzz.limits import little_memory
 from tests.interop.test_goldens import GOLDENS, golden
 
@@ -83,7 +83,8 @@ def test_an_inconsistent_header_is_one_message(tmp_path, lie):
 @pytest.mark.parametrize(("kind", "dtype"), [
     ("F8_E4M3", ml_dtypes.float8_e4m3fn), ("F8_E5M2", ml_dtypes.float8_e5m2),
     ("F8_E8M0", ml_dtypes.float8_e8m0fnu), ("BF16", ml_dtypes.bfloat16), ("F16", np.float16),
-    ("F32", np.float32), ("F64", np.float64),
+    ("F32", np.float32), ("F64", np.float64), ("F8_E4M3FNUZ", ml_dtypes.float8_e4m3fnuz),
+    ("F8_E5M2FNUZ", ml_dtypes.float8_e5m2fnuz),
 ])
 def test_numbers_of_every_width_become_float32(tmp_path, kind, dtype):
     values = np.array([[1, 2, 4], [0.5, 0.25, 8]]).astype(dtype)
@@ -92,6 +93,28 @@ def test_numbers_of_every_width_become_float32(tmp_path, kind, dtype):
     found = read_tensors(tmp_path / "a.safetensors")["a"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, values.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
+def test_whole_numbers_stay_what_they_are(tmp_path, dtype):
+    values = np.array([[1, 0, 1], [1, 1, 0]] if dtype == "bool" else [[1, 2, 3], [4, 5, 99]], dtype)
+    kind = {"bool": "BOOL"}.get(dtype, dtype.upper().replace("UINT", "U").replace("INT", "I"))
+    content = tensor_file({"a": entry(kind, offsets=(0, values.nbytes))}, values.tobytes())
+    (tmp_path / "a.safetensors").write_bytes(content)
+    found = read_tensors(tmp_path / "a.safetensors")["a"]
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, values)
+
+
+def test_metadata_of_a_file_is_its_strings(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(tensor_file({"a": A, "__metadata__": {"b": "c", "d": 3}}))
+    assert read_metadata(path) == {"b": "c"}
+    for header in ({"a": A}, {"a": A, "__metadata__": [1]}):
+        path.write_bytes(tensor_file(header))
+        assert read_metadata(path) == {}
+    assert list(read_tensors(path)) == ["a"]
 
 
 @pytest.fixture

@@ -70,3 +70,38 @@ def test_a_saved_model_has_the_modes_that_the_umask_leaves(llama, tmp_path, umas
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == {mode}
+
+
+def test_weights_are_on_disk_before_they_have_their_name(llama, monkeypatch):
+    """And config.json comes last: a folder without it is no model."""
+    from scaling.interop import files
+
+    model, config = from_hf(llama)
+    done = []
+
+    def watch(owner, name, place):
+        function = getattr(owner, name)
+
+        def watched(*paths):
+            done.append((name, Path(paths[place]).name))
+            return function(*paths)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(files, "sync", 0)
+    watch(files, "write_atomically", 0)
+    watch(files.os, "replace", 1)
+    save_hf(model, config, llama)
+    (first, temporary), second, third = done[:3]
+    assert first == "sync"
+    assert temporary.startswith(".model.safetensors.")
+    assert second == ("replace", "model.safetensors")
+    assert third == ("write_atomically", "config.json")
+    assert sorted(path.name for path in llama.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_file_says_what_transformers_asks_for_before_it_opens_it(llama):
+    from safetensors import safe_open
+
+    with safe_open(llama / "model.safetensors", "numpy") as file:
+        assert file.metadata()["format"] == "pt"

@@ -9,6 +9,8 @@ import pytest
 
 from scaling.config import ModelConfig
 from scaling.models import States, Tokens
+from scaling.models.heads import last_token
+from tests.models import plain
 from tests.models.variants import SMALL, filled, random_ids
 
 pytestmark = pytest.mark.quick
@@ -121,3 +123,62 @@ def test_a_sequence_is_read_at_its_first_or_its_last_token(mode, pool, place):
     x = np.random.default_rng(0).standard_normal((1, T, D)).astype(np.float32)
     reach = jax.grad(lambda x: model.head("sequence", States(x, tokens, None)).sum())(jnp.array(x))
     assert np.flatnonzero(np.abs(reach[0]).sum(-1)).tolist() == [place]
+
+
+def test_heads_say_what_their_formulas_say(read):
+    """Every head written down in numpy, from the states and the parameters."""
+    encoder, model, said = read
+    config, x = model.config, STATES.astype(np.float64)
+    gelu, exact = plain.ACTIVATIONS["gelu"], plain.ACTIVATIONS["gelu_exact"]
+    table, heads = plain.value(model.embedding), model.heads
+
+    def logits(head, features):
+        y = features @ table.T
+        return y if head.vocabulary.bias is None else y + plain.value(head.vocabulary.bias)
+
+    if encoder:
+        pooled = np.tanh(plain.linear(model.pooler, x[:, 0]))
+        head, rows = heads["span_boundary"], np.arange(B)[:, None]
+        left, right, place = np.moveaxis(SPANS, -1, 0)
+        h = np.concatenate([x[rows, left], x[rows, right], plain.value(head.positions)[place]], -1)
+        h = plain.norm(config, head.first_norm, exact(plain.linear(head.first, h)))
+        h = plain.norm(config, head.second_norm, exact(plain.linear(head.second, h)))
+        masked, replaced = heads["masked_lm"], heads["replaced_token"]
+        expected = {
+            "span_boundary": logits(head, h),
+            "masked_lm": logits(masked, plain.norm(
+                config, masked.norm, gelu(plain.linear(masked.dense, x)))),
+            "replaced_token": plain.linear(
+                replaced.out, gelu(plain.linear(replaced.dense, x)))[..., 0],
+            "span": plain.linear(heads["span"].out, x),
+        } | {kind: plain.linear(heads[kind].out, pooled)
+             for kind in ("next_sentence", "sentence_order")}
+    else:
+        pooled = x[np.arange(B), np.array(LENGTHS) - 1]
+        expected = {"lm": logits(heads["lm"], x)}
+        assert heads["sequence"].out.bias is heads["choice"].out.bias is None  # as in GPT
+    expected["token"] = plain.linear(heads["token"].out, x)
+    expected["sequence"] = plain.linear(heads["sequence"].out, pooled)
+    expected["choice"] = plain.linear(heads["choice"].out, pooled)[..., 0]
+    assert expected.keys() == said.keys()
+    for kind, y in expected.items():
+        np.testing.assert_allclose(said[kind][0], y, rtol=1e-4, atol=1e-4, err_msg=kind)
+
+
+def test_the_last_token_of_bare_ids_is_the_last_of_all():
+    ids = np.zeros((3, 5), np.int32)
+    assert last_token(Tokens(ids)).tolist() == [4, 4, 4]
+    documents = np.array([[1, 2, 2, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
+    assert last_token(Tokens(ids, documents)).tolist() == [2, 4, 0]
+
+
+def test_a_language_model_s_bias_is_there_if_asked_for_and_is_added():
+    def head(bias):
+        config = ModelConfig(**SMALL, use_bias=not bias, heads=[{"kind": "lm", "bias": bias}])
+        return filled(config)
+
+    assert head(False).heads["lm"].vocabulary.bias is None
+    model = head(True)
+    states, bias = States(jnp.asarray(STATES), TOKENS, None), model.heads["lm"].vocabulary.bias
+    expected = STATES @ np.asarray(model.embedding[...]).T + np.asarray(bias[...])
+    np.testing.assert_allclose(model.head("lm", states), expected, rtol=1e-4, atol=1e-4)

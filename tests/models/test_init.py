@@ -13,7 +13,10 @@ from scaling.models.attention import Attention
 from scaling.models.block import EVERYTHING, Block
 from scaling.models.experts import Experts
 from scaling.models.feed_forward import FeedForward
+from scaling.models.heads import Vocabulary
 from scaling.models.layers import embedding
+from scaling.models.params import params_by_path
+from scaling.models.positions import RelativeBias
 from tests.models.variants import SMALL, VARIANTS, random_ids
 
 SIZES = {"d_model": 64, "n_layers": 8, "n_heads": 4, "context": 8, "vocab_size": 300,
@@ -69,7 +72,8 @@ HEADS = [{"kind": "masked_lm"}, {"kind": "next_sentence"}, {"kind": "sentence_or
 @pytest.mark.parametrize("changes", [
     VARIANTS["bert"] | {"heads": HEADS, "d_embedding": 6, "tied_head": False},
     VARIANTS["transformer-xl"] | {"mode": "decoder-only"},
-    {"mode": "encoder-decoder", "positions": "relative", "activation": "swiglu"},
+    {"mode": "encoder-decoder", "positions": "relative", "activation": "swiglu",
+     "share_layers": "attention"},
     {"experts": {"count": 2, "every": 2}, "activation": "swiglu"},
     None,
 ])
@@ -88,10 +92,13 @@ def test_no_two_parameters_are_drawn_by_one_key(monkeypatch, changes):
     make = Transformer if changes else lambda config, key: Electra(
         config, config.model_copy(update={"heads": ModelConfig(
             **SMALL | VARIANTS["bert"] | {"heads": HEADS[:1]}).heads}), key)
-    make(config, jax.random.key(0))
+    model = make(config, jax.random.key(0))
     jax.effects_barrier()
     assert len(drawn) > 10
     assert len(set(drawn)) == len(drawn)
+    # What is not drawn starts at one, if it is a gain, or at zero.
+    for path, param in params_by_path(model).items():
+        assert (np.asarray(param[...]) == (param.info.role == "gain")).all(), path
 
 
 def test_attention_starts_so_that_its_logits_are_of_order_one():
@@ -102,6 +109,22 @@ def test_attention_starts_so_that_its_logits_are_of_order_one():
         assert spread(layer.query.weight) == pytest.approx(query, rel=0.04)
         assert spread(layer.key.weight) == pytest.approx(64**-0.5, rel=0.04)
         assert spread(layer.out.weight) == pytest.approx(64**-0.5 * RESIDUAL, rel=0.04)
+    config = ModelConfig(**SIZES, scale_attention=False, init={"std": 0.05})
+    layer = Attention(config, jnp.dtype("float32"), jax.random.key(0))
+    assert spread(layer.query.weight) == pytest.approx(0.05, rel=0.04)  # a std is taken as it is
+
+
+@pytest.mark.parametrize(("init", "std", "bias"), [
+    ({}, 16**-0.5, 64**-0.5), ({"std": 0.02, "embedding_std": 1.0}, 0.02, 0.02)])
+def test_an_output_matrix_and_biases_of_distances_are_spread_as_configured(init, std, bias):
+    """Logits are of order one at the start; `embedding_std` is of tables that tokens look up."""
+    config = ModelConfig(**SIZES | {"n_heads": 64, "d_head": 2}, d_embedding=16, tied_head=False,
+                         positions="relative", relative_buckets=100, init=init)
+    head = Vocabulary(config, jnp.dtype("float32"), jax.random.key(0), bias=False)
+    assert spread(head.weight) == pytest.approx(std, rel=0.04)
+    table = RelativeBias(config, jax.random.key(0), both_ways=True).table
+    assert table.shape == (100, 64)
+    assert spread(table) == pytest.approx(bias, rel=0.04)
 
 
 def test_three_branches_of_a_block_that_looks_at_an_encoder_write_into_the_stream():
@@ -116,7 +139,8 @@ def test_three_branches_of_a_block_that_looks_at_an_encoder_write_into_the_strea
 
 @pytest.mark.parametrize(("init", "std"), [
     ({}, 64**-0.5), ({"std": 0.02}, 0.02), ({"embedding_std": 1.0}, 1.0),
-    ({"std": 0.02, "embedding_std": 0.5}, 0.5),
+    ({"std": 0.02, "embedding_std": 0.5}, 0.5), ({"distribution": "truncated"}, 64**-0.5),
+    ({"std": 0.02, "distribution": "truncated"}, 0.0176), ({"gain": 3.0}, 64**-0.5),
 ])
 def test_embeddings_are_spread_as_configured(init, std):
     table = embedding(jax.random.key(0), ModelConfig(**SIZES, init=init).init, 300, 64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import pytest
 from flax import nnx
@@ -67,3 +69,52 @@ def test_roles_add_up_to_the_parameters(name):
     counts = count_by_role(model)
     assert sum(counts.values()) == count_parameters(config_of(name)).total
     assert counts["hidden"] > 0
+
+
+_QUERIES, _OUT = ("embed", "heads", None), ("heads", None, "embed")
+AXES = {
+    "query.weight": _QUERIES, "key.weight": _QUERIES, "value.weight": _QUERIES,
+    "query.bias": _QUERIES[1:], "key.bias": _QUERIES[1:], "value.bias": _QUERIES[1:],
+    "attention.out.weight": _OUT, "cross.out.weight": _OUT, "attention.out.bias": ("embed",),
+    "cross.out.bias": ("embed",), "relative.projection.weight": _QUERIES,
+    "content_bias": _QUERIES[1:], "distance_bias": _QUERIES[1:], "relative_bias.table":
+    (None, "heads"), "up.weight": ("embed", "ff"), "gate.weight": ("embed", "ff"), "down.weight":
+    ("ff", "embed"), "up.bias": ("ff",), "down.bias": ("embed",), "feed_forward.up":
+    (None, "embed", "ff"), "feed_forward.gate": (None, "embed", "ff"), "feed_forward.down":
+    (None, "ff", "embed"), "up_bias": (None, "ff"), "down_bias": (None, "embed"),
+    "embedding": ("vocab", "embed"), "positions": ("vocab", "embed"), "types": ("vocab", "embed"),
+    "vocabulary.weight": ("vocab", "embed"), "vocabulary.bias": ("vocab",),
+}
+"""By the end of a path, the axes that are divided over devices: matrices of attention by heads and
+those of the feed-forward layer by its hidden width (Shoeybi et al. 2019, section 3)."""
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_axes_and_fans_are_those_of_the_layer(name):
+    config, (_, params) = config_of(name), params_of(name)
+    D, F, E = config.d_model, config.ff_width, config.embedding_width
+    inputs = config.n_heads * config.head_width
+    lengths = {"embed": {D, E}, "heads": {config.n_heads, config.kv_heads}, "ff": {F}}
+    fans = {"query.weight": D, "key.weight": D, "value.weight": D, "attention.out.weight": inputs,
+            "cross.out.weight": inputs, "up.weight": D, "gate.weight": D, "down.weight": F,
+            "feed_forward.up": D, "feed_forward.gate": D, "feed_forward.down": F,
+            "vocabulary.weight": E, "router.weight": D, "dense.weight": D,
+            "decoder.projection.weight": E, "encoder.projection.weight": E,
+            "lm.projection.weight": D, "embedding": config.vocabulary}
+    for path, param in params.items():
+        info = param.info
+        shape = param.shape[info.stacked :]
+        for axis, length in zip(info.axes, shape, strict=True):
+            assert axis is None or length in lengths.get(axis, {length}), path
+        for end, axes in AXES.items():
+            if path.endswith(end):
+                assert info.axes == axes, path
+        for end, fan in fans.items():
+            if path.endswith(end):
+                assert math.prod(shape[axis] for axis in info.fan_in) == fan, path
+                each = {"feed_forward.up", "feed_forward.gate", "feed_forward.down"} & {end}
+                whole = math.prod(shape) // (config.experts.count if each else 1)
+                assert math.prod(shape[axis] for axis in info.fan_out) == whole // fan, path
+        side = path.split(".")[0]
+        parts = {"heads": "head", "pooler": "head"}
+        assert info.part == parts.get(side, side), path

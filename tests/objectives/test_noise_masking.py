@@ -272,6 +272,16 @@ def test_spans_are_runs_of_whole_words(words):
                 assert np.all(np.diff(chosen[row, word].astype(int)) <= 0)
 
 
+def test_every_place_among_the_other_tokens_is_as_likely():
+    """All outcomes enumerated: three spans of one token lie before any of the three others, or
+    behind them, each on its own."""
+    expected: Counter = Counter()
+    for gaps in itertools.product(range(4), repeat=3):
+        expected[tuple(gap + i for i, gap in enumerate(sorted(gaps)))] += 1 / 4**3
+    chosen, _ = choose_spans(keys(20_000), np.ones((20_000, 6), bool), None, 0.5, np.ones(1))
+    assert_frequencies([tuple(np.flatnonzero(row).tolist()) for row in chosen], dict(expected))
+
+
 def test_spans_lie_anywhere():
     rows, width, edge = 20_000, 120, 30
     chosen, span = choose_spans(keys(rows), np.ones((rows, width), bool), None, RATE)

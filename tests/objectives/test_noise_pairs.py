@@ -95,25 +95,24 @@ def test_sentence_order_is_kept_or_swapped():
     assert stats.binomtest(int(pairs.labels_B.sum()), ROWS).pvalue > UNLIKELY
 
 
-def test_the_longer_segment_gives_way():
-    room = CONTEXT - MARKS
+@pytest.mark.parametrize("context", [CONTEXT, CONTEXT + 1])
+def test_the_longer_segment_gives_way(context):
+    """Token by token, and the second of two equal ones (BERT's truncate_seq_pair); of the first it
+    is the beginning that goes, and of the second the end."""
+    room = context - MARKS
     lengths = np.full(ROWS, WIDTH)
-    pairs = ordered(lengths)
-    parts = segments(pairs)
-    small = 0
+    pairs = ordered(lengths, context)
+    parts, halves = segments(pairs), 0
     for row, (a, b) in enumerate(parts):
         first, second = (b, a) if pairs.labels_B[row] else (a, b)
-        begin, end = first[0] - FIRST - STEP * row, second[-1] - FIRST - STEP * row
         cut = first[-1] - FIRST - STEP * row + 1
-        for segment, whole in ((first, cut), (second, WIDTH - cut)):
-            if whole <= room // 2:
-                assert len(segment) == whole
-                small += 1
-        if min(cut, WIDTH - cut) > room // 2 + 1:
-            assert abs(len(first) - len(second)) <= 1
-            assert begin > 0
-            assert end < WIDTH - 1
-    assert small > ROWS / 3
+        left, right = cut, WIDTH - cut
+        while left + right > room:
+            left, right = (left - 1, right) if left > right else (left, right - 1)
+        assert (len(first), len(second)) == (left, right)
+        assert second[0] - FIRST - STEP * row == cut
+        halves += min(cut, WIDTH - cut) > room // 2 + 1
+    assert 0 < halves < ROWS
 
 
 def test_every_cut_is_equally_likely():
