@@ -82,6 +82,8 @@ def verify_file_list(folder: Path) -> bool:
             do not belong in a checkpoint: Orbax would follow them or block on them.
         OSError: a file cannot be read; the error names it.
     """
+    if not os.path.lexists(folder):
+        raise DamagedCheckpoint("it is missing")
     names = {str(path.relative_to(folder)) for path in _files(folder)}
     path = folder / FILE_LIST
     try:
@@ -89,8 +91,6 @@ def verify_file_list(folder: Path) -> bool:
         if not isinstance(listed, dict):
             raise DamagedCheckpoint(f"{FILE_LIST} is not a list of files")
     except FileNotFoundError:
-        if not folder.is_dir():
-            raise DamagedCheckpoint("it is missing") from None
         return False
     except UserError as error:
         raise DamagedCheckpoint(str(error)) from None

@@ -74,6 +74,54 @@ def test_an_encoder_decoder_is_counted_on_the_tokens_of_each_side():
     assert flops["counted"] == 6 * N + 12 * scores + 6 * 100 * d
 
 
+def test_formulas_of_a_model_whose_sizes_all_differ():
+    """Heads narrower than the model, fewer key heads, a gate, a narrow embedding, two experts of
+    four in every second layer: each term by hand, over the sequences of both sides."""
+    d, a, kv, ff, V, P = 64, 4 * 8, 2 * 8, 40, 100, 12
+    T, S = 16, 24
+    model = ModelConfig(
+        d_model=d, n_heads=4, d_head=8, n_kv_heads=2, d_ff=ff, activation="geglu", vocab_size=V,
+        d_embedding=P, mode="encoder-decoder", n_encoder_layers=4, n_layers=2, context=T,
+        source_context=S, positions="none",
+        experts={"count": 4, "top_k": 2, "every": 2, "capacity_factor": 1.0})
+    queries, keys, hidden = 2 * d * a, 2 * d * kv, 3 * d * ff  # and outputs, and values
+    encoder = S * (4 * (queries + keys) + (2 + 2 * 2) * hidden)
+    decoder = T * (2 * (queries + keys) + (1 + 1 * 2) * hidden)
+    cross = 2 * (T * queries + S * keys)
+    N = (encoder + decoder + cross) / T
+    pairs = (4 * S * S + 2 * T * (T + S)) / T  # of positions, in all layers
+    counted = count_parameters(model)
+    total = counted.total
+    read, head = (S + T) / T * V * P, V * P
+    projections = 2 * (S + T) * P * d + 2 * T * d * P  # of embeddings, and to the head's width
+    router = 2 * 4 * d * (2 * S + T)
+    # The rest of the products; the slots of all experts are as many as the tokens' choices.
+    exact = 3 * (2 * N + 2 * 2 * a * pairs + (projections + router) / T + 2 * head)
+    chinchilla = 3 * (2 * N + 2 * 2 * a * pairs + 3 * 4 * pairs)
+    layers = 4 * S / T + 2 * (1 + (S / T + 1) / 6)
+    assert flops_by_convention(model) == pytest.approx({
+        "counted": exact,
+        "6nd_total": 6 * total,
+        "6nd_non_embedding": 6 * (total - V * P),
+        "6nd_active": 6 * (total - 3 * 2 * hidden),  # in three layers two of four experts rest
+        "kaplan": 6 * N,
+        "kaplan_context": 6 * N + 6 * a * pairs,
+        "chinchilla": chinchilla,
+        "chinchilla_with_embeddings": chinchilla + 6 * (read + head),
+        "porian_without_head": 6 * N,
+        "porian": 6 * (N + head),
+        "porian_attention": 6 * (N + head) + 6 * d * pairs,
+        "pearce_song": 6 * (N + head) + 12 * d * pairs,
+        "palm_mfu": 6 * (N + total - counted.kaplan) + 12 * a * pairs,
+        "deepseek": 72 * layers * d**2 + 12 * d * pairs,
+    })
+    pair = ModelConfig(**STANDARD | {"mode": "encoder-only", "heads": [
+        {"kind": "masked_lm"}, {"kind": "span_boundary"}]})
+    one = ModelConfig(**STANDARD | {"mode": "encoder-only"})
+    added = flops_by_convention(pair)["porian"] - flops_by_convention(one)["porian"]
+    assert added == 6 * 100 * 64  # a second head over the vocabulary
+
+
 def test_experts_count_by_top_k():
     dense = flops_by_convention(ModelConfig(**STANDARD))
     routed = flops_by_convention(

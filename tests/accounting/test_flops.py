@@ -161,6 +161,25 @@ def test_parts_by_hand():
     assert forward_flops_per_token(config)["lm_head"] == 2 * 8 * 7
 
 
+def test_small_parts_by_hand():
+    """Each of them is less than the tolerance of the comparison with XLA."""
+    config = ModelConfig(**SMALL | {
+        "d_embedding": 6, "n_kv_heads": 1, "d_head": 6, "positions": "transformer_xl",
+        "activation": "swiglu", "d_ff": 10, "heads": [{"kind": "lm"}, {"kind": "sequence",
+                                                                       "classes": 3}]})
+    assert forward_flops_per_sequence(config) == {
+        "embedding_projection": 2 * 5 * 6 * 8,
+        "attention_projections": 2 * 2 * 5 * (2 * 8 * 12 + 2 * 8 * 6),
+        "attention_products": 2 * 3 * 2 * 5 * 5 * 12,
+        "feed_forward": 2 * 2 * 5 * 3 * 8 * 10,
+        "lm_head": 2 * 5 * (8 * 6 + 6 * 7),
+        "sequence_head": 2 * 8 * 3,  # of the last token
+    }
+    assert forward_flops_per_sequence(config, predictions=2)["lm_head"] == 2 * 2 * (8 * 6 + 6 * 7)
+    assert training_flops_per_token(config) == round(
+        3 * sum(forward_flops_per_sequence(config).values()) / 5)
+
+
 def test_empty_slots_of_experts_are_counted():
     """Five tokens over three experts: the even share is 5/3, and a capacity factor of 1.25 gives 3
     slots per expert, or nine in each layer."""

@@ -62,10 +62,28 @@ def test_every_entry_is_reached_by_its_name_and_by_one_pattern_alone():
     ("a100", "A100 80GB"), ("A100-SXM4-40GB", "A100 40GB"), ("a100 sxm", "A100 80GB"),
     ("NVIDIA A100 80GB PCIe", "A100 80GB"), ("v100", "V100 SXM 32GB"), ("mi300x", "MI300X"),
     ("NVIDIA H100 80GB HBM3", "H100 SXM"), ("tpu_v5e", "TPU v5e"), ("TPU v5 lite", "TPU v5e"),
-    ("TPU v7x", "TPU7x"), ("l40s", "L40S"), ("L4", "L4"),
+    ("TPU v7x", "TPU7x"), ("l40s", "L40S"), ("L4", "L4"), ("H200", "H200 SXM"),
+    ("gh200", "GH200 96GB"), ("ironwood", "TPU7x"), ("trillium", "TPU v6e"),
 ])
 def test_variants_of_names_are_accepted(name, meant):
     assert accelerator_named(name).name == meant
+
+
+# As the vendors print it: in GB of GPUs, and for some TPUs in GiB.
+MEMORY = {
+    "V100 SXM 16GB": 16, "V100 SXM 32GB": 32, "V100 PCIe 16GB": 16, "V100 PCIe 32GB": 32,
+    "V100S": 32, "A100 40GB": 40, "A100 80GB": 80, "H100 SXM": 80, "H100 PCIe": 80,
+    "H100 NVL": 94, "H200 SXM": 141, "H200 NVL": 141, "GH200 96GB": 96, "GH200 144GB": 144,
+    "B200": 180, "B300": 288, "GB200": 186, "GB300": 288, "L4": 24, "L40": 48, "L40S": 48,
+    "MI300X": 192, "MI325X": 256, "TPU v5e": 16, "TPU v5p": 95, "TPU v6e": 32,
+}
+MEMORY_GIB = {"TPU v2": 16, "TPU v3": 32, "TPU v4": 32, "TPU7x": 192}
+
+
+def test_the_memory_of_each_accelerator():
+    found = {each.name: each.memory_bytes for each in ACCELERATORS}
+    assert found == {name: size * 10**9 for name, size in MEMORY.items()} | {
+        name: size * 1024**3 for name, size in MEMORY_GIB.items()}
 
 
 def test_a_name_gives_the_peak_of_a_whole_chip():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from scaling.accounting import count_parameters, trained_parameters, training_memory
+from scaling.accounting.flops import forward_flops_per_sequence
 from scaling.accounting.trained import param_groups, training_flops_per_sequence
 from scaling.config import EVERYTHING, ModelConfig, ParamSelection
 from scaling.models import Transformer
@@ -80,6 +81,40 @@ def test_flops_are_what_xla_counts(name):
     ours = training_flops_per_sequence(config, trainable)
     assert 0.99 < ours / counted < 1.06
     assert ours < training_flops_per_sequence(config, EVERYTHING)
+
+
+TOKENS, D, LAYERS, V = 5, 8, 3, 7
+WEIGHTS = 2 * TOKENS * 12 * D**2  # FLOPs of the matrices of a layer, forwards
+PRODUCTS = 2 * 2 * TOKENS**2 * D  # of its scores and sums of values
+HEAD = 2 * TOKENS * V * D
+ABOVE = WEIGHTS + 2 * PRODUCTS  # gradients of the activations of a layer
+
+
+@pytest.mark.parametrize(("changes", "given", "added"), [
+    ({}, {"layers": [1]}, WEIGHTS + 2 * ABOVE + HEAD),
+    ({}, {"layers": "last 1"}, WEIGHTS + ABOVE + HEAD),
+    ({}, {"layers": "last 1", "roles": ["gain"]}, ABOVE + HEAD),
+    ({}, {"parts": ["embedding"]}, 3 * ABOVE + 2 * HEAD),  # the table is that of the head too
+    ({"tied_head": False}, {"parts": ["embedding"]}, 3 * ABOVE + HEAD),
+    ({"tied_head": False}, {"parts": ["head"]}, HEAD),
+    ({"tied_head": False}, {"roles": ["readout"]}, HEAD),
+    ({"use_bias": True}, {"roles": ["bias"]}, 3 * ABOVE + HEAD),
+    ({"positions": "learned"}, {"roles": ["position"]}, 3 * ABOVE + HEAD),
+    ({}, {"roles": ["hidden"]}, 3 * (WEIGHTS + ABOVE) + HEAD),
+    ({"share_layers": "all"}, {"roles": ["hidden"]}, 3 * (WEIGHTS + ABOVE) + HEAD),
+    # A projection of the embeddings to the layers, and another of the states before the table.
+    ({"d_embedding": 4}, {"roles": ["hidden"]},
+     3 * (WEIGHTS + ABOVE) + 2 * TOKENS * 4 * D + 2 * (2 * TOKENS * D * 4) + HEAD // 2),
+    # Which is trained by a gradient that comes through the table.
+    ({"d_embedding": 4}, {"parts": ["head"]}, 2 * TOKENS * D * 4 + HEAD // 2),
+])
+def test_what_training_a_part_adds_by_hand(changes, given, added):
+    """Gradients of the trained matrices, and of all activations from the lowest trained layer on;
+    of attention's products twice the forward pass."""
+    config = ModelConfig(d_model=D, n_layers=LAYERS, n_heads=2, context=TOKENS, vocab_size=V,
+                         **changes)
+    forward = sum(forward_flops_per_sequence(config).values())
+    assert training_flops_per_sequence(config, selections(given)) == forward + added
 
 
 def test_all_parameters_take_three_forward_passes():

@@ -31,6 +31,7 @@ FITTING = {
     "masked": (ENCODER, {"kind": "masked"}),
     "bert": (headed("next") | {"n_token_types": 2}, {"kind": "masked", "pairs": "next_sentence"}),
     "spanbert": (headed("boundary"), {"kind": "masked", "unit": "span", "span_boundary": True}),
+    "ngrams": (headed("boundary"), {"kind": "masked", "unit": "ngram", "span_boundary": True}),
     "t5": (BOTH | {"source_context": 512, "context": 114}, {"kind": "span_corruption"}),
     "bart": (BOTH | {"source_context": 129}, {"kind": "denoising"}),
     "ul2": (BOTH, {"kind": "mixture"}),
@@ -63,6 +64,8 @@ WRONG = [
      ["no head for pairs", "next_sentence"]),
     (headed("order"), {"kind": "masked", "pairs": "sentence_order"}, "model.n_token_types",
      ["0, and the two segments", "two types"]),
+    (headed("order") | {"n_token_types": 1}, {"kind": "masked", "pairs": "sentence_order"},
+     "model.n_token_types", ["is 1, and the two segments"]),
     (ENCODER, {"kind": "masked", "unit": "span", "span_boundary": True}, "objective.span_boundary",
      ["span_boundary and objective.span_boundary go together"]),
     (headed("boundary"), {"kind": "masked", "unit": "span"}, "objective.span_boundary",
@@ -138,6 +141,11 @@ def test_the_generator_is_a_narrower_model_with_the_same_embeddings():
     assert generator.head_width == run.model.head_width
     assert (generator.n_layers, generator.context, generator.vocab_size) == (2, 128, 300)
     assert [head.kind for head in generator.outputs] == ["masked_lm"]
+    wide = headed("replaced") | {"d_head": 10, "n_kv_heads": 2}
+    run = validate(RunConfig, content(wide, {"kind": "replaced_tokens", "generator_size": 0.5}),
+                   "test")
+    generator = run.objective.generator(run.model)
+    assert (generator.n_heads, generator.kv_heads, generator.head_width) == (2, 2, 10)
 
 
 def identity(name, *overrides):
@@ -183,6 +191,11 @@ def test_every_option_of_an_objective_changes_the_identity():
 
 def test_identity_has_the_teachers_run_not_its_path():
     assert identity("distillation", "objective.teacher=elsewhere") == identity("distillation")
+    known = override(content(*FITTING["distillation"]), ["objective.teacher_run=ab12"])
+    read = override(known, [])
+    read["objective"]["teacher_model"] = ENCODER | {"n_layers": 4}
+    assert len({run_identity(validate(RunConfig, each, "test"), "hash")
+                for each in (known, read)}) == 1  # the teacher's run tells its model
     taught, other = (
         identity("distillation", f"objective.teacher_run={run}") for run in ("ab12", "cd34"))
     assert taught != other

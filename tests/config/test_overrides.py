@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from scaling.config import RunConfig, SweepConfig, load, override
+from scaling.config import RunConfig, SweepConfig, load, override, override_values
 from scaling.config.classes import classes_of, tag_field, tag_values
 from scaling.errors import UserError
 
@@ -97,6 +97,21 @@ def test_a_key_of_no_kind_is_kept_and_refused():
     content = {"schedule": {"kind": "wsd", "decay_fractoin": 0.1, "decay_shape": "linear"}}
     assert override(content, ["schedule.kind=cosine"], RunConfig) == {
         "schedule": {"kind": "cosine", "decay_fractoin": 0.1}}
+
+
+def test_the_same_kind_again_drops_nothing():
+    """A key that it does not have is still reported; and null is a mapping without keys."""
+    content = {"schedule": {"kind": "wsd", "final_fraction": 0.1}, "optimizer": None}
+    assert override(content, ["schedule.kind=wsd"], RunConfig) == content
+    assert override(content, ["optimizer.b2=0.5"], RunConfig)["optimizer"] == {"b2": 0.5}
+    preset = override({"model": {"preset": "gpt2/124M"}}, ["model.preset=gpt3/125M"], RunConfig)
+    assert preset == {"model": {"preset": "gpt3/125M"}}
+
+
+def test_values_are_copied():
+    values = {"a.b": [1]}
+    override_values({}, values)["a"]["b"].append(2)
+    assert values == {"a.b": [1]}
 
 
 def test_keys_set_by_overrides_are_not_dropped():

@@ -86,6 +86,81 @@ def test_every_exception_is_needed():
         assert 0.02 < error < tolerance
 
 
+# Layers, width and heads of each size: the papers' tables, and the released configurations. The
+# heads change no count of parameters.
+SHAPES = {
+    "transformer": {"base": (6, 512, 8), "big": (6, 1024, 16)},
+    "bert": {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8),
+             "medium": (8, 512, 8), "base": (12, 768, 12), "large": (24, 1024, 16)},
+    "roberta": {"base": (12, 768, 12), "large": (24, 1024, 16)},
+    "spanbert": {"base": (12, 768, 12), "large": (24, 1024, 16)},
+    "distilbert": {"base": (6, 768, 12)},
+    "albert": {"base": (12, 768, 12), "large": (24, 1024, 16), "xlarge": (24, 2048, 16),
+               "xxlarge": (12, 4096, 64)},
+    "electra": {"small": (12, 256, 4), "base": (12, 768, 12), "large": (24, 1024, 16)},
+    "gpt": {"117M": (12, 768, 12)},
+    "gpt2": {"124M": (12, 768, 12), "355M": (24, 1024, 16), "774M": (36, 1280, 20),
+             "1.5B": (48, 1600, 25)},
+    "gpt3": {"125M": (12, 768, 12), "350M": (24, 1024, 16), "760M": (24, 1536, 16),
+             # The paper prints 24 heads of width 128 for 1.3B, and the width 5140 for 13B.
+             "1.3B": (24, 2048, 16), "2.7B": (32, 2560, 32), "6.7B": (32, 4096, 32),
+             "13B": (40, 5120, 40), "175B": (96, 12288, 96)},
+    "opt": {"125M": (12, 768, 12), "1.3B": (24, 2048, 32), "2.7B": (32, 2560, 32),
+            "6.7B": (32, 4096, 32), "13B": (40, 5120, 40), "30B": (48, 7168, 56),
+            "66B": (64, 9216, 72), "175B": (96, 12288, 96)},
+    "pythia": {"70M": (6, 512, 8), "160M": (12, 768, 12), "410M": (24, 1024, 16),
+               "1B": (16, 2048, 8), "1.4B": (24, 2048, 16), "2.8B": (32, 2560, 32),
+               "6.9B": (32, 4096, 32), "12B": (36, 5120, 40)},
+    "gopher": {"44M": (8, 512, 16), "117M": (12, 768, 12), "417M": (12, 1536, 12),
+               "1.4B": (24, 2048, 16), "7.1B": (32, 4096, 32), "280B": (80, 16384, 128)},
+    "chinchilla": {"70B": (80, 8192, 64)},
+    "palm": {"8B": (32, 4096, 16), "62B": (64, 8192, 32), "540B": (118, 18432, 48)},
+    "mt-nlg": {"530B": (105, 20480, 128)},
+    "llama": {"7B": (32, 4096, 32), "13B": (40, 5120, 40), "33B": (60, 6656, 52),
+              "65B": (80, 8192, 64), "2-70B": (80, 8192, 64), "SmolLM2-135M": (30, 576, 9)},
+    "t5": {"small": (6, 512, 8), "base": (12, 768, 12), "large": (24, 1024, 16),
+           "3B": (24, 1024, 32), "11B": (24, 1024, 128)},
+    "t5-v1.1": {"small": (8, 512, 6), "base": (12, 768, 12), "large": (24, 1024, 16),
+                "xl": (24, 2048, 32), "xxl": (24, 4096, 64)},
+    "bart": {"base": (6, 768, 12), "large": (12, 1024, 16)},
+}
+
+# Tokens, largest batch in tokens, and peak learning rate.
+TRAINING = {
+    "gpt3": {"125M": (300e9, 0.5e6, 6e-4), "350M": (300e9, 0.5e6, 3e-4),
+             "760M": (300e9, 0.5e6, 2.5e-4), "1.3B": (300e9, 1e6, 2e-4),
+             "2.7B": (300e9, 1e6, 1.6e-4), "6.7B": (300e9, 2e6, 1.2e-4),
+             "13B": (300e9, 2e6, 1e-4), "175B": (300e9, 3.2e6, 0.6e-4)},
+    "llama": {"7B": (1e12, 4e6, 3e-4), "13B": (1e12, 4e6, 3e-4), "33B": (1.4e12, 4e6, 1.5e-4),
+              "65B": (1.4e12, 4e6, 1.5e-4), "2-70B": (2e12, 4e6, 1.5e-4)},
+    "pythia": {"70M": (300e9, 2**21, 1e-3), "410M": (300e9, 2**21, 3e-4),
+               "12B": (300e9, 2**21, 1.2e-4)},
+    "chinchilla": {"70B": (1.4e12, 3e6, 1e-4)},
+    "gopher": {"280B": (300e9, 6e6, 4e-5)},
+    "palm": {"540B": (780e9, 4e6, None)},
+    "mt-nlg": {"530B": (270e9, 1920 * 2048, 5e-5)},
+}
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_shapes_are_those_of_the_papers(family):
+    found = {size: preset_config(f"{family}/{size}") for size in SHAPES[family]}
+    assert {size: (model.n_layers, model.d_model, model.n_heads)
+            for size, model in found.items()} == SHAPES[family]
+    keys = {"palm": 1, "llama/2-70B": 8, "llama/SmolLM2-135M": 3}
+    for size, model in found.items():
+        assert model.kv_heads == keys.get(f"{family}/{size}", keys.get(family, model.n_heads))
+
+
+@pytest.mark.parametrize("family", TRAINING)
+def test_the_training_of_published_models(family):
+    sizes = family_named(family).sizes
+    assert {size: (sizes[size].tokens, sizes[size].batch_tokens, sizes[size].learning_rate)
+            for size in TRAINING[family]} == TRAINING[family]
+    assert {(each.tokens, each.batch_tokens, each.learning_rate)
+            for each in family_named("bart").sizes.values()} == {(None, None, None)}
+
+
 @pytest.mark.parametrize("family", IDENTITY)
 def test_families_have_the_values_of_their_papers(family):
     for name in family_named(family).presets:
@@ -204,6 +279,30 @@ def test_sweep_presets_have_the_fitted_depth():
         assert shape["d_model"] // shape["n_heads"] % 8 == 0
 
 
+def test_sweep_presets_have_the_stated_widths_and_heads():
+    """Of the shapes within 2% of the size, that of the depth nearest to the fitted one."""
+    def step(width):
+        return 8 if width < 128 else 16 if width < 256 else 32 if width < 512 else 64
+
+    for params in np.geomspace(3e5, 3e9, 60):
+        shape = sweep_shape(params)
+        width, layers, heads = shape["d_model"], shape["n_layers"], shape["n_heads"]
+        assert width % step(width - 1) == 0
+        larger = [head for head in (128, 64, 32, 16, 8) if head > width // heads]
+        assert width // heads in (128, 64, 32, 16, 8)
+        assert all(width % head or width // head < 8 for head in larger)
+        depth = max(2, 0.122 * params**0.256)
+        deviations = []
+        for other in (w for w in range(8, width * 3, 8) if w % step(w - 1) == 0):
+            n = max(2, round((params - other) / (12 * other**2 + 2 * other)))
+            size = n * (12 * other**2 + 2 * other) + other
+            if abs(size / params - 1) <= 0.02 and 1 / 1.6 <= n / depth <= 1.6:
+                deviations.append(abs(math.log(n / depth)))
+        if deviations:
+            assert _outside_embeddings(shape) == pytest.approx(params, rel=0.02)
+            assert abs(math.log(layers / depth)) == pytest.approx(min(deviations))
+
+
 def test_a_sweep_preset_is_named_by_non_embedding_parameters():
     model = preset_config("sweep/2.5B", vocab_size=1000, context=64)
     assert count_parameters(model).non_embedding == pytest.approx(2.5e9, rel=0.02)
@@ -211,7 +310,8 @@ def test_a_sweep_preset_is_named_by_non_embedding_parameters():
     assert preset_config("sweep/124M").vocab_size is None
 
 
-@pytest.mark.parametrize(("text", "number"), [("124M", 124e6), ("2.5B", 2.5e9), ("100K", 1e5)])
+@pytest.mark.parametrize(("text", "number"), [
+    ("124M", 124e6), ("2.5B", 2.5e9), ("100K", 1e5), ("1B", 1e9), ("1M", 1e6), ("1T", 1e12)])
 def test_counts_are_parsed_and_formatted(text, number):
     assert parse_count(text) == number
     assert format_count(number) == text

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scaling.config import RunConfig, load
+from scaling.config import text as text_module
 from scaling.config.text import LARGEST_TEXT, parse_yaml, read_yaml
 from scaling.errors import UserError
 from tests.fuzz.limits import at_most, little_memory
@@ -33,6 +34,7 @@ def laughs(levels: int) -> str:
     ("a: &a {b: 1}\nc: {<<: *a}", [":2:5", "merge keys (<<)", "anchor"]),
     ("a: " + "9" * 5_000, [":1:4", "a number of 5,000 characters"]),
     ("a: 1." + "9" * 5_000, ["a number of 5,002 characters"]),
+    ("a: 1" + "0" * 400, ["a number of 401 characters"]),
     ("a: 010", [":1:4", "010 begins with zero", "write 10"]),
     ("a: !!python/object/apply:os.system [echo]",
      ["!!python/object/apply:os.system is not supported"]),
@@ -71,6 +73,8 @@ def test_what_is_refused_in_one_message(text, words):
 @pytest.mark.parametrize(("text", "value"), [
     ("1e-3", 1e-3), ("3e6", 3e6), (".5", 0.5), ("16_384", 16384), ("0x10", 16), ("0o17", 15),
     ("0b11", 3), ("-7", -7), ("0", 0), ("yes", True), ("Off", False), ("~", None), ("", None),
+    ("on", True), ("ON", True), ("True", True), ("no", False), ("FALSE", False), ("y", "y"),
+    ("Null", None), ("+.inf", float("inf")), ("+5", 5), ("tRue", "tRue"),
     (".inf", float("inf")), ("-.INF", float("-inf")), ("1e400", float("inf")),
     ("2024-01-01", "2024-01-01"), ("1:30", "1:30"), ("'010'", "010"), ("=", "="),
     ("1.2.3", "1.2.3"), ("!!str 5", "5"), ("|\n  5", "5"), ("é", "é"), ("9" * 400, int("9" * 400)),
@@ -79,6 +83,16 @@ def test_what_a_value_is(text, value):
     found = parse_yaml(f"a: {text}", "f")["a"]
     assert found == value
     assert type(found) is type(value)
+
+
+def test_both_limits_on_the_number_of_values(monkeypatch):
+    """While the text is read, and with what aliases repeat."""
+    monkeypatch.setattr(text_module, "_MAX_VALUES", 20)
+    assert len(parse_yaml(f"[{'1, ' * 19}]", "f")) == 19
+    for count, words in ((20, "20 values, including those"), (39, "20 values, including those"),
+                         (41, "20 values; give a smaller")):
+        with pytest.raises(UserError, match=f"more than {words}"):
+            parse_yaml(f"[{'1, ' * count}]", "f")
 
 
 def test_an_anchor_gives_copies():

@@ -101,6 +101,13 @@ def test_a_warmup_fraction_equals_its_number_of_steps():
     assert again == share
 
 
+def test_a_warmup_fraction_is_rounded_to_the_nearest_step():
+    steps = [run_of(count, {"kind": "wsd", "warmup": share}).schedule.warmup_steps_of(count)
+             for share, count in ((0.29, 100), (0.26, 10), (0.04, 10), (0.06, 10))]
+    assert steps == [29, 3, 0, 1]  # 0.29 x 100 is a little less than 29 in binary
+    assert run_of(100, {"kind": "cosine", "warmup": 0.999}).schedule.warmup_steps_of(100) == 99
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_shipped_files_use_a_warmup_fraction_or_explain(path):
     text = path.read_text()

@@ -10,6 +10,8 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +25,7 @@ from scaling.runs.lease import (
     holder_of,
     invalid_leases,
     is_alive,
+    is_free,
     is_held,
     lease_seconds,
 )
@@ -323,6 +326,69 @@ def test_a_lease_of_a_process_that_does_not_use_it_times_out(tmp_path, clock, ch
     lease = acquire(tmp_path)
     assert lease.path.name == "lease.000002.json"
     lease.release()
+
+
+@pytest.mark.parametrize(("given", "counts"), [
+    (5, 5), (120, 120), (0.01, leases.SHORTEST), (1e9, leases.LONGEST), ("x", leases.SECONDS)])
+def test_the_timeout_is_that_of_the_holder(tmp_path, clock, given, counts):
+    """Within bounds; of an invalid lease it is that of the process that asks."""
+    claimed(tmp_path, machine="another", seconds=given)
+    assert acquire(tmp_path) is None
+    clock[0] += counts - 0.1
+    assert not is_free(tmp_path)
+    clock[0] += 0.2
+    assert is_free(tmp_path)
+
+
+@pytest.mark.parametrize(("age", "held"), [
+    (0, True), (59, True), (61, False), (-3000, True), (-3700, False)])
+def test_a_recent_heartbeat_of_another_machine_holds(tmp_path, age, held):
+    """Whose clock may be ahead by less than an hour."""
+    path = claimed(tmp_path, machine="another")
+    beat = time.time() - age
+    os.utime(path, (beat, beat))
+    assert is_held(tmp_path) is held
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"released": True}))
+    assert not is_held(tmp_path)
+    assert not is_alive(tmp_path)
+    assert is_free(tmp_path)
+
+
+def test_a_process_that_has_ended_holds_nothing_before_its_parent_asks(tmp_path):
+    """Its number and start time are there until then."""
+    with subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        state, started = leases._process_stat(process.pid)
+        assert state == "Z"
+        claimed(tmp_path, pid=process.pid, started=started)
+        assert not is_held(tmp_path)
+        assert not is_alive(tmp_path)
+        assert is_free(tmp_path)
+
+
+def test_heartbeats_come_several_times_in_a_timeout(tmp_path, monkeypatch):
+    waited, beats = [], []
+
+    class Clock:
+        def wait(self, seconds):
+            waited.append(seconds)
+            return len(waited) > 3
+
+    monkeypatch.setattr(leases, "threading", SimpleNamespace(Event=Clock, Thread=Thread))
+    monkeypatch.setattr(leases.os, "utime", lambda path, **_: beats.append(path))
+    lease = leases.Lease(tmp_path / "lease.000001.json", leases.Holder("m", "h", 1, "2", 12.0))
+    while len(waited) < 4:
+        time.sleep(0.001)
+    assert waited == [2.0] * 4
+    assert beats == [lease.path] * 3
+
+
+def test_the_holder_is_named(tmp_path):
+    assert holder_of(tmp_path) == str(tmp_path)
+    path = claimed(tmp_path, host="a-machine")
+    assert holder_of(tmp_path) == f"{path} by process {os.getppid()} on a-machine"
+    path.write_text("")
+    assert holder_of(tmp_path) == str(path)
 
 
 def test_a_lease_file_that_is_too_long_has_no_holder(tmp_path):

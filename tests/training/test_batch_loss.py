@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scaling.errors import UserError
 from scaling.objectives import FUNCTIONS
 from scaling.optim.optimizers import optimizer_numbers
 from scaling.parallel import batch_sharding, make_mesh
@@ -101,3 +102,5 @@ def test_held_out_losses_are_of_groups(make_run):
     assert scores["contrast"].loss == pytest.approx(np.mean(groups), rel=1e-5)
     assert scores["contrast"].se == pytest.approx(np.std(groups, ddof=1) / np.sqrt(2), rel=1e-4)
     assert jnp.isfinite(scores["causal"].loss)
+    with pytest.raises(UserError, match=r"= 11 makes 1 batch.*a standard error needs at least 2"):
+        evaluate(model, run.objective, arrays, 3, batch_sharding(mesh), together=6)

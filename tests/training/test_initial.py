@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from scaling.config import RunConfig, override, run_identity, semantic, validate
+from scaling.config import ModelConfig, RunConfig, override, run_identity, semantic, validate
 from scaling.errors import UserError
 from scaling.interop.describe import describe_folder
 from scaling.interop.files import save_folder
@@ -22,7 +22,7 @@ from scaling.parallel import make_mesh
 from scaling.runs import RUNS
 from scaling.runs.folder import RunFolder
 from scaling.training.checkpoint import Checkpoints
-from scaling.training.initial import initial_state, with_source_of
+from scaling.training.initial import _differences, initial_state, with_source_of
 from scaling.training.loop import train, train_steps
 from scaling.training.packed import drive_together
 from scaling.training.resolve import resolve
@@ -172,6 +172,49 @@ def test_what_does_not_fit_is_refused(begun, source, overrides, init, words):
     assert "\n" not in message
     for word in words:
         assert word in message, message
+
+
+PLAIN = {"d_model": 16, "n_layers": 4, "n_heads": 2, "context": 8, "vocab_size": 11}
+LONG = {"positions": "learned"}
+BOTH_SIDES = {"mode": "encoder-decoder"} | LONG
+PERIODIC = {"attention_pattern": "alternating", "window": 2}
+
+
+@pytest.mark.parametrize(("there", "here", "layers", "words"), [
+    ({}, {}, None, []),
+    # keys that concern no parameter that is copied
+    ({}, {"dropout": 0.1, "attention_dropout": 0.2, "attention": "prefix", "init": {"std": 1}},
+     None, []),
+    ({}, {"d_ff": 64, "n_kv_heads": 2, "d_head": 8, "final_norm": True}, None, []),
+    ({}, {"heads": [{"kind": "lm"}, {"kind": "token", "classes": 3}]}, None, []),
+    ({"heads": [{"kind": "lm"}, {"kind": "token", "classes": 3}]}, {}, None, []),
+    ({"heads": [{"kind": "lm"}, {"kind": "token", "classes": 3}]},
+     {"heads": [{"kind": "lm"}, {"kind": "token", "classes": 4}]}, None,
+     ["the head token has other values there"]),
+    ({}, {"context": 16}, None, []),
+    (LONG, LONG | {"context": 16}, None,
+     ["context is 8 there and 16 here, which has more learned positions",
+      "source_context is 8 there and 16 here, which has more learned positions"]),
+    (LONG, LONG | {"context": 4}, None, []),
+    (BOTH_SIDES, BOTH_SIDES | {"source_context": 9}, None,
+     ["source_context is 8 there and 9 here, which has more learned positions"]),
+    ({"mode": "encoder-decoder"}, {"mode": "encoder-decoder", "n_encoder_layers": 2}, None,
+     ["n_encoder_layers is 4 there and 2 here"]),
+    ({"n_token_types": 2}, {}, None, []),
+    ({}, {"n_token_types": 2}, None, ["n_token_types is 0 there and 2 here"]),
+    ({"n_token_types": 2}, {"n_token_types": 3}, None, ["n_token_types is 2 there and 3 here"]),
+    ({"experts": {"count": 2}}, {"experts": {"count": 4}}, None,
+     ['experts is {"count": 2} there and {"count": 4} here']),
+    ({}, {"n_layers": 2}, None, ["n_layers is 4 there and 2 here"]),
+    ({}, {"n_layers": 2}, (0, 3), []),
+    ({}, {"n_layers": 2}, (0, 4), ["init.layers has 4, and there are layers 0 to 3"]),
+    (PERIODIC, PERIODIC | {"n_layers": 2}, (2, 1), []),
+    (PERIODIC, PERIODIC | {"n_layers": 2}, (0, 2),
+     ["init.layers has 2 for layer 1, which is of another kind (kinds repeat every 2 layers)"]),
+])
+def test_the_differences_that_matter(there, here, layers, words):
+    source, model = (validate(ModelConfig, PLAIN | each, "test") for each in (there, here))
+    assert list(_differences(source, model, layers)) == words
 
 
 def test_sources_that_are_not_there_are_refused(begun, source, tmp_path):

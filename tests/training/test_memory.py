@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax
 import pytest
 
-from scaling.accounting import count_parameters
+from scaling.accounting import count_parameters, training_memory
 from scaling.errors import UserError
 from scaling.training import memory
 from scaling.training.memory import check_memory, device_bytes_of, host_bytes, machine_bytes
@@ -49,6 +51,71 @@ def test_what_is_said_to_be_needed_is_no_more_than_what_is(make_run, store):
     assert device_bytes_of(many, on_cpu=False) > 20 * device_bytes_of(run, on_cpu=False)
     assert device_bytes_of(many, on_cpu=False, devices=64) < device_bytes_of(
         many, on_cpu=False) / 10
+
+
+def test_token_ids_by_hand(make_run, store):
+    """Three arrays of four bytes a position, of a batch and of the held-out sequences."""
+    run = make_run()
+    assert host_bytes(run, store) == (4 + 10) * 16 * 3 * 4
+    both = run.model.model_copy(update={"mode": "encoder-decoder", "source_context": 40})
+    assert host_bytes(run.model_copy(update={"model": both}), store) == (4 + 10) * 56 * 3 * 4
+    every = run.model_copy(update={"evaluation": run.evaluation.model_copy(
+        update={"sequences": 10**9})})
+    there = (store.manifest.validation.tokens - 1) // 16
+    assert host_bytes(every, store) == (4 + there) * 16 * 3 * 4
+
+
+def test_a_step_by_hand(make_run):
+    """The state, and two thirds of the estimated activations: of a sequence at a time on a CPU, of
+    the batch on an accelerator, unless the run says how many."""
+    run = make_run("batch_sequences=8")
+    state = 16 * count_parameters(run.model).total
+
+    def activations(sequences):
+        return training_memory(run.model, sequences=sequences)["activations"] / 1.5
+
+    assert device_bytes_of(run, on_cpu=True) == round(state + activations(1))
+    assert device_bytes_of(run, on_cpu=False) == round(state + activations(8))
+    assert device_bytes_of(run, on_cpu=False, devices=2) == round(state + activations(4))
+    some = make_run("batch_sequences=8", "execution.microbatch_sequences=2")
+    assert device_bytes_of(some, on_cpu=True) == round(state + activations(2))
+    assert device_bytes_of(some, on_cpu=False) == round(state + activations(2))
+    tensor = make_run("batch_sequences=8", "execution.mesh={tensor: 2}")
+    assert device_bytes_of(tensor, on_cpu=False, devices=2) == round(
+        state / 2 + activations(8) / 2)
+    assert device_bytes_of(tensor, on_cpu=True, devices=2) == round(state + activations(1) / 2)
+
+
+LARGE = ("batch_sequences=256", "tokens=100000", "data.epochs=9", "schedule.warmup_steps=1")
+
+
+@pytest.mark.parametrize("changes", [
+    ("precision=bfloat16",), ("execution.remat=full",), ("execution.attention=blocked",),
+    ("execution.cross_entropy=blocked",), ("optimizer={kind: lion}",),
+    ("trainable={layers: [1]}",)])
+def test_what_else_changes_what_is_needed(make_run, changes):
+    usual, other = (device_bytes_of(make_run(*LARGE, *each), on_cpu=False)
+                    for each in ((), changes))
+    assert other > usual if "bfloat16" in changes[0] else other < usual
+
+
+def test_what_is_there_is_compared_with_all_that_is_needed(make_run, store, monkeypatch):
+    run = make_run()
+    needed = device_bytes_of(run, on_cpu=True) + host_bytes(run, store)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: needed)
+    check_memory(run, store)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: needed - 1)
+    with pytest.raises(UserError, match="for parameters, gradients, moments and activations"):
+        check_memory(run, store)
+    room = {"bytes_limit": device_bytes_of(run, on_cpu=False)}
+    device = SimpleNamespace(platform="gpu", device_kind="Some GPU", memory_stats=lambda: room)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    check_memory(run, store)
+    room["bytes_limit"] -= 1
+    with pytest.raises(UserError, match=r"a device \(Some GPU\) has"):
+        check_memory(run, store)
+    device.memory_stats = lambda: None  # a backend that does not say
+    check_memory(run, store)
 
 
 @pytest.mark.parametrize(("mesh", "batch", "state"), [

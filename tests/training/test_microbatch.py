@@ -6,10 +6,11 @@ from __future__ import annotations
 import jax
 import pytest
 
-from scaling.config import MeshConfig
+from scaling.config import MeshConfig, RunConfig, validate
 from scaling.errors import UserError
 from scaling.parallel import make_mesh
 from scaling.training.microbatch import sequences_at_once
+from tests.config.test_objectives import FITTING, content
 
 pytestmark = pytest.mark.quick
 
@@ -39,6 +40,11 @@ def test_on_a_cpu_a_part_fits_into_cache(make_run, batch, width, context, expect
     run = make_run(f"batch_sequences={batch}", f"model.d_model={width}", "model.n_heads=2",
                    f"model.context={context}", *LONG)
     assert at_once(run) == expected
+
+
+def test_the_positions_of_both_sides_count():
+    """512 of the encoder and 114 of the decoder: two such sequences are about 1,024 tokens."""
+    assert at_once(validate(RunConfig, content(*FITTING["t5"]), "test")) == 2
 
 
 def test_an_accelerator_takes_its_whole_share(make_run, monkeypatch):

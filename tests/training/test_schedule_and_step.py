@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scaling.accounting.trained import param_groups
 from scaling.config import AdamW, Cosine, WarmupStableDecay
 from scaling.config.objectives import Causal
 from scaling.objectives import FUNCTIONS, causal_losses
+from scaling.objectives.base import LossTerms, ObjectiveFunctions
 from scaling.optim.optimizers import make_optimizer, optimizer_numbers
 from scaling.optim.schedule import learning_rate
+from scaling.training import step as step_module
 from scaling.training.step import (
     TrainState,
     _losses,
@@ -46,6 +52,11 @@ def test_cosine():
     assert values[60] == pytest.approx(2.0 * 0.55)
     assert 0.2 < values[109] < 0.202
     assert (np.diff(values[10:]) < 0).all()
+    np.testing.assert_allclose(values[:10], 2.0 * np.arange(1, 11) / 10)
+    higher = rates(Cosine(warmup_steps=4, final_fraction=0.3), steps=12)
+    # After a quarter of the decay, half a cosine is at (1 + sqrt(1/2)) / 2.
+    assert higher[6] == pytest.approx(2.0 * (0.3 + 0.7 * (1 + math.sqrt(0.5)) / 2))
+    assert rates(Cosine(warmup_steps=0, final_fraction=0), steps=2)[1] == pytest.approx(1.0)
 
 
 def test_the_first_update_is_adams_and_only_matrices_decay(make_run):
@@ -140,9 +151,53 @@ def test_routers_learn_from_balance_too(make_run):
     loss, plain = gradient("model.experts.balance_weight=0")
     same, mixed = gradient("model.experts.balance_weight=0.3", "model.experts.z_weight=0.2")
     assert same == loss
-    added = 0.3 * parts(lambda r: r.balance) + 0.2 * parts(lambda r: r.z)
+    added = parts(lambda r: 0.3 * r.balance + 0.2 * r.z)
     assert abs(added).max() > 0.001
     np.testing.assert_allclose(mixed - plain, added, atol=1e-6)
+
+
+def test_what_a_run_says_of_its_computation_reaches_the_model(make_run):
+    """Each option is another program; nothing is compiled."""
+    programs = {}
+    for change in ("seed=1", "precision=bfloat16", "execution.scan_layers=true",
+                   "execution.remat=full", "execution.remat=dots", "execution.attention=blocked",
+                   "execution.cross_entropy=blocked"):
+        model = jax.eval_shape(partial(init_state, make_run(change))).model
+        programs[change] = str(jax.make_jaxpr(jax.grad(
+            lambda m: FUNCTIONS["causal"].terms(Causal(), m, {"ids": some_tokens()}, None)
+            .losses["causal"].mean()))(model))
+    same = [(a, b) for a, b in itertools.combinations(programs, 2) if programs[a] == programs[b]]
+    assert not same
+    assert {change for change, program in programs.items() if "bf16" in program} == {
+        "precision=bfloat16"}
+
+
+def test_parts_of_a_loss_are_added_by_their_weights(make_run):
+    """Of means over sequences; a part of the whole batch has its own."""
+    model = init_state(make_run()).model
+    weights = {"one": 2.0, "other": 0.5, "whole": 3.0, "unused": 7.0}
+    losses = {"one": jnp.array([1.0, 2.0, 6.0]), "other": jnp.array([4.0, 8.0, 0.0])}
+    functions = ObjectiveFunctions(
+        lambda objective: weights, FUNCTIONS["causal"].examples,
+        lambda *_: LossTerms(losses, features=jnp.ones(3)),
+        lambda objective, features: {"whole": features.sum()})
+    part_loss, batch_loss = _losses(functions, Causal())
+    total, ((means, routing), features) = part_loss(model, ({"ids": some_tokens()}, None))
+    assert float(total) == 2.0 * 3.0 + 0.5 * 4.0
+    assert {part: float(mean) for part, mean in means.items()} == {"one": 3.0, "other": 4.0}
+    assert routing is None
+    whole, parts = batch_loss(features)
+    assert (float(whole), float(parts["whole"])) == (9.0, 3.0)
+
+
+def test_a_model_that_accounting_counts_otherwise_is_refused(make_run, monkeypatch):
+    """Laws are fitted to the counts."""
+    run = make_run()
+    monkeypatch.setattr(step_module, "param_groups", lambda model: param_groups(model)[1:])
+    step_module._initializer.cache_clear()
+    with pytest.raises(RuntimeError, match="accounting counts the parameters"):
+        init_state(run)
+    step_module._initializer.cache_clear()
 
 
 def test_gains_and_biases_are_not_decayed(make_run):

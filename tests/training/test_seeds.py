@@ -41,6 +41,15 @@ def test_dropout_differs(make_run):
             == jax.random.key_data(jax.random.split(key, 3))).all()
 
 
+@pytest.mark.parametrize("rates", [{"dropout": 0.5, "attention_dropout": 0},
+                                   {"attention_dropout": 0.5}, {"dropout": 0.5}, {}])
+def test_whatever_is_dropped_is_seeded(make_run, rates):
+    run = make_run(*(f"model.{key}={value}" for key, value in rates.items()))
+    drawn = dropout_seeds(run.model, step_seeds(run, 1), 3)
+    assert (drawn is None) == (not rates)
+    assert drawn is None or (drawn.shape == (3, 2) and distinct(drawn))
+
+
 def test_order_and_noise_differ(make_run, store):
     runs = [make_run(seed=seed) for seed in SEEDS]
     assert distinct([Examples.of(run, store).at(0)["ids"] for run in runs])
