@@ -148,7 +148,7 @@ def scientific(value: float, digits: int = 2) -> str:
     if not math.isfinite(value) or value == 0:
         return r"\infty" if value else "0"
     if 1e-2 <= abs(value) < 1e4:
-        return f"{value:.{digits + 1}g}"
+        return f"{float(f'{value:.{digits + 1}g}'):g}"  # 1230, not 1.23e+03
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     return rf"{mantissa}\times10^{{{int(exponent)}}}"
 

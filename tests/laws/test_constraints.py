@@ -49,6 +49,8 @@ def test_a_fixed_floor_above_some_losses_gets_a_warning(grid) -> None:
     held = constrain(FORMS["chinchilla"], {"E": sorted(table.loss)[4]})
     law = fit_law(table, held, resamples=0)
     assert any("and 5 of 25 losses are not above it" in text for text in law.warnings)
+    with pytest.raises(UserError, match="at or above every loss"):
+        fit_law(table, constrain(FORMS["chinchilla"], {"E": table.loss.max()}), resamples=0)
     below = fit_law(table, constrain(FORMS["chinchilla"], {"E": 1.25}), resamples=0)
     assert not any("not above it" in text for text in below.warnings)
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.optimize import lsq_linear
+from scipy.special import huber
 
+from scaling.errors import UserError
 from scaling.laws import FORMS, Form, PowerSum, Term, fit_law, from_frame
 from scaling.laws.fitting.minimise import minimise
+from scaling.laws.forms.constrained import constrain
+from scaling.laws.forms.form import project_coefficients
 from scaling.laws.forms.formula import Formula
-from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.losses import ResidualLoss, ScaledHuber
+from scaling.laws.forms.variables import check_amount
 
 pytestmark = pytest.mark.quick
 
@@ -135,3 +142,160 @@ def test_a_formula_starts_where_its_other_terms_alone_exceed_the_outcome(grid) -
     starts = form.starts(form.coordinates({"n": n, "d": d}), frame["loss"].to_numpy())
     assert np.isfinite(starts).all()
     assert fit_law(table, form, resamples=0).params["E"] == pytest.approx(1.1, rel=1e-2)
+
+
+def test_losses_of_residuals_are_those_of_scipy() -> None:
+    """Huber's loss up to delta and beyond, its absolute limit, and half the square."""
+    r = np.array([-0.05, -0.011, -0.01, -0.004, 0.0, 0.002, 0.01, 0.03])
+    np.testing.assert_allclose(ResidualLoss("huber", 0.01).cost(r), huber(0.01, r), rtol=1e-14)
+    np.testing.assert_allclose(ResidualLoss("huber").cost(r), huber(1e-3, r), rtol=1e-14)
+    np.testing.assert_allclose(ResidualLoss("squared").cost(r), r**2 / 2, rtol=1e-14)
+    np.testing.assert_allclose(ResidualLoss("l1").cost(r), np.abs(r), rtol=1e-14)
+    # The stages of the absolute loss approach it.
+    gaps = [np.abs(stage.cost(r) - np.abs(r)).max() for stage in ResidualLoss("l1").stages()]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] < 1e-7
+
+
+@pytest.mark.parametrize(("delta", "scale"), [(0.01, 1.0), (0.01, 100.0), (np.inf, 1.0)])
+def test_derivatives_of_a_loss_are_differences(delta: float, scale: float) -> None:
+    loss = ScaledHuber(delta, scale)
+    r = np.array([-0.05, -0.011, -0.004, 0.002, 0.009, 0.03])  # none within a step of delta
+    step = 1e-6
+    np.testing.assert_allclose(
+        loss.psi(r), (loss.cost(r + step) - loss.cost(r - step)) / (2 * step), rtol=1e-6)
+    np.testing.assert_allclose(
+        loss.psi_prime(r), (loss.psi(r + step) - loss.psi(r - step)) / (2 * step), atol=1e-6)
+    np.testing.assert_allclose(loss.irls_weight(r), loss.psi(r) / r, rtol=1e-12)
+
+
+def test_coefficients_minimise_the_relative_error() -> None:
+    """By another solver of least squares with bounds, where errors relative to the target and to
+    another scale give different coefficients."""
+    rng = np.random.default_rng(0)
+    terms = rng.uniform(0.2, 5, (20, 2))
+    target = terms @ [4.0, 7.0] * np.exp(0.05 * rng.standard_normal(20))
+    for scale in (None, np.geomspace(1, 100, 20)):
+        by = target if scale is None else scale
+        known = lsq_linear(terms / by[:, None], target / by, (0, np.inf), tol=1e-14).x
+        assert (known > 0.1).all()
+        np.testing.assert_allclose(np.exp(project_coefficients(terms, target, scale)), known,
+                                   rtol=1e-6)
+    # A coefficient that would be zero gets two percent of the loss, where it still has a slope.
+    up, down = np.linspace(1, 2, 20), np.linspace(2, 1, 20)
+    log_a, log_b = project_coefficients(np.stack([up, down], axis=1), up**3)
+    assert np.exp(log_b) * (down / up**3).mean() == pytest.approx(0.02)
+    assert np.exp(log_a) > 1
+
+
+def test_shares_of_the_terms_add_up_to_the_loss() -> None:
+    form = FORMS["chinchilla"]
+    n, d = np.array([1e6, 1e8, 1e9]), np.array([1e9, 1e10, 1e12])
+    point = np.array([[1.7, 400.0, 900.0, 0.34, 0.28], [1.2, 300.0, 100.0, 0.3, 0.3]])
+    shares = form.shares(form.from_params(point), form.coordinates({"n": n, "d": d}))
+    for (e, a, b, alpha, beta), found in zip(point, shares, strict=True):
+        terms = np.stack([np.full(3, e), a / n**alpha, b / d**beta])
+        np.testing.assert_allclose(found, terms / terms.sum(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "q-family"])
+def test_derivatives_of_a_constrained_form(name: str) -> None:
+    """Of one parameter fixed and two tied, by differences."""
+    form = constrain(FORMS[name], {"E": 1.3}, [("alpha", "beta")])
+    rng = np.random.default_rng(0)
+    values = {v: np.exp(rng.uniform(12, 18, size=12)) for v in ("n", "d")}
+    x = form.coordinates(values)
+    theta = form.starts(x, rng.uniform(2, 4, size=12))[[0, -1]]
+    assert theta.shape[1] == len(form.parameters) - 2
+    gradient = form.gradient(theta, x)[1]
+    weights = rng.standard_normal((2, 12))
+    curvature = form.hessian(theta, x, weights, gradient)
+    for place in range(theta.shape[1]):
+        step = np.zeros(theta.shape[1])
+        step[place] = 1e-5
+        ahead, behind = theta + step, theta - step
+        slope = (form.predict(ahead, x) - form.predict(behind, x)) / 2e-5
+        np.testing.assert_allclose(gradient[..., place], slope, rtol=1e-5, atol=1e-8)
+        bend = form.gradient(ahead, x)[1] - form.gradient(behind, x)[1]
+        np.testing.assert_allclose(curvature[:, place],
+                                   np.einsum("br,brp->bp", weights, bend) / 2e-5,
+                                   rtol=1e-4, atol=1e-5)
+    printed = form.to_params(theta, np.zeros(2))
+    names = list(form.parameters)
+    np.testing.assert_allclose(printed[:, names.index("E")], 1.3, rtol=1e-14)
+    np.testing.assert_allclose(printed[:, names.index("alpha")], printed[:, names.index("beta")])
+
+
+def test_bounds_of_constraints_and_amounts() -> None:
+    assert constrain(FORMS["chinchilla"], {"alpha": 10.0}).constraints["fixed"] == {"alpha": 10.0}
+    with pytest.raises(UserError, match="at most 10"):
+        constrain(FORMS["chinchilla"], {"alpha": 10.1})
+    bounds = {"n": (1.0, 1e18), "d": (1.0, 1e20), "c": (6.0, 1e36)}
+    for variable, (low, high) in bounds.items():
+        for amount in (low, high):
+            check_amount("x", amount, variable, "1e9")
+        for amount in (low * 0.99, high * 1.01):
+            with pytest.raises(UserError, match="is expected, from"):
+                check_amount("x", amount, variable, "1e9")
+
+
+def test_runs_on_an_envelope() -> None:
+    """Of runs of equal compute only the best counts, and a later run has to be better than it."""
+    n = np.array([1e6, 2e6, 1e6, 4e6, 4e6, 8e6])
+    d = np.array([4e8, 2e8, 8e8, 2e8, 4e8, 4e8])
+    loss = np.array([3.0, 2.9, 2.9, 2.7, 2.7, 2.6])
+    frame = pd.DataFrame({"params_total": n, "tokens": d, "loss": loss})
+    table = from_frame(frame, "runs")
+
+    def on(name: str) -> list[tuple[float, float]]:
+        rows = FORMS[name].fitted_rows(table)
+        assert rows.tolist() == sorted(rows)
+        return list(zip(table.n[rows], table.d[rows], strict=True))
+
+    # 1e6 on 8e8 and 4e6 on 2e8 cost the same, and 2e6 on 2e8 as much as 1e6 on 4e8.
+    assert on("kaplan-c") == [(2e6, 2e8), (4e6, 2e8), (8e6, 4e8)]
+    assert on("kaplan-d") == [(4e6, 2e8), (8e6, 4e8)]
+    # No token count is shared by all sizes.
+    assert on("kaplan-n") == [(1e6, 8e8), (2e6, 2e8), (4e6, 2e8), (8e6, 4e8)]
+
+
+def test_of_seeds_of_a_size_the_best_is_on_the_envelope() -> None:
+    frame = pd.DataFrame({"params_total": [1e6, 1e6, 1e6, 2e6, 2e6, 2e6], "loss":
+                          [3.1, 3.0, 2.8, 2.6, 2.7, 2.5],
+                          "tokens": [1e8, 1e8, 4e8, 1e8, 1e8, 8e8]})
+    table = from_frame(frame, "runs")
+    rows = FORMS["kaplan-n"].fitted_rows(table)
+    assert table.loss[rows].tolist() == [3.0, 2.6]  # on the 1e8 tokens of both sizes
+
+
+def test_what_the_papers_count_fit_and_predict() -> None:
+    """Kaplan's, Clark's, Krajewski's and DeepSeek's N leaves embeddings out, Hoffmann's does not;
+    Gadre's fits are of the loss or of the error itself; and so on."""
+    def having(attribute: str, value: object) -> set[str]:
+        return {name for name, form in FORMS.items() if getattr(form, attribute) == value}
+
+    assert having("counting", "non-embedding") == {
+        "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "henighan-n", "henighan-d",
+        "henighan-c", "ghorbani", "clark", "krajewski", "hernandez", "deepseek-lr",
+        "deepseek-batch", "step-lr", "step-batch"}
+    assert having("link", "identity") == {"gadre", "gadre-error", "olmo-accuracy"}
+    for variable in "ndc":
+        assert having("envelope", variable) == {f"kaplan-{variable}", f"henighan-{variable}"}
+    huber = {name for name, form in FORMS.items() if form.robust.kind == "huber"}
+    assert huber == {
+        "kaplan-nd", "chinchilla", "henighan-n", "henighan-d", "henighan-c", "ghorbani",
+        "q-family", "muennighoff", "farseer", "clark", "krajewski", "abnar", "kumar",
+        "kumar-weights", "tissue"}
+    assert {form.robust.delta for form in FORMS.values()} == {1e-3}  # Hoffmann et al. 2022, D.2
+    losses = {name for name, form in FORMS.items() if form.outcome == "loss, nats per token"}
+    assert set(FORMS) - losses == {
+        "critical-batch", "zhai", "cherti", "hernandez", "gadre-error", "olmo-accuracy",
+        "deepseek-lr", "deepseek-batch", "step-lr", "step-batch"}
+    assert FORMS["kaplan-nd"].units == {"N_c": "parameters", "D_c": "tokens"}
+    assert FORMS["kaplan-c"].units == {"C_c": "FLOP"}
+    assert FORMS["m3-d"].units == {"gamma": "1/tokens"}
+    # As many distinct values as the law has parameters in each variable, at least.
+    distinct = {"kaplan-n": 2, "kaplan-nd": 3, "chinchilla": 3, "henighan-n": 3, "farseer": 4,
+                "m1-n": 2, "m2-n": 3, "m3-n": 3, "m4-n": 5, "broken-n": 6, "zhai": 4,
+                "gadre-error": 3, "olmo-accuracy": 4, "kumar": 3}
+    assert {name: FORMS[name].distinct for name in distinct} == distinct

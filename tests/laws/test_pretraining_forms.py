@@ -410,6 +410,11 @@ def test_annealing_areas_by_hand() -> None:
     expected = [sum((rates[k - 1] - rates[k]) * 0.9 ** (i - k)
                     for i in range(1, s + 1) for k in range(1, i + 1)) for s in range(30)]
     np.testing.assert_allclose(annealing_areas(rates, decay=0.9)[1], expected, atol=1e-14)
+    # A drop of one counts in full at once, and 0.999 as much at every later step; without decay it
+    # counts in full for ever, and with a decay of zero only once.
+    np.testing.assert_allclose(annealing_areas([2, 1, 1])[1], [0, 1, 1.999])
+    np.testing.assert_allclose(annealing_areas([2, 1, 1], decay=1)[1], [0, 1, 2])
+    np.testing.assert_allclose(annealing_areas([2, 1, 0], decay=0)[1], [0, 1, 2])
 
 
 def test_a_warm_up_counts_as_steps_at_its_end() -> None:

@@ -104,6 +104,12 @@ def test_invalid_resamples_are_refused(resamples: int, seed: int) -> None:
         bootstrap.check_resamples(resamples, seed)
 
 
+def test_the_most_resamples_and_the_largest_seed_are_allowed() -> None:
+    assert bootstrap.MOST_RESAMPLES == 100_000
+    for resamples, seed in ((100_000, 0), (0, 0), (1, 2**63 - 1)):
+        bootstrap.check_resamples(resamples, seed)
+
+
 @pytest.mark.slow
 def test_with_many_runs_a_newton_step_equals_a_refit(grid, monkeypatch) -> None:
     """Both ways on the same 3,000 runs: the step's error is small beside the spread."""
@@ -155,7 +161,7 @@ def test_all_resamples_are_refitted_if_some_end_lower_from_starts(grid) -> None:
     found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, ResidualLoss("huber"))
     right = found.theta[found.value.argmin()]
     problem = bootstrap.BootstrapProblem(form, x, y, table.n, right, starts, ResidualLoss("huber"))
-    good = bootstrap.refit_resamples(problem, "case", 80, 0)
+    good = bootstrap.refit_resamples(problem, "case", 48, 0)
 
     def stuck(problem, y_BR, w_BR, start_BP):
         """A minimiser that cannot leave a wrong optimum, but works from the starts."""
@@ -167,7 +173,7 @@ def test_all_resamples_are_refitted_if_some_end_lower_from_starts(grid) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "_solve", stuck)
-        again = bootstrap.refit_resamples(problem, "case", 80, 0)
+        again = bootstrap.refit_resamples(problem, "case", 48, 0)
     np.testing.assert_allclose(again, good, rtol=1e-3)
 
 
