@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import uuid
 from pathlib import Path
 
@@ -11,15 +13,18 @@ import pytest
 
 from scaling.errors import DataError, UserError
 from scaling.files import (
-    ABANDONED_SECONDS,
+    DISK_FULL,
+    FIXES,
     cache_folder,
     clear_half_written,
     named,
     open_no_follow,
+    parse_json,
     read_bytes,
     read_json,
     read_text,
     remove_below,
+    sync,
     write_atomically,
     write_new,
 )
@@ -32,8 +37,8 @@ def test_only_old_half_written_files_are_removed(tmp_path):
     path = tmp_path / "soak.grid.plan.json"
     write_atomically(path, "{}")
     now = path.stat().st_mtime
-    names = {".soak.grid.plan.json.old": ABANDONED_SECONDS + 1, ".soak.grid.plan.json.new": 1,
-             ".other.plan.json.old": 1000}
+    names = {".soak.grid.plan.json.old": 61, ".soak.grid.plan.json.new": 59,
+             ".other.plan.json.old": 1000, ".soak.grid.plan.json2.old": 1000}
     for name, age in names.items():
         (tmp_path / name).write_text("{")
         os.utime(tmp_path / name, (now - age, now - age))
@@ -53,6 +58,20 @@ def test_other_than_regular_files_are_refused_at_once(tmp_path):
 def test_a_huge_file_is_refused(tmp_path):
     path = tmp_path / "large"
     path.write_bytes(b"x" * 11)
+    assert read_bytes(path, largest=11) == b"x" * 11
+    with pytest.raises(UserError, match="larger than"):
+        read_bytes(path, largest=10)
+    with path.open("r+b") as file:  # the limit without one is 256 MiB; no disk is needed for this
+        file.truncate(2**28 + 1)
+    with pytest.raises(UserError, match="larger than 268 MB"):
+        read_bytes(path)
+
+
+def test_a_file_that_grows_while_it_is_read_is_limited_too(tmp_path, monkeypatch):
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 11)
+    size = os.stat_result((stat.S_IFREG, *[0] * 9))
+    monkeypatch.setattr(os, "fstat", lambda handle: size)
     assert read_bytes(path, largest=11) == b"x" * 11
     with pytest.raises(UserError, match="larger than"):
         read_bytes(path, largest=10)
@@ -185,6 +204,57 @@ def test_the_cache_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path / "file"))
     (tmp_path / "file").write_text("")
     assert cache_folder() == tmp_path / "file"  # whoever writes there says what is wrong
+
+
+def test_the_cache_is_where_the_environment_has_it(tmp_path, monkeypatch):
+    for name in ("SCALING_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home/.cache/scaling"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg/scaling"
+    monkeypatch.setenv("SCALING_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error):
+    path = tmp_path / "record.json"
+    path.write_text("old")
+
+    def fail(handle):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(type(error)) as raised:
+        write_atomically(path, "new")
+    assert isinstance(error, KeyboardInterrupt) or raised.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_full_disk_is_known_by_its_errors():
+    """No room, no quota, and a file that may not grow; each message has a fix of its own."""
+    assert set(DISK_FULL) == {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    assert len(set(DISK_FULL.values())) == 3
+    assert DISK_FULL.items() <= FIXES.items()
+
+
+def test_a_repeated_key_is_refused_where_keys_are_to_be_unique():
+    text = '{"a": 1, "b": {"c": 2, "c": 3}}'
+    assert parse_json(text, "x") == {"a": 1, "b": {"c": 3}}
+    with pytest.raises(UserError, match=r"^x: not readable as JSON \('c' occurs twice"):
+        parse_json(text, "x", unique_keys=True)
+    assert parse_json('{"a": 1, "b": {"a": 2}}', "x", unique_keys=True) == {"a": 1, "b": {"a": 2}}
+
+
+def test_files_and_folders_are_flushed_by_sync(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+    for path in (tmp_path, tmp_path / "file"):
+        sync(path)
+    assert flushed == [path.stat().st_ino for path in (tmp_path, tmp_path / "file")]
 
 
 def test_an_error_about_content_names_the_file(tmp_path):

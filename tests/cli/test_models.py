@@ -81,6 +81,45 @@ def test_parts_add_up_and_laws_are_inverted(found):
             model["params_non_embedding" if law["n_counts"] == "non-embedding" else "params_total"])
 
 
+def rows_of(text):
+    """The lines of two columns: the first words, and what follows after two spaces or more."""
+    found = {}
+    for line in text.splitlines():
+        first, _, rest = line.strip().partition("  ")
+        found.setdefault(first, rest.split("  ")[0].strip() or rest.strip())
+    return found
+
+
+def test_the_shape_of_a_size_is_the_published_one(shown):
+    """Table 2.1 of the GPT-3 paper; the T5 paper, section 3.1.1 and its released checkpoints."""
+    rows = rows_of(shown("gpt3/6.7B"))
+    expected = {
+        "mode": "decoder-only", "layers": "32", "width": "4096", "heads": "32 x 128",
+        "context": "2048", "positions": "learned", "published parameters": "6.7B",
+        "published tokens": "300B", "published batch in tokens": "2M",
+        "published learning rate": "0.00012"}
+    assert {key: rows[key][: len(value)] for key, value in expected.items()} == expected
+    assert rows["feed-forward"].startswith("16384, ")
+    assert rows["vocabulary"] == "50,257, tied"
+    # 12 L d^2 weights; biases and norms add a thousandth at most.
+    assert 0 < int(rows["non-embedding"].replace(",", "")) / (12 * 32 * 4096**2) - 1 < 1e-3
+    both = rows_of(shown("t5/base"))
+    assert (both["mode"], both["layers"], both["width"], both["heads"]) == (
+        "encoder-decoder", "12 + 12", "768", "12 x 64")
+    assert both["context"] == "512 + 114"  # what span corruption leaves of 512 tokens
+
+
+def test_the_parts_and_the_memory_of_a_size_add_up(shown, found):
+    text, model = shown("gpt3/6.7B"), found("gpt3/6.7B")
+    total = model["params_total"]
+    parts = [line.split() for line in text.splitlines() if line.endswith("%")]
+    assert parts == [[*part.split(), f"{count:,}", f"{100 * count / total:.1f}%"]
+                     for part, count in model["parameters"].items()]
+    memory = sum(model["memory"].values())
+    lines = [line.split() for line in text.splitlines() if line.startswith("total ")]
+    assert lines == [["total", f"{total:,}"], ["total", f"{memory / 1e9:,.2f}"]]
+
+
 def test_chinchillas_own_law_gives_its_own_tokens(found):
     laws = {law["law"]: law for law in found("chinchilla/70B")["compute_optimal"]}
     # Table 3 of the paper: 67B and 1.5T; trained were 70B on 1.4T.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 
@@ -37,6 +38,22 @@ def test_a_lock_honours_the_umask_and_is_removed(tmp_path):
     finally:
         os.umask(before)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    """By its previous owner: whoever came later would lock another file."""
+    path, real, calls = tmp_path / ".store.lock", fcntl.flock, []
+
+    def flock(handle, how):
+        calls.append(how)
+        if len(calls) == 1:
+            path.unlink()
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with folder_lock(tmp_path / "store", list):
+        assert len(calls) == 2
+        assert path.exists()
 
 
 def test_a_folder_is_synced_before_it_is_renamed(tmp_path, monkeypatch):

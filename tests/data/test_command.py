@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from scaling.cli import data
 from scaling.data import sources
+from scaling.data.store import TokenStore
 from scaling.errors import UserError
 
 
@@ -99,6 +101,50 @@ def test_list_shows_which_sources_work(run, monkeypatch):
     assert "12.7 MB" in run("list")
     monkeypatch.setattr("scaling.data.sources.chitchat.DISTRIBUTION", "chitchat-data-not-there")
     assert "is not installed; install it with: pip install" in run("list")
+
+
+def test_a_stage_shows_its_own_speed_and_the_time_left(monkeypatch):
+    """Of 10 MB, 4 were done by an earlier process; 2 more take 2 s, so 4 are left for 4 s."""
+    now, shown = [100.0], []
+
+    class Bar:
+        def update(self, done, note):
+            shown.append((done, note))
+
+    @contextmanager
+    def progress(label, total):
+        shown.append((label, total))
+        yield Bar()
+        shown.append("closed")
+
+    monkeypatch.setattr(data, "monotonic", lambda: now[0])
+    monkeypatch.setattr(data, "progress", progress)
+    with data._Stages() as stages:
+        stages("scanning", 4e6, 10e6)
+        stages("scanning", 4e6, 10e6)
+        now[0] = 102.0
+        stages("scanning", 6e6, 10e6)
+        stages("tokenizing", 0.0, 0.0)
+        now[0] = 103.0
+        stages("tokenizing", 3e6, 2e6)
+    assert shown == [("scanning", 10), (6, "1.0 MB/s, 4 s left"), "closed", ("tokenizing", 1),
+                     (3, "3.0 MB/s, 0 s left"), "closed"]
+
+
+def test_samples_are_spread_over_the_documents(run, tmp_path):
+    run("prepare", "jsonl:a.jsonl#text", "--validation-fraction", "0.2")
+    store = TokenStore.open(tmp_path / "stores/a-byte")
+    documents = store.manifest.train.documents
+    shown = json.loads(run("show", "stores/a-byte", "--json", "--samples", "4"))["samples"]
+    assert [int(number) for number in shown] == [place * documents // 4 for place in range(4)]
+    few = json.loads(run("show", "stores/a-byte", "--json", "--samples", "999"))["samples"]
+    assert len(few) == documents
+    (tmp_path / "long.jsonl").write_text("".join(
+        json.dumps({"text": f"{i} " + "é" * 500}) + "\n" for i in range(60)))
+    run("prepare", "jsonl:long.jsonl#text", "--validation-fraction", "0.2")
+    for text in json.loads(run("show", "stores/long-byte", "--json"))["samples"].values():
+        assert len(text) == 300 + len(" ...")
+        assert text.endswith("é ...")
 
 
 @pytest.mark.parametrize("command", ["prepare", "list", "show"])

@@ -14,6 +14,10 @@ from scaling.data.permutation import LARGEST, permute
 
 pytestmark = pytest.mark.quick
 
+ORDER_OF_TEN = [8, 3, 4, 0, 7, 2, 9, 1, 6, 5]
+FIRST_OF_A_BILLION = [982545861, 161541577, 23331474, 595155066, 23456779]
+FIRST_OF_THE_LARGEST = [575133147565, 656735682132, 1021961688120]
+
 
 @pytest.mark.parametrize("n", [*range(1, 40), 257, 1000, 4096, 99_991])
 def test_it_is_a_bijection(n):
@@ -55,6 +59,14 @@ def test_all_orders_of_a_small_range_are_equally_frequent(n):
     assert len(counts) == math.factorial(n)
     # Five standard deviations of a count whose mean is 200.
     assert all(abs(count - 200) < 5 * math.sqrt(200) for count in counts.values())
+
+
+def test_the_order_of_the_data_is_that_of_earlier_versions():
+    """It is part of a run's identity: with another, trained runs would no longer be those that
+    their identities name. A change needs a new LAYOUT (scaling/config/run.py)."""
+    assert permute(np.arange(10), 10, 0, 0).tolist() == ORDER_OF_TEN
+    assert permute(np.arange(5), 10**9, 3, 7).tolist() == FIRST_OF_A_BILLION
+    assert permute(np.arange(3), 2**40, 2**70, 2**40).tolist() == FIRST_OF_THE_LARGEST
 
 
 @pytest.mark.parametrize("n", [97, 1000, 4096])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from scaling.data import sources
-from scaling.data.manifest import SPLITS
+from scaling.data.manifest import SPLITS, Options
 from scaling.data.prepare import prepare
 from scaling.data.prepare.work import STORE, open_atomic
 from scaling.data.store import TokenStore
@@ -180,6 +180,16 @@ def test_an_existing_store_is_not_built_again(tmp_path):
     moved = shutil.move(tmp_path / "corpus.jsonl", tmp_path / "moved.jsonl")
     prepare(f"jsonl:{moved}#text", "bpe", 300, out, 0.2)
     assert contents(out) == before
+
+
+def test_options_that_are_not_given_are_those_of_the_command(tmp_path):
+    """As `scaling data prepare --help` has them; they are in the recipe of every store."""
+    store = prepare(corpus(tmp_path, TEXTS), "byte", None, tmp_path / "store", workers=1)
+    assert store.manifest.options.model_dump() == {
+        "tokenizer": "byte", "vocab_size": None, "tokenizer_sha256": None, "special": (),
+        "sentinels": 0, "validation_fraction": 0.05, "test_fraction": 0.02, "max_bytes": None,
+        "deduplicate": "exact", "contamination": "off", "not_utf8": "refuse"}
+    assert store.manifest.options == Options(tokenizer="byte")
 
 
 def test_nothing_else_is_overwritten(tmp_path):

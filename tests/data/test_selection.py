@@ -121,6 +121,14 @@ def test_the_filter_passes_all_inserted_hashes_and_few_others(monkeypatch, most_
     assert not len(maybe_contained(entered, empty_filter(len(entered))))
 
 
+def test_the_filter_of_a_large_corpus_takes_half_a_gigabyte_and_that_of_a_small_one_little():
+    """Sixteen bits for each hash, rounded up to a power of two, in each of two tables."""
+    assert empty_filter(2**40).nbytes == 2**29
+    assert empty_filter(2**27).nbytes == 2**29
+    assert [empty_filter(count).nbytes for count in (0, 1, 1023, 1024)] == [
+        2**8, 2**8, 2**12, 2**13]
+
+
 def test_block_sizes_do_not_change_the_result(tmp_path, monkeypatch):
     """A corpus processed in many blocks and ranges gives the same store as in a single one."""
     texts = sentences(300, 60)
@@ -169,6 +177,29 @@ def test_near_duplicates_collide_with_the_minhash_probability(similarity):
     ):
         error = (expected * (1 - expected) / count) ** 0.5
         assert abs(found - expected) < 4 * error + 1e-3
+
+
+def test_the_bands_of_a_text_are_those_of_earlier_versions():
+    """They decide which documents a store has: prepared again, it has to be the same."""
+    texts = ["the quick brown fox jumps over the lazy dog", "?!"]
+    bands = np.concatenate(list(band_hashes(texts, WordHashes())), axis=1)
+    assert bands[[0, 1, 15]].tolist() == [
+        [10970694641908683837, 911897993381916018],
+        [14994289694029545600, 931116822093813491],
+        [13577079482615023986, 1159953612812840907]]
+
+
+def test_near_duplicates_are_judged_by_runs_of_five_words():
+    """Both texts have the same five runs of four words, and one run of five of their own."""
+    first, second = "a b c d e a b c", "b c d e a b c d"
+    assert shingles(first, 4) == shingles(second, 4)
+    assert len(shingles(first, 5) ^ shingles(second, 5)) == 2
+    bands = np.concatenate(list(band_hashes([first, second], WordHashes())), axis=1)
+    assert (bands[:, 0] != bands[:, 1]).any()
+    # The bands are so many and so wide that most of the pairs alike in 0.8 are found (Lee et al.).
+    chances = [1 - (1 - index**12) ** 16 for index in (0.6, 0.7, 0.8, 0.9)]
+    assert chances == pytest.approx([0.03, 0.20, 0.68, 0.996], abs=5e-3)
+    assert (BANDS, ROWS) == (16, 12)
 
 
 def test_near_duplicates_are_dropped_except_the_first(tmp_path):
@@ -333,6 +364,27 @@ def test_a_mix_records_the_bytes_of_each_source(tmp_path, command):
     alone = prepare(first, "byte", None, tmp_path / "alone", 0.2)
     assert alone.manifest.mixture == ()
     assert "mixture" not in (tmp_path / "alone" / "manifest.json").read_text()
+
+
+def test_every_source_and_weight_of_a_mix_is_in_its_recipe(tmp_path):
+    first = corpus(tmp_path, [f"a {text}" for text in sentences(120, 12, 1)], "first")
+    texts = [f"b {text}" for text in sentences(120, 12, 2)]
+    second, out = corpus(tmp_path, texts, "second"), tmp_path / "store"
+    mix = f"mix:2*{first} + 1*{second}"
+    prepare(mix, "byte", None, out, 0.2, workers=1)
+    assert prepare(mix, "byte", None, out, 0.2, workers=1).path == out
+    with pytest.raises(UserError, match="is another store"):
+        prepare(f"mix:3*{first} + 1*{second}", "byte", None, out, 0.2, workers=1)
+    corpus(tmp_path, [*texts, "b one more"], "second")
+    with pytest.raises(UserError, match="is another store"):
+        prepare(mix, "byte", None, out, 0.2, workers=1)
+
+    def change(stage, done, total):
+        if stage == "writing indexes":
+            corpus(tmp_path, texts, "second")
+
+    with pytest.raises(UserError, match="its files changed while they were read"):
+        prepare(mix, "byte", None, tmp_path / "other", 0.2, None, change, workers=1)
 
 
 @pytest.mark.parametrize(("weights", "message"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import sys
 import numpy as np
 import pytest
 
+from scaling.config import validate
+from scaling.data.manifest import Manifest
 from scaling.data.prepare import prepare
-from scaling.data.statistics import unigram_counts
+from scaling.data.statistics import entropy, length_quantiles, unigram_counts
 from scaling.data.store import TokenStore, default_folder, prepare_command
 from scaling.errors import UserError
 from tests.data.memory import ArraySplit
@@ -111,12 +114,89 @@ def test_unigrams_of_a_large_split_are_counted_all_over_it():
     assert unigram_counts(split, 11).tolist() == [1024] * 10 + [1023]
 
 
+def test_quantiles_are_lengths_of_documents():
+    """Of 2, 3, 10 and 12 tokens, the end of each document included; no length in between."""
+    split = ArraySplit(np.zeros(27, np.uint16), ends=(10, 12, 24, 27))
+    assert length_quantiles(split, [0.0, 0.25, 0.26, 0.5, 0.75, 0.9, 1.0]) == [
+        2, 2, 3, 3, 10, 12, 12]
+
+
+def test_entropy_is_in_nats():
+    assert entropy(np.array([0, 5, 5, 0])) == pytest.approx(0.6931471806)
+    assert entropy(np.array([7])) == 0
+    assert entropy(np.array([1, 2, 1])) == pytest.approx(1.0397207708)  # 1.5 bits
+
+
+def test_the_hash_of_a_store_is_that_of_its_tokens_alone(made, tmp_path):
+    """It is in the identity of every run."""
+    manifest = made.manifest
+    train = manifest.train.model_copy(update={"sha256": "0" * 64})
+    other = {"train": train, "validation": train, "test": None, "tokenizer_hash": "0" * 64,
+             "dtype": "uint32"}
+    hashes = {manifest.model_copy(update={key: value}).hash for key, value in other.items()}
+    assert len(hashes | {manifest.hash}) == 1 + len(other)
+    same = {"source": "x", "corpus": "x", "reading": "x", "corpus_sha256": "0" * 64,
+            "options": manifest.options.model_copy(update={"max_bytes": 7}), "duplicates": 7,
+            "contaminated": 7, "not_utf8": 7, "tokenizer_bytes": 7}
+    assert {manifest.model_copy(update={key: value}).hash for key, value in same.items()} == {
+        manifest.hash}
+    language = prepare("synthetic:markov,vocab=16,seed=1,tokens=1e5", "none", None,
+                       tmp_path / "language").manifest
+    others = {"special": language.special.model_copy(update={"eos": 15}),
+              "language": language.language.model_copy(update={"seed": 2})}
+    hashes = {language.model_copy(update={key: value}).hash for key, value in others.items()}
+    assert len(hashes | {language.hash}) == 3
+    assert language.model_copy(update={"source": "x"}).hash == language.hash
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"vocab_size": 256}, r"special: has the id 256, but the vocabulary has 256 ids"),
+    ({"duplicates": -1}, "duplicates"),
+    ({"mixture": [{"source": "a", "share": 1.5, "bytes": 1, "available": 1}]}, "share"),
+])
+def test_a_manifest_whose_numbers_contradict_each_other_is_refused(tmp_path, changes, words):
+    lines = [json.dumps({"text": f"{i}"}) for i in range(60)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    prepare(f"jsonl:{tmp_path}/a.jsonl#text", "byte", None, tmp_path / "store", 0.2, workers=1)
+    edit(tmp_path / "store", **changes)
+    assert re.search(words, refused(tmp_path / "store"))
+
+
+def test_a_split_has_a_token_for_each_document_at_least(folder):
+    train = json.loads((folder / "manifest.json").read_text())["train"]
+    edit(folder, train=train | {"documents": train["tokens"] + 1})
+    assert "documents: is " in refused(folder)
+
+
+@pytest.mark.parametrize("entropy_of", [
+    (2.0, 1.0, 1.5), (0.5, 1.0, 1.5), (1.2, -1.0, 1.5), (1.0, 1.0, float("inf"))])
+def test_an_entropy_lies_between_its_bounds(tmp_path, entropy_of):
+    store = prepare("synthetic:markov,vocab=16,seed=1,tokens=1e5", "none", None, tmp_path / "store")
+    content = store.manifest.model_dump()
+    assert validate(Manifest, content | {"entropy": (1.0, 1.0, 1.5)}, "x").entropy.high == 1.5
+    with pytest.raises(UserError, match="entropy: a finite rate"):
+        validate(Manifest, content | {"entropy": entropy_of}, "x")
+
+
+def test_the_order_of_documents_is_checked_across_chunks(folder, monkeypatch):
+    """The last document of the first chunk has no token."""
+    monkeypatch.setattr("scaling.data.splits._CHUNK", 5)
+    path = folder / "train.index.npy"
+    index = np.load(path)
+    TokenStore.open(folder).split("train").offsets()
+    index[5] = index[4]
+    np.save(path, index)
+    with pytest.raises(UserError, match="document 4 of the train split begins at"):
+        TokenStore.open(folder).split("train").offsets()
+
+
 def test_few_shards_are_open_at_once(made, monkeypatch):
     monkeypatch.setattr("scaling.data.splits._OPEN_SHARDS", 1)
     split = made.split("train")
     whole = made.split("train").read(0, split.tokens)
     assert np.array_equal(split.rows(np.arange(split.count(9, 9)), 9, 9).reshape(-1),
                           whole[:split.count(9, 9) * 9])
+    assert len(split._opened) == 1 < len(split.record.shards)
 
 
 @pytest.mark.parametrize("part", PARTS)

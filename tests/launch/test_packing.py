@@ -137,6 +137,9 @@ def test_slots_are_as_many_as_are_worth_it_and_fit(make_plan_of, monkeypatch):
     monkeypatch.setattr(packing, "estimate_run_bytes", lambda run: 10**8 * run.model.d_model / 3.4)
     slots = slots_by_shape(runs, "auto", 1)
     assert (slots[small], slots[large]) == (3, 1), "of 800 MB, at 235 MB and 471 MB a run"
+    monkeypatch.setattr(packing, "estimate_run_bytes", lambda run: 1.0)
+    monkeypatch.setattr(packing, "run_flops_per_token", lambda run: 1e12 / (2.5 * 4 * 16))
+    assert set(slots_by_shape(runs, "auto", 1).values()) == {3}, "10^12 FLOPs keep a device busy"
     monkeypatch.setattr(packing, "BUSY_FLOPS", 1.0)
     assert set(slots_by_shape(runs, "auto", 1).values()) == {1}, "one keeps the device busy"
 

@@ -154,6 +154,18 @@ def test_resamples_do_not_depend_on_the_chunk_size(grid, monkeypatch, by: str) -
         np.testing.assert_allclose(samples, whole[0], rtol=1e-5)
 
 
+def test_approach_one_reads_the_curves_of_the_grid_alone(command) -> None:
+    """A held-out run has a curve too."""
+    folder = ROOT / "results/quickstart"
+    runs = pd.read_csv(folder / "runs.csv")
+    done = command("fit", folder, "--law", "approach-1", "--bootstrap", 1, "--json")
+    assert done.code == 0, done.err
+    (found,) = json.loads(done.out)["laws"]
+    assert found["n_runs"] == (runs["role"] == "grid").sum()
+    curves = pd.read_csv(folder / "curves.csv")
+    assert set(runs.loc[runs["role"] == "heldout", "run_id"]) & set(curves["run_id"])
+
+
 def test_evidence_of_laws_that_failed_is_left_out(command, two_sizes: Path) -> None:
     done = command("fit", two_sizes, "--law", "chinchilla", "--law", "kaplan-n", "--n-convention",
                    "total", "--bootstrap", 0, "--compare", "--profile", "beta", "--evidence",

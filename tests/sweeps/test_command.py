@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -63,27 +64,28 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
         results / "runs.csv").read_bytes()
 
 
-def test_a_plan_for_another_machine_is_drawn_and_counted(scaling, sweep_file, sweep_content):
+def test_a_plan_for_another_machine_is_drawn_and_counted(command, sweep_file, sweep_content):
     sweep_content |= {"max_device_hours": 1e-12, "vary": {"optimizer.b2": [0.9, 0.95]}}
     sweep_file.write_text(yaml.safe_dump(sweep_content))
-    shown = scaling("sweep", "plan", sweep_file, "--gpu", "H100", "--mfu", "0.5",
-                    "max_device_hours=1", "--figure", "grid.png", "--json")
-    assert shown.returncode == 0, shown.stderr
+    shown = command("sweep", "plan", sweep_file, "--gpu", "H100", "--mfu", "0.5",
+                    "max_device_hours=1", "--figure", "grid.png", "--json", cwd=sweep_file.parent)
+    assert shown.code == 0, shown.err
     assert len(list(sweep_file.parent.glob("grid.*"))) == 3
-    content = json.loads(shown.stdout)
+    content = json.loads(shown.out)
     assert content["paid_flops"] < content["flops_counted"] == sum(
         row["flops_counted"] for row in content["runs"])
     assert content["device_hours"] * 3600 * 0.5 * 989e12 == pytest.approx(content["flops_counted"])
     assert all(row["fits"] for row in content["runs"])
-    table = scaling("sweep", "plan", sweep_file, "--no-measure", "max_flops=1e8")
-    assert table.returncode == 0, table.stderr
-    assert "optimizer.b2=0.9" in table.stdout
-    assert "over budget" in table.stdout
-    assert "with shared trunks" in table.stdout
-    assert "max_device_hours is ignored" in table.stderr
-    assert_refused(scaling("sweep", "plan", sweep_file, "--gpu", "H100"),
-                   "max_device_hours covers no run")
-    assert_refused(scaling("sweep", "plan", sweep_file, "--gpu", "X9"), "not a known accelerator")
+    table = command("sweep", "plan", sweep_file, "--no-measure", "max_flops=1e8")
+    assert table.code == 0, table.err
+    assert "optimizer.b2=0.9" in table.out
+    assert "over budget" in table.out
+    assert "with shared trunks" in table.out
+    assert "max_device_hours is ignored" in table.err
+    for gpu, words in (("H100", "max_device_hours covers no run"),
+                       ("X9", "not a known accelerator")):
+        refused = command("sweep", "plan", sweep_file, "--gpu", gpu)
+        assert (refused.code, words in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.slow
@@ -142,16 +144,21 @@ def test_a_diverged_run_is_recorded_and_the_sweep_continues(scaling, sweep_file,
         (["run.data.store=nowhere"], ["no such store", "scaling data prepare"]),
     ],
 )
-def test_a_mistake_ends_with_status_2(scaling, sweep_file, overrides, words):
-    assert_refused(scaling("sweep", "plan", sweep_file, *overrides), *words)
+def test_a_mistake_ends_with_status_2(command, sweep_file, overrides, words):
+    refused = command("sweep", "plan", sweep_file, *overrides, cwd=sweep_file.parent)
+    assert (refused.code, refused.out) == (2, "")
+    assert all(word in refused.err for word in words), refused.err
 
 
-def test_results_of_another_configuration_are_refused(scaling, sweep_file):
+def test_results_of_another_configuration_are_refused(command, sweep_file):
     (sweep_file.parent / "results/tiny").mkdir(parents=True)
     (sweep_file.parent / "results/tiny/sweep.json").write_text('{"name": "other"}')
-    assert_refused(scaling("sweep", "export", sweep_file), "another configuration", "name")
+    refused = command("sweep", "export", sweep_file, cwd=sweep_file.parent)
+    assert refused.code == 2
+    assert re.search(r"another configuration, .*name", refused.err), refused.err
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused(scaling, sweep_file):
+    """As a user runs the command."""
     (sweep_file.parent / "results").write_text("a file")
     assert_refused(scaling("sweep", "run", sweep_file), "results")

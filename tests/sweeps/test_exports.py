@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
 import types
@@ -47,8 +48,9 @@ def events(folder):
         event = Event.FromString(data[place + 12 : place + 12 + length])
         place += 16 + length
         for value in event.summary.value:
-            if value.HasField("simple_value"):
-                scalars[value.tag].append((event.step, value.simple_value, event.wall_time))
+            shown = (value.simple_value if value.HasField("simple_value")
+                     else value.tensor.string_val[0].decode())
+            scalars[value.tag].append((event.step, shown, event.wall_time))
     return scalars
 
 
@@ -64,13 +66,37 @@ def test_repeated_exports_leave_one_history_for_each_run(plan, tmp_path):
         assert [v for _, v, _ in scalars["loss"]] == pytest.approx([line["loss"] for line in lines])
         assert [t for _, _, t in scalars["loss"]] == pytest.approx(
             [FINISHED_AT - SECONDS + line["seconds"] for line in lines], abs=1e-3)
-        assert [(s, v) for s, v, _ in scalars["eval_loss"]] == [(20, 3.5)]
-        assert [(s, v) for s, v, _ in scalars["record/loss"]] == [(20, 3.5)]
+        last = FINISHED_AT - SECONDS + lines[-1]["seconds"]  # of a line without a time, too
+        for name in ("eval_loss", "record/loss"):
+            ((step, value, time_of_it),) = scalars[name]
+            assert (step, value) == (20, 3.5)
+            assert time_of_it == pytest.approx(last, abs=1e-3)
         assert "eval_loss_se" not in scalars
+        assert "step" not in scalars
+        ((step, text, began),) = scalars["run/text_summary"]
+        assert (step, began) == (0, pytest.approx(FINISHED_AT - SECONDS, abs=1e-3))
+        about = json.loads("\n".join(line.removeprefix("    ") for line in text.splitlines()))
+        assert about == {"sweep": "tiny", "role": "grid", "status": "done",
+                         "config": done.run.model_dump(mode="json")}
         (made,) = place.iterdir()  # its name has the second in which it was made
         made.rename(made.with_name(f"events.out.tfevents.{time}.host.scaling"))
     assert {path.name for path in (tmp_path / "events").iterdir()} == {done.run_id, other.run_id}
     assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_that_is_not_over_began_when_its_configuration_was_written(plan, tmp_path, there):
+    """Or with its metrics, where there is no configuration."""
+    run = plan.runs[0]
+    train(run, 5)
+    run.folder.record_path.unlink()
+    os.utime(run.folder.metrics_path, (2000, 2000))
+    if there:
+        run.folder.config_path.write_text("{}")
+        os.utime(run.folder.config_path, (1000, 1000))
+    assert export_tensorboard(plan, tmp_path / "events") == 1
+    scalars = events(tmp_path / "events" / run.run_id)
+    assert [t for _, _, t in scalars["loss"]] == [pytest.approx((1000 if there else 2000) + 0.5)]
 
 
 def test_other_event_files_are_kept(plan, tmp_path):
@@ -88,11 +114,13 @@ def test_other_event_files_are_kept(plan, tmp_path):
 @pytest.fixture
 def written(monkeypatch):
     """What is logged to a stand-in for wandb that keeps offline runs where wandb does."""
-    histories = defaultdict(list)
+    histories, runs = defaultdict(list), {}
 
     class Run:
-        def __init__(self, id, dir, **_):
+        def __init__(self, id, dir, **settings):
             self.id, self.summary = id, {}
+            runs[id] = self
+            self.settings = settings
             folder = f"{dir}/wandb/offline-run-{len(histories[id])}-{id}"
             self.dir = f"{folder}/files"
             histories[id].append([])
@@ -111,6 +139,7 @@ def written(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(stand_in, "runs", runs, raising=False)
     return histories
 
 
@@ -131,6 +160,47 @@ def test_a_run_goes_to_a_project_once(plan, tmp_path, written):
         {"status": "done", "steps": 10, "loss": 3.25}))
     assert export_wandb(plan, "laws", tmp_path) == (1, 0)
     assert offline() == [f"offline-run-{i}-{done.run_id}" for i in (1, 2)]  # the first is replaced
+
+
+def test_a_run_in_wandb_has_its_history_configuration_and_record(plan, tmp_path, written):
+    heldout = plan.runs[-1]
+    train(heldout, 5, 10)
+    assert export_wandb(plan, "laws", tmp_path) == (1, 0)
+    (history,) = written[heldout.run_id]
+    assert history[0] == (5, {"tokens": 320, "loss": 3.95, "seconds": 0.5})
+    assert history[-1] == (10, {"eval_loss": 3.5, "eval_loss_se": None})
+    run = sys.modules["wandb"].runs[heldout.run_id]
+    assert run.summary == json.loads(heldout.folder.record_path.read_text())
+    given = run.settings
+    assert {key: given[key] for key in ("project", "name", "group", "tags", "mode", "resume")} == {
+        "project": "laws", "name": heldout.run_id, "group": "tiny", "tags": ["heldout", "done"],
+        "mode": "offline", "resume": "allow"}
+    assert given["config"] == heldout.run.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(("key", "mode", "expected"), [
+    ("", "", "offline"), ("k", "", "online"), ("k", "offline", "offline"), ("", "online", "online"),
+    ("k", "disabled", "disabled"),
+])
+def test_the_mode_of_wandb_is_asked_for_or_follows_from_the_key(
+    plan, tmp_path, written, monkeypatch, key, mode, expected
+):
+    """Runs that were written offline are not yet in the project."""
+    train(plan.runs[0], 5)
+    assert export_wandb(plan, "laws", tmp_path) == (1, 0)
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_MODE", mode)
+    again = export_wandb(plan, "laws", tmp_path)
+    assert again == ((0, 1) if expected == "offline" else (1, 0))
+    assert sys.modules["wandb"].runs[plan.runs[0].run_id].settings["mode"] == expected
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 129])
+def test_an_invalid_project_is_refused(plan, tmp_path, written, name):
+    train(plan.runs[0], 5)
+    with pytest.raises(UserError, match="a project name of at most 128 letters"):
+        export_wandb(plan, name, tmp_path)
+    assert export_wandb(plan, "x" * 128, tmp_path) == (1, 0)
 
 
 def test_an_interrupted_export_leaves_no_duplicate(plan, tmp_path, written):

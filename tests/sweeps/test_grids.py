@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 
 import pytest
 
+from scaling.accounting import count_parameters
 from scaling.config import RunConfig, SweepConfig, run_identity, validate
+from scaling.data.prepare import prepare
 from scaling.errors import UserError
 from scaling.laws import FORMS, Law, save
 from scaling.optim.schedule import learning_rate
-from scaling.sweeps.plan import make_plan
+from scaling.sweeps.plan import claim_results, make_plan
+from tests.conftest import write_corpus
 
 pytestmark = pytest.mark.quick
 
@@ -95,8 +100,8 @@ def test_an_isoloss_point_has_the_loss_that_the_law_gives_in_closed_form(
 
 
 def test_the_three_cuts_of_kaplan(plan_of):
-    sizes = [{"d_model": 16 * k, "n_layers": 1, "n_heads": k} for k in (1, 2, 4)]
-    plan = plan_of({"kind": "cuts", "tokens": [6400, 64_000, 640_000], "diagonal": 0.5},
+    sizes = [{"d_model": 16 * k, "n_layers": 1, "n_heads": k} for k in (1, 4, 2)]
+    plan = plan_of({"kind": "cuts", "tokens": [6400, 640_000, 64_000], "diagonal": 0.5},
                    sizes=sizes)
     n = {p.run.model.d_model: p.facts["params_non_embedding"] for p in plan.runs}
     points = where(plan)
@@ -116,6 +121,106 @@ def test_a_cross_is_every_rate_by_every_batch(plan_of):
     assert {(p.run.optimizer.learning_rate, p.run.batch_sequences) for p in plan.runs} == {
         (rate, batch) for rate in (0.01, 0.02, 0.04) for batch in (2, 4)}
     assert {p.run.trained_tokens for p in plan.runs} == {6400}
+    two = plan_of({"kind": "cross", "at": [{"rung": 0, "tokens": 6400}, {"rung": 1, "tokens": 640}],
+                   "rate_factors": [1.2345]}, learning_rate=0.01)
+    assert {(p.run.model.d_model, p.run.trained_tokens, p.run.optimizer.learning_rate)
+            for p in two.runs} == {(8, 6400, 0.012345), (16, 640, 0.012345)}
+
+
+def test_every_seed_is_of_the_grid_and_the_first_is_held_out(plan_of):
+    plan = plan_of({"kind": "product", "tokens": [6400]}, seeds=[7, 3],
+                   heldout=[{"rung": 1, "tokens": 640}])
+    assert {(p.role, p.run.model.d_model, p.run.seed) for p in plan.runs} == {
+        ("grid", 8, 7), ("grid", 8, 3), ("grid", 16, 7), ("grid", 16, 3), ("heldout", 16, 7)}
+
+
+def test_every_choice_of_the_varied_keys_reads_its_own_store(plan_of, store_path, tmp_path):
+    write_corpus(tmp_path / "other.jsonl", 300)
+    other = prepare(f"jsonl:{tmp_path}/other.jsonl#text", "byte", None, tmp_path / "other", 0.1,
+                    workers=1)
+    plan = plan_of({"kind": "product", "tokens": [6400]}, vary={
+        "data.store": [str(store_path), str(other.path)], "optimizer.b2": [0.9, 0.95]})
+    assert len({p.run_id for p in plan.runs}) == 8
+    for p in plan.runs:
+        assert p.choice == {"data.store": str(p.run.data.store), "optimizer.b2": p.run.optimizer.b2}
+        assert p.facts["corpus"] == {store_path: "toy", other.path: "other"}[p.run.data.store]
+    assert plan.base.data.store == store_path
+    claim_results(plan, tmp_path / "results")
+    claim = json.loads((tmp_path / "results/sweep.json").read_text())
+    assert "data" not in claim
+    assert "b2" not in claim["shared"]["optimizer"]
+    claim_results(plan_of(vary={"data.store": [str(store_path)]}), tmp_path / "second")
+    claim_results(plan_of(vary={"data.store": [str(other.path)]}), tmp_path / "second")
+
+
+def test_flops_are_those_of_the_runs_within_the_budget(plan_of):
+    grid = {"kind": "product", "tokens": [64 * 20, 64 * 40]}
+    whole = plan_of(grid)
+    plan = plan_of(grid, max_flops=0.7 * whole.paid_flops)
+    kept = [p.flops for p in whole.runs if p.run_id not in plan.over_budget]
+    assert 0 < len(kept) < 4
+    assert plan.flops == pytest.approx(sum(kept))
+    # A second budget does not bring back what the first leaves out.
+    again = plan.capped(lambda p: 1.0, 1e9, "hours")
+    assert again.over_budget == plan.over_budget
+
+
+def test_a_batch_may_be_two_percent_of_a_budget(plan_of, store):
+    """Rounding to whole batches then misses the budget by 1% at most."""
+    a_token = 3 * 2 * (12 * 16 * 16 + 2 * 16 * 16 + 16 * store.vocab_size)
+    batch = 4 * 16 * a_token  # of d_model 16
+    sizes = [{"d_model": 16, "n_layers": 1, "n_heads": 1}]
+    assert plan_of({"kind": "isoflop", "budgets": [batch * 50.5]}, sizes=sizes).runs
+    with pytest.raises(UserError, match=re.escape(f"of at least {batch * 50:.2g}")):
+        plan_of({"kind": "isoflop", "budgets": [batch * 49.5]}, sizes=sizes)
+
+
+@pytest.mark.parametrize(("counting", "column"), [
+    ("total", "params_total"), ("non-embedding", "params_non_embedding")])
+def test_the_ends_of_a_window_are_within_it(plan_of, counting, column):
+    grid = {"kind": "isoflop", "budgets": [1e9], "counting": counting}
+    wide = plan_of(grid).budgets[0][1]
+    assert [ratio == pytest.approx(p.run.trained_tokens / p.facts[column], rel=0.02)
+            for ratio, p in zip(wide.ratios, sorted(
+                plan_of(grid).runs, key=lambda p: p.run.model.d_model), strict=True)] == [True] * 2
+    ends = sorted(wide.ratios)
+    assert len(plan_of(grid | {"tokens_per_parameter": ends}).runs) == 2
+
+
+def test_an_isoloss_grid_takes_the_law_that_is_named(plan_of, tmp_path):
+    """Of several in a file; by default the first of parameters and tokens whose count of
+    parameters is known."""
+    path = tmp_path / "laws.json"
+    easy, hard = CHINCHILLA | {"A": 200.0}, CHINCHILLA
+    nd = {"N_c": 1e5, "alpha_N": 0.1, "D_c": 1e7, "alpha_D": 0.1}
+    save([Law(FORMS["kaplan-n"], {"n": "total", "d": "tokens"}, {"N_c": 1e5, "alpha_N": 0.1}),
+          Law(FORMS["chinchilla"], {"n": "column N", "d": "tokens"}, easy),
+          Law(FORMS["chinchilla"], {"n": "total", "d": "tokens"}, hard),
+          Law(FORMS["kaplan-nd"], {"n": "total", "d": "tokens"}, nd)], path)
+    losses = [60.0]
+
+    def tokens(**form):
+        grid = {"kind": "isoloss", "losses": losses, "law": str(path)} | form
+        return {p.run.model.d_model: p.run.tokens for p in plan_of(grid).runs}
+
+    runs = plan_of({"kind": "product", "tokens": [6400]}).runs
+    n = {p.run.model.d_model: p.facts["params_total"] for p in runs}
+    assert tokens() == pytest.approx({
+        d: (410 / (60 - 1.7 - 400 / size**0.34)) ** (1 / 0.28) for d, size in n.items()}, abs=1)
+    losses[0] = 2.0  # L^(1 / alpha_D) is N_c / N + D_c / D where the exponents are equal
+    assert tokens(form="kaplan-nd") == pytest.approx({
+        d: 1e7 / (2.0**10 - 1e5 / size) for d, size in n.items()}, abs=1)
+
+
+def test_the_range_of_losses_that_a_law_gives_is_named(plan_of, tmp_path):
+    """From one token for the smallest size to 10^18 for the largest."""
+    path = tmp_path / "laws.json"
+    save([Law(FORMS["chinchilla"], {"n": "total", "d": "tokens"}, CHINCHILLA)], path)
+    small, large = (1.7 + 400 / p.facts["params_total"] ** 0.34
+                    for p in plan_of({"kind": "product", "tokens": [6400]}).runs)
+    words = f"start at {small + 410:.4g} and stay above {large + 410 / 1e18**0.28:.4g};"
+    with pytest.raises(UserError, match=re.escape(words)):
+        plan_of({"kind": "isoloss", "losses": [1000.0], "law": str(path)})
 
 
 def test_a_ladder_is_geometric_in_counted_parameters(plan_of):
@@ -128,6 +233,29 @@ def test_a_ladder_is_geometric_in_counted_parameters(plan_of):
         assert p.facts["params_non_embedding"] == pytest.approx(1e4 * 100 ** (i / 4), rel=0.25)
         assert 32 / 2 < model.d_model / model.n_layers < 32 * 2
     assert len(runs) == 5
+
+
+@pytest.mark.parametrize(("d_head", "low", "high", "count"), [
+    (8, 3e4, 3e6, 6), (4, 3e4, 1e6, 9)])
+def test_a_size_of_a_ladder_is_the_nearest_by_parameters_and_a_quarter_by_aspect(
+    plan_of, d_head, low, high, count
+):
+    """Against all sizes of up to 40 heads and 20 layers."""
+    plan = plan_of({"kind": "product", "tokens": [6400]}, sizes={
+        "kind": "ladder", "params": [low, high], "count": count, "d_head": d_head,
+        "aspect_ratio": 20})
+    model = plan.runs[0].run.model
+    shapes = {(heads, layers): count_parameters(model.model_copy(update={
+        "d_model": d_head * heads, "n_heads": heads, "n_layers": layers})).non_embedding
+        for heads in range(1, 41) for layers in range(1, 21)}
+    found = sorted((p.run.model.n_heads, p.run.model.n_layers) for p in plan.runs)
+    nearest = []
+    for i in range(count):
+        target = low * (high / low) ** (i / (count - 1))
+        nearest.append(min(shapes, key=lambda shape, target=target: (
+            abs(math.log(shapes[shape] / target))
+            + abs(math.log(d_head * shape[0] / shape[1] / 20)) / 4)))
+    assert found == sorted(nearest)
 
 
 def test_grids_are_merged_and_varied_keys_are_crossed(plan_of):

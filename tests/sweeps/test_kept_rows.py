@@ -8,11 +8,11 @@ import threading
 
 import pytest
 import yaml
+from scaling.sweeps.locked import _acquire, _open
 
 from scaling.errors import UserError
 from scaling.laws import read as read_runs
 from scaling.sweeps import table
-from scaling.sweeps.file_lock import file_lock
 from tests.tiny_sweep import begin, end
 
 
@@ -262,6 +262,18 @@ def test_a_held_lock_is_waited_for_and_then_reported(tmp_path):
     os.replace(_copy(path), path)
     with file_lock(path):
         pass
+
+
+def test_a_lock_of_a_file_that_was_replaced_since_it_was_opened_does_not_count(tmp_path):
+    path = tmp_path / "sweep.json"
+    path.write_text("{}")
+    handle = _open(path)
+    os.replace(_copy(path), path)
+    assert not _acquire(handle, path)
+    os.close(handle)
+    handle = _open(path)
+    assert _acquire(handle, path)
+    os.close(handle)
 
 
 def _copy(path):

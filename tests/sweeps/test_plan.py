@@ -134,6 +134,15 @@ def test_results_of_another_configuration_are_not_mixed_in(plan, sweep_content, 
     assert (results / "sweep.json").read_bytes() == before
 
 
+def test_a_claim_has_the_fraction_of_a_warm_up_and_not_its_steps(sweep_content, tmp_path):
+    """Which depend on the length of a run, so that a sweep could not grow."""
+    sweep_content["run"]["schedule"] = {"kind": "wsd", "warmup": 0.125}
+    claim_results(planned(sweep_content, tmp_path), tmp_path)
+    shared = json.loads((tmp_path / "sweep.json").read_text())["shared"]
+    assert shared["schedule"] == {"kind": "wsd", "warmup": 0.125}
+    claim_results(planned(sweep_content, tmp_path, "grids.0.tokens=[4608]"), tmp_path)
+
+
 def test_new_options_do_not_change_the_claim_of_a_folder(plan, store_path, tmp_path):
     claim_results(plan, tmp_path)
     assert json.loads((tmp_path / "sweep.json").read_text()) == {

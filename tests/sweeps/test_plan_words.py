@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -119,6 +120,14 @@ def test_sizes_outside_the_window_are_named(planned):
     assert f"3 of 6 sizes use it outside {low:g} to {high:g} tokens per parameter" in warning
     assert "d_model 8 x 1 at " in warning
     assert "widen tokens_per_parameter" in warning
+    # At one budget, twice the parameters leave a quarter of the tokens for each of them.
+    size = re.search(r"Add 2 or more sizes of about (\S+) to (\S+) parameters \(total\)", warning)
+    rows = {row["d_model"]: row for row in json.loads(shown.out)["runs"]}
+    for found, end in zip(size.groups(), (high, low), strict=True):
+        near = [row["params_total"] * (row["tokens_per_parameter"] / end) ** 0.5
+                for d, row in rows.items() if d in (24, 32, 48)]
+        assert min(near) * 0.97 <= float(found) <= max(near) * 1.03
+    assert float(size[1]) < rows[32]["params_total"] < float(size[2])
     as_json = json.loads(planned(isoflop(tokens_per_parameter=[low, high]), "--json").out)
     assert len(as_json["warnings"]) == 1
 

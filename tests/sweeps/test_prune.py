@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.cli.sweep_upkeep import prune
+from scaling.cli.sweep_upkeep import _bytes, prune
 from scaling.errors import UserError
 from scaling.launch.jobs import jobs_of
 from scaling.launch.worker_plan import write_plan
@@ -140,6 +140,13 @@ def test_prune_lists_and_then_removes_checkpoints(sweep_file, runs, plan, capsys
     did = json.loads(capsys.readouterr().out)
     assert (did["removed"], did["bytes"]) == (True, 1000)
     assert steps_left(done) == ["10"]
+
+
+@pytest.mark.parametrize(("size", "text"), [
+    (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345_678, "12.35 MB"), (5e9, "5 GB"),
+    (7e12, "7000 GB")])
+def test_sizes_have_decimal_units(size, text):
+    assert _bytes(size) == text
 
 
 @pytest.fixture
