@@ -160,11 +160,12 @@ def build_part(part: str, shape: str, rng: Any) -> Any:
         forward = lambda w, x: w(x, x, AttentionInputs(mask, rotation))  # noqa: E731
     else:
         weights = {name: block[name] for name in "qkvo"}
+        causal = jnp.tril(jnp.ones((context, context), bool))
 
         def forward(w: Any, x: jax.Array) -> jax.Array:
             q, k, v = (jnp.einsum("btd,dhk->bthk", x, w[name]) for name in "qkv")
             scores = jnp.einsum("bthk,bshk->bhts", plain.rotate(q), plain.rotate(k))
-            scores = jnp.where(mask, scores / q.shape[-1] ** 0.5, -1e30)
+            scores = jnp.where(causal, scores / q.shape[-1] ** 0.5, -1e30)
             mixed = jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores, axis=-1), v)
             return jnp.einsum("bthk,hkd->btd", mixed, w["o"])
 
