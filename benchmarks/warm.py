@@ -41,15 +41,16 @@ def measure(folder: Path, runs: int) -> list[float]:
         runs: number of runs.
     """
     sweep = make_sweep(folder, OVERRIDES, sizes=1, rates=1, seeds=runs, lengths=1, steps=STEPS)
-    stage = make_plan(load(SweepConfig, sweep), str(sweep), folder / "runs").stage(GRID)
-    plan = write_plan(jobs_of(stage), folder / "runs/logs", "warm")
+    plan = make_plan(load(SweepConfig, sweep), str(sweep), folder / "runs")
+    planned = plan.runs_of_role(GRID)
+    plan_path = write_plan(jobs_of(planned), folder / "runs/logs", "warm")
     core = min(os.sched_getaffinity(0))
     subprocess.run(
-        [sys.executable, "-m", "scaling.launch.worker", str(plan), "--cores", str(core),
+        [sys.executable, "-m", "scaling.launch.worker", str(plan_path), "--cores", str(core),
          "--parent", str(os.getpid())],
         check=True, stdout=subprocess.DEVNULL, env=os.environ | {"SCALING_CACHE": str(folder)})
-    start = min(p.folder.config_path.stat().st_mtime for p in stage)
-    ends = sorted(p.folder.record_path.stat().st_mtime for p in stage)
+    start = min(p.folder.config_path.stat().st_mtime for p in planned)
+    ends = sorted(p.folder.record_path.stat().st_mtime for p in planned)
     return [after - before for before, after in pairwise([start, *ends])]
 
 

@@ -25,7 +25,7 @@ from scaling.config import SweepConfig, load
 from scaling.console import out, progress
 from scaling.files import write_atomically
 from scaling.launch.train import train_runs
-from scaling.runs.planned import PlannedRun
+from scaling.runs.planned import GRID, PlannedRun
 from scaling.sweeps.plan import make_plan
 from scaling.training.signals import stop_requests
 
@@ -42,7 +42,7 @@ def planned_runs(folder: Path) -> list[PlannedRun]:
     size = load(SweepConfig, SWEEP).sizes[SIZE].model_dump(exclude_none=True)
     overrides = [f"sizes={[size]}", f"grids=[{{kind: product, tokens: {list(TOKENS)}}}]",
                  f"seeds={list(SEEDS)}", "heldout=[]"]
-    return make_plan(load(SweepConfig, SWEEP, overrides), str(SWEEP), folder).stage("grid")
+    return make_plan(load(SweepConfig, SWEEP, overrides), str(SWEEP), folder).runs_of_role(GRID)
 
 
 def train(launches: list[list[PlannedRun]], name: str) -> None:
