@@ -132,7 +132,7 @@ def measure_packs(case: tuple[int, ...], widths: list[int]) -> list[dict[str, An
                 "step_seconds": step_seconds, "tokens_per_second": speed,
             })
             rows[-1]["gain"] = speed / rows[0]["tokens_per_second"]
-            print(f"{rows[-1]['params']:>13,} parameters  pack of {width:3}  {speed:>12,.0f} "
+            print(f"{rows[-1]['params']:>13,} parameters  pack of {width:2}  {speed:>12,.0f} "
                   f"tokens/s  {rows[-1]['gain']:.2f} x", flush=True)
     return rows
 
@@ -151,7 +151,7 @@ def main() -> None:
             for scan in (False, True):
                 row = measure(case, precision, scan)
                 rows.append(row)
-                mfu = f"{row['mfu']:.1%}" if row["mfu"] else "unknown (no known peak FLOP/s)"
+                mfu = f"{row['mfu']:.1%}" if row["mfu"] else "unknown"
                 print(f"{row['params']:>13,} parameters  {precision:8}  "
                       f"{'scanned ' if scan else 'unrolled'}  {row['tokens_per_second']:>12,.0f} "
                       f"tokens/s  {row['tflops']:7.2f} TFLOP/s  MFU {mfu}  compile "

@@ -83,10 +83,11 @@ def main() -> None:
         sweep = validate(SweepConfig, content, "big")
         (folder / "big.yaml").write_text(yaml.safe_dump(content))
 
-        def command(*words: str) -> None:
-            subprocess.run([sys.executable, "-m", "scaling.cli.main", "sweep", *words], check=True,
-                           cwd=folder, stdout=subprocess.DEVNULL, env=os.environ | {
-                               "PYTHONPATH": str(Path(__file__).parents[1])})
+        def sweep_command(*options: str) -> None:
+            subprocess.run(
+                [sys.executable, "-m", "scaling.cli.main", "sweep", *options], check=True,
+                cwd=folder, stdout=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
 
         plan = make_plan(sweep, "big", folder / "runs")
         write_records(plan)
@@ -99,8 +100,8 @@ def main() -> None:
             "small JSON files": lambda: [json.loads(path.read_text()) for path in paths],
             "make_plan": lambda: make_plan(sweep, "big", folder / "runs"),
             "run_state": lambda: [run_state(planned) for planned in plan.runs],
-            "plan --no-measure": lambda: command("plan", "big.yaml", "--no-measure"),
-            "status": lambda: command("status", "big.yaml"),
+            "plan --no-measure": lambda: sweep_command("plan", "big.yaml", "--no-measure"),
+            "status": lambda: sweep_command("status", "big.yaml"),
         }
         times: dict[str, list[float]] = {label: [] for label in tasks}
         for _ in range(rounds):

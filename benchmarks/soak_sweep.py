@@ -202,11 +202,11 @@ class Training:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            in_folder = any(word.startswith(f"{self.folder}/") for word in words)
-            if in_folder and (not modules or any(word in modules for word in words)):
+            in_folder = any(argument.startswith(f"{self.folder}/") for argument in arguments)
+            if in_folder and (not modules or any(argument in modules for argument in arguments)):
                 found.append(int(process.name))
         return sorted(found)
 

@@ -14,7 +14,7 @@ feed-forward width and the fifth d a projects Transformer-XL's relative position
 the projection of positions, of the logits, and the two learned query vectors (none, one pair per
 layer, one shared pair).
 
-    python experiments/chinchilla_biases.py            # a second
+    python experiments/chinchilla_biases.py            # about one second
 
 Result, as measured: results/chinchilla_biases/combinations.csv. Four combinations round to the
 printed million in all 50 rows. All four have a bias on the logits and vectors of 10 d in total per
