@@ -1,11 +1,12 @@
-"""Speed of a Chinchilla fit and of its bootstrap: ours against a loop over scipy, in one run.
+"""Speed of a Chinchilla fit and of its bootstrap, compared with a loop over scipy's optimizers.
 
     python benchmarks/fit.py [--runs CSV --n COLUMN --c COLUMN] [--rounds 5] [--json FILE]
 
-The loop is common practice: L-BFGS-B from each of Hoffmann et al.'s 4,500 starts, analytic gradient
-included, and BFGS from the optimum for every resample. It would take minutes, so a sample of its
-starts and resamples is timed and scaled up. Printed are medians over rounds. Without `--runs` the
-data are 240 synthetic runs about Besiroglu et al.'s law.
+The loop is the usual implementation: L-BFGS-B with the analytic gradient from each of the 4,500
+starts of Hoffmann et al., and BFGS from the optimum for every resample. Since it takes minutes,
+only a random sample of its starts and resamples is timed, and the time is scaled up. Printed are
+medians over rounds, in seconds. Without `--runs`, the data are 240 synthetic runs with the losses
+of the law of Besiroglu et al. and 0.3% of noise.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from scaling.laws.fitting.bootstrap import BootstrapProblem, refit_resamples
 from scaling.laws.forms.losses import DELTA
 
 RESAMPLES = 4000
-SAMPLE = 40  # of the loop's starts and resamples in a round
+SAMPLE = 40  # starts of the loop that are timed in a round, and resamples
 GRID = (range(0, 30, 5), range(0, 30, 5), np.arange(-1, 1.5, 0.5), np.arange(0, 2.5, 0.5),
         np.arange(0, 2.5, 0.5))  # Hoffmann et al. 2022, D.2: a, b, e, alpha, beta
 
 
 def synthetic() -> RunsTable:
-    """240 runs of 5e7 to 1e10 parameters and 5e8 to 5e11 tokens, 0.3% of noise."""
+    """240 runs of 5e7 to 1e10 parameters on 5e8 to 5e11 tokens; losses have 0.3% of log-normal
+    noise."""
     import pandas as pd
 
     rng = np.random.default_rng(0)
@@ -46,26 +48,39 @@ def synthetic() -> RunsTable:
 
 
 def objective(theta: Any, x: Any, y: Any, weights: Any) -> tuple[float, Any]:
-    """Sum of Huber's loss and its gradient, as published replications write them."""
+    """Weighted Huber loss of the log-loss and its gradient, as in published replications.
+
+    Args:
+        theta: a = log A, b = log B, e = log E, alpha, beta.
+        x: log N and log D, [run, 2].
+        y: log of the losses, [run].
+        weights: weight of each run, [run].
+    """
     a, b, e, alpha, beta = theta
     terms = np.stack([a - alpha * x[:, 0], b - beta * x[:, 1], np.full(len(y), e)])
     total = logsumexp(terms, axis=0)
     share = np.exp(terms - total)
     r = y - total
-    near = np.minimum(np.abs(r), DELTA)
+    clipped = np.minimum(np.abs(r), DELTA)
     slope = -weights * np.clip(r, -DELTA, DELTA)
     gradient = [share[0], share[1], share[2], -share[0] * x[:, 0], -share[1] * x[:, 1]]
-    return float((weights * near * (np.abs(r) - near / 2)).sum()), np.array(gradient) @ slope
+    value = (weights * clipped * (np.abs(r) - clipped / 2)).sum()
+    return float(value), np.array(gradient) @ slope
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write the figures; see the docstring of this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path)
-    parser.add_argument("--n")
-    parser.add_argument("--c")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--runs", type=Path, metavar="CSV",
+                        help="Table of runs; by default 240 synthetic runs.")
+    parser.add_argument("--n", metavar="COLUMN",
+                        help="Column of --runs with the numbers of parameters.")
+    parser.add_argument("--c", metavar="COLUMN",
+                        help="Column of --runs with the training compute in FLOPs.")
+    parser.add_argument("--rounds", type=int, default=5,
+                        help="Number of rounds; %(default)s by default.")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="Also write the median seconds to FILE.")
     arguments = parser.parse_args()
     table = (read(arguments.runs, n=arguments.n, c=arguments.c) if arguments.runs else synthetic())
     form = FORMS["chinchilla"]
@@ -76,34 +91,34 @@ def main() -> None:
     times: dict[str, list[float]] = {"fit": [], "bootstrap": [], "scipy fit": [],
                                      "scipy bootstrap": []}
 
-    def clock(name: str, began: float, scale: float = 1.0) -> None:
-        times[name].append((time.perf_counter() - began) * scale)
+    def record(name: str, start: float, scale: float = 1.0) -> None:
+        times[name].append((time.perf_counter() - start) * scale)
 
     for _ in range(arguments.rounds):
-        began = time.perf_counter()
+        start = time.perf_counter()
         law = fit_law(table, form, resamples=0)
-        clock("fit", began)
+        record("fit", start)
         theta = form.from_params(law.point)[0]
-        laid = prepare(table, form)
-        problem = BootstrapProblem(
-            form, laid.x, laid.y, laid.runs.n, laid.theta, laid.starts, laid.robust)
-        began = time.perf_counter()
-        again = refit_resamples(problem, "case", RESAMPLES, 0)
-        clock("bootstrap", began)
-        began = time.perf_counter()
-        for place in rng.choice(len(starts), SAMPLE, replace=False):
-            minimize(objective, starts[place], args=(x, y, ones), jac=True, method="L-BFGS-B")
-        clock("scipy fit", began, len(starts) / SAMPLE)
-        first = theta[[1, 2, 0, 3, 4]]
-        began = time.perf_counter()
+        prepared = prepare(table, form)
+        problem = BootstrapProblem(form, prepared.x, prepared.y, prepared.runs.n, prepared.theta,
+                                   prepared.starts, prepared.robust)
+        start = time.perf_counter()
+        refitted = refit_resamples(problem, "case", RESAMPLES, 0)
+        record("bootstrap", start)
+        start = time.perf_counter()
+        for index in rng.choice(len(starts), SAMPLE, replace=False):
+            minimize(objective, starts[index], args=(x, y, ones), jac=True, method="L-BFGS-B")
+        record("scipy fit", start, len(starts) / SAMPLE)
+        optimum = theta[[1, 2, 0, 3, 4]]
+        start = time.perf_counter()
         for _ in range(SAMPLE):
             weights = rng.multinomial(len(y), ones / len(y)).astype(float)
-            minimize(objective, first, args=(x, y, weights), jac=True, method="BFGS")
-        clock("scipy bootstrap", began, RESAMPLES / SAMPLE)
+            minimize(objective, optimum, args=(x, y, weights), jac=True, method="BFGS")
+        record("scipy bootstrap", start, RESAMPLES / SAMPLE)
     seconds = {name: median(values) for name, values in times.items()}
-    agree = float(law.convergence["start_agreement"] or 0)
-    print(f"{len(y)} runs; every start of ours within 1e-6 of the best: {agree:.0%}; "
-          f"{len(again)} of {RESAMPLES} resamples converged")
+    agreement = float(law.convergence["start_agreement"] or 0)
+    print(f"{len(y)} runs; {agreement:.0%} of our starts end within 1e-6 of the best; "
+          f"{len(refitted)} of {RESAMPLES} resamples converged")
     print(f"fit, all starts      {seconds['fit']:7.2f} s   scipy, {len(starts)} starts "
           f"{seconds['scipy fit']:7.1f} s   {seconds['scipy fit'] / seconds['fit']:6.0f} x")
     print(f"{RESAMPLES} resamples       {seconds['bootstrap']:7.2f} s   scipy "

@@ -1,10 +1,11 @@
-"""How long a plan of 10,000 runs takes, and where they stand once all have a record.
+"""Time to plan a sweep of 10,000 runs, and to read the states of its runs once all are finished.
 
     python benchmarks/plan.py [--json results/benchmarks/plan.json]
 
-Prints seconds, as medians over rounds, and as multiples of reading 10,000 small JSON files in the
-same rounds: the multiples say more on a machine that others use too. A small store is made on the
-way. `plan` and `status` are the commands from start to end, imports and table included.
+Prints seconds, medians over rounds, and their ratio to reading 10,000 small JSON files in the same
+rounds, which depends less on other load on the machine. `run_state` is the time to read the states
+of all runs; `plan --no-measure` and `status` are whole `scaling sweep` commands, including imports
+and the printed table. The store and the records are made in a temporary folder.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from scaling.files import write_atomically
 from scaling.runs.state import run_state
 from scaling.sweeps.plan import Plan, make_plan
 
-SIZES, TOKENS, SEEDS = 20, 50, 10
+SIZES, TOKENS, SEEDS = 20, 50, 10  # numbers of values in the product
 
 
 def sweep_content(store: Path) -> dict[str, Any]:
-    """A product of sizes, tokens and seeds."""
+    """The configuration of a sweep: a product of sizes, token counts and seeds."""
     return {
         "name": "big",
         "run": {"model": {"context": 16}, "data": {"store": str(store)}, "batch_sequences": 4,
@@ -48,7 +49,7 @@ def sweep_content(store: Path) -> dict[str, Any]:
 
 
 def write_records(plan: Plan) -> None:
-    """A finished run's files, as small as they come."""
+    """Write the smallest files of a finished run for every run of a plan."""
     for planned in plan.runs:
         planned.folder.path.mkdir(parents=True)
         record = planned.facts | {"status": "done", "loss": 3.0, "loss_se": 0.1, "steps": 20}
@@ -57,18 +58,19 @@ def write_records(plan: Plan) -> None:
         planned.folder.config_path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """What a piece of work takes."""
+def seconds(task: Callable[[], object]) -> float:
+    """Seconds that a task takes."""
     start = time.perf_counter()
-    work()
+    task()
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, print and write the figures; see the docstring of this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--rounds", type=int, default=3,
+                        help="Number of rounds; %(default)s by default.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
     arguments = parser.parse_args()
     rounds = arguments.rounds
     with tempfile.TemporaryDirectory() as name:
@@ -81,10 +83,11 @@ def main() -> None:
         sweep = validate(SweepConfig, content, "big")
         (folder / "big.yaml").write_text(yaml.safe_dump(content))
 
-        def command(*words: str) -> None:
-            subprocess.run([sys.executable, "-m", "scaling.cli.main", "sweep", *words], check=True,
-                           cwd=folder, stdout=subprocess.DEVNULL, env=os.environ | {
-                               "PYTHONPATH": str(Path(__file__).parents[1])})
+        def sweep_command(*options: str) -> None:
+            subprocess.run(
+                [sys.executable, "-m", "scaling.cli.main", "sweep", *options], check=True,
+                cwd=folder, stdout=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
 
         plan = make_plan(sweep, "big", folder / "runs")
         write_records(plan)
@@ -93,25 +96,25 @@ def main() -> None:
         paths = [small / f"{k}.json" for k in range(len(plan.runs))]
         for path in paths:
             path.write_text(json.dumps({"loss": 3.0, "steps": 20}))
-        works: dict[str, Callable[[], object]] = {
+        tasks: dict[str, Callable[[], object]] = {
             "small JSON files": lambda: [json.loads(path.read_text()) for path in paths],
             "make_plan": lambda: make_plan(sweep, "big", folder / "runs"),
-            "standing": lambda: [run_state(planned) for planned in plan.runs],
-            "plan --no-measure": lambda: command("plan", "big.yaml", "--no-measure"),
-            "status": lambda: command("status", "big.yaml"),
+            "run_state": lambda: [run_state(planned) for planned in plan.runs],
+            "plan --no-measure": lambda: sweep_command("plan", "big.yaml", "--no-measure"),
+            "status": lambda: sweep_command("status", "big.yaml"),
         }
-        times: dict[str, list[float]] = {label: [] for label in works}
+        times: dict[str, list[float]] = {label: [] for label in tasks}
         for _ in range(rounds):
-            for label, work in works.items():
-                times[label].append(seconds(work))
-    base = median(times["small JSON files"])
+            for label, task in tasks.items():
+                times[label].append(seconds(task))
+    baseline = median(times["small JSON files"])
     print(f"{len(plan.runs):,} runs, {rounds} rounds")
     if arguments.json is not None:
         figures = {"runs": len(plan.runs), "rounds": rounds,
-                   "seconds": {label: round(median(taken), 3) for label, taken in times.items()}}
+                   "seconds": {label: round(median(values), 3) for label, values in times.items()}}
         write_atomically(arguments.json, json.dumps(figures, indent=2) + "\n")
-    for label, taken in times.items():
-        print(f"{label:18} {median(taken):6.2f} s  {median(taken) / base:6.1f} x")
+    for label, values in times.items():
+        print(f"{label:18} {median(values):6.2f} s  {median(values) / baseline:6.1f} x")
 
 
 if __name__ == "__main__":

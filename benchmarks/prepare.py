@@ -1,16 +1,17 @@
-"""How much memory `scaling data prepare` takes, and how fast it is, at any size of the corpus.
+"""Peak memory and speed of `scaling data prepare` for a synthetic corpus of any size.
 
     python benchmarks/prepare.py [--gigabytes 1] [--only plain|selecting] [--json FILE]
 
-The corpus is the lines of the standard library's sources, shuffled into documents of about 2 kB:
-one in ten differs from an earlier one in a single line, one in fifty in nothing. It is prepared as
-bytes, once as it is, and once without near-duplicates and with a search for contamination.
+The corpus consists of lines of the standard library's sources, drawn at random into documents of
+about 2 kB: one in ten differs from an earlier document in a single line, and one in fifty is an
+exact copy. It is tokenized to bytes: once with all documents (`plain`), and once without
+near-duplicates and without contaminated documents (`selecting`).
 
-Memory is the largest sum, over the command and its workers, of the pages that the kernel could only
-swap out: anonymous, shared and swapped ones, looked at some ten times a second. Pages of mapped
-files are left out of it, because the kernel drops them when memory is short; `with_files` has them
-too. Speed is also given as a ratio to reading the same files' lines and decoding them, which one
-process does in the same run. On disk lies three times the corpus at most, until the end.
+Peak memory is sampled about ten times per second, and is the sum over the command and its workers
+of anonymous, shared and swapped pages, which the kernel can only swap out. It excludes pages of
+mapped files, which the kernel can drop when memory is short; `with_files_megabytes` includes them.
+Speed is also given as a ratio to reading and decoding the lines of the same files in one process.
+The temporary files are at most three times as large as the corpus.
 """
 
 from __future__ import annotations
@@ -35,44 +36,46 @@ import numpy as np
 from scaling.data.sources.python import find_stdlib
 
 FILES = 8
-DOCUMENT_BYTES = 2000  # the mean
-SPREAD = 0.7  # standard deviation of the logarithm of a document's size
-CHANGED, REPEATED = 0.1, 0.02  # shares of the documents
-DISTANCE = 10**4  # documents between a document and its copy, at most
-DISK = 3  # bytes of disk for each of the corpus
+DOCUMENT_BYTES = 2000  # mean size of a document
+LOG_SIZE_SD = 0.7  # standard deviation of the logarithm of a document's size
+NEAR_COPIES, EXACT_COPIES = 0.1, 0.02  # shares of the documents
+MAX_DISTANCE = 10**4  # largest number of documents between a document and its copy
+DISK_FACTOR = 3  # bytes of disk that are needed per byte of the corpus
 SAMPLE_SECONDS = 0.1
-RUNS = {
+OPTIONS = {
     "plain": ["--deduplicate", "none"],
     "selecting": ["--deduplicate", "near", "--contamination", "drop"],
 }
+"""Options of `scaling data prepare` that are measured, by name."""
 
 
 def documents(seed: int) -> Iterator[list[bytes]]:
-    """Documents without end, as lines written for JSON."""
+    """An endless stream of documents, each a list of lines that are escaped for JSON."""
     text = "".join(find_stdlib().documents())
     lines = [json.dumps(line)[1:-1].encode() for line in dict.fromkeys(text.splitlines())]
     mean = sum(map(len, lines)) / len(lines)
-    draw = np.random.default_rng(seed)
-    recent: deque[list[bytes]] = deque(maxlen=DISTANCE)
+    rng = np.random.default_rng(seed)
+    recent: deque[list[bytes]] = deque(maxlen=MAX_DISTANCE)
     while True:
-        sizes = draw.lognormal(np.log(DOCUMENT_BYTES) - SPREAD**2 / 2, SPREAD, DISTANCE)
+        sizes = rng.lognormal(
+            np.log(DOCUMENT_BYTES) - LOG_SIZE_SD**2 / 2, LOG_SIZE_SD, MAX_DISTANCE)
         counts = np.maximum(sizes / mean, 1).astype(int)
-        chosen = draw.integers(0, len(lines), counts.sum()).tolist()
-        kinds, where = draw.random(DISTANCE).tolist(), draw.random(DISTANCE).tolist()
+        chosen = rng.integers(0, len(lines), counts.sum()).tolist()
+        kinds, positions = rng.random(MAX_DISTANCE).tolist(), rng.random(MAX_DISTANCE).tolist()
         start = 0
-        for count, kind, place in zip(counts.tolist(), kinds, where, strict=True):
-            document = [lines[number] for number in chosen[start:start + count]]
+        for count, kind, position in zip(counts.tolist(), kinds, positions, strict=True):
+            document = [lines[index] for index in chosen[start:start + count]]
             start += count
-            if kind < CHANGED + REPEATED and recent:
-                document, other = list(recent[int(place * len(recent))]), document
-                if kind < CHANGED:
-                    document[int(place * len(document))] = other[0]
+            if kind < NEAR_COPIES + EXACT_COPIES and recent:
+                document, new = list(recent[int(position * len(recent))]), document
+                if kind < NEAR_COPIES:
+                    document[int(position * len(document))] = new[0]
             recent.append(document)
             yield document
 
 
 def write_corpus(folder: Path, size: float) -> int:
-    """Write JSON lines of so many bytes; return the documents."""
+    """Write about `size` bytes of JSON lines; return the number of documents."""
     count = 0
     source = documents(seed=0)
     for number in range(FILES):
@@ -84,7 +87,7 @@ def write_corpus(folder: Path, size: float) -> int:
 
 
 def read(folder: Path) -> float:
-    """Seconds that reading and decoding all lines takes."""
+    """Seconds to read and decode all lines of the corpus."""
     start = time.perf_counter()
     for path in sorted(folder.glob("*.jsonl")):
         with path.open("rb") as file:
@@ -94,29 +97,35 @@ def read(folder: Path) -> float:
 
 
 def memory(session: int) -> tuple[int, int]:
-    """Bytes of the processes of a session: those that could only be swapped out, and all."""
-    held = everything = 0
+    """Memory of the processes of a session, in bytes: without and with the pages of mapped files.
+    Shared pages are divided between the processes that map them."""
+    without_files = total = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            # The name of the command, in parentheses, may have blanks.
+            # The command name, in parentheses, may contain spaces.
             if int((process / "stat").read_text().rpartition(")")[2].split()[3]) != session:
                 continue
             pages = dict(re.findall(r"^(\w+): +(\d+) kB", (process / "smaps_rollup").read_text(),
                                     re.MULTILINE))
-        except (OSError, ValueError):  # it has ended
+        except (OSError, ValueError):  # the process has ended
             continue
         swapped = int(pages["SwapPss"])
-        held += int(pages["Pss_Anon"]) + int(pages["Pss_Shmem"]) + swapped
-        everything += int(pages["Pss"]) + swapped
-    return held * 1024, everything * 1024
+        without_files += int(pages["Pss_Anon"]) + int(pages["Pss_Shmem"]) + swapped
+        total += int(pages["Pss"]) + swapped
+    return without_files * 1024, total * 1024
 
 
 def prepare(source: str, out: Path, options: list[str]) -> dict[str, float]:
-    """Run the command; return its seconds, and its peaks of memory in bytes."""
+    """Run the command; return its `seconds`, and its peak memory in bytes without (`peak`) and with
+    (`with_files`) the pages of mapped files.
+
+    Raises:
+        SystemExit: the command failed.
+    """
     command = [sys.executable, "-m", "scaling.cli.main", "data", "prepare", source,
                "--tokenizer", "byte", "--out", str(out), *options]
     start = time.perf_counter()
-    # A session of its own tells its processes from all others.
+    # The session identifies the processes of the command.
     process = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr)
     peaks = [0, 0]
     try:
@@ -128,50 +137,60 @@ def prepare(source: str, out: Path, options: list[str]) -> dict[str, float]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: ended with status {process.returncode}")
+        raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}, where 0 was "
+                         "expected; the messages above state the reason")
     return {"seconds": time.perf_counter() - start, "peak": peaks[0], "with_files": peaks[1]}
 
 
 def measure(folder: Path, size: float, names: list[str], workers: list[str]) -> dict[str, Any]:
-    """All figures; `folder` is empty, and removed by the caller."""
+    """All figures.
+
+    Args:
+        folder: an empty folder, which the caller removes.
+        size: of the corpus, in bytes.
+        names: keys of OPTIONS.
+        workers: further options of the command.
+    """
     figures: dict[str, Any] = {"gigabytes": size / 1e9, "documents": write_corpus(folder, size)}
     for name in names:
-        reading = read(folder)
-        options = [*RUNS[name], *workers]
-        found = prepare(f"jsonl:{folder}/*.jsonl#text", folder / "store", options)
+        read_seconds = read(folder)
+        options = [*OPTIONS[name], *workers]
+        measured = prepare(f"jsonl:{folder}/*.jsonl#text", folder / "store", options)
         manifest = json.loads((folder / "store/manifest.json").read_text())
         shutil.rmtree(folder / "store")
         figures[name] = {
-            "seconds": round(found["seconds"], 1),
-            "megabytes_a_second": round(size / 1e6 / found["seconds"], 2),
-            "ratio_to_reading": round(reading / found["seconds"], 4),
-            "peak_megabytes": round(found["peak"] / 1e6),
-            "with_files_megabytes": round(found["with_files"] / 1e6),
+            "seconds": round(measured["seconds"], 1),
+            "megabytes_per_second": round(size / 1e6 / measured["seconds"], 2),
+            "ratio_to_reading": round(read_seconds / measured["seconds"], 4),
+            "peak_megabytes": round(measured["peak"] / 1e6),
+            "with_files_megabytes": round(measured["with_files"] / 1e6),
             **{key: manifest[key] for key in ("duplicates", "near_duplicates", "contaminated")},
         }
     return figures
 
 
 def main() -> None:
-    """Measure and print; see the head of this file."""
+    """Measure, print and write the figures; see the docstring of this file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=1.0, help="of JSON lines")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()),
-                        help="where the temporary folder is made")
-    parser.add_argument("--only", choices=RUNS, help="one of the two ways to prepare")
-    parser.add_argument("--workers", help="processes; by default one for each core")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--gigabytes", type=float, default=1.0,
+                        help="Size of the corpus in GB of JSON lines; %(default)s by default.")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), metavar="DIR",
+                        help="Parent of the temporary folder; %(default)s by default.")
+    parser.add_argument("--only", choices=OPTIONS, help="Measure only this; by default both.")
+    parser.add_argument("--workers", metavar="N",
+                        help="Number of worker processes; by default one for each core.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
     arguments = parser.parse_args()
     size = arguments.gigabytes * 1e9
-    free, needed = shutil.disk_usage(arguments.folder).free, DISK * size
+    free, needed = shutil.disk_usage(arguments.folder).free, DISK_FACTOR * size
     if free < needed:
-        parser.error(f"{arguments.folder}: {free / 1e9:.1f} GB are free, and {needed / 1e9:.1f} GB "
-                     "are needed; choose another --folder, or fewer --gigabytes")
+        parser.error(f"{arguments.folder}: {free / 1e9:.1f} GB are free, where {needed / 1e9:.1f} "
+                     "GB are needed; choose another --folder, or fewer --gigabytes")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the folder is removed
     workers = ["--workers", arguments.workers] if arguments.workers else []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        names = [arguments.only] if arguments.only else list(RUNS)
+        names = [arguments.only] if arguments.only else list(OPTIONS)
         figures = measure(Path(folder), size, names, workers)
     text = json.dumps({"cores": len(os.sched_getaffinity(0)), **figures}, indent=2)
     print(text)

@@ -1,4 +1,4 @@
-"""Kills at random moments, and in the midst of writes (soak.py)."""
+"""Kills of the processes of a sweep, at random moments and during writes (soak.py)."""
 
 from __future__ import annotations
 
@@ -14,97 +14,99 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.soak_sweep import LAUNCHER, WORKER, Training, kill
+from benchmarks.soak_sweep import LAUNCHER_MODULE, WORKER_MODULE, Training, kill
 
-Kind = Literal["worker", "launcher", "checkpoint write", "trunk write", "record write"]
+KillKind = Literal["worker", "launcher", "checkpoint write", "trunk write", "record write"]
 
-MODULES: dict[Kind, str] = {"worker": WORKER, "launcher": LAUNCHER}
-"""What the victims of kills at a random moment run."""
-WEIGHTS: dict[Kind, int] = {"worker": 5, "launcher": 2, "checkpoint write": 3}
-"""Of the kills that are due at a random moment; those in other writes come when such a write is
-seen."""
-CHANCE = 0.7
-"""Of a kill when a write of a record, or of a trunk's state, is seen."""
-PATIENCE_SECONDS = 15.0
-"""For a checkpoint to be written; after that any worker is killed."""
-SLOWEST, FASTEST = 4.0, 0.1
-"""Most and least times of the mean pause."""
-KEPT = 0.1
-"""Share of the runs that are to be left when the last kill is dealt out."""
-IDLE_TIMES = 60
-"""Times the mean pause without a kill, after which there is nothing left to kill: launchers give
-up as soon as they start."""
-LOOK_SECONDS = 0.0005
-"""Between two looks for writes."""
+MODULES: dict[KillKind, str] = {"worker": WORKER_MODULE, "launcher": LAUNCHER_MODULE}
+"""Module of the processes that are killed at a random moment, whatever they do."""
+WEIGHTS: dict[KillKind, int] = {"worker": 5, "launcher": 2, "checkpoint write": 3}
+"""Relative frequencies of the kinds of scheduled kills. Kills during other writes are not
+scheduled, but happen when such a write is found."""
+WRITE_KILL_PROBABILITY = 0.7
+"""Probability of a kill when a write of a record or of a trunk's state is found."""
+CHECKPOINT_WAIT_SECONDS = 15.0
+"""Longest wait for a checkpoint write; after that, a worker is killed instead."""
+MIN_PAUSE_FACTOR, MAX_PAUSE_FACTOR = 0.1, 4.0
+"""Limits of `pause_factor`."""
+REMAINING_SHARE = 0.1
+"""Share of the runs that are to be unfinished at the last kill."""
+MAX_IDLE_PAUSES = 60
+"""Longest time without a kill, in mean pauses. After that no process can be killed, since launchers
+exit as soon as they start."""
+POLL_SECONDS = 0.0005
+"""Interval between two searches for writes in progress."""
 REFRESH_SECONDS = 0.25
-"""Between two looks at who trains which run."""
-UNFINISHED = "orbax-checkpoint-tmp"
-"""In the name of a checkpoint that is being written."""
+"""Interval between two updates of the table of runs and processes."""
+PARTIAL_CHECKPOINT = "orbax-checkpoint-tmp"
+"""Part of the name of a checkpoint while it is written."""
 LEASE = re.compile(r"lease\.\d+\.json")
 
 
 @dataclass(frozen=True)
 class Write:
-    """Something half-written, and by whom."""
+    """A write in progress: its kind, the temporary file or folder, and the writing process."""
 
-    kind: Kind
+    kind: KillKind
     path: Path
     pid: int
 
 
 @dataclass
-class Writers:
-    """Who trains which run, looked up now and then, and what they are writing now."""
+class WriteWatcher:
+    """Finds writes in progress. Which process trains which run is looked up by `refresh`."""
 
     training: Training
-    by_folder: dict[Path, int] = field(default_factory=dict)
-    trunks: dict[Path, Path] = field(default_factory=dict)
-    """Folder of each trunk: that of the run which leaves its states there."""
-
+    pid_by_folder: dict[Path, int] = field(default_factory=dict)
+    """Process that trains a run, by the folder of the run."""
+    folder_by_trunk: dict[Path, Path] = field(default_factory=dict)
+    """Folder of the run that writes the states of a trunk, by the folder of the trunk."""
     seen: set[Path] = field(default_factory=set)
-    """Half-written things that are not news: those of processes that died before."""
+    """Temporary files and folders that were reported, or were left by killed processes."""
 
     def refresh(self) -> None:
-        """Look at the leases of the living, and at the plan."""
-        alive = set(self.training.processes(WORKER))
-        before, self.by_folder = self.by_folder, {}
+        """Update the tables from the leases of live workers and the plans of launchers."""
+        alive = set(self.training.pids(WORKER_MODULE))
+        before, self.pid_by_folder = self.pid_by_folder, {}
         for folder in self.training.run_folders():
-            if not folder.record_path.exists() and (pid := holder(folder.path)) in alive:
-                self.by_folder[folder.path] = pid
+            if not folder.record_path.exists() and (pid := lease_holder(folder.path)) in alive:
+                self.pid_by_folder[folder.path] = pid
         for plan in self.training.runs.glob("logs/*.plan.json"):
             units = json.loads(plan.read_text(encoding="utf-8"))["runs"]
-            self.trunks = {Path(u["trunk"]): Path(u["folder"]) for u in units if u["leave"]}
-        # Who has just taken a run finds what the one before left, and did not write it.
-        fresh = {pid for folder, pid in self.by_folder.items() if before.get(folder) != pid}
+            self.folder_by_trunk = {
+                Path(u["trunk"]): Path(u["folder"]) for u in units if u["leave"]}
+        # What is in the folder of a run when a process takes it over was left by its predecessor.
+        new = {pid for folder, pid in self.pid_by_folder.items() if before.get(folder) != pid}
         self.seen = {path for path in self.seen if path.exists()}
-        self.seen |= {write.path for write in self._there() if write.pid in fresh}
+        self.seen |= {write.path for write in self._in_progress() if write.pid in new}
 
-    def news(self) -> Write | None:
-        """Something that has begun to be written since the last look."""
-        write = next((write for write in self._there() if write.path not in self.seen), None)
+    def new_write(self) -> Write | None:
+        """A write that has begun since the last call; None if there is none."""
+        write = next((write for write in self._in_progress() if write.path not in self.seen), None)
         if write is not None:
             self.seen.add(write.path)
         return write
 
-    def _there(self) -> Iterator[Write]:
-        for folder, pid in self.by_folder.items():
-            yield from half_written(folder, ".record.json.", "record write", pid)
-            yield from half_written(folder / "checkpoints", UNFINISHED, "checkpoint write", pid)
-        for trunk, folder in self.trunks.items():
-            if (owner := self.by_folder.get(folder)) is not None:
-                yield from half_written(trunk, UNFINISHED, "trunk write", owner)
+    def _in_progress(self) -> Iterator[Write]:
+        for folder, pid in self.pid_by_folder.items():
+            yield from writes_in(folder, ".record.json.", "record write", pid)
+            yield from writes_in(
+                folder / "checkpoints", PARTIAL_CHECKPOINT, "checkpoint write", pid)
+        for trunk, folder in self.folder_by_trunk.items():
+            if (pid_of_trunk := self.pid_by_folder.get(folder)) is not None:
+                yield from writes_in(trunk, PARTIAL_CHECKPOINT, "trunk write", pid_of_trunk)
 
 
-def half_written(folder: Path, mark: str, kind: Kind, pid: int) -> Iterator[Write]:
-    """Files and folders of a folder whose names hold the mark."""
+def writes_in(folder: Path, mark: str, kind: KillKind, pid: int) -> Iterator[Write]:
+    """The writes of a process in a folder: files and folders with `mark` in their name."""
     with suppress(OSError):
         for name in os.listdir(folder):
             if mark in name:
                 yield Write(kind, folder / name, pid)
 
 
-def holder(folder: Path) -> int | None:
-    """The process that the newest lease of a run names."""
+def lease_holder(folder: Path) -> int | None:
+    """PID of the process that holds the newest lease of a run; None if there is none."""
     with suppress(OSError, ValueError, KeyError):
         newest = max((n for n in os.listdir(folder) if LEASE.fullmatch(n)), default=None)
         if newest is not None:
@@ -113,74 +115,75 @@ def holder(folder: Path) -> int | None:
     return None
 
 
-def pace(kills: float, over: float) -> float:
-    """Times the mean pause that lies before the next kill, such that kills come to an end shortly
-    before the runs do: one that comes soon sets the sweep back, and lets kills catch up.
+def pause_factor(kills: float, finished: float) -> float:
+    """Factor of the mean pause before the next kill, such that the last kill is shortly before the
+    end of the sweep: short pauses delay the runs, until the number of kills has caught up.
 
     Args:
-        kills: share of the kills that are dealt out.
-        over: share of the runs that are over.
+        kills: share of the kills that are done.
+        finished: share of the runs that are finished.
     """
-    return min(max((1 - KEPT - over) / (1 - KEPT) / (1 - kills), FASTEST), SLOWEST)
+    factor = (1 - REMAINING_SHARE - finished) / (1 - REMAINING_SHARE) / (1 - kills)
+    return min(max(factor, MIN_PAUSE_FACTOR), MAX_PAUSE_FACTOR)
 
 
 def kill_at_random(
     training: Training, planned: int, kills: int, mean_seconds: float, seed: int,
-    said: Callable[[int, str], None] = lambda *_: None,
-) -> Counter[Kind]:
-    """Train a sweep, and kill processes of it until so many have been killed, or the sweep is over
-    or does not go on.
+    report: Callable[[int, str], None] = lambda *_: None,
+) -> Counter[KillKind]:
+    """Train a sweep and kill its processes, until the requested number of kills is reached, the
+    sweep is finished, a run has failed, or no process can be killed any more.
 
-    A kill counts as one in a write if what the process was writing is still half-written when it is
-    dead; else as one of a worker.
+    A kill counts as one during a write if the temporary file still exists when the process is dead;
+    otherwise it counts as one of a worker.
 
     Args:
-        training: the sweep; launchers that have ended are started again.
-        planned: how many runs it has.
-        kills: how many.
-        mean_seconds: between two random moments, by an exponential distribution; less of it the
-            faster the runs get done, and more the slower (`pace`).
-        seed: of the moments, kinds and victims; what they meet depends on the machine.
-        said: told how many kills there were, and of what state the sweep is in.
+        training: the sweep; launchers that have exited are restarted.
+        planned: number of runs of the sweep.
+        kills: number of kills.
+        mean_seconds: mean pause between two scheduled kills, which is exponentially distributed;
+            it is multiplied by `pause_factor`.
+        seed: of the pauses, kinds and processes. Their effect also depends on the machine.
+        report: called with the number of kills and a text on the progress of the sweep.
 
     Returns:
-        Kills by kind.
+        Number of kills by kind.
     """
-    draw = random.Random(seed)
-    counts: Counter[Kind] = Counter()
-    writers = Writers(training)
-    due = time.monotonic() + draw.expovariate(1 / mean_seconds)
-    aim: Kind | None = None
-    refreshed, last = 0.0, time.monotonic()
+    rng = random.Random(seed)
+    counts: Counter[KillKind] = Counter()
+    watcher = WriteWatcher(training)
+    next_kill = time.monotonic() + rng.expovariate(1 / mean_seconds)
+    target: KillKind | None = None
+    refreshed, last_kill = 0.0, time.monotonic()
     while counts.total() < kills:
         now = time.monotonic()
         if now - refreshed >= REFRESH_SECONDS:
-            idle = now - last > IDLE_TIMES * mean_seconds
-            if training.tend() or training.failed() or idle:
+            idle = now - last_kill > MAX_IDLE_PAUSES * mean_seconds
+            if training.poll() or training.failure_files() or idle:
                 break
-            writers.refresh()
+            watcher.refresh()
             training.measure_disk()
-            said(counts.total(), f"kills  {training.over()} runs over")
+            report(counts.total(), f"kills, {training.n_finished()} of {planned} runs finished")
             refreshed = now
-        if aim is None and now >= due:
-            aim = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        if aim == "checkpoint write" and now - due > PATIENCE_SECONDS:
-            aim = "worker"
-        struck: Kind | None = None
-        if write := writers.news():
-            wanted = write.kind == aim
-            by_chance = write.kind != "checkpoint write" and draw.random() < CHANCE
-            if (wanted or by_chance) and kill(write.pid):
-                struck = write.kind if write.path.exists() else "worker"
-                aim = None if wanted else aim
-        elif aim in MODULES and (found := training.processes(MODULES[aim])):
-            struck = aim if kill(draw.choice(found)) else None
-            aim = None
-        if struck is not None:
-            counts[struck] += 1
-            refreshed, last = 0.0, now
-        if aim is None and now >= due and counts.total() < kills:
-            mean = mean_seconds * pace(counts.total() / kills, training.over() / planned)
-            due = now + draw.expovariate(1 / mean)
-        time.sleep(LOOK_SECONDS)
+        if target is None and now >= next_kill:
+            target = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        if target == "checkpoint write" and now - next_kill > CHECKPOINT_WAIT_SECONDS:
+            target = "worker"
+        killed: KillKind | None = None
+        if write := watcher.new_write():
+            on_target = write.kind == target
+            by_chance = write.kind != "checkpoint write" and rng.random() < WRITE_KILL_PROBABILITY
+            if (on_target or by_chance) and kill(write.pid):
+                killed = write.kind if write.path.exists() else "worker"
+                target = None if on_target else target
+        elif target in MODULES and (pids := training.pids(MODULES[target])):
+            killed = target if kill(rng.choice(pids)) else None
+            target = None
+        if killed is not None:
+            counts[killed] += 1
+            refreshed, last_kill = 0.0, now
+        if target is None and now >= next_kill and counts.total() < kills:
+            factor = pause_factor(counts.total() / kills, training.n_finished() / planned)
+            next_kill = now + rng.expovariate(1 / (mean_seconds * factor))
+        time.sleep(POLL_SECONDS)
     return counts

@@ -1,4 +1,4 @@
-"""The sweep of the soak (soak.py), the launchers that train it, and their processes."""
+"""The sweep of the soak test (soak.py), its training by launchers, and their processes."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ from scaling.runs.state import FAILURE
 
 ROOT = Path(__file__).parents[1]
 SEQUENCES, CONTEXT = 4, 16
-DOCUMENTS_A_STEP = 3
-"""Of the corpus, which the longest run reads once: one has some 40 bytes, a token each."""
-SHORTEST = 0.3
+DOCUMENTS_PER_STEP = 3
+"""Documents in the corpus per step of the longest run, which makes one epoch of it. A document has
+about 40 bytes, and a byte is a token."""
+SHORTEST_SHARE = 0.3
 """Length of the shortest run of a group, as a share of the longest."""
-PAUSE_SECONDS = 3.0
-"""Before a launcher is started again that has ended by itself: it may have found nothing but runs
-that another one trains."""
-WORKER, LAUNCHER = "scaling.launch.worker", "scaling.cli.main"
+RESTART_SECONDS = 3.0
+"""Delay before a launcher that exited by itself is restarted. It may exit because another launcher
+trains all remaining runs."""
+WORKER_MODULE, LAUNCHER_MODULE = "scaling.launch.worker", "scaling.cli.main"
 
 
 def sweep_content(
     store: Path, sizes: int, rates: int, seeds: int, lengths: int, steps: int
 ) -> dict[str, Any]:
-    """Groups of runs that share a trunk: one for each size, learning rate and seed, with a run of
-    each length.
+    """The configuration of the sweep: one group of runs that share a trunk for each size, learning
+    rate and seed, with one run of each length.
 
     Args:
         store: a token store.
-        sizes: how many models.
-        rates: how many learning rates.
-        seeds: how many seeds.
-        lengths: how many lengths, the longest of `steps` steps.
-        steps: optimizer steps.
+        sizes: number of model sizes.
+        rates: number of learning rates.
+        seeds: number of seeds.
+        lengths: number of lengths of runs.
+        steps: optimizer steps of the longest run.
     """
-    shares = [1 - (1 - SHORTEST) * k / max(1, lengths - 1) for k in range(lengths)]
+    shares = [1 - (1 - SHORTEST_SHARE) * k / max(1, lengths - 1) for k in range(lengths)]
     tokens = [round(steps * share) * SEQUENCES * CONTEXT for share in shares]
     return {
         "name": "soak",
@@ -67,56 +68,60 @@ def sweep_content(
     }
 
 
-def make_sweep(folder: Path, overrides: Sequence[str] = (), **numbers: int) -> Path:
-    """A token store and the sweep's YAML, in a folder that is new or was made by this.
+def make_sweep(folder: Path, overrides: Sequence[str] = (), **shape: int) -> Path:
+    """Write a token store, unless the folder has one, and the YAML file of the sweep.
 
     Args:
-        folder: made if need be.
-        overrides: key=value laid over the sweep.
-        numbers: see `sweep_content`.
+        folder: created if missing.
+        overrides: key=value, which override the configuration of the sweep.
+        shape: arguments of `sweep_content`.
 
     Returns:
-        The YAML.
+        Path of the YAML file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text, store = folder / "text.jsonl", folder / "store"
     if not store.exists():
         text.write_text("".join(
             json.dumps({"text": f"the quick brown fox jumps over {k} lazy dogs"}) + "\n"
-            for k in range(DOCUMENTS_A_STEP * numbers["steps"])), encoding="utf-8")
+            for k in range(DOCUMENTS_PER_STEP * shape["steps"])), encoding="utf-8")
         prepare(f"jsonl:{text}#text", "byte", None, store, 0.1)
     sweep = folder / "soak.yaml"
-    content = override(sweep_content(store, **numbers), overrides)
+    content = override(sweep_content(store, **shape), overrides)
     sweep.write_text(yaml.safe_dump(content), encoding="utf-8")
     return sweep
 
 
 @dataclass
 class Launcher:
-    """A launcher's place: it is started there again and again."""
+    """A launcher, which is restarted until all runs are finished."""
 
     number: int
     cores: set[int]
-    """One for each of its workers, so that every worker computes with one."""
+    """CPU cores, one for each of its workers."""
     process: subprocess.Popen[bytes] | None = None
+    """The process that was started last."""
     done: bool = False
-    """Whether it has ended with every run over."""
-    ended: float | None = None
-    """When, by the monotonic clock, it was seen to have ended otherwise."""
+    """Whether it exited with status 0, once all runs are finished."""
+    exited_at: float | None = None
+    """Time (monotonic clock) at which the process was found to have exited; None while it runs."""
 
 
 @dataclass
 class Training:
-    """A sweep that is trained in a folder of its own, by as many launchers as its workers take."""
+    """The training of a sweep in a separate folder, by one launcher or several."""
 
     sweep: Path
+    """The YAML file."""
     folder: Path
     workers: int
+    """Number of concurrent workers over all launchers, each of which has at most as many as there
+    are cores."""
     launchers: list[Launcher] = field(default_factory=list)
-    exits: list[int] = field(default_factory=list)
-    """Exit statuses of all launchers that have ended."""
+    exit_statuses: list[int] = field(default_factory=list)
+    """Exit statuses of all launcher processes; -9 for a killed one."""
     peak_bytes: int = 0
-    """Most that the folder has been seen to hold on disk."""
+    """Largest measured size of the runs on disk."""
 
     def __post_init__(self) -> None:
         cores = sorted(os.sched_getaffinity(0))
@@ -126,102 +131,102 @@ class Training:
 
     @property
     def runs(self) -> Path:
-        """Where run folders are."""
+        """Parent of the run folders."""
         return self.folder / "runs"
 
     @property
     def results(self) -> Path:
-        """Where the tables are."""
+        """Folder of the tables."""
         return self.folder / "results"
 
     def run_folders(self) -> list[RunFolder]:
-        """Of the runs that have begun."""
+        """Folders of the runs that have begun."""
         return [RunFolder(path.parent) for path in self.runs.glob("*/config.json")]
 
-    def over(self) -> int:
-        """How many runs are."""
+    def n_finished(self) -> int:
+        """Number of runs that have a record."""
         return sum(1 for _ in self.runs.glob("*/record.json"))
 
-    def failed(self) -> list[Path]:
-        """What runs that failed left."""
+    def failure_files(self) -> list[Path]:
+        """The failure files of failed runs."""
         return sorted(self.runs.glob(f"*/{FAILURE}"))
 
-    def tend(self) -> bool:
-        """Start every launcher that has ended with work left; whether all is done."""
+    def poll(self) -> bool:
+        """Start every launcher that is not running and not done; return whether all are done."""
         for launcher in self.launchers:
             if launcher.done:
                 continue
             status = launcher.process.poll() if launcher.process else None
-            if status is not None and launcher.ended is None:
-                self.exits.append(status)
-                launcher.done, launcher.ended = status == 0, time.monotonic()
-                if status < 0:  # killed: whoever looks after it is quick
-                    launcher.ended -= PAUSE_SECONDS
-            waits = launcher.ended is not None and (
-                time.monotonic() - launcher.ended < PAUSE_SECONDS)
-            if launcher.done or waits or (launcher.process and status is None):
+            if status is not None and launcher.exited_at is None:
+                self.exit_statuses.append(status)
+                launcher.done, launcher.exited_at = status == 0, time.monotonic()
+                if status < 0:  # a killed launcher is restarted without delay
+                    launcher.exited_at -= RESTART_SECONDS
+            delayed = launcher.exited_at is not None and (
+                time.monotonic() - launcher.exited_at < RESTART_SECONDS)
+            if launcher.done or delayed or (launcher.process and status is None):
                 continue
-            launcher.process, launcher.ended = self._start(launcher), None
+            launcher.process, launcher.exited_at = self._start(launcher), None
         return all(launcher.done for launcher in self.launchers)
 
     def _start(self, launcher: Launcher) -> subprocess.Popen[bytes]:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [
-            sys.executable, "-m", LAUNCHER, "sweep", "run", str(self.sweep),
+            sys.executable, "-m", LAUNCHER_MODULE, "sweep", "run", str(self.sweep),
             "--runs", str(self.runs), "--out", str(self.results),
             "--workers", str(len(launcher.cores)),
         ]
-        mine = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, launcher.cores)  # a child inherits it
+        own_cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, launcher.cores)  # a child process inherits the affinity
         try:
-            with self.output(launcher).open("ab") as output:
+            with self.log_path(launcher).open("ab") as log:
                 return subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT,
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
                     env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True)
         finally:
-            os.sched_setaffinity(0, mine)
+            os.sched_setaffinity(0, own_cores)
 
-    def output(self, launcher: Launcher) -> Path:
-        """What all processes of a launcher's place have printed."""
+    def log_path(self, launcher: Launcher) -> Path:
+        """The log of all processes of a launcher."""
         return self.folder / f"launcher-{launcher.number}.log"
 
     def measure_disk(self) -> int:
-        """Bytes on disk now; remembers the most."""
+        """Current size of the runs on disk in bytes; updates `peak_bytes`."""
         total = disk_bytes(self.runs)
         self.peak_bytes = max(self.peak_bytes, total)
         return total
 
-    def processes(self, *modules: str) -> list[int]:
-        """Numbers of the living processes whose command line names the folder, and one of the
-        modules if any are given."""
+    def pids(self, *modules: str) -> list[int]:
+        """PIDs of the processes of this training: those with a path in its folder on their command
+        line, and one of the modules if any are given."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            named = any(word.startswith(f"{self.folder}/") for word in words)
-            if named and (not modules or any(word in modules for word in words)):
+            in_folder = any(argument.startswith(f"{self.folder}/") for argument in arguments)
+            if in_folder and (not modules or any(argument in modules for argument in arguments)):
                 found.append(int(process.name))
         return sorted(found)
 
     def stop(self) -> None:
-        """Kill whatever is left, for a soak that is given up."""
+        """Kill the launchers and workers that are still running."""
         for launcher in self.launchers:
             if launcher.process is not None and launcher.process.poll() is None:
                 launcher.process.kill()
                 launcher.process.wait()
-        for number in self.processes(WORKER):
-            kill(number)
+        for pid in self.pids(WORKER_MODULE):
+            kill(pid)
 
 
-def kill(number: int) -> bool:
-    """SIGKILL a process, and wait until it is dead; False if it was so before."""
-    # The kernel shows no command line of a process that is dead and not yet waited for.
-    command = Path(f"/proc/{number}/cmdline")
+def kill(pid: int) -> bool:
+    """Send SIGKILL to a process and wait until it is dead; False if it was dead before."""
+    # The command line of a zombie process is empty.
+    command = Path(f"/proc/{pid}/cmdline")
     with suppress(OSError):
         if command.read_bytes():
-            os.kill(number, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             with suppress(OSError):
                 while command.read_bytes():
                     time.sleep(0.001)
@@ -230,12 +235,12 @@ def kill(number: int) -> bool:
 
 
 def disk_bytes(folder: Path) -> int:
-    """What the files of a folder take of the disk. Files may come and go."""
+    """Disk space of the files of a folder in bytes. Files may appear and disappear meanwhile."""
     total = 0
-    for where, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(where, name)).st_blocks * 512
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
             except OSError:
                 continue
     return total

@@ -1,22 +1,26 @@
-"""Speed of a training step on this machine: ours against a plain decoder, in one run.
+"""Speed of a training step on this machine, compared with that of a decoder in plain jax.numpy.
 
     python benchmarks/train_step.py [--threads 1] [--rounds 5] [--json FILE]
-    python benchmarks/train_step.py --baseline TREE     # ours against another checkout's
+    python benchmarks/train_step.py --baseline TREE     # compare with the step of another checkout
 
-Each contender has a process of its own; rounds alternate between them, so that a noisy machine is
-noisy for all. Printed are medians over rounds: tokens and GFLOP (matrix products) a second, the
-ratio to the plain decoder, and for scale the rate of a large matrix product in the same run.
+Each variant is measured in a separate process, and each round measures all variants in turn, so
+that other load on the machine affects them alike. Printed are medians over rounds: tokens and GFLOP
+(of matrix products) per second, the ratio to the plain decoder, and for reference the speed of a
+large matrix product in the same rounds.
 
-    ours              scaling's step in a process set up as `scaling train` sets it up
-    ours, one device  the same with all cores as one device (scaling/parallel/cpu_devices.py)
-    ours, at once     the same as one device and with the whole batch at once (microbatch.py)
-    ours, no malloc   the same without scaling.parallel.process.keep_freed_memory
-    plain             benchmarks/plain.py in a process that is left as it is
+    ours                  the step of `scaling` in a process that is set up as by `scaling train`
+    ours, one device      with all cores as one device (scaling/parallel/cpu_devices.py)
+    ours, full batch      as one device, without microbatches (scaling/training/microbatch.py)
+    ours, default malloc  without scaling.parallel.process.keep_freed_memory
+    plain                 the step of benchmarks/plain.py in a process with default settings
 
-and the gradients of two parts, each written both ways (see scaling/models):
+It also measures the gradients of two parts of a layer, in two implementations each (see
+scaling/models):
 
-    feed-forward      as products of plain matrices / as einsums over [batch, position, width]
-    attention         positions last / positions before heads, as in the plain decoder
+    feed-forward          products of two-dimensional matrices
+    feed-forward, einsum  einsums over [batch, position, width]
+    attention             arrays with the positions last
+    attention, plain      arrays with the positions before the heads, as in the plain decoder
 """
 
 from __future__ import annotations
@@ -34,43 +38,51 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 SHAPES = {
-    # name: width, layers, heads, vocabulary, context, sequences in a batch
     "0.94M": (128, 4, 4, 1024, 128, 32),
     "5.8M": (256, 6, 8, 4096, 256, 16),
 }
-CONTENDERS = ("plain", "ours, no malloc", "ours, at once", "ours, one device", "ours")
-PARTS = ("feed-forward", "feed-forward, einsum", "attention", "attention, plain")
+"""Width, layers, heads, vocabulary size, context and sequences per batch, by parameters."""
+STEP_VARIANTS = ("plain", "ours, default malloc", "ours, full batch", "ours, one device", "ours")
+PART_VARIANTS = ("feed-forward", "feed-forward, einsum", "attention", "attention, plain")
+MATMUL_WIDTH = 2048
 CALLS = 3
+"""Calls that are timed together in a round."""
 
 
-def build(contender: str, shape: str) -> Any:
-    """A function of no arguments that does one step and waits for it."""
+def build(variant: str, shape: str) -> Any:
+    """A function without arguments that does one step and waits for its result.
+
+    Args:
+        variant: one of STEP_VARIANTS or PART_VARIANTS, or "matmul".
+        shape: a key of SHAPES.
+    """
     import jax
     import numpy as np
 
     d, layers, heads, vocab, context, batch = SHAPES[shape]
-    random = np.random.default_rng(0)
-    tokens = random.integers(0, vocab, (batch, context + 1)).astype(np.int32)
-    if contender == "matmul":
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, vocab, (batch, context + 1)).astype(np.int32)
+    if variant == "matmul":
         import jax.numpy as jnp
 
-        square = jnp.asarray(random.standard_normal((2048, 2048)), jnp.float32)
+        square = jnp.asarray(rng.standard_normal((MATMUL_WIDTH, MATMUL_WIDTH)), jnp.float32)
         multiply = jax.jit(lambda a: a @ a)
         return lambda: multiply(square).block_until_ready()
-    if contender in PARTS:
-        return build_part(contender, shape, random)
-    if contender == "plain":
+    if variant in PART_VARIANTS:
+        return build_part(variant, shape, rng)
+    if variant == "plain":
         from benchmarks import plain
 
-        init, step = plain.make_step()
+        init, plain_step = plain.make_step()
         parameters = plain.init(d, layers, heads, vocab, jax.random.key(0))
-        box = [(parameters, init(parameters))]
+        plain_state = parameters, init(parameters)
 
-        def run() -> None:
-            box[0], loss = step(box[0], tokens)
+        def call_plain() -> None:
+            nonlocal plain_state
+            plain_state, loss = plain_step(plain_state, tokens)
             float(loss)
 
-        return run
+        return call_plain
     from scaling.config import RunConfig, validate
     from scaling.optim.optimizers import optimizer_numbers
     from scaling.parallel import batch_sharding, make_mesh
@@ -79,32 +91,40 @@ def build(contender: str, shape: str) -> Any:
     from scaling.training.microbatch import sequences_at_once
     from scaling.training.step import init_state, make_train_step
 
-    if contender != "ours, no malloc":
+    if variant != "ours, default malloc":
         keep_freed_memory()
-    run_config = validate(RunConfig, {
+    run = validate(RunConfig, {
         "model": {"d_model": d, "n_layers": layers, "n_heads": heads, "context": context,
                   "vocab_size": vocab},
         "data": {"store": "none"}, "tokens": 10**9, "batch_sequences": batch,
     }, "benchmark")
-    if contender in ("ours", "ours, no malloc"):
-        divide_cores([run_config])
-    mesh = make_mesh(run_config.execution.mesh)
+    if variant in ("ours", "ours, default malloc"):
+        divide_cores([run])
+    mesh = make_mesh(run.execution.mesh)
     jax.set_mesh(mesh)
     batch_of_ids = jax.device_put({"ids": tokens}, batch_sharding(mesh))
-    states = [init_state(run_config)]
-    at_once = None if contender == "ours, at once" else sequences_at_once(run_config)
-    step = make_train_step(run_config.objective, at_once)
-    numbers = optimizer_numbers(run_config.optimizer, 1e-3)
+    state = init_state(run)
+    at_once = None if variant == "ours, full batch" else sequences_at_once(run)
+    step = make_train_step(run.objective, at_once)
+    numbers = optimizer_numbers(run.optimizer, 1e-3)
 
-    def run() -> None:
-        states[0], metrics = step(states[0], batch_of_ids, numbers)
+    def call() -> None:
+        nonlocal state
+        state, metrics = step(state, batch_of_ids, numbers)
         float(metrics.loss)
 
-    return run
+    return call
 
 
-def build_part(part: str, shape: str, random: Any) -> Any:
-    """The gradient of one layer's part by its input and its parameters."""
+def build_part(part: str, shape: str, rng: Any) -> Any:
+    """A function without arguments that computes the gradient of a part of a layer with respect to
+    its input and its parameters, and waits for the result.
+
+    Args:
+        part: one of PART_VARIANTS.
+        shape: a key of SHAPES.
+        rng: numpy's generator of the input.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -123,7 +143,7 @@ def build_part(part: str, shape: str, random: Any) -> Any:
     config = ModelConfig(
         d_model=d, n_layers=layers, n_heads=heads, context=context, vocab_size=vocab
     )
-    x = jnp.asarray(random.standard_normal((batch, context, d)), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((batch, context, d)), jnp.float32)
     key, dtype = jax.random.key(0), jnp.dtype("float32")
     block = plain.init(d, 1, heads, vocab, key)["blocks"][0]
     mask = AttentionMask.within(Tokens(jnp.zeros((batch, context), int)), "causal", None)
@@ -140,37 +160,38 @@ def build_part(part: str, shape: str, random: Any) -> Any:
         forward = lambda w, x: w(x, x, AttentionInputs(mask, rotation))  # noqa: E731
     else:
         weights = {name: block[name] for name in "qkvo"}
+        causal = jnp.tril(jnp.ones((context, context), bool))
 
         def forward(w: Any, x: jax.Array) -> jax.Array:
             q, k, v = (jnp.einsum("btd,dhk->bthk", x, w[name]) for name in "qkv")
-            scores = jnp.einsum("bthk,bshk->bhts", plain.turn(q), plain.turn(k))
-            scores = jnp.where(mask, scores / q.shape[-1] ** 0.5, -1e30)
+            scores = jnp.einsum("bthk,bshk->bhts", plain.rotate(q), plain.rotate(k))
+            scores = jnp.where(causal, scores / q.shape[-1] ** 0.5, -1e30)
             mixed = jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores, axis=-1), v)
             return jnp.einsum("bthk,hkd->btd", mixed, w["o"])
 
     @jax.jit
-    def pull_back(w: Any, x: jax.Array) -> Any:
-        y, back = jax.vjp(forward, w, x)
-        return back(y)
+    def gradient(w: Any, x: jax.Array) -> Any:
+        y, vjp = jax.vjp(forward, w, x)
+        return vjp(y)
 
-    return lambda: jax.block_until_ready(pull_back(weights, x))
+    return lambda: jax.block_until_ready(gradient(weights, x))
 
 
-def serve(contender: str, shape: str) -> None:
-    """Time CALLS steps for every line on standard input; print seconds for one."""
-    step = build(contender, shape)
-    step()
-    step()
+def serve(variant: str, shape: str) -> None:
+    """For every line on standard input, time CALLS calls and print the seconds per call."""
+    call = build(variant, shape)
+    call()
+    call()
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         for _ in range(CALLS):
-            step()
+            call()
         print((time.perf_counter() - start) / CALLS, flush=True)
 
 
-def start(contender: str, shape: str, threads: int, tree: Path = ROOT) -> subprocess.Popen[str]:
-    """The process of a contender, with the code of a checkout."""
+def start(variant: str, shape: str, threads: int, tree: Path = ROOT) -> subprocess.Popen[str]:
+    """Start the process that measures a variant (`serve`), with the code of the checkout `tree`."""
     environment = dict(os.environ, PYTHONPATH=str(tree))
     if threads == 1:
         environment["XLA_FLAGS"] = (
@@ -178,13 +199,13 @@ def start(contender: str, shape: str, threads: int, tree: Path = ROOT) -> subpro
         )
     script = tree / "benchmarks" / "train_step.py"
     return subprocess.Popen(
-        [sys.executable, str(script), "--serve", contender, "--shape", shape],
+        [sys.executable, str(script), "--serve", variant, "--shape", shape],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )
 
 
 def measure(servers: dict[str, subprocess.Popen[str]], rounds: int) -> dict[str, float]:
-    """Median seconds of each contender's call, rounds alternating between them."""
+    """Median seconds per call of each variant; each round measures all of them in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in servers}
     for server in servers.values():
         assert server.stdout is not None
@@ -193,7 +214,7 @@ def measure(servers: dict[str, subprocess.Popen[str]], rounds: int) -> dict[str,
         for name, server in servers.items():
             assert server.stdin is not None
             assert server.stdout is not None
-            server.stdin.write("go\n")
+            server.stdin.write("measure\n")
             server.stdin.flush()
             seconds[name].append(float(server.stdout.readline()))
     for server in servers.values():
@@ -202,7 +223,7 @@ def measure(servers: dict[str, subprocess.Popen[str]], rounds: int) -> dict[str,
 
 
 def flops_per_token(shape: str) -> int:
-    """Matrix products of training, per token."""
+    """FLOPs per token of the matrix products of training."""
     from scaling.accounting import training_flops_per_token
     from scaling.config import ModelConfig
 
@@ -213,15 +234,19 @@ def flops_per_token(shape: str) -> int:
 
 
 def main() -> None:
-    """Measure everything and print a table."""
+    """Measure, print and write the figures; see the docstring of this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=0, help="1: a single thread; 0: all cores")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--threads", type=int, default=0,
+                        help="1 for a single thread; 0, the default, for all cores.")
+    parser.add_argument("--rounds", type=int, default=5,
+                        help="Number of rounds; %(default)s by default.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
     parser.add_argument("--baseline", type=Path, metavar="TREE",
-                        help="another checkout, whose step ours is compared with")
-    parser.add_argument("--serve")
-    parser.add_argument("--shape", choices=SHAPES)
+                        help="Compare only our step with that of another checkout of this "
+                             "repository.")
+    parser.add_argument("--serve", metavar="VARIANT",
+                        help="Internal: measure this variant in this process, on request.")
+    parser.add_argument("--shape", choices=SHAPES, help="Internal: shape of the model for --serve.")
     arguments = parser.parse_args()
     if arguments.serve:
         serve(arguments.serve, arguments.shape)
@@ -238,25 +263,25 @@ def main() -> None:
         _write(arguments.json, results)
         return
     for shape, (_, _, _, _, context, batch) in SHAPES.items():
-        names = [*CONTENDERS, "matmul"]
         times = {}
-        for group in (names, PARTS):
+        for group in ([*STEP_VARIANTS, "matmul"], PART_VARIANTS):
             times |= measure(
                 {name: start(name, shape, arguments.threads) for name in group}, arguments.rounds)
         flops = flops_per_token(shape)
-        product = 2 * 2048**3 / times["matmul"] / 1e9
-        print(f"{shape} (a 2048^3 float32 product: {product:.0f} GFLOP/s)")
-        for name in CONTENDERS:
+        matmul_gflops = 2 * MATMUL_WIDTH**3 / times["matmul"] / 1e9
+        print(f"{shape} parameters (a {MATMUL_WIDTH}^3 float32 matrix product: "
+              f"{matmul_gflops:.0f} GFLOP/s)")
+        for name in STEP_VARIANTS:
             speed = context * batch / times[name]
             print(f"  {name:22} {speed:10,.0f} tokens/s  {speed * flops / 1e9:6.1f} GFLOP/s  "
                   f"{times['plain'] / times[name]:.2f} x plain")
-        for part, other in (PARTS[:2], PARTS[2:]):
-            print(f"  {part + ' gradient':22} {times[part] * 1e3:7.1f} ms, written the other way "
-                  f"{times[other] * 1e3:.1f} ms: {times[other] / times[part]:.2f} x")
+        for part, other in (PART_VARIANTS[:2], PART_VARIANTS[2:]):
+            print(f"  {part + ' gradient':22} {times[part] * 1e3:7.1f} ms; {other}: "
+                  f"{times[other] * 1e3:.1f} ms, {times[other] / times[part]:.2f} x")
         results[shape] = {
             "seconds": times,
-            "tokens_per_second": {n: context * batch / times[n] for n in CONTENDERS},
-            "matmul_gflops": product,
+            "tokens_per_second": {n: context * batch / times[n] for n in STEP_VARIANTS},
+            "matmul_gflops": matmul_gflops,
         }
     _write(arguments.json, results)
 

@@ -1,11 +1,11 @@
-"""What a run costs a warm worker besides its training.
+"""Overhead of a run in a worker that has already compiled its shape.
 
     python -m benchmarks.warm [--runs 20] [--json results/benchmarks/warm.json]
 
-A worker with one core trains runs of one shape, of two steps each: what lies between the records of
-two of them is all but training: lease, initialisation, checkpoint, evaluation of ten sequences,
-record. Prints the first run's seconds, which hold the compilations, and the median and the largest
-of the others'.
+A worker with one core trains runs of one shape, of two steps each, so that the time between two
+records is almost entirely overhead: the lease, the initialisation, a checkpoint, the evaluation on
+ten sequences and the record. Prints the seconds of the first run, which include compilation, and
+the median and maximum of the others.
 """
 
 from __future__ import annotations
@@ -33,31 +33,39 @@ STEPS = 2
 
 
 def measure(folder: Path, runs: int) -> list[float]:
-    """Seconds from one record to the next; the first from the worker's beginning to train."""
+    """Seconds between consecutive records; the first value is the time from the first
+    configuration file, which a run writes before it trains, to the first record.
+
+    Args:
+        folder: for the sweep and its runs; empty.
+        runs: number of runs.
+    """
     sweep = make_sweep(folder, OVERRIDES, sizes=1, rates=1, seeds=runs, lengths=1, steps=STEPS)
-    stage = make_plan(load(SweepConfig, sweep), str(sweep), folder / "runs").stage(GRID)
-    plan = write_plan(jobs_of(stage), folder / "runs/logs", "warm")
+    plan = make_plan(load(SweepConfig, sweep), str(sweep), folder / "runs")
+    planned = plan.runs_of_role(GRID)
+    plan_path = write_plan(jobs_of(planned), folder / "runs/logs", "warm")
     core = min(os.sched_getaffinity(0))
     subprocess.run(
-        [sys.executable, "-m", "scaling.launch.worker", str(plan), "--cores", str(core),
+        [sys.executable, "-m", "scaling.launch.worker", str(plan_path), "--cores", str(core),
          "--parent", str(os.getpid())],
         check=True, stdout=subprocess.DEVNULL, env=os.environ | {"SCALING_CACHE": str(folder)})
-    began = min(p.folder.config_path.stat().st_mtime for p in stage)
-    ended = sorted(p.folder.record_path.stat().st_mtime for p in stage)
-    return [after - before for before, after in pairwise([began, *ended])]
+    start = min(p.folder.config_path.stat().st_mtime for p in planned)
+    ends = sorted(p.folder.record_path.stat().st_mtime for p in planned)
+    return [after - before for before, after in pairwise([start, *ends])]
 
 
 def main() -> None:
-    """Measure, print, and write the figures."""
+    """Measure, print and write the figures; see the docstring of this file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--runs", type=int, default=20,
+                        help="Number of runs; %(default)s by default.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the figures to FILE.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         first, *others = measure(Path(folder), arguments.runs)
     figures = {"runs": arguments.runs, "first_seconds": round(first, 3),
-               "median_seconds": round(median(others), 3), "most_seconds": round(max(others), 3)}
+               "median_seconds": round(median(others), 3), "max_seconds": round(max(others), 3)}
     print(json.dumps(figures, indent=2))
     if arguments.json is not None:
         write_atomically(arguments.json, json.dumps(figures, indent=2) + "\n")

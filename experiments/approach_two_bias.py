@@ -1,4 +1,4 @@
-"""Bias of approach 2 on runs without noise.
+"""Bias of Hoffmann's approach 2 on runs without noise.
 
 Hypothesis (arXiv:2603.22339): on a law E + A/N^alpha + B/D^beta without noise, parabolas on grids
 centred on the optimum recover the exponent exactly, but N* and D* with a bias that grows with the
@@ -9,9 +9,9 @@ for grids of x2 / x4 / x8 / x16.
 Method: the losses of Hoffmann's third law, with the constants of the paper's TeX source and those
 that the paper prints; grids from N*/width to width N*, evenly spaced in ln N; parabolas of the loss
 and of its logarithm; also grids whose centre is off the optimum at every budget, and grids whose
-centre drifts from one side of it to the other. The screen that excludes such grids is switched off
-for the errors, and `left_out` counts the budgets that it would leave out. Approach 3, the law
-fitted to the same runs, is included for comparison.
+centre drifts from one side of it to the other. The errors are those without the screen that
+excludes such budgets; `excluded_budgets` is the number that it would exclude. Approach 3, a fit of
+the law to the same runs, is included for comparison.
 
     python experiments/approach_two_bias.py            # half a minute on one core
 
@@ -29,10 +29,10 @@ centred on the optimum:
   not, because E makes the shape of the profile depend on the budget: +1.9e-4 at x16 (printed).
 - Grids whose centre is off the optimum by the same factor at every budget do not change the
   exponent, but change N*: for a x8 grid around N*/4 D* is 9.1% too high, for one around 4 N* 3.5%
-  too low. The screen leaves out all five budgets of both.
+  too low. The screen excludes all five budgets of both.
 - A x8 grid whose centre drifts from N*/4 to 4 N* changes the exponent by .011 and D* at 1e24 by
-  -12%; the screen leaves out the two budgets at its ends. From N*/1.5 to 1.5 N* it is -.0007 and
-  -1.9%.
+  -12%; the screen excludes the smallest and the largest budget. With a drift from N*/1.5 to 1.5 N*
+  the changes are -.0007 and -1.9%.
 - Approach 3 is exact to 1e-12 in D* everywhere.
 """
 
@@ -54,15 +54,16 @@ from scaling.laws.published import published_named
 
 CONSTANTS = ("hoffmann2022-3-printed", "hoffmann2022-3")
 BUDGETS = tuple(float(c) for c in np.logspace(17, 21, 5))
-POINTS = 15
-AT = 1e24
+RUNS_PER_BUDGET = 15
+TARGET_FLOPS = 1e24
+"""Compute at which N* and D* are compared."""
 RESULTS = Path("results/approach_two_bias")
 
 
 @dataclass(frozen=True)
 class Design:
-    """Grids from centre/width to centre*width; the centre is N* times `first` at the smallest
-    budget and times `last` at the largest, geometrically interpolated in between."""
+    """Grids from centre/width to centre*width. The centre is N* times `first` at the smallest
+    budget and N* times `last` at the largest, with geometric interpolation in between."""
 
     width: float
     first: float = 1.0
@@ -87,45 +88,48 @@ def runs(law: Law, design: Design) -> RunsTable:
     """The runs of a design, with the exact losses of the law."""
     offsets = np.geomspace(design.first, design.last, len(BUDGETS))
     n = np.concatenate([
-        optimal_size(law, c) * offset * np.geomspace(1 / design.width, design.width, POINTS)
+        optimal_size(law, c) * offset
+        * np.geomspace(1 / design.width, design.width, RUNS_PER_BUDGET)
         for c, offset in zip(BUDGETS, offsets, strict=True)
     ])
-    c = np.repeat(BUDGETS, POINTS)
+    c = np.repeat(BUDGETS, RUNS_PER_BUDGET)
     frame = pd.DataFrame({"N": n, "C": c})
     frame["loss"] = law.loss({"n": n, "d": c / (6 * n)})
     return from_frame(frame, "the design", n="N", c="C")
 
 
-def measured(name: str, target: ParabolaTarget, design: Design) -> dict[str, float | str]:
-    """The errors of approaches 2 and 3 for one design."""
+def errors(name: str, target: ParabolaTarget, design: Design) -> dict[str, float | str]:
+    """Errors of approaches 2 and 3 for one design: of the exponent a the difference from the law,
+    of N* and D* the relative error at TARGET_FLOPS."""
     law = published_named(name).law
     assert law is not None  # both entries of CONSTANTS are laws
     table = runs(law, design)
     frontier = fit_approach(table, "approach-2", target=target, screen=Screen(0.0, np.inf))
     groups, _ = group_by_budget(table)
     kept = screen_optima(groups, parabola_minima(groups, target), Screen()).used
-    tokens = AT / (6 * optimal_size(law, AT))
-    third = fit_law(table, law.form, resamples=0)
+    optimal_tokens = TARGET_FLOPS / (6 * optimal_size(law, TARGET_FLOPS))
+    approach_3 = fit_law(table, law.form, resamples=0)
+    approach_3_tokens = TARGET_FLOPS / (6 * optimal_size(approach_3, TARGET_FLOPS))
     return {
         "constants": name, "parabola": target, "width": design.width,
-        "first_middle": design.first, "last_middle": design.last,
+        "first_centre": design.first, "last_centre": design.last,
         "a_error": frontier.exponents["a"] - float(law.exponents["a"] or 0.0),
-        "n_error": frontier.n.at(AT) * tokens * 6 / AT - 1,
-        "d_error": frontier.d.at(AT) / tokens - 1,
-        "left_out": int((~kept).sum()),
-        "approach_3_d_error": AT / (6 * optimal_size(third, AT)) / tokens - 1,
+        "n_error": frontier.n.at(TARGET_FLOPS) * optimal_tokens * 6 / TARGET_FLOPS - 1,
+        "d_error": frontier.d.at(TARGET_FLOPS) / optimal_tokens - 1,
+        "excluded_budgets": int((~kept).sum()),
+        "approach_3_d_error": approach_3_tokens / optimal_tokens - 1,
     }
 
 
 def main() -> None:
-    """Compute the errors of every design and write the table."""
-    rows = pd.DataFrame([measured(name, target, design) for name in CONSTANTS
-                         for target in ("loss", "log-loss") for design in DESIGNS])
+    """Compute the errors of every design, write the table and print it."""
+    table = pd.DataFrame([errors(name, target, design) for name in CONSTANTS
+                          for target in ("loss", "log-loss") for design in DESIGNS])
     # Rounding errors are set to zero, so that the file is the same on every machine.
-    numbers = rows.select_dtypes("number").columns
-    rows[numbers] = rows[numbers].round(10) + 0.0
-    write_atomically(RESULTS / "bias.csv", rows.to_csv(index=False, float_format="%.6g"))
-    out.print(rows.to_string(index=False, float_format=lambda v: f"{v:.4g}"), markup=False)
+    numbers = table.select_dtypes("number").columns
+    table[numbers] = table[numbers].round(10) + 0.0
+    write_atomically(RESULTS / "bias.csv", table.to_csv(index=False, float_format="%.6g"))
+    out.print(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"), markup=False)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ Hypothesis: BCa intervals of the case bootstrap for alpha, beta, E and the expon
 nominal coverage at every noise and design; percentile intervals over-cover where the noise is far
 above Huber's delta, because the optimum of the absolute loss jumps between runs.
 
-Method: synthetic sweeps of Chinchilla's form. Every sweep draws its own constants (alpha and beta
-from 0.25 to 0.45, E from 1.4 to 2.0, and each of the other terms from 0.3 to 0.8 nats at 1e8
-parameters or 2e9 tokens) and its own log-normal noise, and is fitted as by `scaling fit`; an
-interval covers if it contains the constant. Three designs times three noise levels, in turn.
+Method: synthetic sweeps of Chinchilla's form. Each has random constants (alpha and beta from 0.25
+to 0.45, E from 1.4 to 2.0, and each of the other terms from 0.3 to 0.8 nats at 1e8 parameters or
+2e9 tokens) and log-normal noise, and is fitted as by `scaling fit`; an interval covers if it
+contains the constant. There are three designs and three noise levels; sweeps go through their nine
+combinations cyclically.
 
     python experiments/interval_coverage.py             # about ten minutes on two cores
 
@@ -32,7 +33,7 @@ from scaling.laws import FORMS, Law, fit_law, from_frame
 RESULTS = Path("results/interval_coverage")
 SWEEPS = 504
 RESAMPLES = 500
-NOISE = (0.001, 0.003, 0.01)
+NOISE = (0.001, 0.003, 0.01)  # standard deviations of the log-loss
 QUANTITIES = ("alpha", "beta", "E", "a")
 METHODS = ("bca", "percentile")
 
@@ -55,8 +56,8 @@ def isoflop(budgets: int, sizes: int) -> tuple[Array, Array]:
 DESIGNS = {"grid 6 x 6": grid(6, 6), "IsoFLOP 6 x 7": isoflop(6, 7), "grid 5 x 4": grid(5, 4)}
 
 
-def draw(seed: int) -> dict[str, float]:
-    """Random constants of a law."""
+def draw_constants(seed: int) -> dict[str, float]:
+    """Random constants of Chinchilla's law."""
     rng = np.random.default_rng([seed, 0])
     alpha, beta = rng.uniform(0.25, 0.45, 2)
     n_term, d_term = rng.uniform(0.3, 0.8, 2)
@@ -67,8 +68,16 @@ def draw(seed: int) -> dict[str, float]:
 def sweep(
     seed: int, design: str, noise: float, resamples: int
 ) -> tuple[dict[str, float], Law]:
-    """The true constants of a synthetic sweep, including a, and the law fitted to it."""
-    truth = draw(seed)
+    """The true constants of a synthetic sweep, including the exponent a = d log N*/d log C, and the
+    law fitted to it.
+
+    Args:
+        seed: of the constants, the noise and the bootstrap.
+        design: a key of DESIGNS.
+        noise: standard deviation of the log-loss.
+        resamples: number of bootstrap resamples.
+    """
+    truth = draw_constants(seed)
     n, d = DESIGNS[design]
     form = FORMS["chinchilla"]
     loss = form.loss(np.array([[truth[p] for p in form.parameters]]), {"n": n, "d": d})[0]
@@ -79,7 +88,7 @@ def sweep(
 
 
 def covers(truth: dict[str, float], law: Law) -> dict[str, list[bool]]:
-    """Whether the interval of each quantity contains the truth, by method."""
+    """Whether the interval of each of QUANTITIES contains the true value, by method."""
     assert law.bootstrap is not None
     alpha, beta, e = (law.form.parameters.index(p) for p in ("alpha", "beta", "E"))
 
@@ -97,36 +106,40 @@ def covers(truth: dict[str, float], law: Law) -> dict[str, list[bool]]:
 
 
 def study(sweeps: int, resamples: int = RESAMPLES) -> pd.DataFrame:
-    """One row per sweep, method and quantity."""
+    """One row per sweep, method and quantity; `covered` states whether the interval covers."""
     rows = []
-    cells = list(itertools.product(DESIGNS, NOISE))
+    combinations = list(itertools.product(DESIGNS, NOISE))
     with progress("sweeps", sweeps) as bar:
         for seed in range(sweeps):
-            design, noise = cells[seed % len(cells)]
+            design, noise = combinations[seed % len(combinations)]
             truth, law = sweep(seed, design, noise, resamples)
             rows += [(seed, design, noise, method, quantity, covered)
                      for method, by_quantity in covers(truth, law).items()
                      for quantity, covered in zip(QUANTITIES, by_quantity, strict=True)]
             bar.update(seed + 1)
-    return pd.DataFrame(rows, columns=["seed", "design", "noise", "method", "quantity", "held"])
+    return pd.DataFrame(
+        rows, columns=["seed", "design", "noise", "method", "quantity", "covered"])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Coverage of every quantity: over all sweeps, by noise, and by design."""
+    """Coverage of every quantity by method, for all sweeps, each design and each noise level (the
+    column `cell`)."""
     tables = [rows.assign(cell="all")]
     tables += [rows.assign(cell=rows["design"]),
                rows.assign(cell="noise " + (100 * rows["noise"]).map("{:g}%".format))]
     table = pd.concat(tables).pivot_table(
-        index=["method", "cell"], columns="quantity", values="held", sort=False)
+        index=["method", "cell"], columns="quantity", values="covered", sort=False)
     counts = pd.concat(tables).groupby(["method", "cell"], sort=False)["seed"].nunique()
     return table[list(QUANTITIES)].assign(sweeps=counts).reset_index()
 
 
 def main() -> None:
-    """Run the study and write its table."""
+    """Run the study, write its table and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sweeps", type=int, default=SWEEPS)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--sweeps", type=int, default=SWEEPS,
+                        help="Number of synthetic sweeps; %(default)s by default.")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR",
+                        help="Folder of coverage.csv; %(default)s by default.")
     arguments = parser.parse_args()
     table = summary(study(arguments.sweeps))
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,9 @@ Hypothesis: the optimal rate decreases as a power of N (parameters outside embed
 one rule applies to all sizes of the sweep and to the held-out model.
 
 Method: three sizes of configs/sweeps/quickstart.yaml, each trained on the same tokens with rates a
-factor of two apart; a parabola through the losses around the best, in log rate, gives the optimal
-rate; a line through the optima, in log-log, gives the rule.
+factor of two apart. The optimal rate of a size is the minimum of the parabola through the lowest
+loss and its two neighbours, as a function of the log rate; the rule is the straight line through
+the logarithms of the optimal rates, as a function of log N.
 
     python experiments/learning_rate_rule.py            # about ten minutes on two cores
 
@@ -36,7 +37,7 @@ RESULTS = Path("results/learning_rate_rule")
 
 
 def planned_runs() -> list[PlannedRun]:
-    """Every size at every rate, the most expensive first."""
+    """A run for every size and rate, the most expensive first."""
     runs = []
     sizes = load(SweepConfig, SWEEP).sizes
     assert isinstance(sizes, tuple)
@@ -50,43 +51,43 @@ def planned_runs() -> list[PlannedRun]:
     return sorted(runs, key=lambda p: -p.facts["flops_counted"])
 
 
-def optimum(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The minimum of the parabola through the best rate and its neighbours, in log rate; NaN if
-    the best rate is at an end of the grid."""
+def optimal_rate(rates: np.ndarray, losses: np.ndarray) -> float:
+    """The rate at the minimum of the parabola through the lowest loss and its two neighbours, as a
+    function of the log rate; NaN if the lowest loss is at an end of the grid."""
     best = int(np.argmin(losses))
     if best in (0, len(rates) - 1):
         return float("nan")
-    near = slice(best - 1, best + 2)
-    square, slope, _ = np.polyfit(np.log(rates[near]), losses[near], 2)
-    return float(np.exp(-slope / (2 * square)))
+    fitted = slice(best - 1, best + 2)
+    quadratic, linear, _ = np.polyfit(np.log(rates[fitted]), losses[fitted], 2)
+    return float(np.exp(-linear / (2 * quadratic)))
 
 
 def main() -> None:
-    """Train the runs that are not finished, and print the rule."""
+    """Train the runs that are not finished, write the table, and print the rule."""
     runs = planned_runs()
     with stop_requests() as requested, progress("learning rates", len(runs)) as bar:
         stopped_by = train_runs(runs, None, Path("runs/logs"), "learning_rate_rule", requested,
                                 lambda now: bar.update(sum(s.over for s in now)))
     if stopped_by:
-        raise SystemExit("stopped, all progress saved; run the same command to continue")
+        raise SystemExit("stopped, with all progress saved; run the same command again to continue")
     rows = pd.DataFrame(
         [p.facts | {"loss": run_state(p).loss, "state": run_state(p).state} for p in runs]
     ).sort_values(["params_non_embedding", "lr"])
     RESULTS.mkdir(parents=True, exist_ok=True)
     columns = ["params_non_embedding", "tokens", "lr", "loss", "state"]
     write_atomically(RESULTS / "runs.csv", rows[columns].to_csv(index=False))
-    sizes, best = [], []
+    sizes, optimal_rates = [], []
     for size, group in rows.groupby("params_non_embedding"):
         losses = group["loss"].astype(float).fillna(np.inf).to_numpy()
-        rate = optimum(group["lr"].to_numpy(), losses)
+        rate = optimal_rate(group["lr"].to_numpy(), losses)
         pairs = "  ".join(f"{r:.0e}: {x:.4f}" for r, x in zip(group["lr"], losses, strict=True))
-        out.print(f"N = {size:>9,}  {pairs}  optimum {rate:.2e}", markup=False)
+        out.print(f"N = {size:>9,}  loss by rate: {pairs}  optimal rate {rate:.2e}", markup=False)
         if np.isfinite(rate):
             sizes.append(float(size))
-            best.append(rate)
-    exponent, constant = np.polyfit(np.log(sizes), np.log(best), 1)
-    at = np.exp(constant + exponent * np.log(100_000))
-    out.print(f"rule: {at:.2e} * (N / 100,000) ** {exponent:.3f}", markup=False)
+            optimal_rates.append(rate)
+    exponent, constant = np.polyfit(np.log(sizes), np.log(optimal_rates), 1)
+    reference_rate = np.exp(constant + exponent * np.log(100_000))
+    out.print(f"rule: {reference_rate:.2e} * (N / 100,000) ** {exponent:.3f}", markup=False)
 
 
 if __name__ == "__main__":

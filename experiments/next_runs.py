@@ -1,35 +1,36 @@
-"""Compute saved by an optimal choice of the next runs.
+"""Compute saved by suggested runs, compared with uniform designs.
 
-Hypothesis: after a small pilot sweep is fitted, runs chosen for one target (N* at a budget far
-beyond the sweep, or the loss there) narrow its interval as much as a uniform grid with several
-times the compute.
+Hypothesis: after the fit of a small pilot sweep, runs that are chosen for one target (N* at a
+budget far beyond the sweep, or the loss there) narrow its interval as much as a uniform grid with
+several times the compute.
 
-Method: a known law (Hoffmann 2022, approach 3) with log-normal noise of 0.3% and of 1%. A pilot of
-12 runs is fitted; `suggest` then spends a further budget on at most 20 runs, chosen by that fit,
-not by the true law. It is compared with three designs that do not depend on the pilot: a grid of 5
-sizes by 4 ratios D/N in the pilot's range (5 to 80), the same over the range that the suggestion
-may use (1.25 to 320), and IsoFLOP profiles, 4 budgets by 5 sizes around the true N*. All include
-the pilot and have the same total compute and the same cost of the most expensive run, 1e20 FLOP; a
-design at that limit is repeated with new seeds. Targets are at 10 and 100 times that cost. The
-width of an interval is that of many simulated and refitted sweeps, log(high / low) of the central
-90%; the expectation of the linear theory is reported as well. The compute that a uniform design
-needs for equal width is interpolated on its curve of width against compute, up to 3e21 FLOP.
+Method: simulated runs of a known law (Hoffmann 2022, approach 3) with log-normal noise of 0.3% and
+of 1%. A pilot of 12 runs is fitted; `suggest` then chooses at most 20 runs for a further budget, by
+that fit and not by the true law. They are compared with three designs that do not depend on the
+pilot: a grid of 5 sizes by 4 ratios D/N in the pilot's range (5 to 80), the same over the range
+that the suggestion may use (1.25 to 320), and IsoFLOP profiles, 4 budgets by 5 sizes around the
+true N*. All include the pilot and have the same total compute, and the same limit on the cost of a
+run, 1e20 FLOP; a design at that limit is repeated with new seeds. Targets are at 10 and 100 times
+that cost. The width of an interval is log(high / low) of the central 90% of the estimates of many
+simulated and fitted sweeps; the width expected by the linear theory is reported as well. The
+compute that a uniform design needs for equal width is interpolated on its curve of width against
+compute, up to 3e21 FLOP.
 
     python experiments/next_runs.py                     # 2.3 minutes of one core
 
 Result (results/next_runs/, medians over 5 pilots; ratios of compute exclude the pilot): for N* the
-suggested runs narrow the interval 2.1 to 2.5 times as much as the grid of equal compute, which
-needs 5.4 to 25 times the compute for the same width; for the loss 1.1 to 2.3 times as much, which
-takes 1.2 to 5.4 times the compute. The smaller the budget, the larger the saving. The wide grid is
-mostly worse than the narrow one: evenly spaced ratios over a wider range of D/N do not help here.
-IsoFLOP profiles come close, but they are centred on the true N*, which is unknown in practice: 1.0
-to 1.25 times as wide for N* (1.1 to 3.4 times the compute), 1.0 to 1.5 for the loss (1.0 to 3.6).
-Noise of 0.3% or 1% changes the ratios little. A poor pilot can mislead: at 1% and 3e19 FLOP the
-worst of the five led to an interval of the loss 2.3 times as wide as the median one. Simulated
+interval of the grid of equal compute is 2.1 to 2.5 times as wide as that of the suggested runs, and
+the grid needs 5.4 to 25 times the compute for the same width; for the loss, it is 1.1 to 2.3 times
+as wide and needs 1.2 to 5.4 times the compute. The smaller the budget, the larger the saving. The
+wide grid is mostly worse than the narrow one: evenly spaced ratios over a wider range of D/N do not
+help here. IsoFLOP profiles come close, but they are centred on the true N*, which is unknown in
+practice: 1.0 to 1.25 times as wide for N* (1.1 to 3.4 times the compute), 1.0 to 1.5 for the loss
+(1.0 to 3.6). The ratios hardly depend on the noise. A poor pilot can mislead: at 1% and 3e19 FLOP
+the worst of the five led to an interval of the loss 2.3 times as wide as the median one. Simulated
 widths are 0.78 to 1.31 of those expected by the linear theory (mean 0.99; a width from 150 sweeps
-has an error of about 7%). If each of 40 sweeps is simulated end to end, from its own pilot's losses
-to its own suggestion and the fit of both, N* at 1e21 after 1e20 FLOP has a width of 0.19 against
-the grid's 0.42 (noise 0.3%) and 0.64 against 1.56 (1%).
+has an error of about 7%). If each of 40 sweeps is simulated end to end, with its own pilot, its own
+suggestion and the fit of both, N* at 1e21 after 1e20 FLOP has a width of 0.19, compared with 0.42
+for the grid (noise 0.3%), and 0.64 compared with 1.56 (1%).
 """
 
 from __future__ import annotations
@@ -54,26 +55,34 @@ from scaling.laws.published import published_named
 
 RESULTS = Path("results/next_runs")
 PILOT_SIZES = (2e7, 4.3e7, 9.3e7, 2e8)
-PILOT_RATIOS = (5.0, 20.0, 80.0)
-WIDE_RATIOS = (1.25, 320.0)
+PILOT_RATIOS = (5.0, 20.0, 80.0)  # D/N
+WIDE_RATIOS = (1.25, 320.0)  # smallest and largest D/N of suggestions and of the wide grid
 MAX_RUN_FLOPS = 1e20
-RUNS = 20
+MAX_RUNS = 20  # of a suggestion
+UNIFORM_DESIGNS = ("grid", "wide grid", "isoflop")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of the comparison."""
+    """Settings of the comparison. Budgets are in FLOPs and exclude the pilot."""
 
     truth: str = "hoffmann2022-3"
+    """Name of the published law that is simulated."""
     noises: tuple[float, ...] = (0.003, 0.01)
+    """Standard deviations of the log-loss."""
     targets: tuple[tuple[str, float], ...] = (
         ("n-star", 1e21), ("n-star", 1e22), ("loss", 1e21), ("loss", 1e22))
+    """Names of targets, and their compute in FLOPs."""
     budgets: tuple[float, ...] = (3e19, 1e20, 3e20)
+    """Budgets of suggestions."""
     uniform_budgets: tuple[float, ...] = (3e19, 1e20, 3e20, 1e21, 3e21)
+    """Budgets of uniform designs."""
     pilots: int = 5
+    """Number of simulated pilots, each with its own suggestions."""
     sweeps: int = 150
+    """Number of simulated sweeps per width."""
     end_to_end_sweeps: int = 40
-    """Sweeps of the end-to-end check, each with its own pilot, suggestion and final fit."""
+    """Number of sweeps of the end-to-end check, each with its own pilot, suggestion and fit."""
 
 
 def pilot() -> Design:
@@ -87,8 +96,14 @@ def joined(first: Design, second: Design) -> Design:
 
 
 def uniform(kind: str, flops: float, truth: str) -> Design:
-    """A uniform design of this compute: its largest size or budget is scaled until its most
-    expensive run costs `MAX_RUN_FLOPS`, and beyond that it is repeated with new seeds."""
+    """A uniform design of given compute. Its largest size or budget is scaled until its most
+    expensive run costs `MAX_RUN_FLOPS`, and beyond that it is repeated with new seeds.
+
+    Args:
+        kind: one of UNIFORM_DESIGNS.
+        flops: compute of all runs.
+        truth: name of the published law whose N* is the centre of IsoFLOP profiles.
+    """
     law = published_named(truth).law
 
     def scaled(scale: float) -> Design:
@@ -111,7 +126,7 @@ def uniform(kind: str, flops: float, truth: str) -> Design:
 
 @cache
 def fitted_pilot(truth: str, noise: float, draw: int) -> tuple[Law, RunsTable]:
-    """The law fitted to one simulated pilot, and the pilot's table."""
+    """The law fitted to one simulated pilot, and the pilot's table of runs. `draw` is the seed."""
     law = published_named(truth).law
     assert law is not None
     table = from_frame(simulate(law, pilot(), Noise(noise), draw=draw), "pilot")
@@ -124,15 +139,16 @@ def suggested(config: Config, noise: float, name: str, at: float, budget: float,
     fitted, table = fitted_pilot(config.truth, noise, draw)
     try:
         runs = suggest(fitted, table, target_named(fitted.form, name, at), budget, at=at,
-                       max_flops_per_run=MAX_RUN_FLOPS, ratios=WIDE_RATIOS, runs=RUNS,
+                       max_flops_per_run=MAX_RUN_FLOPS, ratios=WIDE_RATIOS, runs=MAX_RUNS,
                        noise=Noise(noise)).runs
     except UserError:
         return None
     return Design(np.array([run.n for run in runs]), np.array([run.d for run in runs]))
 
 
-def widths(config: Config, watch: Callable[[int], None] = lambda done: None) -> pd.DataFrame:
-    """The width of every target's interval under every design, one row each."""
+def widths(config: Config, report: Callable[[int], None] = lambda done: None) -> pd.DataFrame:
+    """The width of every target's interval under every design, one row each. `report` is called
+    with the number of rows that are done."""
     law = published_named(config.truth).law
     assert law is not None
     targets = {pair: target_named(law.form, *pair) for pair in config.targets}
@@ -149,10 +165,10 @@ def widths(config: Config, watch: Callable[[int], None] = lambda done: None) -> 
                          "width": np.log(high / low),
                          "expected": 2 * INTERVAL_HALF_WIDTH * result.expected_sd,
                          "lost": result.lost})
-        watch(len(rows))
+        report(len(rows))
 
     for noise in config.noises:
-        for kind in ("grid", "wide grid", "isoflop"):
+        for kind in UNIFORM_DESIGNS:
             for flops in config.uniform_budgets:
                 add(kind, noise, uniform(kind, flops, config.truth), 0, config.targets)
         for draw in range(config.pilots):
@@ -165,42 +181,44 @@ def widths(config: Config, watch: Callable[[int], None] = lambda done: None) -> 
 
 
 def savings(rows: pd.DataFrame) -> pd.DataFrame:
-    """Median and largest width over pilots of the suggestions, by noise, target and budget; and for
-    each uniform design its width at equal compute, and its compute at the median width, as ratios.
-    Compute excludes the pilot."""
+    """The median and largest width over the suggestions of all pilots, by noise, target and budget.
+    For each uniform design, the ratios of its width at equal compute and of its compute at equal
+    width to those of the suggestions (medians). Compute excludes the pilot."""
     keys = ["noise", "target", "at"]
     table = []
-    chosen = rows[rows["design"] == "suggested"].copy()
-    chosen["budget"] = chosen["flops"].map(lambda c: f"{c:.0e}")
-    for key, group in chosen.groupby([*keys, "budget"]):
-        same = rows[(rows[keys] == list(key[:3])).all(axis=1)]
+    suggestions = rows[rows["design"] == "suggested"].copy()
+    suggestions["budget"] = suggestions["flops"].map(lambda c: f"{c:.0e}")
+    for key, group in suggestions.groupby([*keys, "budget"]):
+        same_target = rows[(rows[keys] == list(key[:3])).all(axis=1)]
         flops, width = float(group["flops"].median()), float(group["width"].median())
         line = dict(zip(keys, key[:3], strict=True)) | {
             "flops": flops, "pilots": len(group), "width": width, "expected":
             float(group["expected"].median()), "worst": float(group["width"].max())}
-        for kind in ("grid", "wide grid", "isoflop"):
-            curve = same[same["design"] == kind].sort_values("flops")
+        for kind in UNIFORM_DESIGNS:
+            curve = same_target[same_target["design"] == kind].sort_values("flops")
             x, y = np.log(curve["flops"].to_numpy()), np.log(curve["width"].to_numpy())
             line[f"{kind}: times as wide"] = float(
                 np.exp(np.interp(np.log(flops), x, y)) / width)
-            line[f"{kind}: times the compute"] = float(np.exp(_needed(x, y, np.log(width)))) / flops
+            line[f"{kind}: times the compute"] = float(
+                np.exp(_log_compute(x, y, np.log(width)))) / flops
         table.append(line)
     return pd.DataFrame(table).sort_values([*keys, "flops"], ignore_index=True)
 
 
-def _needed(x: np.ndarray, y: np.ndarray, width: float) -> float:
-    """log compute at which a curve of log width y, at log compute x, reaches a width. Beyond its
-    end a design at the limit is repeated, and the width decreases as C^-1/2."""
+def _log_compute(x: np.ndarray, y: np.ndarray, log_width: float) -> float:
+    """Log compute at which a curve reaches a log width. The curve has log widths y at log compute
+    x; beyond its end, the design is repeated and the width decreases as C^-1/2."""
     y = np.minimum.accumulate(y)
-    if width < y[-1]:
-        return float(x[-1] + 2 * (y[-1] - width))
-    return float(np.interp(-width, -y, x))
+    if log_width < y[-1]:
+        return float(x[-1] + 2 * (y[-1] - log_width))
+    return float(np.interp(-log_width, -y, x))
 
 
-def end_to_end(config: Config, noise: float, budget: float, watch: Callable[[int], None]
+def end_to_end(config: Config, noise: float, budget: float, report: Callable[[int], None]
                ) -> tuple[float, float]:
-    """Width for the first target, with a pilot and a suggestion for every sweep, and the pilot's
-    losses kept in the final fit; and the width for the grid with the same pilots."""
+    """Widths for the first target with suggested runs and with the grid, over sweeps that each have
+    their own pilot and suggestion and are fitted to the losses of the pilot and of the new runs.
+    `report` is called with the number of sweeps that are done."""
     law = published_named(config.truth).law
     assert law is not None
     name, at = config.targets[0]
@@ -208,17 +226,18 @@ def end_to_end(config: Config, noise: float, budget: float, watch: Callable[[int
     estimates: dict[str, list[float]] = {"suggested": [], "grid": []}
     for draw in range(config.end_to_end_sweeps):
         seed = 10_000 + draw
-        first = simulate(law, pilot(), Noise(noise), draw=seed)
+        pilot_runs = simulate(law, pilot(), Noise(noise), draw=seed)
         for kind, values in estimates.items():
             design = (uniform("grid", budget, config.truth) if kind == "grid"
                       else suggested(config, noise, name, at, budget, seed))
             if design is None:
                 continue
-            more = simulate(law, design, Noise(noise), draw=seed + config.end_to_end_sweeps)
-            frame = pd.concat([first, more.assign(run_id="next-" + more["run_id"])])
+            new_runs = simulate(law, design, Noise(noise), draw=seed + config.end_to_end_sweeps)
+            new_runs = new_runs.assign(run_id="next-" + new_runs["run_id"])
+            frame = pd.concat([pilot_runs, new_runs])
             fitted = fit_law(from_frame(frame, "sweep"), law.form, resamples=0)
             values.append(float(target.evaluate(fitted.point)[0]))
-        watch(draw + 1)
+        report(draw + 1)
     interval_widths = []
     for values in estimates.values():
         low, high = np.nanquantile(values, [0.05, 0.95])
@@ -227,10 +246,10 @@ def end_to_end(config: Config, noise: float, budget: float, watch: Callable[[int
 
 
 def main() -> None:
-    """Compare, print and write the tables."""
+    """Compare, write the tables and print the result."""
     config = Config()
     total = len(config.noises) * len(config.targets) * (
-        3 * len(config.uniform_budgets) + config.pilots * len(config.budgets))
+        len(UNIFORM_DESIGNS) * len(config.uniform_budgets) + config.pilots * len(config.budgets))
     with progress("designs", total) as bar:
         rows = widths(config, bar.update)
     summary = savings(rows)
@@ -241,9 +260,9 @@ def main() -> None:
                  for line in summary.itertuples(index=False)])
     for noise in config.noises:
         with progress("end to end", config.end_to_end_sweeps) as bar:
-            ours, grid = end_to_end(config, noise, config.budgets[1], bar.update)
-        out.print(f"noise {noise:g}, end to end: width {ours:.3g} suggested, {grid:.3g} grid",
-                  markup=False)
+            suggested_width, grid_width = end_to_end(config, noise, config.budgets[1], bar.update)
+        out.print(f"noise {noise:g}, end to end: width {suggested_width:.3g} with suggested runs, "
+                  f"{grid_width:.3g} with the grid", markup=False)
 
 
 if __name__ == "__main__":

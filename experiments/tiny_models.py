@@ -1,12 +1,11 @@
-"""Every pretraining objective against the unigram entropy of its targets.
+"""Loss of every pretraining objective, compared with the unigram entropy of its targets.
 
 Hypothesis: small models of seven published families, each trained with its own objective, reach a
 loss clearly below the unigram entropy of their targets on two million bytes of real text.
 
 Method: configs/runs/{bert,roberta,albert,electra,t5,bart,gpt2}_tiny.yaml, each trained as by
-`scaling train`, on one store; the held-out loss of each is compared with the entropy of the
-held-out targets' frequencies (for ELECTRA, the targets of its generator), and the training loss
-likewise.
+`scaling train`, on one store. The held-out loss and the training loss of each are divided by the
+entropy of the frequencies of the held-out targets (for ELECTRA, the targets of its generator).
 
     scaling data prepare wheel:chitchat-dataset --special cls,sep,mask,pad --sentinels 48 \\
         --out stores/chitchat-marked
@@ -42,7 +41,7 @@ COLUMNS = (
 
 
 def planned_runs() -> list[PlannedRun]:
-    """The run of each configuration."""
+    """The runs, one for each of FAMILIES."""
     planned = []
     for family in FAMILIES:
         run = load(RunConfig, Path(f"configs/runs/{family}_tiny.yaml"))
@@ -59,20 +58,20 @@ def curves(planned: list[PlannedRun]) -> Drawing:
     figure, (axes,) = canvas(6.4, 3.8)
     colours = size_colours(list(range(len(planned))))
     rows, ends = [], []
-    for number, each in enumerate(planned):
-        record = each.folder.record() or {}
-        lines = [line for line in each.folder.metrics() if "loss" in line]
+    for index, run in enumerate(planned):
+        record = run.folder.record() or {}
+        lines = [line for line in run.folder.metrics() if "loss" in line]
         tokens = [line["tokens"] / 1e6 for line in lines]
         shares = [line["loss"] / record["target_entropy"] for line in lines]
-        axes.plot(tokens, shares, color=colours[number], linewidth=1.1)
-        ends.append((record["loss"] / record["target_entropy"], number, each.facts["family"]))
-        rows += [{"family": each.facts["family"], "tokens": round(1e6 * t), "loss_share": share}
+        axes.plot(tokens, shares, color=colours[index], linewidth=1.1)
+        ends.append((record["loss"] / record["target_entropy"], index, run.facts["family"]))
+        rows += [{"family": run.facts["family"], "tokens": round(1e6 * t), "loss_share": share}
                  for t, share in zip(tokens, shares, strict=True)]
-    # Labels are at the height of the held-out loss, moved apart where they would overlap.
-    low = 0.0
-    for share, number, family in sorted(ends):
-        low = max(share, low + 0.045)
-        axes.annotate(f"{family} {share:.2f}", (1.01, low), color=colours[number], va="center",
+    # The height of a label is the held-out loss; labels that would overlap are moved upwards.
+    height = 0.0
+    for share, index, family in sorted(ends):
+        height = max(share, height + 0.045)
+        axes.annotate(f"{family} {share:.2f}", (1.01, height), color=colours[index], va="center",
                       xycoords=("axes fraction", "data"), fontsize=8, annotation_clip=False)
     axes.axhline(1, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
     axes.annotate("unigram entropy of the targets", (0.99, 1.015), ha="right", color=INK,
@@ -94,14 +93,15 @@ def main() -> None:
             lambda now: bar.update(sum(s.step / p.run.steps
                                        for s, p in zip(now, planned, strict=True))))
     if stopped_by:
-        raise SystemExit("stopped, all progress saved; run the same command to continue")
+        raise SystemExit("stopped, with all progress saved; run the same command again to continue")
     table = pd.DataFrame([p.folder.record() for p in planned])[list(COLUMNS)]
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_atomically(RESULTS / "runs.csv", table.to_csv(index=False))
     write(curves(planned), RESULTS / "curves")
     for row in table.to_dict("records"):
         out.print(f"{row['family']:8} loss {row['loss']:.3f} ± {row['loss_se']:.3f}, unigram "
-                  f"entropy of the targets {row['target_entropy']:.3f}", markup=False)
+                  f"entropy of the targets {row['target_entropy']:.3f} (nats per token)",
+                  markup=False)
 
 
 if __name__ == "__main__":

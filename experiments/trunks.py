@@ -1,4 +1,4 @@
-"""Cost and losses of runs on six token counts that share a trunk, against separate runs.
+"""Cost and losses of runs on six token counts that share a trunk, compared with separate runs.
 
 Hypothesis: a branch that cools down from the trunk of a longer run reaches the loss of the same run
 trained separately, well within the noise between seeds, because both are the same computation until
@@ -6,9 +6,9 @@ the cool-down; and six token counts a factor of 1.5 apart cost half as much toge
 
 Method: a model of configs/sweeps/quickstart.yaml on real text, with six token counts and three
 seeds, trained once together, as by `scaling sweep run`, and once separately, with one launch per
-token count, in another folder of runs. The FLOPs that the runs of each folder spent themselves
-(`flops_own` of their records) are compared, and each loss with that of its separate counterpart;
-the differences are compared with the standard deviation over seeds.
+token count, in another folder of runs. The total FLOPs of the two folders (`flops_own` of the
+records, which excludes FLOPs that are shared with a trunk) are compared, and each loss with that of
+the separate run; the differences are compared with the standard deviation over seeds.
 
     python experiments/trunks.py                # about five minutes on two cores
 
@@ -25,12 +25,12 @@ from scaling.config import SweepConfig, load
 from scaling.console import out, progress
 from scaling.files import write_atomically
 from scaling.launch.train import train_runs
-from scaling.runs.planned import PlannedRun
+from scaling.runs.planned import GRID, PlannedRun
 from scaling.sweeps.plan import make_plan
 from scaling.training.signals import stop_requests
 
 SWEEP = Path("configs/sweeps/quickstart.yaml")
-SIZE = 2
+SIZE = 2  # index into the sizes of the sweep
 TOKENS = tuple(round(600_000 / 1.5**k) for k in reversed(range(6)))
 SEEDS = (0, 1, 2)
 RESULTS = Path("results/trunks")
@@ -38,11 +38,11 @@ TOGETHER, APART = Path("runs/together"), Path("runs/apart")
 
 
 def planned_runs(folder: Path) -> list[PlannedRun]:
-    """All runs, the most expensive first."""
+    """The runs for all token counts and seeds, the most expensive first."""
     size = load(SweepConfig, SWEEP).sizes[SIZE].model_dump(exclude_none=True)
     overrides = [f"sizes={[size]}", f"grids=[{{kind: product, tokens: {list(TOKENS)}}}]",
                  f"seeds={list(SEEDS)}", "heldout=[]"]
-    return make_plan(load(SweepConfig, SWEEP, overrides), str(SWEEP), folder).stage("grid")
+    return make_plan(load(SweepConfig, SWEEP, overrides), str(SWEEP), folder).runs_of_role(GRID)
 
 
 def train(launches: list[list[PlannedRun]], name: str) -> None:
@@ -51,18 +51,19 @@ def train(launches: list[list[PlannedRun]], name: str) -> None:
         for done, runs in enumerate(launches):
             if train_runs(runs, None, runs[0].folder.path.parent / "logs", name, requested,
                           lambda _: None):
-                raise SystemExit("stopped, all progress saved; run the same command to continue")
+                raise SystemExit(
+                    "stopped, with all progress saved; run the same command again to continue")
             bar.update(done + 1)
 
 
 def records(runs: list[PlannedRun]) -> pd.DataFrame:
-    """Losses and FLOPs from the runs' records, by seed and tokens."""
+    """Losses in nats per token, and FLOPs, from the records of the runs, by seed and tokens."""
     columns = ["seed", "tokens", "loss", "loss_se", "flops_own", "flops_shared", "trunk"]
     return pd.DataFrame([p.folder.record() for p in runs])[columns].set_index(["seed", "tokens"])
 
 
 def main() -> None:
-    """Train together and separately, and print the comparison."""
+    """Train together and separately, write the table, and print the comparison."""
     together, apart = planned_runs(TOGETHER), planned_runs(APART)
     train([together], "together")
     counts = sorted({p.run.trained_tokens for p in apart})
@@ -76,9 +77,9 @@ def main() -> None:
     share = both["flops_own_together"].sum() / both["flops_own_apart"].sum()
     difference = (both["loss_together"] - both["loss_apart"]).abs().max()
     noise = both["loss_apart"].groupby("tokens").std().mean()
-    out.print(f"{len(both)} runs; together they spent {share:.1%} of the FLOPs of separate runs; "
-              f"the largest difference of losses is {difference:.2g} nats/token, and the standard "
-              f"deviation over seeds {noise:.4f}", markup=False)
+    out.print(f"{len(both)} runs; together they need {share:.1%} of the FLOPs of separate runs; "
+              f"the largest difference of losses is {difference:.2g} nats per token, and their "
+              f"standard deviation over seeds is {noise:.4f} nats per token", markup=False)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from scaling.sweeps.plan import make_plan
 
 def by_size(content, tmp_path, *overrides):
     sweep = validate(SweepConfig, override(content, overrides), "tiny")
-    runs = make_plan(sweep, "tiny", tmp_path / "runs").stage("grid")
+    runs = make_plan(sweep, "tiny", tmp_path / "runs").runs_of_role("grid")
     return {(p.run.model.d_model, p.run.steps): job
             for p, job in zip(runs, jobs_of(runs), strict=True)}
 

@@ -151,6 +151,6 @@ def test_what_pack_may_be(sweep_content, pack):
 
 
 def test_workers_are_told(sweep_content, tmp_path, make_plan_of):
-    path = write_plan(jobs_of(make_plan_of("runs").stage("grid")), tmp_path, "tiny", 7, 2)
+    path = write_plan(jobs_of(make_plan_of("runs").runs_of_role("grid")), tmp_path, "tiny", 7, 2)
     told = json.loads(path.read_text())
     assert (told["pack"], told["workers"]) == (7, 2)

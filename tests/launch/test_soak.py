@@ -1,4 +1,4 @@
-"""The soak in short (benchmarks/soak.py), and that each of its checks can fail."""
+"""A short soak test (benchmarks/soak.py), and a failure of each of its checks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks import soak_checks
 from benchmarks.soak import soak
-from benchmarks.soak_checks import shortcomings
-from benchmarks.soak_kills import FASTEST, SLOWEST, pace
+from benchmarks.soak_checks import violations
+from benchmarks.soak_kills import MAX_PAUSE_FACTOR, MIN_PAUSE_FACTOR, pause_factor
 from benchmarks.soak_sweep import Training, make_sweep
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")
@@ -26,17 +26,17 @@ KILLS = 8
 def test_a_sweep_killed_at_random_moments_gives_the_same_losses(tmp_path):
     sweep = make_sweep(tmp_path, sizes=1, rates=2, seeds=1, lengths=3, steps=1800)
     figures = soak(sweep, tmp_path, workers=2, kills=KILLS, mean_seconds=1.5, seed=0)
-    assert figures["wrong"] == []
+    assert figures["violations"] == []
     assert figures["records"] == figures["runs"] == 6
-    assert figures["kills"]["delivered"] == KILLS
+    assert figures["kills"]["done"] == KILLS
 
 
 def test_kills_come_faster_the_fewer_runs_are_left():
-    assert pace(0, 0) == pytest.approx(1)
-    assert pace(0.5, 0.45) == pytest.approx(1)
-    assert pace(0.5, 0.2) > 1 > pace(0.5, 0.6)
-    assert pace(0.99, 0) == SLOWEST
-    assert pace(0.99, 1) == FASTEST
+    assert pause_factor(0, 0) == pytest.approx(1)
+    assert pause_factor(0.5, 0.45) == pytest.approx(1)
+    assert pause_factor(0.5, 0.2) > 1 > pause_factor(0.5, 0.6)
+    assert pause_factor(0.99, 0) == MAX_PAUSE_FACTOR
+    assert pause_factor(0.99, 1) == MIN_PAUSE_FACTOR
 
 
 def write_lines(training: Training, run_id: str, *lines: dict[str, object]) -> None:
@@ -72,18 +72,18 @@ def finished(folder: Path) -> Training:
 
 
 @pytest.fixture
-def calm(tmp_path):
+def undisturbed(tmp_path):
     return finished(tmp_path / "undisturbed")
 
 
 @pytest.fixture
-def hurt(tmp_path, monkeypatch):
-    monkeypatch.setattr(soak_checks, "GONE_SECONDS", 0.3)
+def disturbed(tmp_path, monkeypatch):
+    monkeypatch.setattr(soak_checks, "EXIT_SECONDS", 0.3)
     return finished(tmp_path / "disturbed")
 
 
-def repeat_a_row(hurt: Training) -> None:
-    path = hurt.results / "runs.csv"
+def repeat_a_row(disturbed: Training) -> None:
+    path = disturbed.results / "runs.csv"
     path.write_text(path.read_text() + "aa,3.25\n")
 
 
@@ -92,59 +92,60 @@ def put(path: Path, text: str = "") -> None:
     path.write_text(text)
 
 
-def another_run(hurt: Training) -> None:
-    (hurt.runs / "cc").mkdir()
-    (hurt.runs / "cc" / "record.json").write_text("{}")
+def another_run(disturbed: Training) -> None:
+    (disturbed.runs / "cc").mkdir()
+    (disturbed.runs / "cc" / "record.json").write_text("{}")
 
 
-def fail(hurt: Training) -> None:
-    (hurt.runs / "aa" / "failure.json").write_text(json.dumps({"error": "no room"}))
+def fail(disturbed: Training) -> None:
+    (disturbed.runs / "aa" / "failure.json").write_text(json.dumps({"error": "no room"}))
 
 
-def test_what_processes_say_of_themselves_may_differ(calm, hurt):
-    change_record(hurt, seconds=9.0, trunk={"run_id": "bb", "step": 4}, flops_own=90,
+def test_what_processes_say_of_themselves_may_differ(undisturbed, disturbed):
+    change_record(disturbed, seconds=9.0, trunk={"run_id": "bb", "step": 4}, flops_own=90,
                   flops_shared=10)
-    write_lines(hurt, "aa", {"step": 20, "loss": 4.0, "seconds": 0.9})
-    with (hurt.runs / "aa" / "metrics.jsonl").open("a") as file:
+    write_lines(disturbed, "aa", {"step": 20, "loss": 4.0, "seconds": 0.9})
+    with (disturbed.runs / "aa" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 60, "lo')
-    assert shortcomings(calm, hurt, 2) == []
+    assert violations(undisturbed, disturbed, 2) == []
 
 
 @pytest.mark.parametrize(("damage", "words"), [
     (lambda t: change_record(t, loss=3.2500000000000004), "aa: loss is 3.2500000000000004"),
-    (lambda t: change_record(t, status="diverged"), "aa: the record is diverged"),
-    (lambda t: change_record(t, flops_own=59), "do not add up"),
+    (lambda t: change_record(t, status="diverged"), "aa: its record has status diverged"),
+    (lambda t: change_record(t, flops_own=59), "add up to 99, undisturbed to 100"),
     (lambda t: (t.runs / "bb" / "record.json").unlink(), "bb: has no record"),
-    (another_run, "cc: has a record, and is no run"),
+    (another_run, "cc: has a record, but is not a run"),
     (fail, "aa: failed: no room"),
-    (repeat_a_row, "a run is there twice"),
+    (repeat_a_row, "a run has several rows"),
     (lambda t: write_lines(t, "bb", {"step": 20, "loss": 4.000000000000001}), "step 20 differ"),
-    (lambda t: write_lines(t, "bb", {"step": 60, "loss": 3.9}), "bb: metrics of steps [(60"),
-    (lambda t: put(t.runs / "aa" / ".record.json.x1"), ".record.json.x1: left over"),
-    (lambda t: put(t.results / ".runs.csv.x1"), ".runs.csv.x1: left over"),
+    (lambda t: write_lines(t, "bb", {"step": 60, "loss": 3.9}), "has metrics of steps 60"),
+    (lambda t: put(t.runs / "aa" / ".record.json.x1"), ".record.json.x1: a temporary file is left"),
+    (lambda t: put(t.results / ".runs.csv.x1"), ".runs.csv.x1: a temporary file is left"),
     (lambda t: put(t.runs / "aa/checkpoints/7.orbax-checkpoint-tmp/state"), "left over"),
     (lambda t: put(t.runs / "trunks/ee/7/state"), "trunks are left over"),
-    (lambda t: put(t.runs / "logs/w.log", "Traceback (most"), "w.log: holds a traceback"),
-    (lambda t: put(t.folder / "launcher-0.log", "Traceback (most"), "holds a traceback"),
-    (lambda t: setattr(t, "peak_bytes", 10**9), "bytes on disk at most"),
+    (lambda t: put(t.runs / "logs/w.log", "Traceback (most"), "w.log: contains a traceback"),
+    (lambda t: put(t.folder / "launcher-0.log", "Traceback (most"), "contains a traceback"),
+    (lambda t: setattr(t, "peak_bytes", 10**9), "bytes on disk, where at most"),
 ])
-def test_every_check_can_fail(calm, hurt, damage, words):
-    assert shortcomings(calm, hurt, 2) == []
-    damage(hurt)
-    assert any(words in sentence for sentence in shortcomings(calm, hurt, 2))
+def test_every_check_can_fail(undisturbed, disturbed, damage, words):
+    assert violations(undisturbed, disturbed, 2) == []
+    damage(disturbed)
+    assert any(words in sentence for sentence in violations(undisturbed, disturbed, 2))
 
 
-def test_a_run_that_nobody_trained_is_missed(calm, hurt):
-    assert shortcomings(calm, hurt, 3) == ["undisturbed: 2 records of 3 runs"]
+def test_a_run_that_nobody_trained_is_missed(undisturbed, disturbed):
+    assert violations(undisturbed, disturbed, 3) == ["undisturbed: 2 records of 3 runs"]
 
 
-def test_a_stray_process_is_found(calm, hurt):
+def test_a_stray_process_is_found(undisturbed, disturbed):
     code = "import sys; print(flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code, f"{hurt.runs}/plan"],
+    with subprocess.Popen([sys.executable, "-c", code, f"{disturbed.runs}/plan"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stray:
         stray.stdout.readline()
         try:
-            assert shortcomings(calm, hurt, 2) == [f"process {stray.pid} is still there"]
+            assert violations(undisturbed, disturbed, 2) == [
+                f"process {stray.pid} is still running"]
         finally:
             stray.kill()
-    assert shortcomings(calm, hurt, 2) == []
+    assert violations(undisturbed, disturbed, 2) == []
