@@ -8,11 +8,11 @@ import threading
 
 import pytest
 import yaml
-from scaling.sweeps.locked import _acquire, _open
 
 from scaling.errors import UserError
 from scaling.laws import read as read_runs
 from scaling.sweeps import table
+from scaling.sweeps.file_lock import _acquire, _open, file_lock
 from tests.tiny_sweep import begin, end
 
 

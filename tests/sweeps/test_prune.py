@@ -120,7 +120,7 @@ def test_a_trunk_state_is_removed_when_no_launched_plan_needs_it(sweep, runs, pl
     assert trunk.path not in gone, "the longest run may be writing there"
 
     longer = make_plan(sweep("grids.0.tokens=[1536, 2304, 3072]", "name=other"), "other", runs)
-    jobs = jobs_of([p for p in longer.stage("grid") if p.run.model.d_model == 8])
+    jobs = jobs_of([p for p in longer.runs_of_role("grid") if p.run.model.d_model == 8])
     write_plan(jobs, runs / "logs", "other.grid")
     branch = next(job for job in jobs if job.begins and not job.over())
     (trunk.path / str(branch.begins)).mkdir()

@@ -55,7 +55,7 @@ def test_a_changed_run_names_its_differences(planned, place):
     second = planned("run.optimizer.b2=0.9", "grids.0.tokens=[1536, 6400]")
     found = seen(second, place)
     before = {(p.run.model.d_model, p.run.tokens): p.run_id for p in first.runs}
-    for p in second.stage("grid"):
+    for p in second.runs_of_role("grid"):
         status = found[p.run_id]
         if p.run.tokens == 1536:
             assert status.state == "changed"
@@ -150,13 +150,13 @@ def test_a_changed_run_is_compared_with_the_most_similar_earlier_one(planned, pl
     near = planned("run.optimizer.b2=0.9")
     content = json.loads((place / f"runs/logs/tiny.grid{PLAN_SUFFIX}").read_text())
     content["runs"] += [{"folder": str(p.folder.path), "config": p.run.model_dump(mode="json"),
-                         "begins": None} for p in near.stage("grid")]
+                         "begins": None} for p in near.runs_of_role("grid")]
     (place / f"runs/logs/tiny.grid{PLAN_SUFFIX}").write_text(json.dumps(content))
     launched(planned("run.optimizer.b2=0.96"), "other.grid", place)
     now = planned("seeds=[0, 1]")
     found = seen(now, place)
     before = {(p.run.model.d_model, p.run.tokens): p.run_id for p in near.runs}
-    for p in now.stage("grid"):
+    for p in now.runs_of_role("grid"):
         state, reason = found[p.run_id].state, found[p.run_id].reason
         if p.run.seed == 1:
             assert (state, reason) == ("new", "")
