@@ -60,10 +60,10 @@ MODELS = {
     "electra": {"mode": "encoder-only", "n_layers": 1, "context": 16,
                 "heads": [{"kind": "replaced_token"}]},
     # A loss that compares all sequences of the batch.
-    "contrastive": {"dropout": 0.1},
-    "blocked": {"n_kv_heads": 2, "positions": "relative", "tied_head": False},
+    "contrastive": {"n_layers": 1, "dropout": 0.1},
+    "blocked": {"n_layers": 1, "n_kv_heads": 2, "positions": "relative", "tied_head": False},
     # Some layers are trained.
-    "frozen": {"n_layers": 4, "use_bias": True, "tied_head": False},
+    "frozen": {"n_layers": 3, "use_bias": True, "tied_head": False},
 }
 TRAINABLE = {"frozen": [{"layers": [0, 2]}, {"roles": ["bias"]}]}
 EXECUTION = {"blocked": {"attention": "blocked", "cross_entropy": "blocked"}}

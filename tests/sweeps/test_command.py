@@ -12,10 +12,10 @@ import yaml
 from tests.conftest import assert_refused
 
 
-def test_plan_run_status_export_and_heldout(scaling, sweep_file):
-    plan = scaling("sweep", "plan", sweep_file, "--json")
-    assert plan.returncode == 0, plan.stderr
-    content = json.loads(plan.stdout)
+def test_plan_run_status_export_and_heldout(scaling, command, sweep_file):
+    plan = command("sweep", "plan", sweep_file, "--json", cwd=sweep_file.parent)
+    assert plan.code == 0, plan.err
+    content = json.loads(plan.out)
     assert content["states"] == {"new": 5}
     assert content["seconds_left"] > 0
     assert all(row["seconds_left"] > 0 for row in content["runs"])
@@ -40,14 +40,13 @@ def test_plan_run_status_export_and_heldout(scaling, sweep_file):
 
     records = {p: p.stat().st_mtime_ns for p in sweep_file.parent.glob("runs/*/record.json")}
     assert len(records) == 4
-    again = scaling("sweep", "run", sweep_file)
-    assert again.returncode == 0
+    assert command("sweep", "run", sweep_file).code == 0
     assert {p: p.stat().st_mtime_ns for p in records} == records
 
-    heldout = scaling("sweep", "run", sweep_file, "--heldout")
-    assert heldout.returncode == 0, heldout.stderr
+    heldout = command("sweep", "run", sweep_file, "--heldout")
+    assert heldout.code == 0, heldout.err
     assert set(pd.read_csv(results / "runs.csv")["status"]) == {"done"}
-    status = json.loads(scaling("sweep", "status", sweep_file, "--json").stdout)
+    status = json.loads(command("sweep", "status", sweep_file, "--json").out)
     assert status["states"] == {"done": 5}
     assert all(row["step"] == row["steps"] for row in status["runs"])
     assert all(row["log"].startswith("runs/logs/tiny.") for row in status["runs"])
