@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from scaling.config import ExecutionConfig, ModelConfig
+from scaling.config.kernels import AttentionName
 from scaling.models.attention import Attention
 from scaling.models.experts import Experts, Routing
 from scaling.models.feed_forward import FeedForward
@@ -47,7 +48,7 @@ class Block(nnx.Module):
         layer: int,
         cross: bool,
         parts: frozenset[str],
-        kernel: str,
+        kernel: AttentionName,
     ) -> None:
         """Initialise the parameters.
 
