@@ -292,6 +292,15 @@ def test_models_of_one_size_are_averaged_in_the_logarithm() -> None:
     np.testing.assert_allclose(curve(np.array([1e6, 1e7, 1e8])), [2e7, 1e9, 5e9])
 
 
+def test_a_curve_goes_on_at_the_slope_of_its_nearer_end() -> None:
+    x, y = np.geomspace(1e6, 1e9, 4), 10 ** np.array([3.0, 3.5, 5.0, 8.0])  # steeper and steeper
+    curve = monotone_interpolation(x, y, "models", "count")
+    for end, away in ((1e6, 0.1), (1e9, 10.0)):
+        at, beyond = curve(np.array([end, end * away]))
+        inside = curve(np.array([end * away**-1e-4]))[0]
+        assert beyond == pytest.approx(at * (at / inside) ** 1e4, rel=1e-2)
+
+
 def test_the_range_of_a_law_is_recounted_with_it() -> None:
     law = published_named("besiroglu2024").law
     assert law is not None
