@@ -183,7 +183,7 @@ def test_a_short_study_of_coverage() -> None:
     from experiments.interval_coverage import study
 
     rows = study(54, resamples=200)
-    held = rows[rows["method"] == "bca"].groupby("quantity")["held"].mean()
+    covered = rows[rows["method"] == "bca"].groupby("quantity")["covered"].mean()
     # Three standard errors of 54 trials at 90%.
-    assert held.between(0.90 - 0.122, 1.0).all(), held
-    assert 0.82 <= held.mean() <= 0.97
+    assert covered.between(0.90 - 0.122, 1.0).all(), covered
+    assert 0.82 <= covered.mean() <= 0.97

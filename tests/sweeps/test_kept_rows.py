@@ -11,6 +11,7 @@ import yaml
 
 from scaling.errors import UserError
 from scaling.laws import read as read_runs
+from scaling.runs.state import record_failure
 from scaling.sweeps import table
 from scaling.sweeps.file_lock import _acquire, _open, file_lock
 from tests.tiny_sweep import begin, end
@@ -52,6 +53,16 @@ def test_runs_that_cannot_be_found_keep_their_rows(command, sweep_file, exported
     assert (f"1 finished run(s) cannot be found or read in runs and keep their rows: {gone.run_id}"
             in done.err)
     assert {p.name: p.read_bytes() for p in exported.iterdir()} == before
+
+
+def test_a_finished_run_that_failed_since_keeps_its_row(command, sweep_file, exported, finished):
+    before = rows(exported / "runs.csv")
+    gone, *_ = finished
+    gone.folder.record_path.unlink()
+    record_failure(gone.folder, UserError("no room"))
+    done = command("sweep", "export", sweep_file.name)
+    assert f"keep their rows: {gone.run_id}" in done.err
+    assert rows(exported / "runs.csv") == before
 
 
 def test_a_missing_runs_folder_is_an_error(command, sweep_file, exported):

@@ -142,6 +142,19 @@ def test_an_earlier_checkpoint(begun, source, make_run, store, tmp_path):
         first_model(run)
 
 
+def test_a_checkpoint_that_is_not_the_newest(begun, make_run, store, tmp_path):
+    """The run begins from the step that it names, though the folder holds a later one."""
+    trained = make_run(*LEARNED, "checkpoint.every_seconds=0")
+    steps = iter(range(100))
+    train(trained, store, tmp_path / "run", asked_to_stop=lambda: next(steps) == 3)
+    older, newest = sorted(
+        int(path.name) for path in (tmp_path / "run/checkpoints").glob("[0-9]*"))[-2:]
+    first = first_model(begun(init={"checkpoint": str(tmp_path / f"run/checkpoints/{older}")}))
+    assert_same(first, saved_model(tmp_path / "run", trained, older))
+    with pytest.raises(AssertionError):
+        assert_same(first, saved_model(tmp_path / "run", trained, newest))
+
+
 def test_layers_and_positions_that_are_taken(begun, source):
     folder, trained = source
     whole = params_by_path(saved_model(folder, trained))
