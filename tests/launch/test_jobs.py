@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from scaling.config import SweepConfig, override, validate
 from scaling.launch.jobs import Job, clear_trunks, jobs_of
+from scaling.runs.folder import RunFolder
 from scaling.runs.state import FAILURE
 from scaling.runs.trunk import Trunk
 from scaling.sweeps.plan import make_plan
@@ -135,3 +137,16 @@ def test_states_go_that_a_killed_launcher_could_not_remove(sweep_content, tmp_pa
     clear_trunks(list(by_size(sweep_content, tmp_path).values()))
     assert not jobs[8, 48].trunk.path.exists()
     assert not jobs[16, 48].trunk.steps()
+
+
+def test_a_state_stays_while_one_of_its_branches_needs_it(jobs):
+    """Two branches that differ in the shape of their cool-down begin from one state."""
+    long, short = jobs[8, 48], jobs[8, 24]
+    other = replace(short, folder=RunFolder(short.folder.path.with_name("0" * 16)))
+    left(long, short.begins)
+    ended(short)
+    clear_trunks([long, short, other])
+    assert long.trunk.steps() == [short.begins]
+    ended(other)
+    clear_trunks([long, short, other])
+    assert long.trunk.steps() == []
