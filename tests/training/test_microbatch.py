@@ -35,6 +35,7 @@ def test_what_is_asked_for_must_divide_the_batch(make_run):
     (2, 64, 128, 2),       # a batch smaller than that stays whole
     (7, 64, 512, 1),       # the divisors of 7 are 1 and 7; a part is 2 sequences
     (4, 64, 1536, 1),      # a sequence is never cut
+    (3, 64, 568, 3),       # 1.8 are wanted, and 3 is less times too many than 1 is too few
 ])
 def test_on_a_cpu_a_part_fits_into_cache(make_run, batch, width, context, expected):
     run = make_run(f"batch_sequences={batch}", f"model.d_model={width}", "model.n_heads=2",
@@ -45,6 +46,20 @@ def test_on_a_cpu_a_part_fits_into_cache(make_run, batch, width, context, expect
 def test_the_positions_of_both_sides_count():
     """512 of the encoder and 114 of the decoder: two such sequences are about 1,024 tokens."""
     assert at_once(validate(RunConfig, content(*FITTING["t5"]), "test")) == 2
+
+
+def test_a_device_has_its_share_of_the_batch(make_run, monkeypatch):
+    """Of six, a sixth: the devices along the axis `tensor` work on the same sequences."""
+    mesh = jax.sharding.AbstractMesh(
+        (2, 3, 4), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Explicit,) * 3)
+    run, asked = (make_run("batch_sequences=24", *more, *LONG) for more in (
+        (), ("execution.microbatch_sequences=3",)))
+    with jax.sharding.use_abstract_mesh(mesh):
+        with pytest.raises(UserError, match=r"= 3 .* the 4 sequences .* a divisor of 4"):
+            sequences_at_once(asked)
+        assert sequences_at_once(run) == 4
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert sequences_at_once(run) == 4
 
 
 def test_an_accelerator_takes_its_whole_share(make_run, monkeypatch):
