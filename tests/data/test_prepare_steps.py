@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scaling.data.manifest import Options
-from scaling.data.prepare import prepare
+from scaling.data.prepare import prepare, tokenizing
 from scaling.data.prepare.pieces import Corpus, Piece, find_corpus
 from scaling.data.prepare.select import ScannedBlock, count_decisions, read_decisions, select
 from scaling.data.prepare.tasks import read_tasks, run_here, write_tasks
@@ -257,3 +257,18 @@ def test_every_file_of_a_step_is_checked_before_the_step_is_skipped(source, tmp_
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert step.load_result() is None, path
         path.write_bytes(content)
+
+
+def test_a_batch_of_documents_is_bounded_by_their_bytes_and_by_their_number(monkeypatch):
+    """The document that reaches a bound is the last of its batch; dropped ones take no room."""
+    monkeypatch.setattr(tokenizing, "_BATCH_BYTES", 10)
+    monkeypatch.setattr(tokenizing, "_BATCH_DOCUMENTS", 3)
+    sizes = [1, 1, 1, 4, 6, 30, 9, 1, 5]
+    documents = [(VALIDATION, f"{place}", size) for place, size in enumerate(sizes)]
+    for place, dropped in ((1, DUPLICATE), (4, LEFT_OUT), (9, NEAR)):
+        documents.insert(place, (dropped, "", 100))
+    batches = list(tokenizing._batches(iter(documents)))
+    assert [[size for *_, size in batch] for batch in batches] == [
+        [1, 1, 1], [4, 6], [30], [9, 1], [5]]
+    assert [document for batch in batches for document in batch] == [
+        document for document in documents if document[0] == VALIDATION]

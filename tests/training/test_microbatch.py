@@ -3,13 +3,17 @@ meshes, in tests/parallel."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec
 
 from scaling.config import MeshConfig, RunConfig, validate
 from scaling.errors import UserError
-from scaling.parallel import make_mesh
-from scaling.training.microbatch import sequences_at_once
+from scaling.parallel import make_mesh, spec
+from scaling.training.microbatch import sequences_at_once, value_and_grad
 from tests.config.test_objectives import FITTING, content
 
 pytestmark = pytest.mark.quick
@@ -65,3 +69,41 @@ def test_a_device_has_its_share_of_the_batch(make_run, monkeypatch):
 def test_an_accelerator_takes_its_whole_share(make_run, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert at_once(make_run("batch_sequences=64", *LONG)) == 64
+
+
+def scans(jaxpr):
+    """The lengths of all loops of a program."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            found.append(equation.params["length"])
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            found += scans(inner) if hasattr(inner, "eqns") else []
+    return found
+
+
+@pytest.mark.parametrize(("axes", "at_once", "expected"), [
+    ((2, 2, 2), 2, [2]),     # 16 sequences are 4 on each of 2 x 2 devices
+    ((2, 2, 2), 1, [4]),
+    ((1, 2, 2), 2, [4]),
+    ((4, 1, 1), 1, [4]),
+    ((2, 2, 2), 4, []),      # one part needs no loop
+    ((2, 2, 2), None, []),
+])
+def test_a_batch_is_divided_by_devices_and_then_into_parts(axes, at_once, expected):
+    names = ("data", "fsdp", "tensor")
+    mesh = jax.sharding.AbstractMesh(
+        axes, names, axis_types=(jax.sharding.AxisType.Explicit,) * 3)
+
+    def part_loss(model, batch):
+        x_BD = batch["x"] * model["w"]
+        return x_BD.mean(), ({"mean": x_BD.mean()}, None)
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        whole = jax.sharding.NamedSharding(mesh, PartitionSpec())
+        rows = jax.sharding.NamedSharding(mesh, spec((16, 3), ("batch", None)))
+        model = {"w": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=whole)}
+        batch = {"x": jax.ShapeDtypeStruct((16, 3), jnp.float32, sharding=rows)}
+        traced = jax.make_jaxpr(partial(value_and_grad, part_loss, at_once=at_once))(model, batch)
+    assert scans(traced.jaxpr) == expected
