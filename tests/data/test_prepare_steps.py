@@ -94,6 +94,8 @@ def test_the_share_of_a_mix_is_a_range_of_the_upper_half_of_the_second_word(tmp_
                               (HALF, 5)])
     assert scanned.decide() == (
         False, [TRAIN, TRAIN, TRAIN, LEFT_OUT, TRAIN, LEFT_OUT, LEFT_OUT, DUPLICATE])
+    # A limit above the text that there is does not change the shares: 100 bytes of each.
+    assert scanned.decide(max_bytes=10_000)[1][:5] == [TRAIN, TRAIN, TRAIN, LEFT_OUT, LEFT_OUT]
 
 
 def test_each_source_of_a_mix_has_its_own_limit(tmp_path):
