@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scaling.outputs import csv_text
+from scaling.errors import UserError
+from scaling.outputs import (
+    csv_output,
+    csv_text,
+    escape_formula,
+    finite,
+    json_output,
+    with_command,
+)
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "results" / "quickstart"
@@ -219,3 +228,52 @@ def test_simulated_tables_have_no_formulas_or_control_characters(
     assert ",'=simulated from " in text
     assert ",=simulated" not in text
     assert words or "\x1b" not in text
+
+
+def test_a_file_with_the_same_content_is_not_written_again(tmp_path):
+    """Its time stays, so that what is made from it stays up to date."""
+    output = json_output(tmp_path / "new/a.json", "scaling fit")
+    (tmp_path / "new").mkdir()
+    output.write(with_command({"a": 1}, "scaling fit"))
+    os.utime(output.path, ns=(10, 10))
+    output.write(with_command({"a": 1}, "scaling fit"))
+    assert output.path.stat().st_mtime_ns == 10
+    output.write(with_command({"a": 2}, "scaling fit"))
+    assert output.path.stat().st_mtime_ns != 10
+    assert json.loads(output.path.read_text()) == {"command": "scaling fit", "a": 2}
+    with pytest.raises(UserError, match="was not written by `scaling compare`"):
+        json_output(output.path, "scaling compare").check()
+    with pytest.raises(UserError, match="is an input"):
+        json_output(output.path, "scaling fit", inputs=[tmp_path / "b", output.path]).check()
+
+
+def test_json_has_null_for_what_is_not_finite_at_any_depth():
+    content = {"a": math.nan, "b": [1.5, -math.inf, (math.inf, 2)], "c": {"d": [{"e": math.nan}]},
+               "f": "nan", "g": None, "h": True}
+    assert finite(content) == {"a": None, "b": [1.5, None, [None, 2]], "c": {"d": [{"e": None}]},
+                               "f": "nan", "g": None, "h": True}
+    assert json.loads(with_command(content, "x")) == {"command": "x"} | finite(content)
+
+
+@pytest.mark.parametrize(("content", "ours"), [
+    ("a,b\n1,2\n", True), ("a,b", True), ("a,b\r\n1,2\r\n", True), ("a,b,c\n1,2,3\n", False),
+    ("a\n1\n", False), ("b,a\n1,2\n", False), ("a,bc\n", False), ("1,2\na,b\n", False), ("", False),
+])
+def test_a_table_with_other_columns_is_of_another_program(tmp_path, content, ours):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content.encode())
+    output = csv_output(path, "scaling simulate", ("a", "b"))
+    if ours:
+        output.write("a,b\n3,4\n")
+        assert path.read_text() == "a,b\n3,4\n"
+    else:
+        with pytest.raises(UserError, match="was not written by `scaling simulate`"):
+            output.write("a,b\n3,4\n")
+
+
+@pytest.mark.parametrize(("cell", "expected"), [
+    ("-1.5", "-1.5"), ("+1e5", "+1e5"), ("-inf", "-inf"), ("\t-1", "'\t-1"), ("\r1", "'\n1"),
+    ("-1 ", "'-1 "), ("-1+1", "'-1+1"), ("1-1", "1-1"), ("@x", "'@x"), ("", ""), ("x\r\ny", "x\ny"),
+])
+def test_a_cell_that_is_a_number_is_no_formula(cell, expected):
+    assert escape_formula(cell) == expected

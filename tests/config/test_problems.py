@@ -54,12 +54,31 @@ def problems(cls, content, *assignments) -> list[str]:
       "seeds: lists 0 twice", "run.model.n_kv_heads", "run.seed: is set by the sweep"]),
     (SweepConfig, SWEEP, ["heldout.0.rung=1", "run.model.attention_pattern=local"],
      ["heldout.0: a point has either a size or a rung", "run.model.window"]),
+    # the values of a preset, the places in a list, and a run whose missing keys the sweep sets
+    (RunConfig, RUN, ["model={preset: gpt2/124M, n_heads: 5, dropout: x}"],
+     ["model.dropout: a number is expected", "model.n_heads: 5 does not divide d_model = 768"]),
+    (SweepConfig, SWEEP, ["run.model.preset=gpt2/124M", "run.model.d_model=x"],
+     ["run.model.d_model: is set by the sweep", "run.model.d_model: a valid integer"]),
+    (SweepConfig, SWEEP, ["heldout=[{rung: 1, tokens: 1e9}, {rung: 1, size: {d_model: 8, "
+                          "n_layers: 1, n_heads: 1}, tokens: 1e9, seed: x}]"],
+     ["heldout.1.seed: unknown key", "heldout.1: a point has either a size or a rung"]),
+    (SweepConfig, SWEEP, ["name=a b", "vary={optimizer.b2: [0.9]}", "run.modle=3"],
+     ["name", "run.modle: unknown key; did you mean model?"]),
 ])
 def test_all_problems_at_once(cls, content, assignments, beginnings):
     lines = problems(cls, content, *assignments)
     for beginning in beginnings:
         assert any(line.startswith(beginning) for line in lines), (beginning, lines)
     assert len(lines) == len(set(lines))
+
+
+def test_a_sweep_sets_the_sizes_of_its_run_and_no_other_key():
+    """A base run without a model has all of it from the sweep's sizes; nothing else may miss."""
+    whole = {"data": {"store": "x"}, "batch_sequences": 4}
+    assert validate(SweepConfig, SWEEP | {"run": whole}, "f").run == whole
+    for run in ({"data": {}}, {"data": {}, "model": {"context": 16}}):
+        assert problems(SweepConfig, SWEEP | {"run": run}) == [
+            "run.data.store: missing, and it has no default; add it"]
 
 
 def test_a_misspelt_key_is_not_taken_for_its_default():

@@ -11,7 +11,7 @@ import pytest
 from scaling.config import RunConfig, validate
 from scaling.data.batches import DocumentChunks, Windows
 from scaling.data.prepare import prepare
-from scaling.data.run_data import check_fits, sequences_of, training_batches
+from scaling.data.run_data import check_fits, sequences_of, store_of, training_batches
 from scaling.data.store import TokenStore
 from scaling.errors import UserError
 from scaling.training.resolve import resolve
@@ -59,6 +59,39 @@ def test_a_store_that_is_too_small_is_refused_with_the_fix(bare):
         check_fits(causal(bare, validation, 1e6), bare)
     with pytest.raises(UserError, match=r"evaluation\.sequences = 1; .* at least 2"):
         check_fits(causal(bare, 16, once, evaluation={"sequences": 1}), bare)
+
+
+def test_one_held_out_sequence_has_no_standard_error(bare):
+    """However many are asked for; two sequences have one."""
+    train, held_out = bare.split("train").tokens, bare.split("validation").tokens
+    longest = (held_out - 1) // 2  # two windows, and the token after the second
+    assert train > held_out
+    much = {"store": "x", "epochs": 10}
+    check_fits(causal(bare, longest, 20 * longest, data=much), bare)
+    with pytest.raises(UserError, match=f": 1 held-out sequence.s. of {longest + 1} tokens, and "
+                                        r"evaluation\.sequences = \d+; .* at least 2"):
+        check_fits(causal(bare, longest + 1, 20 * longest + 20, data=much), bare)
+
+
+def test_the_command_for_a_missing_store_has_the_tokens_of_the_objective(marked, tmp_path):
+    run = run_of("t5", marked)
+    data = run.data.model_copy(update={"store": tmp_path / "mine-byte"})
+    with pytest.raises(UserError, match="prepare SOURCE --special pad --sentinels 3 --out"):
+        store_of(run.model_copy(update={"data": data}))
+
+
+def test_a_run_is_resolved_only_with_a_store_that_has_all_it_needs(bare):
+    """A vocabulary of the store's size, of at least as many ids, and enough text."""
+    run = causal(bare, 16, 1600)
+    assert resolve(run, bare).model.vocab_size == bare.vocab_size == 257
+    larger = causal(bare, 16, 1600, model={"d_model": 8, "n_layers": 1, "n_heads": 2,
+                                           "context": 16, "vocab_size": 300})
+    assert resolve(larger, bare).model.vocab_size == 300
+    smaller = larger.model.model_copy(update={"vocab_size": 256})
+    with pytest.raises(UserError, match=r"vocab_size = 256 is smaller than the 257 token ids"):
+        resolve(larger.model_copy(update={"model": smaller}), bare)
+    with pytest.raises(UserError, match="but one epoch of 16-token sequences has"):
+        resolve(causal(bare, 16, 1e7), bare)
 
 
 LACKS = {

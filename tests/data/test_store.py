@@ -15,7 +15,7 @@ from scaling.config import validate
 from scaling.data.manifest import Manifest
 from scaling.data.prepare import prepare
 from scaling.data.statistics import entropy, length_quantiles, unigram_counts
-from scaling.data.store import TokenStore, default_folder, prepare_command
+from scaling.data.store import TokenStore, default_folder, language_folder, prepare_command
 from scaling.errors import UserError
 from tests.data.memory import ArraySplit
 
@@ -284,9 +284,23 @@ def test_a_missing_store_is_reported_with_the_prepare_command(tmp_path):
     assert "is a file, but the folder of a token store" in refused(tmp_path / "file")
 
 
+def test_a_tokenizer_is_that_of_the_manifest(folder):
+    """By the number of its ids, and by its content."""
+    assert TokenStore.open(folder).tokenizer().vocab_size == 280
+    edit(folder, vocab_size=281)
+    with pytest.raises(UserError, match="vocab_size: is 281, but its tokenizer has 280 ids"):
+        TokenStore.open(folder).tokenizer()
+    edit(folder, vocab_size=280, tokenizer_hash="0" * 64)
+    with pytest.raises(UserError, match=r"tokenizer\.json: .*not the tokenizer of the manifest"):
+        TokenStore.open(folder).tokenizer()
+
+
 @pytest.mark.parametrize(("name", "command"), [
     ("stdlib-byte", "scaling data prepare stdlib --out stores/stdlib-byte"),
     ("mine-byte", "scaling data prepare SOURCE --out stores/mine-byte"),
+    ("mine-unigram-4096",
+     "scaling data prepare SOURCE --tokenizer unigram --vocab-size 4096 --out "
+     "stores/mine-unigram-4096"),
     ("my tokens", "scaling data prepare SOURCE --out 'stores/my tokens'"),
 ])
 def test_the_command_follows_from_the_name(name, command):
@@ -294,8 +308,16 @@ def test_the_command_follows_from_the_name(name, command):
 
 
 def test_default_folders():
+    """A trained tokenizer has its size in the name, one from a file the name of the file, and the
+    store of a language the options of the language."""
     assert str(default_folder("chitchat", "byte", None)) == "stores/chitchat-byte"
-    assert str(default_folder("books", "bpe", 8192)) == "stores/books-bpe-8192"
+    for kind in ("bpe", "wordpiece", "unigram"):
+        assert str(default_folder("books", kind, 8192)) == f"stores/books-{kind}-8192"
+    assert str(default_folder("books", "files/gpt2.tiktoken", 50_257)) == "stores/books-gpt2"
+    assert str(language_folder("synthetic:markov,vocab=512,seed=1")) == (
+        "stores/markov-vocab-512-seed-1")
+    assert str(language_folder("synthetic:markov,exponent=1.5,")) == (
+        "stores/markov-exponent-1.5")
 
 
 def test_training_reads_with_numpy_alone():

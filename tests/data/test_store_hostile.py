@@ -357,10 +357,13 @@ def test_an_invalid_language_record_is_refused(tmp_path, what):
 
 def test_a_wrong_entropy_is_found_by_verify(tmp_path):
     path = prepare("synthetic:markov,vocab=64,seed=1", "none", None, tmp_path / "store").path
-    edit(path, entropy=[1.0, 1.0, 1.0])
-    TokenStore.open(path)
-    with pytest.raises(UserError, match="nats per token, but its language"):
-        TokenStore.open(path, verify=True)
+    rate, low, high = json.loads((path / "manifest.json").read_text())["entropy"]
+    assert rate > 1
+    for wrong in ([1.0, 1.0, 1.0], [rate * (1 + 1e-5), low, high * (1 + 1e-5)]):
+        edit(path, entropy=wrong)
+        TokenStore.open(path)
+        with pytest.raises(UserError, match="nats per token, but its language"):
+            TokenStore.open(path, verify=True)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.txt", "a.tiktoken", "a.model"])

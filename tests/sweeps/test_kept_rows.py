@@ -163,7 +163,9 @@ def test_another_file_in_the_folder_is_kept(command, sweep_file, exported, name)
     assert {p.name: p.read_bytes() for p in exported.iterdir()} == before
 
 
-@pytest.mark.parametrize("content", [b"a,b\n1\n", b"1,2,3\n", b'"open\n', b"x" * 200_000 + b"\n"])
+@pytest.mark.parametrize("content", [b"a,b\n1\n", b"1,2,3\n", b'"open\n', b"x" * 200_000 + b"\n",
+                                     b"," * (len(table.COLUMNS) - 2) + b"\n",
+                                     b"," * len(table.COLUMNS) + b"\n"])
 def test_a_damaged_table_is_named_and_kept(command, sweep_file, exported, content):
     path = exported / "runs.csv"
     path.write_bytes(path.read_bytes() + content)

@@ -17,7 +17,7 @@ from scaling.runs.state import record_failure
 from scaling.runs.trunk import Trunk, holds_only_checkpoints
 from scaling.sweeps import prune as prune_module
 from scaling.sweeps.plan import make_plan
-from scaling.sweeps.prune import idle_trunks, old_checkpoints
+from scaling.sweeps.prune import Leftover, idle_trunks, old_checkpoints
 from tests.tiny_sweep import begin, end
 
 pytestmark = pytest.mark.quick
@@ -127,6 +127,45 @@ def test_a_trunk_state_is_removed_when_no_launched_plan_needs_it(sweep, runs, pl
     kept = {leftover.path for leftover in idle_trunks(plan, runs)}
     assert trunk.path / str(branch.begins) not in kept
     assert trunk.path not in kept
+
+
+def test_a_state_that_a_held_out_run_needs_is_kept(sweep, runs):
+    """Of two held-out runs of one size, the shorter begins from the state of the longer."""
+    size = "{d_model: 24, n_layers: 1, n_heads: 1}"
+    plan = make_plan(sweep(f"heldout=[{{size: {size}, tokens: 4608}}, "
+                           f"{{size: {size}, tokens: 9216}}]"), "tiny", runs)
+    branch = next(job for job in jobs_of(plan.runs_of_role("heldout")) if job.begins)
+    state = branch.trunk.path / str(branch.begins)
+    (state / "state").mkdir(parents=True)
+    assert idle_trunks(plan, runs) == []
+    end(next(p for p in plan.runs if p.folder.path.name == branch.name))
+    assert state in {leftover.path for leftover in idle_trunks(plan, runs)}
+
+
+def test_a_launched_plan_needs_a_state_until_the_run_is_over(sweep, runs):
+    plan, launched = (make_plan(sweep(f"grids.0.tokens=[{tokens}]", f"name={name}"), name, runs)
+                      for tokens, name in (("3200", "this"), ("1536, 3072", "other")))
+    jobs = jobs_of(launched.runs_of_role("grid"))
+    write_plan(jobs, runs / "logs", "other.grid")
+    branch = next(job for job in jobs if job.begins)
+    state = branch.trunk.path / str(branch.begins)
+    (state / "state").mkdir(parents=True)
+    assert idle_trunks(plan, runs) == []
+    end(next(p for p in launched.runs if p.folder.path.name == branch.name))
+    assert [leftover.path for leftover in idle_trunks(plan, runs)] == [state]
+
+
+def test_the_size_of_a_folder_is_that_of_its_own_files(tmp_path):
+    """At any depth, and not of what a link in it leads to."""
+    (tmp_path / "large").write_bytes(b"x" * 100_000)
+    folder = tmp_path / "runs" / "9"
+    (folder / "state/deep").mkdir(parents=True)
+    for path in (folder / "a", folder / "state/b", folder / "state/deep/c"):
+        path.write_bytes(b"x" * 300)
+    (folder / "link").symlink_to("../../large")
+    (folder / "folder").symlink_to("../..")
+    link = len("../../large")
+    assert Leftover.at(folder, tmp_path / "runs").size in (900 + link, 900 + link + len("../.."))
 
 
 def test_prune_lists_and_then_removes_checkpoints(sweep_file, runs, plan, capsys):

@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from scaling.training.initial import _differences, initial_state, with_source_of
 from scaling.training.loop import train, train_steps
 from scaling.training.packed import drive_together
 from scaling.training.resolve import resolve
+from scaling.training.source import find_run
 from scaling.training.step import init_state, make_eval_step
 from tests.conftest import ROOT, run_content
 from tests.interop.test_goldens import GOLDENS, golden
@@ -115,7 +117,7 @@ def test_the_identity_is_that_of_the_content(begun, source, make_run, store, tmp
     assert identity(again) == identity(run)
 
 
-def test_a_run_is_found_by_its_identity(source, make_run, store, tmp_path):
+def test_a_run_is_found_by_its_identity(source, make_run, store, tmp_path, monkeypatch):
     folder, trained = source
     name = run_identity(trained, store.hash)
     shutil.copytree(folder, tmp_path / name)
@@ -124,6 +126,23 @@ def test_a_run_is_found_by_its_identity(source, make_run, store, tmp_path):
     assert run.init.run == tmp_path / name
     with pytest.raises(UserError, match="does not exist"):
         resolve(validate(RunConfig, content, "test"), store, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)  # where a folder has that name, it is meant
+    assert find_run(Path(name), tmp_path / "elsewhere") == Path(name)
+    assert find_run(Path("a" * 16), Path("runs")) == Path("runs", "a" * 16)
+    assert find_run(Path("another"), Path("runs")) == Path("another")
+
+
+def test_a_checkpoint_is_in_the_folder_of_a_runs_checkpoints(begun, source, tmp_path):
+    """By its name, and next to the run's configuration."""
+    folder, trained = source
+    shutil.copytree(folder / "checkpoints", tmp_path / "bare/checkpoints")
+    with pytest.raises(UserError, match="there is no such checkpoint of a run"):
+        begun(init={"checkpoint": str(tmp_path / f"bare/checkpoints/{trained.steps}")})
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run/checkpoints").rename(tmp_path / "run/others")
+    for path in (f"run/others/{trained.steps}", "run/others", "run"):
+        with pytest.raises(UserError, match="is not a checkpoint of a run; give RUN/checkpoints"):
+            begun(init={"checkpoint": str(tmp_path / path)})
 
 
 def test_an_earlier_checkpoint(begun, source, make_run, store, tmp_path):

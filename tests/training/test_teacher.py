@@ -108,9 +108,17 @@ def test_what_cannot_teach_is_refused(special_store, teacher, tmp_path):
     refused(folder, "16 wide and the student 8", "objective.cosine_weight=0",
             model={"d_model": 8})
     refused(folder, "context 32", "16; they have to be the same", model={"context": 16})
+    refused(folder, "has 281 tokens and context 32, and the student 300 and 32",
+            model={"vocab_size": 300})
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     config = json.loads((other / "config.json").read_text())
+    unresolved = {key: value for key, value in config["config"]["model"].items()
+                  if key != "vocab_size"}
+    (other / "config.json").write_text(
+        json.dumps(config | {"config": config["config"] | {"model": unresolved}}))
+    with pytest.raises(UserError, match=r"has no model\.vocab_size, so it is not that of a"):
+        student(special_store, other)
     config["config"]["objective"] = {"kind": "replaced_tokens"}
     config["config"]["model"]["heads"] = [{"kind": "replaced_token"}]
     (other / "config.json").write_text(json.dumps(config))
