@@ -265,9 +265,9 @@ def _profile(sizes: list[float], loss: list[float], c: float = 1e18) -> IsoFlopP
 def test_akimas_error_is_the_spread_of_its_draws() -> None:
     """At least a third of a mean step, and larger by the share of draws that end inside."""
     x = np.array([10.0, 10.5, 11.5, 12.0, 13.0])
-    y = 1.0 + 0.02 * (x - 11.6) ** 2
+    y = 1.0 + 0.02 * (x - 10.7) ** 2
     profiles = [_profile([*x], [*np.exp(y)])] * 2
-    noise = 0.02
+    noise = 0.03
     found = akima_minima(profiles, noise, resamples=2500, floor=0.0, seed=3)
     draws = interpolant_minima(x, y[:, None] + noise * np.random.default_rng(9).standard_normal(
         (5, 20_000)))
@@ -275,7 +275,7 @@ def test_akimas_error_is_the_spread_of_its_draws() -> None:
     share = len(inside) / 20_000
     assert 0.6 < share < 0.95
     for minimum in found:
-        assert minimum.log_n == pytest.approx(np.median(inside), abs=0.05)
+        assert minimum.log_n == pytest.approx(np.median(inside), abs=0.1)
         assert minimum.log_n_se == pytest.approx(inside.std() / share, rel=0.05)
         assert minimum.loss == pytest.approx(
             np.exp(float(Akima1DInterpolator(x, y)(minimum.log_n))), rel=1e-9)
@@ -292,8 +292,8 @@ def test_akimas_error_is_the_spread_of_its_draws() -> None:
     seen: list[int] = []
     akima_minima(profiles, noise, resamples=100, watch=seen.append)
     assert seen == [50, 100]
-    # A quarter of the draws inside is too few, and the reason says how many are not.
-    steep = 1.0 + 0.02 * (x - 9.6) ** 2
+    # A third of the draws inside is too few, and the reason says how many are not.
+    steep = 1.0 + 0.02 * (x - 9) ** 2
     (lost,) = akima_minima([_profile([*x], [*np.exp(steep)])], noise, resamples=1000)
     draws = interpolant_minima(x, steep[:, None] + noise * np.random.default_rng(9).standard_normal(
         (5, 20_000)))
