@@ -107,7 +107,8 @@ class Square:
 
     def allocation(self, c: float, source: str = "") -> Allocation:
         n = float(np.sqrt(c / 6))
-        return Allocation(source, "non-embedding", c, n, n, None, 0.5, n_interval=(n / 2, 2 * n))
+        return Allocation(source, "non-embedding", c, n, n, None, 0.5, n_interval=(n / 2, 2 * n),
+                          a_interval=(0.4, 0.6), level=0.8)
 
 
 def test_a_frontier_without_a_law_of_the_loss() -> None:
@@ -180,13 +181,19 @@ def test_what_a_comparison_says_of_its_laws() -> None:
                  for g in (2.0, 32.0))
     assert few.allocations[0].loss > many.allocations[0].loss
     assert few.to_json()["law"] == known["krajewski2024"].law.name
+    law = known["besiroglu2024"].law
+    counted = replace(law, convention={**law.convention, "c": "flops_counted"})
+    for counting, c in ((None, "flops_counted"), ("total", "flops_counted"),
+                        ("non-embedding", "6 N D")):
+        assert compare([("", counted)], [1e20], counting, double)[0].convention["c"] == c
     # Of sizes alone: the exponent of twice as many parameters is the same, and nothing is known
     # of its spread.
     (square,) = compare([("", Square())], [1e20, 1e22], "total", double)
     assert [square.convention[key] for key in ("n", "from")] == ["total", "non-embedding"]
     assert square.allocations[1].n / square.allocations[0].n == pytest.approx(10)
     for row, c in zip(square.allocations, (1e20, 1e22), strict=True):
-        assert (row.c, row.total, row.counting, row.a_interval) == (c, c, "total", None)
+        assert (row.c, row.total, row.counting) == (c, c, "total")
+        assert (row.a_interval, row.level) == (None, None)
 
 
 def test_allocate_takes_several_budgets(tmp_path: Path) -> None:

@@ -110,3 +110,18 @@ def test_what_cannot_be_evaluated_has_not_converged() -> None:
     assert found.converged.tolist() == [True, False, True, True, True]
     none = minimise(POWER, x, Y, WEIGHTS, np.full_like(starts, np.nan), ResidualLoss("squared"))
     assert not none.converged.any()
+
+
+def test_a_valley_in_which_a_term_vanishes_takes_hundreds_of_steps() -> None:
+    """Losses without a term of D: some starts find the minimum, and the others do not claim to."""
+    form, rng = FORMS["chinchilla"], np.random.default_rng(0)
+    n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e6, 1e9, 6),
+                                                 np.geomspace(1e8, 1e11, 6)))
+    y = np.log(1.8 + 480 / n**0.35) + 0.01 * rng.standard_normal(36)
+    starts = form.from_params(np.exp(rng.normal(0, 0.3, (6, 5)))
+                              * np.array([1.5, 300, 900, 0.3, 0.3]))
+    found = minimise(form, form.coordinates({"n": n, "d": d, "c": 6 * n * d}), y, np.ones((6, 36)),
+                     starts, ResidualLoss("huber"))
+    assert 0 < found.converged.sum() < 6
+    assert np.abs(found.gradient[found.converged]).max() < 1e-8
+    assert np.abs(found.gradient[~found.converged]).max() > 1e-6
