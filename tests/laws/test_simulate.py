@@ -19,7 +19,13 @@ from scaling.errors import UserError
 from scaling.laws import FORMS, Law, PowerSum, ResidualLoss, Term, from_frame, read, save
 from scaling.laws.design.fisher import Noise, expected_sd, residual_moments, target_named
 from scaling.laws.design.grid import Design, by_ratio, from_table, isoflop, rectangle
-from scaling.laws.design.simulate import Faults, check_sweeps, simulate, simulate_study
+from scaling.laws.design.simulate import (
+    Faults,
+    check_sweeps,
+    refit_sweeps,
+    simulate,
+    simulate_study,
+)
 from scaling.laws.published import published_named
 
 PLAIN = {"n": "total", "d": "tokens", "c": "6 N D"}
@@ -235,6 +241,14 @@ def test_a_study_is_a_regression_of_every_sweep(power: Law) -> None:
     assert l1.targets[0].expected_sd > 1.05 * study.targets[0].expected_sd
     assert np.abs(l1.targets[0].estimates / study.targets[0].estimates[:40] - 1).max() > 0.01
     assert few.targets[0].sd > 1.2 * study.targets[0].sd
+
+
+def test_sweeps_without_a_fit_are_left_out(power: Law) -> None:
+    values = rectangle([1e5], np.geomspace(1e6, 1e9, 9)).values
+    y = np.log(power.loss(values)) + 0.01 * np.random.default_rng(0).standard_normal((4, 9))
+    every = refit_sweeps(power, values, y, np.ones((4, 9)))
+    y[1] = np.nan
+    np.testing.assert_allclose(refit_sweeps(power, values, y, np.ones((4, 9))), every[[0, 2, 3]])
 
 
 @pytest.mark.parametrize("kind", ["huber", "squared", "l1"])
