@@ -17,6 +17,7 @@ from scaling.cli.simulate import numbers
 from scaling.cli.simulate import simulate as command
 from scaling.errors import UserError
 from scaling.laws import FORMS, Law, PowerSum, ResidualLoss, Term, from_frame, read, save
+from scaling.laws.design import simulate as module
 from scaling.laws.design.fisher import Noise, expected_sd, residual_moments, target_named
 from scaling.laws.design.grid import Design, by_ratio, from_table, isoflop, rectangle
 from scaling.laws.design.simulate import (
@@ -243,12 +244,17 @@ def test_a_study_is_a_regression_of_every_sweep(power: Law) -> None:
     assert few.targets[0].sd > 1.2 * study.targets[0].sd
 
 
-def test_sweeps_without_a_fit_are_left_out(power: Law) -> None:
+def test_sweeps_without_a_fit_are_left_out(power: Law, monkeypatch) -> None:
     values = rectangle([1e5], np.geomspace(1e6, 1e9, 9)).values
     y = np.log(power.loss(values)) + 0.01 * np.random.default_rng(0).standard_normal((4, 9))
     every = refit_sweeps(power, values, y, np.ones((4, 9)))
     y[1] = np.nan
     np.testing.assert_allclose(refit_sweeps(power, values, y, np.ones((4, 9))), every[[0, 2, 3]])
+    monkeypatch.setattr(module, "refit_sweeps", lambda *words: refit_sweeps(*words)[:-3])
+    study = simulate_study(power, rectangle([1e5], [1e6, 1e8, 1e9]), Noise(0.01), 60,
+                           [target_named(POWER, "alpha")])
+    assert (study.sweeps, study.converged, len(study.targets[0].estimates)) == (60, 57, 57)
+    assert study.targets[0].lost == pytest.approx(3 / 60)
 
 
 @pytest.mark.parametrize("kind", ["huber", "squared", "l1"])
