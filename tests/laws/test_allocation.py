@@ -70,7 +70,7 @@ def test_a_law_that_rises_has_no_optimum() -> None:
     assert np.isfinite(found.n[1])
 
 
-@pytest.mark.parametrize("demand", [1e9, 1e12, 1e15])
+@pytest.mark.parametrize("demand", [1e9, 1e12, 1e15, 1e16])
 def test_inference_makes_smaller_models_by_the_first_order_condition(
     law: Law, demand: float
 ) -> None:
@@ -109,6 +109,39 @@ def test_the_cheapest_way_to_a_loss_is_the_best_use_of_its_cost(law: Law, demand
     n = cheap.n * np.geomspace(0.5, 2, 41)
     d = (b / (2.2 - e - a * n**-alpha)) ** (1 / beta)
     assert (6 * n * d + 2 * n * demand >= cheap.total * (1 - 1e-9)).all()
+
+
+@pytest.mark.parametrize("middle", [0.6, 0.8, 1.25, 1.7])
+def test_the_lowest_of_two_valleys_is_the_optimum(law: Law, middle: float) -> None:
+    """Sizes about one that is costly to train have a valley on either side of them."""
+    best = allocate(law, 1e21).n * middle
+
+    def dear(n: np.ndarray) -> np.ndarray:
+        return np.asarray(6 * n * (1 + 0.8 * np.exp(-2 * np.log(n / best) ** 2)))
+
+    n = best * np.geomspace(0.05, 20, 20_001)
+    losses = law.loss({"n": n, "d": 1e21 / dear(n)})
+    valleys = (losses[1:-1] < losses[:-2]) & (losses[1:-1] < losses[2:])
+    assert valleys.sum() == 2
+    assert (np.diff(dear(n)) > 0).all()
+    found = allocate(law, AllocationBudget(c=1e21, flops_per_token=dear))
+    assert found.n == pytest.approx(n[losses.argmin()], rel=2e-3)
+    assert (found.n > best) == (middle < 1)
+    # D log N / d log C, by the optima at budgets a little above and below.
+    low, high = (allocate(law, AllocationBudget(c=1e21 * f, flops_per_token=dear)).n
+                 for f in (0.98, 1.02))
+    assert found.a == pytest.approx(np.log(high / low) / np.log(1.02 / 0.98), rel=0.05)
+
+
+def test_a_loss_just_above_the_floor_takes_what_the_power_law_says(law: Law) -> None:
+    """L - E falls as C^-gamma without end, though nobody will have so many FLOPs."""
+    best = allocate(law, 1e21)
+    gamma = 0.3478 * 0.3658 / (0.3478 + 0.3658)
+    for excess in (1e-2, 3e-3):
+        needed = 1e21 * ((best.loss - 1.8172) / excess) ** (1 / gamma)
+        assert 1e30 < needed < 1e34
+        found = allocate(law, AllocationBudget(loss=1.8172 + excess))
+        assert found.total == pytest.approx(needed, rel=1e-5)
 
 
 def test_a_loss_below_the_floor_is_out_of_reach(sampled: Law) -> None:

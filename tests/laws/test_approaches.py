@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,10 @@ from scaling.laws.approaches import (
     group_by_budget,
 )
 from scaling.laws.approaches.akima import akima_minima, interpolant_minima
-from scaling.laws.approaches.envelope import local_linear_smooth
+from scaling.laws.approaches.envelope import envelope, local_linear_smooth
+from scaling.laws.approaches.isoflop import IsoFlopProfile
 from scaling.laws.approaches.line import fit_log_line
+from scaling.laws.approaches.optima import Optima, ProfileMinimum, seed_noise
 from scaling.laws.approaches.parabola import parabola_minima
 from scaling.laws.published import published_named
 
@@ -252,6 +255,144 @@ def test_akimas_minimum_is_the_lowest_point_of_the_interpolant() -> None:
     assert 0 < inside.sum() < 200
     at_ends = np.minimum(y[0], y[-1])[~inside]
     np.testing.assert_allclose(y.min(axis=0)[~inside], at_ends)
+
+
+def _profile(sizes: list[float], loss: list[float], c: float = 1e18) -> IsoFlopProfile:
+    n = np.array(sizes, dtype=float)
+    return IsoFlopProfile(c, n, np.log(c / 6) - n, np.array(loss, dtype=float))
+
+
+def test_akimas_error_is_the_spread_of_its_draws() -> None:
+    """At least a third of a mean step, and larger by the share of draws that end inside."""
+    x = np.array([10.0, 10.5, 11.5, 12.0, 13.0])
+    y = 1.0 + 0.02 * (x - 10.7) ** 2
+    profiles = [_profile([*x], [*np.exp(y)])] * 2
+    noise = 0.03
+    found = akima_minima(profiles, noise, resamples=2500, floor=0.0, seed=3)
+    draws = interpolant_minima(x, y[:, None] + noise * np.random.default_rng(9).standard_normal(
+        (5, 20_000)))
+    inside = draws[(draws > 10) & (draws < 13)]
+    share = len(inside) / 20_000
+    assert 0.6 < share < 0.95
+    for minimum in found:
+        assert minimum.log_n == pytest.approx(np.median(inside), abs=0.1)
+        assert minimum.log_n_se == pytest.approx(inside.std() / share, rel=0.05)
+        assert minimum.loss == pytest.approx(
+            np.exp(float(Akima1DInterpolator(x, y)(minimum.log_n))), rel=1e-9)
+    assert found[0].log_n != found[1].log_n  # each has a stream of its own
+    again, other = (akima_minima(profiles, noise, resamples=2500, floor=0.0, seed=s)
+                    for s in (3, 4))
+    assert again == found
+    assert other[0].log_n != found[0].log_n
+    for floor, least in ((0.33, 0.33 * 3 / 4), (2.0, 2.0 * 3 / 4)):
+        (quiet,) = akima_minima(profiles[:1], 1e-6, resamples=50, floor=floor)
+        assert quiet.log_n_se == pytest.approx(least)
+    (quiet,) = akima_minima(profiles[:1], 1e-6, resamples=50)
+    assert quiet.log_n_se == pytest.approx(0.33 * 3 / 4)
+    seen: list[int] = []
+    akima_minima(profiles, noise, resamples=100, watch=seen.append)
+    assert seen == [50, 100]
+    # A third of the draws inside is too few, and the reason says how many are not.
+    steep = 1.0 + 0.02 * (x - 9) ** 2
+    (lost,) = akima_minima([_profile([*x], [*np.exp(steep)])], noise, resamples=1000)
+    draws = interpolant_minima(x, steep[:, None] + noise * np.random.default_rng(9).standard_normal(
+        (5, 20_000)))
+    outside = ((draws <= 10) | (draws >= 13)).mean()
+    assert 0.5 < outside < 0.8
+    said = re.search(r"(\d+)% of the draws", lost.problem)
+    assert said
+    assert float(said[1]) == pytest.approx(100 * outside, abs=5)
+    (few,) = akima_minima([_profile([10.0, 11, 12, 13], [3.0, 2.5, 2.6, 3.0])], 0.0, resamples=0)
+    assert not few.problem
+
+
+@pytest.mark.parametrize(("at", "screen", "says"), [
+    # The grid is 10, 11, 14, 20: a step of 1 at the lower end, and of 6 at the upper, of which a
+    # quarter of the grid, 2.5, is the most that is asked for; its middle is 15.
+    (10.9, Screen(off_centre=1), "less than a step"), (11.1, Screen(off_centre=1), ""),
+    (17.6, Screen(off_centre=1), "less than a step"), (17.4, Screen(off_centre=1), ""),
+    (10.9, Screen(0.5, 1), ""), (10.4, Screen(0.5, 1), "train smaller sizes"),
+    (10.01, Screen(0, 1), ""), (9.99, Screen(0, 1), "outside the trained sizes"),
+    (19.99, Screen(0, 1), ""), (20.01, Screen(0, 1), "train larger sizes"),
+    (17.4, Screen(), ""), (17.6, Screen(0), "train larger sizes"), (12.6, Screen(), ""),
+    (12.4, Screen(), "train smaller sizes"), (12.4, Screen(), "is 0.52 of the grid's half-width"),
+])
+def test_where_a_minimum_may_be(at: float, screen: Screen, says: str) -> None:
+    profile = _profile([10, 11, 14, 20], [3, 2, 2.5, 4])
+    reason = screen.reason(profile, ProfileMinimum(at, 0.1, 2.0))
+    assert says in reason
+    assert bool(says) == bool(reason)
+
+
+@pytest.mark.parametrize(("se", "says"), [(4.9, ""), (5.1, "too flat for its noise"),
+                                          (float("nan"), "")])
+def test_how_uncertain_a_minimum_may_be(se: float, says: str) -> None:
+    profile = _profile([10, 11, 14, 20], [3, 2, 2.5, 4])
+    reason = Screen().reason(profile, ProfileMinimum(15, se, 2.0))
+    assert says in reason
+    assert bool(says) == bool(reason)
+
+
+def test_noise_of_seeds_has_the_degrees_of_freedom_of_an_analysis_of_variance() -> None:
+    losses = [[3.0, 3.03, 2.98], [2.5, 2.51], [2.0]]
+    sizes = [10.0] * 3 + [11.0] * 2 + [12.0]
+    flat = [x for group in losses for x in group]
+    within = sum(((np.log(g) - np.log(g).mean()) ** 2).sum() for g in losses)
+    twice = [_profile(sizes, flat), _profile(sizes, flat)]
+    assert seed_noise(twice[:1]) == pytest.approx(np.sqrt(within / 3))
+    assert seed_noise(twice) == pytest.approx(np.sqrt(within / 3))
+    assert seed_noise([_profile([10, 11], [3, 2])]) is None
+
+
+def test_kept_optima_keep_all_that_is_known_of_them() -> None:
+    columns = [np.arange(4.0) + 10 * k for k in range(5)]
+    optima = Optima(*columns, np.array([True, False, True, False]), ("", "flat", "", "hill"))
+    for name, column in zip(("c", "n", "d", "loss", "n_se"), columns, strict=True):
+        np.testing.assert_array_equal(getattr(optima.kept, name), column[[0, 2]])
+    assert optima.kept.used.all()
+    assert optima.take(np.array([3, 0])).reason == ("hill", "")
+    assert optima.warnings == ("the budget of 1 FLOP is left out: flat",
+                               "the budget of 3 FLOP is left out: hill")
+
+
+def test_warnings_of_an_envelope_state_what_is_true() -> None:
+    frame = _curves(12, 0.3, 0.3, points=400)
+    other = frame["run_id"].str[1:].astype(int) % 2 == 1
+    frame = frame[other | (frame["d"] <= 1.02 * frame["n"])]  # the envelope meets the ends of some
+    found = fit_approach(curves_from_frame(frame, "curves"), "approach-1", resamples=0)
+    said = " ".join(found.warnings)
+    assert f"{(~found.optima.used).sum()} of 1500 compute values are left out" in said
+    # Each point of the envelope against the last tokens of its run.
+    ends = frame.groupby("n")["d"].max()
+    kept = found.optima.kept
+    np.testing.assert_allclose(kept.d, kept.c / (6 * kept.n))
+    early = (kept.d < 0.85 * ends[ends.index[np.searchsorted(ends.index, kept.n * 0.999)]]).mean()
+    assert 0.2 < early < 0.95
+    assert f"{early:.0%} of the envelope is before the last 15%" in said
+    assert len(np.unique(kept.n)) >= 5
+    assert "passes through only" not in said
+    few = fit_approach(curves_from_frame(_curves(6, 0.3, 0.3), "curves"), "approach-1", resamples=0)
+    assert len(np.unique(few.optima.kept.n)) == 4
+    assert any("passes through only 4 sizes" in warning for warning in few.warnings)
+    assert any("there are no intervals" in warning for warning in few.warnings)
+    for noise in (2e-5, 0.0006, 0.004):
+        rough = curves_from_frame(_curves(12, 0.3, 0.3, noise=noise, points=300), "curves")
+        warned = " ".join(fit_approach(rough, "approach-1", resamples=0, points=50).warnings)
+        scatter = re.search(r"scatter by about ([\d.]+)% between points", warned)
+        assert bool(scatter) == (noise > 1e-4)
+        if scatter:
+            assert float(scatter[1]) == pytest.approx(100 * noise, abs=0.051)
+
+
+def test_subsamples_of_an_envelope_depend_on_their_seed() -> None:
+    curves = curves_from_frame(_curves(20, 0.3, 0.3, points=30), "curves")
+    seen: list[int] = []
+    first, same, other = (envelope(curves, points=60, resamples=20, seed=seed, watch=seen.append)
+                          for seed in (1, 1, 2))
+    assert seen == [*range(20)] * 3
+    assert first.n == same.n
+    assert first.n.exponent == other.n.exponent
+    assert first.n.exponent_se != other.n.exponent_se
 
 
 def test_akima_estimates_noise_from_seeds_or_requires_it() -> None:

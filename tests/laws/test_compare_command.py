@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from scaling.errors import UserError
 from scaling.laws import Allocation, Bootstrap, allocate, published, save
 from scaling.laws.allocation.budgets import AllocationBudget
 from scaling.laws.conventions.compare import agreements, compare, verdict
+from scaling.laws.conventions.reconcile import kaplan_power_law
 from scaling.laws.conventions.recount import Relation
 
 
@@ -105,7 +107,8 @@ class Square:
 
     def allocation(self, c: float, source: str = "") -> Allocation:
         n = float(np.sqrt(c / 6))
-        return Allocation(source, "non-embedding", c, n, n, None, 0.5, n_interval=(n / 2, 2 * n))
+        return Allocation(source, "non-embedding", c, n, n, None, 0.5, n_interval=(n / 2, 2 * n),
+                          a_interval=(0.4, 0.6), level=0.8)
 
 
 def test_a_frontier_without_a_law_of_the_loss() -> None:
@@ -144,6 +147,53 @@ def test_verdicts() -> None:
     assert verdict(2.0, None, 1.0, (0.5, 1.5)) == "outside"
     assert verdict(1.0, None, 1.0, None) is None
     assert verdict(None, (0.5, 1.5), 1.0, (0.5, 1.5)) is None
+    assert verdict(1.0, (0.5, 1.5), 2.0, (1.5, 2.5)) == "overlap"  # in a single point
+    assert verdict(1.0, (0.5, 1.5), 1.5, None) == "inside"
+    assert verdict(1.0, (0.9, 1.1), 1.0, (0.5, 1.5)) == "overlap"
+    pairs = [(None, None), (1.0, None), (2.0, None), (1.0, (0.5, 1.5)), (2.0, (1.4, 2.5)),
+             (3.0, (2.0, 3.5)), (0.4, (0.5, 1.5))]
+    for x, y in itertools.product(pairs, repeat=2):
+        assert verdict(*x, *y) == verdict(*y, *x)
+
+
+def test_what_a_comparison_says_of_its_laws() -> None:
+    """Which count, of which count before, whether Kaplan's method applies, and at what values."""
+    known = published()
+    double = Relation(lambda n: 2 * n, lambda n: n / 2, "every model has as many embeddings")
+    total, bare, sizes = compare(
+        [("mine", known["besiroglu2024"]), ("", known["kaplan2020-nd"]), ("", known["kaplan2020"])],
+        [1e18, 1e20], "non-embedding", double)
+    assert (total.source, bare.source, sizes.source) == (
+        "mine", known["kaplan2020-nd"].title, known["kaplan2020"].title)
+    assert [total.convention.get(key) for key in ("n", "from", "c")] == [
+        "non-embedding", "total", "6 N D"]
+    assert "from" not in bare.convention
+    assert bare.kaplan is None  # whose losses are no function of all parameters
+    assert sizes.kaplan is None
+    assert total.kaplan == kaplan_power_law(known["besiroglu2024"].law, double)
+    assert total.kaplan != kaplan_power_law(known["besiroglu2024"].law)
+    assert [row.c for row in total.allocations] == [1e18, 1e20]
+    of_pairs = agreements([total, bare, sizes])
+    assert [(a.first, a.second, a.c) for a in of_pairs] == [
+        (x.source, y.source, c) for x, y in ((total, bare), (total, sizes), (bare, sizes))
+        for c in (1e18, 1e20)]
+    few, many = (compare([("", known["krajewski2024"])], [1e20], given={"granularity": g})[0]
+                 for g in (2.0, 32.0))
+    assert few.allocations[0].loss > many.allocations[0].loss
+    assert few.to_json()["law"] == known["krajewski2024"].law.name
+    law = known["besiroglu2024"].law
+    counted = replace(law, convention={**law.convention, "c": "flops_counted"})
+    for counting, c in ((None, "flops_counted"), ("total", "flops_counted"),
+                        ("non-embedding", "6 N D")):
+        assert compare([("", counted)], [1e20], counting, double)[0].convention["c"] == c
+    # Of sizes alone: the exponent of twice as many parameters is the same, and nothing is known
+    # of its spread.
+    (square,) = compare([("", Square())], [1e20, 1e22], "total", double)
+    assert [square.convention[key] for key in ("n", "from")] == ["total", "non-embedding"]
+    assert square.allocations[1].n / square.allocations[0].n == pytest.approx(10)
+    for row, c in zip(square.allocations, (1e20, 1e22), strict=True):
+        assert (row.c, row.total, row.counting) == (c, c, "total")
+        assert (row.a_interval, row.level) == (None, None)
 
 
 def test_allocate_takes_several_budgets(tmp_path: Path) -> None:

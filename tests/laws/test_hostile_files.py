@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, constrain, fit_approach, fit_law, from_frame, load, read, save
+from scaling.laws import FORMS, constrain, fit_approach, fit_law, from_frame, io, load, read, save
 from scaling.laws.design import grid
 from scaling.laws.design.fisher import Noise
 from scaling.laws.design.simulate import simulate
+from scaling.laws.io import load_loss_laws
+from scaling.laws.json_object import JsonObject
 from scaling.laws.published import published
 
 EXAMPLES = settings(max_examples=200, derandomize=True, deadline=None,
@@ -122,6 +124,69 @@ def test_errors_name_what_is_wrong_with_a_law(case, content, tmp_path: Path) -> 
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     assert re.search(said, message), message
+
+
+CELLS = {
+    "zero": 0, "two": 2, "half": 0.5, "minus": -1, "true": True, "text": "abc", "null": None,
+    "huge": 2**63 + 1, "nan": float("nan"), "texts": ["a", "b"], "mixed": ["a", 1],
+    "pair": [1, 2.5], "open": [None, 2], "three": [1, 2, 3], "bools": [1, True],
+    "rows": [[1, None], [3, 4]], "ragged": [[1, 2], [3, 4, 5]], "short": [[1, 2], [3]],
+    "inner": {"x": 5},
+}
+
+
+@pytest.mark.parametrize(("read_key", "values"), [
+    (lambda cells, key: cells.text(key), {"text": "abc"}),
+    (lambda cells, key: cells.boolean(key), {"true": True, "null": None}),
+    (lambda cells, key: cells.count(key), {"zero": 0, "two": 2}),
+    (lambda cells, key: cells.number(key), {"zero": 0, "two": 2, "half": 0.5, "minus": -1,
+                                            "huge": 2.0**63}),
+    (lambda cells, key: cells.optional(key), {"zero": 0, "two": 2, "half": 0.5, "minus": -1,
+                                              "huge": 2.0**63, "null": None}),
+    (lambda cells, key: cells.scalar(key), {"zero": 0, "two": 2, "half": 0.5, "minus": -1,
+                                            "huge": 2.0**63, "null": None, "text": "abc"}),
+    (lambda cells, key: cells.texts(key, 2), {"texts": ("a", "b"), "null": ()}),
+    (lambda cells, key: cells.pair(key), {"pair": (1, 2.5), "open": None, "null": None}),
+    (lambda cells, key: cells.array(key, 3, exactly=True).tolist(), {"three": [1, 2, 3]}),
+    (lambda cells, key: np.nan_to_num(cells.array(key, 2, 2), nan=-9).tolist(),
+     {"rows": [[1, -9], [3, 4]], "null": []}),
+    (lambda cells, key: np.nan_to_num(cells.array(key, 2), nan=-9).tolist(),
+     {"pair": [1, 2.5], "open": [-9, 2], "null": []}),
+    (lambda cells, key: cells.object(key).count("x"), {"inner": 5}),
+    (lambda cells, key: len(cells.items(key, 2)), {
+        "null": 0, "texts": 2, "mixed": 2, "pair": 2, "open": 2, "bools": 2, "rows": 2,
+        "ragged": 2, "short": 2}),
+])
+def test_every_reader_takes_its_own_kind_of_value_and_no_other(read_key, values) -> None:
+    cells = JsonObject(CELLS, "laws.json", "laws[0]")
+    for key in CELLS:
+        if key in values:
+            assert read_key(cells, key) == values[key], key
+        else:
+            with pytest.raises(UserError, match=r"laws\.json: laws\[0\]"):
+                read_key(cells, key)
+    assert "null" not in cells
+    assert "zero" in cells
+    assert [*cells] == [*CELLS]
+
+
+def test_as_many_laws_as_a_file_may_hold(content, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "laws.json"
+    law = published()["besiroglu2024"].law
+    with monkeypatch.context() as change:
+        change.setattr(io, "_from_json", lambda *_: law)  # parsing a thousand takes seconds
+        path.write_text(json.dumps({"laws": [1] * 1000}))
+        assert len(load(path)) == 1000
+        path.write_text(json.dumps({"laws": [1] * 1001}))
+        with pytest.raises(UserError, match="more than 1,000"):
+            load(path)
+    path.write_text(json.dumps(content))
+    assert len(load(path)) == 3
+    assert [law.name for law in load_loss_laws(path)] == ["chinchilla", "kaplan-n"]
+    twice = json.dumps(content)
+    path.write_text(f"{twice[:-1]}, {twice[1:]}")
+    with pytest.raises(UserError, match="occurs twice"):
+        load(path)
 
 
 def test_saved_fits_can_be_loaded(grid, heldout_row, tmp_path: Path) -> None:

@@ -87,6 +87,30 @@ def test_a_table_has_a_maximum_of_rows_and_columns(tmp_path: Path, monkeypatch) 
     assert "has 4 columns" in _said(path)
     monkeypatch.setattr(frames, "LARGEST_BYTES", 10)
     assert "is larger than" in _said(path)
+    for name, most in (("MOST_ROWS", 2), ("MOST_COLUMNS", 4), ("LARGEST_BYTES", len(GOOD))):
+        monkeypatch.setattr(frames, name, most)
+    assert read_frame(path).shape == (2, 4)  # as much as is allowed
+
+
+def test_only_a_table_of_one_column_has_other_separators(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text("a;b,,c|d,,a\n1,2,3,4,5\n")
+    frame = read_frame(path)
+    assert [*frame.columns] == ["a;b", "Unnamed: 1", "c|d", "Unnamed: 3", "a"]
+    assert frame.iloc[0].tolist() == [1, 2, 3, 4, 5]
+    assert frames.duplicate_columns(frame) == set()
+    path.write_text("a,b,a,c,b,b\n1,2,3,4,5,6\n")
+    frame = read_frame(path)
+    assert frames.duplicate_columns(frame) == {"a", "b"}
+    assert frame["b"].iloc[0].tolist() == [2, 5, 6]
+
+
+def test_a_folder_of_both_formats_gives_its_csv(tmp_path: Path) -> None:
+    (tmp_path / "runs.parquet").touch()
+    assert frames.table_path(tmp_path) == tmp_path / "runs.parquet"
+    (tmp_path / "runs.csv").touch()
+    assert frames.table_path(tmp_path) == tmp_path / "runs.csv"
+    assert frames.table_path(tmp_path / "runs.parquet") == tmp_path / "runs.parquet"
 
 
 def test_messages_of_the_parser_are_not_shown(tmp_path: Path, monkeypatch) -> None:

@@ -24,6 +24,7 @@ from scaling.laws.conventions.recount import (
     recount,
     relation_between,
 )
+from scaling.laws.published import counting as published_counting
 
 pytestmark = pytest.mark.quick
 
@@ -119,6 +120,64 @@ def test_a_law_recounted_is_the_same_law() -> None:
     np.testing.assert_allclose(recount(gadre, "non-embedding").loss(at), gadre.loss(own))
 
 
+def test_what_is_known_of_a_law_is_recounted_with_it() -> None:
+    """Ranges in the new N and its C; closed forms and held-out errors of the old N are lost."""
+    law = _law("besiroglu2024")
+    ranges = {"n": [1e6, 1e9], "d": [1e9, 1e11], "c": [6e15, 6e20]}
+    law = replace(law, convention={**law.convention, "range": ranges, "c": "flops_counted"},
+                  exponents={"a": 0.51}, heldout={"large": {"n": 1e9}}, n_runs=9)
+    double = Relation(lambda n: 2 * n, lambda n: n / 2, "every model has as many embeddings")
+    bare = recount(law, "non-embedding", double)
+    assert bare.convention["range"] == {
+        "n": [5e5, 5e8], "d": [1e9, 1e11], "c": [3e15, 3e20]}
+    assert law.convention["range"] == ranges
+    assert (bare.convention["n"], bare.convention["c"]) == ("non-embedding", "6 N D")
+    assert bare.convention["relation"] == "every model has as many embeddings"
+    assert (bare.exponents, bare.heldout) == ({}, {})
+    assert bare.warnings == law.warnings
+    assert bare.params == law.params
+    assert bare.form.exponents == law.form.exponents
+    assert bare.form.scaling_params == law.form.scaling_params
+    again = recount(bare, "total", double)
+    assert again.convention["range"] == ranges
+    at = {"n": np.array([1e7]), "d": np.array([1e10])}
+    np.testing.assert_allclose(again.loss(at), law.loss(at))
+    # Only the paper's relation, of its own models, deserves a warning, and only of a fitted law.
+    assert len(recount(law, "non-embedding").warnings) == len(law.warnings) + 1
+    for relation, runs in ((published_relation(3e4), 9), (None, None)):
+        assert recount(replace(law, n_runs=runs), "non-embedding", relation
+                       ).warnings == law.warnings
+
+
+def test_kaplans_study_by_brute_force() -> None:
+    """20 sizes on 1000 token counts, each budget's nearest run of every size, one at a time."""
+    law = _law("hoffmann2022-3")
+    double = Relation(lambda n: 2 * n, lambda n: n / 2, "every model has as many embeddings")
+    study = published_counting()["study"]
+    sizes, tokens, budgets = (np.logspace(*study[name]) for name in ("sizes", "tokens", "budgets"))
+    assert (len(sizes), len(tokens), len(budgets)) == (20, 1000, 100)
+    best = []
+    for c in budgets:
+        d = np.array([tokens[np.argmin(np.abs(tokens - c / (6 * n)))] for n in sizes])
+        best.append(sizes[np.argmin(law.loss({"n": 2 * sizes, "d": d}))])
+    slope, level = np.polyfit(np.log(budgets), np.log(best), 1)
+    found = kaplan_power_law(law, double)
+    assert found.exponent == pytest.approx(slope, rel=1e-9)
+    assert found.coefficient == pytest.approx(np.exp(level), rel=1e-6)
+    assert reconcile(law, [1e18, 1e20], double).kaplan == found
+
+
+def test_repeated_sizes_count_by_their_geometric_mean() -> None:
+    curve = monotone_interpolation(np.array([1e3, 1e3, 1e5]), np.array([2.0, 8.0, 16.0]), "x", "y")
+    assert curve(np.array([1e3]))[0] == pytest.approx(4)
+    bent = monotone_interpolation(np.array([1.0, 10.0, 100.0, 1000.0]),
+                                  np.array([1.0, 10.0, 20.0, 21.0]), "x", "y")
+    at = np.array([1e-6, 1e-4, 1e6, 1e8])
+    low, high = np.diff(np.log(bent(at)))[[0, 2]] / np.log(100)
+    assert low > 0.9  # as steep as at that end
+    assert high < 0.2
+
+
 def test_intervals_are_recounted() -> None:
     law = _law("besiroglu2024")
     samples = law.point * np.exp(0.02 * np.random.default_rng(0).standard_normal((50, 5)))
@@ -199,5 +258,11 @@ def test_refits_of_a_table_that_counts_one_way(counted: pd.DataFrame) -> None:
                                   resamples=0)
     assert [entry.convention.name for entry in found] == ["N total, C 6 N D"]
     assert found[0].to_json()["params"]["beta"] == pytest.approx(0.3658, rel=1e-3)
+    renamed = counted.rename(columns={"tokens": "D", "loss": "L"}).assign(tokens=1e9, loss=3.0)
+    again = fit_under_conventions(renamed[::5], "runs", [1e20], resamples=8, seed=5, d="D",
+                                  loss="L")
+    assert again[0].law.params["beta"] == pytest.approx(0.3658, rel=1e-3)
+    assert again[0].law.bootstrap.resamples == 8
+    assert again[0].law.bootstrap.seed == 5
     with pytest.raises(UserError, match="none of the columns params_non_embedding, params_total"):
         fit_under_conventions(counted[["tokens", "loss"]], "runs", [1e20], resamples=0)

@@ -17,9 +17,16 @@ from scaling.cli.simulate import numbers
 from scaling.cli.simulate import simulate as command
 from scaling.errors import UserError
 from scaling.laws import FORMS, Law, PowerSum, ResidualLoss, Term, from_frame, read, save
+from scaling.laws.design import simulate as module
 from scaling.laws.design.fisher import Noise, expected_sd, residual_moments, target_named
-from scaling.laws.design.grid import by_ratio, from_table, isoflop, rectangle
-from scaling.laws.design.simulate import Faults, simulate, simulate_study
+from scaling.laws.design.grid import Design, by_ratio, from_table, isoflop, rectangle
+from scaling.laws.design.simulate import (
+    Faults,
+    check_sweeps,
+    refit_sweeps,
+    simulate,
+    simulate_study,
+)
 from scaling.laws.published import published_named
 
 PLAIN = {"n": "total", "d": "tokens", "c": "6 N D"}
@@ -115,6 +122,139 @@ def test_a_design_from_a_planned_table(law: Law) -> None:
         from_table(frame, "plan", kaplan).n, frame["params_non_embedding"])
     with pytest.raises(UserError, match="row 2, column tokens"):
         from_table(frame.assign(tokens=[1e6, 0, 1e6]), "plan", law)
+
+
+def test_a_simulated_table_has_every_column_of_its_law() -> None:
+    """Held-out rows, variables other than N and D, and standard errors of a law without log."""
+    n, d = np.array([1e6, 2e6, 4e6]), np.array([1e8, 2e8, 3e8])
+    design = Design(n, d, {"u": d / 4, "l": np.array([2.0, 3.0, 4.0])},
+                    np.array([False, True, False]), {"params_total": n + 5e5})
+    repeated = published_named("muennighoff2023").law
+    error = published_named("gadre2024-error-c4").law
+    assert repeated is not None
+    assert error is not None
+    frame = simulate(repeated, design, Noise(0.01), seeds=2, source="a law")
+    assert frame["seed"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert frame["role"].tolist() == ["grid", "heldout", "grid"] * 2
+    assert set(frame["corpus"]) == {"simulated from a law"}
+    np.testing.assert_array_equal(frame["unique_tokens"], np.tile(d / 4, 2))
+    np.testing.assert_array_equal(frame["tokens"], np.tile(d, 2))
+    np.testing.assert_array_equal(frame["params_non_embedding"], np.tile(n, 2))
+    np.testing.assert_array_equal(frame["params_total"], np.tile(n + 5e5, 2))
+    np.testing.assert_allclose(frame["flops_6nd"], np.tile(6 * (n + 5e5) * d, 2))
+    np.testing.assert_allclose(frame["loss_se"], 0.01 * frame["loss"])
+    clean = repeated.loss(design.values)
+    assert (np.abs(frame["loss"] / np.tile(clean, 2) - 1) < 0.05).all()
+    frame = simulate(error, design, Noise(0.01))
+    np.testing.assert_allclose(frame["loss_se"], 0.01)
+    assert (np.abs(frame["loss"] - error.loss(design.values)) < 0.05).all()
+    with pytest.raises(UserError, match="needs U_D"):
+        simulate(repeated, rectangle([1e6], [1e8]), Noise(0.01))
+
+
+def test_a_design_keeps_its_rows_together() -> None:
+    n, d = np.array([1e6, 2e6, 4e6]), np.array([1e8, 2e8, 3e8])
+    design = Design(n, d, {"u": d / 4}, np.array([False, True, False]), {"params_total": n + 5e5})
+    twice = design.with_seeds(2)
+    np.testing.assert_allclose(design.c, 6 * n * d)
+    assert design.flops == pytest.approx((6 * n * d).sum())
+    for rows, of, keep in ((range(3), design.fitted(), [0, 2]),
+                           (range(6), twice, [0, 1, 2, 0, 1, 2]),
+                           (range(6), twice.fitted(), [0, 2, 0, 2])):
+        assert len(of.n) <= len(rows)
+        np.testing.assert_array_equal(of.n, n[keep])
+        for name, values in (("d", d), ("u", d / 4), ("c", 6 * n * d)):
+            np.testing.assert_allclose(of.values[name], values[keep])
+    assert twice.heldout is not None
+    assert twice.heldout.tolist() == [False, True, False] * 2
+    np.testing.assert_array_equal(twice.columns["params_total"], np.tile(n + 5e5, 2))
+    pairs = by_ratio([1e6, 2e6], [10, 20, 30])
+    np.testing.assert_allclose(pairs.n, [1e6] * 3 + [2e6] * 3)
+    np.testing.assert_allclose(pairs.d, [1e7, 2e7, 3e7, 2e7, 4e7, 6e7])
+    pairs = isoflop([6e12, 6e14], [1e6, 1e7])
+    np.testing.assert_allclose(pairs.n, [1e6, 1e7, 1e6, 1e7])
+    np.testing.assert_allclose(pairs.d, [1e6, 1e5, 1e8, 1e7])
+    law = published_named("besiroglu2024").law
+    assert law is not None
+    sizes = isoflop([1e18, 1e20], law=law).n.reshape(2, 5)
+    np.testing.assert_allclose(sizes / sizes[:, 2:3], [[1 / 4, 1 / 2, 1, 2, 4]] * 2)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: rectangle([1e6, -1], [1e8]), lambda: rectangle([1e6], [1e8, 1e40]),
+    lambda: rectangle([1e6, np.nan], [1e8]), lambda: rectangle([], [1e8]),
+    lambda: rectangle(np.full(1001, 1e6), np.full(1000, 1e8)), lambda: isoflop([1e18, 0], [1e6]),
+    lambda: isoflop([1e18, 1e40], [1e6]),
+    lambda: rectangle(np.full(1000, 1e6), np.full(500, 1e8)).check_runs(3),
+    lambda: rectangle([1e6], [1e8]).check_runs(0),
+    lambda: check_sweeps(rectangle([1e6], [1e8]), 0),
+    lambda: check_sweeps(rectangle([1e6], [1e8]), 100_001),
+    lambda: check_sweeps(rectangle(np.full(201, 1e6), [1e8]), 100_000),
+])
+def test_designs_out_of_range_are_refused(make) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError, match="expected"):
+        make()
+    check_sweeps(rectangle(np.full(200, 1e6), [1e8]), 100_000)
+    rectangle(np.full(1000, 1e6), np.full(500, 1e8)).check_runs(2)
+
+
+def test_former_runs_of_a_sweep_are_not_planned(law: Law) -> None:
+    frame = pd.DataFrame({"role": ["grid", "former", "heldout"], "params_total": [2e4, 3e4, 9e4],
+                          "tokens": [1e6, 2e6, 5e6]})
+    design = from_table(frame, "plan", law)
+    assert design.n.tolist() == [2e4, 9e4]
+    assert design.d.tolist() == [1e6, 5e6]
+    assert design.heldout is not None
+    assert design.heldout.tolist() == [False, True]
+
+
+def test_a_study_is_a_regression_of_every_sweep(power: Law) -> None:
+    """By numpy, with the same draws: log L = log A - alpha log D, in runs that are not held out."""
+    d = np.geomspace(1e6, 1e9, 9)
+    heldout = np.arange(9) == 8
+    design = Design(np.full(9, 1e5), d, heldout=heldout)
+    noise = Noise(0.05, growth=0.2, at=6e14)
+    seen: list[int] = []
+    targets = [target_named(POWER, name) for name in ("alpha", "A")]
+    study = simulate_study(power, design, noise, 250, targets, draw=11, watch=seen.append)
+    assert seen == [100, 200, 250]
+    assert (study.sweeps, study.converged) == (250, 250)
+    rng = np.random.default_rng(11)
+    sd = 0.05 * (6e14 / (6e5 * d[:8])) ** 0.2
+    y = np.log(30 / d[:8] ** 0.2) + sd * rng.standard_normal((250, 8))
+    slope, level = np.polyfit(np.log(d[:8]), y.T, 1)
+    for found, by_hand, truth in zip(study.targets, (-slope, np.exp(level)), (0.2, 30.0),
+                                     strict=True):
+        np.testing.assert_allclose(found.estimates, by_hand, rtol=1e-6)
+        assert (found.truth, found.lost) == (pytest.approx(truth), 0)
+        low, high = np.quantile(by_hand, [0.05, 0.95])
+        assert found.interval == pytest.approx((low, high), rel=1e-6)
+        own = np.log(by_hand) if found.target.log else by_hand
+        assert found.width == pytest.approx(high / low if found.target.log else high - low)
+        assert found.sd == pytest.approx(own.std(), rel=0.2)
+        assert found.expected_sd == pytest.approx(own.std(), rel=0.2)
+    assert {found.target.log for found in study.targets} == {True, False}
+    shown = study.to_json()["targets"][1]
+    assert shown["median"] == pytest.approx(np.median(np.exp(level)), rel=1e-6)
+    # Absolute residuals have other estimates; runs that diverge are left out of the fits.
+    l1, few = (simulate_study(power, design, noise, 40, targets, draw=11, **change)
+               for change in ({"robust": ResidualLoss("l1")}, {"faults": Faults(diverged=0.6)}))
+    assert l1.targets[0].expected_sd > 1.05 * study.targets[0].expected_sd
+    assert np.abs(l1.targets[0].estimates / study.targets[0].estimates[:40] - 1).max() > 0.01
+    assert few.targets[0].sd > 1.2 * study.targets[0].sd
+
+
+def test_sweeps_without_a_fit_are_left_out(power: Law, monkeypatch) -> None:
+    values = rectangle([1e5], np.geomspace(1e6, 1e9, 9)).values
+    y = np.log(power.loss(values)) + 0.01 * np.random.default_rng(0).standard_normal((4, 9))
+    every = refit_sweeps(power, values, y, np.ones((4, 9)))
+    y[1] = np.nan
+    np.testing.assert_allclose(refit_sweeps(power, values, y, np.ones((4, 9))), every[[0, 2, 3]])
+    monkeypatch.setattr(module, "refit_sweeps", lambda *words: refit_sweeps(*words)[:-3])
+    study = simulate_study(power, rectangle([1e5], [1e6, 1e8, 1e9]), Noise(0.01), 60,
+                           [target_named(POWER, "alpha")])
+    assert (study.sweeps, study.converged, len(study.targets[0].estimates)) == (60, 57, 57)
+    assert study.targets[0].lost == pytest.approx(3 / 60)
 
 
 @pytest.mark.parametrize("kind", ["huber", "squared", "l1"])

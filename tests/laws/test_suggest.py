@@ -104,6 +104,64 @@ def test_the_choice_is_as_good_as_trying_all(law: Law, table: RunsTable, name: s
     assert choice.variance([]) > 2 * lowest
 
 
+def _candidates(seed: int = 4) -> CandidateSet:
+    """Forty candidates for a target of three parameters, of every price."""
+    rng = np.random.default_rng(seed)
+    half = rng.standard_normal((3, 3))
+    return CandidateSet(h=half @ half.T + np.eye(3), m=np.eye(3) + half.T @ half,
+                        gradient=rng.standard_normal(3), z=rng.standard_normal((40, 3)),
+                        curvature=rng.uniform(0.5, 2, 40), score_variance=rng.uniform(0.5, 2, 40),
+                        cost=np.geomspace(1, 100, 40))
+
+
+def test_the_variance_of_a_choice_is_that_of_its_sums() -> None:
+    """w' m w with h w = g, where h and m are sums over the runs; and that of one more run."""
+    c = _candidates()
+    for chosen in ([], [3], [3, 17, 17, 30]):
+        h = c.h + sum((c.curvature[k] * np.outer(c.z[k], c.z[k]) for k in chosen), np.zeros((3, 3)))
+        m = c.m + sum((c.score_variance[k] * np.outer(c.z[k], c.z[k]) for k in chosen),
+                      np.zeros((3, 3)))
+        w = np.linalg.inv(h) @ c.gradient
+        assert c.variance(chosen) == pytest.approx(float(w @ m @ w))
+        np.testing.assert_allclose(c._variance_after_each(chosen),
+                                   [c.variance([*chosen, k]) for k in range(40)])
+
+
+@pytest.mark.parametrize(("budget", "runs", "seeds"), [
+    (60.0, 3, 1), (200.0, 8, 2), (30.0, 50, 1), (400.0, 4, 4), (60.0, 6, 2), (4.0, 2, 1)])
+@pytest.mark.parametrize("case", [1, 4, 7, 9, 10])
+def test_no_exchange_improves_a_choice(case: int, budget: float, runs: int, seeds: int) -> None:
+    """Within the limits, no run can be added, and none be replaced by a better one; and what is
+    chosen one by one, by gain or by gain per FLOP, is not better."""
+    c = _candidates(case)
+    chosen = c.choose(budget, runs, seeds)
+    assert 0 < len(chosen) <= runs
+    assert c.cost[chosen].sum() <= budget * (1 + 1e-9)
+    assert np.bincount(chosen).max() <= seeds
+    now = c.variance(chosen)
+    rests = [chosen[:k] + chosen[k + 1:] for k in range(len(chosen))]
+    for rest in [*rests, chosen] if len(chosen) < runs else rests:
+        for k in range(40):
+            allowed = c.cost[[*rest, k]].sum() <= budget and rest.count(k) < seeds
+            assert not allowed or c.variance([*rest, k]) > now * (1 - 1e-5)
+    for price in (np.ones(40), c.cost):
+        one_by_one: list[int] = []
+        while len(one_by_one) < runs:
+            gains = [(c.variance(one_by_one) - c.variance([*one_by_one, k])) / price[k]
+                     if c.cost[[*one_by_one, k]].sum() <= budget and one_by_one.count(k) < seeds
+                     else 0.0 for k in range(40)]
+            if max(gains) <= 0:
+                break
+            one_by_one.append(int(np.argmax(gains)))
+        assert now <= c.variance(one_by_one) * (1 + 1e-9)
+    order = c.order_by_gain(chosen)
+    assert sorted(order) == sorted(chosen)
+    for done in range(len(order)):
+        before = c.variance(order[:done])
+        gains = [(before - c.variance([*order[:done], k])) / c.cost[k] for k in order[done:]]
+        assert gains[0] == pytest.approx(max(gains))
+
+
 def test_expected_intervals_agree_with_simulation(law: Law, table: RunsTable) -> None:
     noise, target = Noise(0.003), target_named(law.form, "n-star", 1e22)
     found = suggest(law, table, target, 1e20, at=1e22, max_flops_per_run=3e19, noise=noise, runs=10)

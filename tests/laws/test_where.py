@@ -85,8 +85,27 @@ def test_conditions_may_compute() -> None:
     for text, rows in (("6 * n * k > 2e7", [False, True, True]),
                        ("n ** 400 > 1", [True, True, True]), ("n / 2 > 1", [True, True, True]),
                        ("`Model Size` in [1, 3] and not name == 'a'", [False, False, True]),
-                       ("name != 'a'", [False, True, False])):
+                       ("name != 'a'", [False, True, False]),
+                       ("n == 1e6 or n == 2e6 or n == 4e6", [True, True, True]),
+                       ("n > 1e6 and k > 1 and name != 'a'", [False, True, False]),
+                       ("'a' != name", [False, True, False]),
+                       ("k <= `Model Size`", [True, True, True])):
         np.testing.assert_array_equal(row_mask(FRAME, text, "runs.csv"), rows)
+
+
+@pytest.mark.parametrize(("text", "kept"), [
+    ("k + 1 == 3", [2]), ("k - 1 == 2", [3]), ("k * 2 == 4", [2]), ("k / 2 == 1.5", [3]),
+    ("k // 2 == 1", [2, 3]), ("k % 2 == 1", [1, 3, 5]), ("k ** 2 == 9", [3]), ("-k == -3", [3]),
+    ("k == 2", [2]), ("k != 2", [1, 3, 4, 5]), ("k < 2", [1]), ("k <= 2", [1, 2]),
+    ("k > 4", [5]), ("k >= 4", [4, 5]), ("(k > 3) | (k < 2)", [1, 4, 5]), ("k in (2, 5)", [2, 5]),
+    ("(k > 1) & (k < 4)", [2, 3]), ("k // (k - 1) > 1", [2]), ("3 > k > 1", [2]),
+    ("5 > k < 3", [1, 2]), ("`a b` < `c d`", [1, 2]), ("`a b` == quoted_0_", [4]),
+    ("not k > 1 or k > 4", [1, 5]), ("`a b` % (k - 1) >= 0", [2, 3, 4, 5]),
+])
+def test_every_operator_by_hand(text: str, kept: list[int]) -> None:
+    frame = pd.DataFrame({"k": [1, 2, 3, 4, 5], "a b": [0, 1, 2, 3, 4], "c d": [1, 2, 2, 2, 2],
+                          "quoted_0_": [9, 9, 9, 3, 9]})
+    assert frame["k"][row_mask(frame, text, "runs.csv")].tolist() == kept
 
 
 def test_a_division_by_zero_is_not_true() -> None:

@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 
 from scaling.config import ExecutionConfig, ModelConfig
+from scaling.config.parts import InitConfig
 from scaling.models import Electra, Transformer
 from scaling.models.attention import Attention
 from scaling.models.block import EVERYTHING, Block
 from scaling.models.experts import Experts
 from scaling.models.feed_forward import FeedForward
 from scaling.models.heads import Vocabulary
-from scaling.models.layers import embedding
-from scaling.models.params import params_by_path
+from scaling.models.layers import Linear, Norm, embedding
+from scaling.models.params import (
+    ParamInfo,
+    constant_param,
+    count_by_role,
+    init_param,
+    params_by_path,
+    with_info,
+    with_value,
+)
 from scaling.models.positions import RelativeBias
 from tests.models.variants import SMALL, VARIANTS, random_ids
 
@@ -154,3 +163,74 @@ def test_logits_and_the_stream_are_of_order_one_at_every_width_and_depth():
         spread = jax.jit(lambda key, config=config: Transformer(config, key, execution=SCAN)(
             random_ids(2, 12)).std())(jax.random.key(0))
         assert 0.5 < spread < 2.0
+
+
+@pytest.mark.parametrize(("distribution", "std", "largest"), [
+    ("normal", 0.5, 2.5), ("truncated", 0.5 * 0.8796, 1.0), ("uniform", 0.5, 0.5 * 3**0.5)])
+def test_distributions_have_their_spread_and_their_ends(distribution, std, largest):
+    """The truncated one is cut at two standard deviations, after which .8796 of one is left."""
+    info = ParamInfo("hidden", (None, None), (0,), (1,))
+    param = init_param(jax.random.key(3), (100, 300), info, 0.5, distribution)
+    x = np.asarray(param[...])
+    assert param.info == info
+    assert x.std() == pytest.approx(std, rel=0.02)
+    assert abs(x.mean()) < 0.01
+    if distribution == "normal":
+        assert np.abs(x).max() > 1.5
+    else:
+        assert 0.99 * largest < np.abs(x).max() <= largest
+    table = embedding(jax.random.key(0), InitConfig(distribution=distribution), 300, 64)
+    assert spread(table) == pytest.approx(64**-0.5, rel=0.02)
+    assert (np.abs(table[...]).max() * 8 < 2.3) == (distribution != "normal")
+    assert (table.info.role, table.info.fan_in, table.info.fan_out) == ("embedding", (0,), (1,))
+
+
+def test_constants_have_the_role_that_they_are_given():
+    gain, bias = constant_param(1.5, (3,), ("embed",), "gain"), constant_param(0.0, (2,), ("ff",))
+    assert (gain.info.role, gain.info.axes) == ("gain", ("embed",))
+    assert (bias.info.role, bias.info.axes) == ("bias", ("ff",))
+    np.testing.assert_array_equal(gain[...], [1.5] * 3)
+    assert gain[...].dtype == jnp.float32
+    assert count_by_role({"a": gain, "b": bias, "c": gain}) == {"gain": 6, "bias": 2}
+    changed = with_info({"a": gain}, role="bias", part="head")["a"].info
+    assert (changed.role, changed.part, changed.axes) == ("bias", "head", ("embed",))
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_norms_by_hand(kind):
+    """With an epsilon as large as the variance, a gain and a bias."""
+    rng = np.random.default_rng(0)
+    for use_bias in (True, False):
+        norm = Norm(ModelConfig(**SIZES, norm=kind, norm_epsilon=0.5, use_bias=use_bias), width=6)
+        assert (norm.bias is None) == (kind == "rms" or not use_bias)
+        gain, bias = rng.standard_normal((2, 6)).astype(np.float32)
+        norm.gain = with_value(norm.gain, jnp.asarray(gain))
+        if norm.bias is not None:
+            norm.bias = with_value(norm.bias, jnp.asarray(bias))
+        x = rng.standard_normal((2, 3, 6)).astype(np.float32) + 1
+        centred = x - x.mean(-1, keepdims=True) if kind == "layer" else x
+        by_hand = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 0.5) * gain
+        by_hand += 0 if norm.bias is None else bias
+        np.testing.assert_allclose(norm(jnp.asarray(x)), by_hand, rtol=1e-5, atol=1e-6)
+
+
+def test_a_linear_layer_reads_both_operands_in_its_type():
+    """In float32 a sum over two axes, and in bfloat16 that of rounded operands, added exactly."""
+    config = ModelConfig(**SIZES, use_bias=True)
+    rng = np.random.default_rng(1)
+    x, weight = (rng.standard_normal(s).astype(np.float32) for s in ((2, 3, 4, 5), (4, 5, 6)))
+    bias = rng.standard_normal(6).astype(np.float32)
+    for dtype in ("float32", "bfloat16"):
+        layer = Linear(config, jax.random.key(0), (4, 5), (6,), ("heads", None, "embed"),
+                       jnp.dtype(dtype))
+        assert (layer.weight.info.fan_in, layer.weight.info.fan_out) == ((0, 1), (2,))
+        layer.weight = with_value(layer.weight, jnp.asarray(weight))
+        layer.bias = with_value(layer.bias, jnp.asarray(bias))
+        read = [np.asarray(jnp.asarray(a).astype(dtype), np.float64) for a in (x, weight)]
+        y = layer(jnp.asarray(x))
+        assert y.dtype == jnp.float32
+        np.testing.assert_allclose(y, np.einsum("btij,ijo->bto", *read) + bias, rtol=1e-5,
+                                   atol=1e-5)
+    none = Linear(config, jax.random.key(0), (4,), (6,), ("embed", "ff"), jnp.dtype("float32"),
+                  bias=False)
+    assert none.bias is None

@@ -105,6 +105,32 @@ def test_masks_of_bare_tokens():
                                   [[True, True, True, False], [True] * 4])
 
 
+@pytest.mark.parametrize("pattern", ["full", "causal", "prefix"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_blocks_of_keys_are_columns_of_the_mask(pattern, window):
+    """And the mask, by hand, of two documents and padding with a prefix of two tokens each."""
+    documents = np.array([[1, 1, 1, 1, 2, 2, 2, 0], [1, 1, 2, 2, 2, 2, 3, 3]])
+    prefix = np.array([[1, 1, 0, 0, 1, 1, 0, 0], [1, 0, 1, 1, 0, 0, 1, 0]], bool)
+    tokens = Tokens(np.zeros((2, 8), np.int32), documents, prefix_BT=prefix)
+    mask = AttentionMask.within(tokens, pattern, window)
+    whole = np.asarray(mask.block())
+    for row, query, key in np.ndindex(2, 8, 8):
+        sees = pattern == "full" or key <= query or (pattern == "prefix" and prefix[row, key])
+        sees &= window is None or abs(query - key) <= 2
+        sees &= documents[row, query] == documents[row, key] > 0
+        assert whole[row, 0, query, key] == sees, (row, query, key)
+    for start, size in ((0, 3), (3, 3), (2, 6), (7, 1)):
+        np.testing.assert_array_equal(mask.block(start, size), whole[..., start : start + size])
+    across = AttentionMask.across(Tokens(np.zeros((2, 5), np.int32)), tokens)
+    assert np.asarray(across.block(2, 4)).shape == (2, 1, 5, 4)
+    np.testing.assert_array_equal(np.asarray(across.block(2, 4))[:, 0, 4], documents[:, 2:6] == 1)
+    queries = Tokens(np.zeros((2, 3), np.int32), np.array([[2, 1, 0], [3, 0, 1]]))
+    np.testing.assert_array_equal(
+        AttentionMask.across(queries, tokens).block()[:, 0],
+        [[documents[0] == 2, documents[0] == 1, documents[0] < 0],
+         [documents[1] == 3, documents[1] < 0, documents[1] == 1]])
+
+
 def test_the_pattern_is_the_one_of_the_papers():
     """The table of expected patterns itself, for two layers of which the second is local: what
     lies within the band sees all before it."""
