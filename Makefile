@@ -95,8 +95,8 @@ benchmark: .venv/core  ## speed of a training step on this machine, against a pl
 	@echo "--- speed of a training step: some minutes"
 	$(BIN)/python benchmarks/train_step.py
 
-soak: .venv/core  ## 40 runs, 200 kills, half an hour: bitwise identical losses
-	@echo "--- 40 runs that are killed 200 times: half an hour"
+soak: .venv/core  ## 40 runs, 200 kills, 10 to 30 minutes: bitwise identical losses
+	@echo "--- 40 runs that are killed 200 times: 10 to 30 minutes"
 	$(BIN)/python -m benchmarks.soak --json results/benchmarks/soak.json
 
 lock:  ## resolve the requirements again (needs uv)
