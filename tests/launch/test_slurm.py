@@ -123,7 +123,7 @@ def test_an_array_of_workers_preempted_and_drained_gives_the_losses_of_a_local_s
 
 
 def keep_one_run(sweep_content, sweep_file, steps: int) -> None:
-    """One run of so many steps, in one array of one job."""
+    """One run of a number of steps, in one array of one job."""
     sweep_content["sizes"] = sweep_content["sizes"][:1]
     sweep_content["grids"] = [{"kind": "product", "tokens": [steps * 64]}]
     sweep_content["run"]["data"]["epochs"] = 100

@@ -134,7 +134,7 @@ def test_the_lowest_of_two_valleys_is_the_optimum(law: Law, middle: float) -> No
 
 
 def test_a_loss_just_above_the_floor_takes_what_the_power_law_says(law: Law) -> None:
-    """L - E falls as C^-gamma without end, though nobody will have so many FLOPs."""
+    """L - E falls as C^-gamma without end, though nobody will ever have that many FLOPs."""
     best = allocate(law, 1e21)
     gamma = 0.3478 * 0.3658 / (0.3478 + 0.3658)
     for excess in (1e-2, 3e-3):

@@ -106,7 +106,7 @@ def test_infilling_has_its_rate_and_its_lengths():
     ids = np.tile(2 + np.arange(width), (rows, 1))
     out, valid = infill(keys(rows), ids, np.ones((rows, width), bool), rate, mean, MASK, PAD)
     masks = (out == MASK).sum(axis=1)
-    assert (valid.sum(axis=1) - masks == width * (1 - rate)).all()  # exactly so many tokens stay
+    assert (valid.sum(axis=1) - masks == width * (1 - rate)).all()  # the number that stays is exact
     # Another length is drawn as long as the sum of those before, which is Poisson too, is short.
     needed = sum(poisson(k * mean).cdf(width * rate - 1) for k in range(200))
     assert abs(masks.mean() - needed) < 4 * masks.std() / np.sqrt(rows)

@@ -86,7 +86,7 @@ def test_each_option_changes_the_batch(name, option, special_store):
     value = OPTIONS[name][option]
     # Masks take turns epochs later; with three, the fourth epoch's is the first's.
     at = 200 if option == "static_masks" else 0
-    contexts = {"rate": 21, "mean_span": 16} if name == "t5" else {}  # so many targets
+    contexts = {"rate": 21, "mean_span": 16} if name == "t5" else {}  # the number of targets
     model = CASES[name][0]
     other_model = model | ({"context": contexts[option]} if contexts else {})
     runs = [

@@ -51,7 +51,7 @@ def checked_record(path):
 
 
 def diverges_at(bad):
-    """The first line of metrics of which a loss after so many steps is part."""
+    """The first line of metrics of which a loss after a number of steps is part."""
     return min(STEPS, EVERY * -(-(bad + 1) // EVERY))
 
 
