@@ -196,7 +196,8 @@ def test_near_duplicates_are_judged_by_runs_of_five_words():
     assert len(shingles(first, 5) ^ shingles(second, 5)) == 2
     bands = np.concatenate(list(band_hashes([first, second], WordHashes())), axis=1)
     assert (bands[:, 0] != bands[:, 1]).any()
-    # The number and the width of the bands are such that most of the pairs alike in 0.8 are found (Lee et al.).
+    # The number and the width of the bands are such that most of the pairs alike in 0.8 are found
+    # (Lee et al.).
     chances = [1 - (1 - index**12) ** 16 for index in (0.6, 0.7, 0.8, 0.9)]
     assert chances == pytest.approx([0.03, 0.20, 0.68, 0.996], abs=5e-3)
     assert (BANDS, ROWS) == (16, 12)

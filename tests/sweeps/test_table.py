@@ -47,7 +47,7 @@ def test_the_columns_of_the_runs_table(plan, exported, store):
 
 
 def test_rows_are_sorted_by_role_size_tokens_and_seed():
-    """By number, and a size by its parameters without embeddings; values that are not numbers come last."""
+    """By number, and a size by its parameters without embeddings; other values come last."""
     order = [("former", "9", "5", "1"), ("grid", "20", "9", "3"), ("grid", "20", "100", "0"),
              ("grid", "20", "100", "2"), ("grid", "20", "100", "10"), ("grid", "100", "9", "0"),
              ("grid", "100", "", "0"), ("grid", "nan", "1", "0"), ("heldout", "1", "1", "0")]
