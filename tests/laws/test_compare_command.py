@@ -149,6 +149,8 @@ def test_verdicts() -> None:
     assert verdict(None, (0.5, 1.5), 1.0, (0.5, 1.5)) is None
     assert verdict(1.0, (0.5, 1.5), 2.0, (1.5, 2.5)) == "overlap"  # in a single point
     assert verdict(1.0, (0.5, 1.5), 1.5, None) == "inside"
+    assert verdict(0.5, None, 1.0, (0.5, 1.5)) == "inside"
+    assert verdict(0.49, None, 1.0, (0.5, 1.5)) == "outside"
     assert verdict(1.0, (0.9, 1.1), 1.0, (0.5, 1.5)) == "overlap"
     pairs = [(None, None), (1.0, None), (2.0, None), (1.0, (0.5, 1.5)), (2.0, (1.4, 2.5)),
              (3.0, (2.0, 3.5)), (0.4, (0.5, 1.5))]

@@ -21,6 +21,7 @@ from scaling.laws.forms import curves, hyperparameters
 from scaling.laws.forms.broken import broken
 from scaling.laws.forms.formula import Formula
 from scaling.laws.published import marks
+from tests.laws.derivatives import check_derivatives
 
 pytestmark = pytest.mark.quick
 
@@ -95,16 +96,8 @@ def test_gradient_and_curvature_are_the_derivatives(name: str) -> None:
     weights = rng.standard_normal((len(theta), RUNS))
     curvature = form.hessian(theta, x, weights, gradient)
     size = np.abs(curvature).max()
-    for place in range(theta.shape[1]):
-        step = np.zeros(theta.shape[1])
-        step[place] = 1e-5
-        ahead, behind = theta + step, theta - step
-        slope = (form.predict(ahead, x) - form.predict(behind, x)) / 2e-5
-        np.testing.assert_allclose(gradient[..., place], slope, rtol=1e-5, atol=1e-7)
-        bend = form.gradient(ahead, x)[1] - form.gradient(behind, x)[1]
-        np.testing.assert_allclose(curvature[:, place],
-                                   np.einsum("br,brp->bp", weights, bend) / 2e-5,
-                                   rtol=1e-5, atol=1e-8 * size + 1e-7)
+    check_derivatives(form, theta, x, weights, gradient_atol=1e-7, hessian_rtol=1e-5,
+                      hessian_atol=1e-8 * size + 1e-7)
 
 
 @pytest.mark.parametrize("name", ["m4-d", "broken-d"])

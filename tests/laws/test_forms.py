@@ -16,6 +16,7 @@ from scaling.laws.forms.form import project_coefficients
 from scaling.laws.forms.formula import Formula
 from scaling.laws.forms.losses import ResidualLoss, ScaledHuber
 from scaling.laws.forms.variables import check_amount
+from tests.laws.derivatives import check_derivatives
 
 pytestmark = pytest.mark.quick
 
@@ -207,19 +208,8 @@ def test_derivatives_of_a_constrained_form(name: str) -> None:
     x = form.coordinates(values)
     theta = form.starts(x, rng.uniform(2, 4, size=12))[[0, -1]]
     assert theta.shape[1] == len(form.parameters) - 2
-    gradient = form.gradient(theta, x)[1]
-    weights = rng.standard_normal((2, 12))
-    curvature = form.hessian(theta, x, weights, gradient)
-    for place in range(theta.shape[1]):
-        step = np.zeros(theta.shape[1])
-        step[place] = 1e-5
-        ahead, behind = theta + step, theta - step
-        slope = (form.predict(ahead, x) - form.predict(behind, x)) / 2e-5
-        np.testing.assert_allclose(gradient[..., place], slope, rtol=1e-5, atol=1e-8)
-        bend = form.gradient(ahead, x)[1] - form.gradient(behind, x)[1]
-        np.testing.assert_allclose(curvature[:, place],
-                                   np.einsum("br,brp->bp", weights, bend) / 2e-5,
-                                   rtol=1e-4, atol=1e-5)
+    check_derivatives(form, theta, x, rng.standard_normal((2, 12)),
+                      gradient_atol=1e-8, hessian_rtol=1e-4, hessian_atol=1e-5)
     printed = form.to_params(theta, np.zeros(2))
     names = list(form.parameters)
     np.testing.assert_allclose(printed[:, names.index("E")], 1.3, rtol=1e-14)

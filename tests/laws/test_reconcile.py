@@ -167,17 +167,6 @@ def test_kaplans_study_by_brute_force() -> None:
     assert reconcile(law, [1e18, 1e20], double).kaplan == found
 
 
-def test_repeated_sizes_count_by_their_geometric_mean() -> None:
-    curve = monotone_interpolation(np.array([1e3, 1e3, 1e5]), np.array([2.0, 8.0, 16.0]), "x", "y")
-    assert curve(np.array([1e3]))[0] == pytest.approx(4)
-    bent = monotone_interpolation(np.array([1.0, 10.0, 100.0, 1000.0]),
-                                  np.array([1.0, 10.0, 20.0, 21.0]), "x", "y")
-    at = np.array([1e-6, 1e-4, 1e6, 1e8])
-    low, high = np.diff(np.log(bent(at)))[[0, 2]] / np.log(100)
-    assert low > 0.9  # as steep as at that end
-    assert high < 0.2
-
-
 def test_intervals_are_recounted() -> None:
     law = _law("besiroglu2024")
     samples = law.point * np.exp(0.02 * np.random.default_rng(0).standard_normal((50, 5)))

@@ -26,7 +26,6 @@ from scaling.laws.approaches.akima import akima_minima
 from scaling.laws.approaches.line import fit_log_line
 from scaling.laws.approaches.optima import ProfileMinimum, noise_at, seed_noise
 from scaling.laws.approaches.parabola import parabola_minima
-from scaling.laws.conventions.compare import verdict
 from scaling.laws.conventions.recount import monotone_interpolation, published_relation, recount
 from scaling.laws.design.fisher import Noise, Target, estimate_noise, law_objective, target_named
 from scaling.laws.design.grid import Design, by_ratio, from_table, isoflop, rectangle
@@ -276,14 +275,6 @@ def test_an_envelope_by_hand() -> None:
 
 
 # Conventions
-
-
-def test_verdicts_at_the_ends_of_intervals() -> None:
-    assert verdict(1.0, (0.5, 1.5), 2.0, (1.5, 2.5)) == "overlap"
-    assert verdict(2.0, (1.5, 2.5), 1.0, (0.5, 1.5)) == "overlap"
-    assert verdict(1.0, (0.5, 1.5), 1.5, None) == "inside"
-    assert verdict(0.5, None, 1.0, (0.5, 1.5)) == "inside"
-    assert verdict(0.49, None, 1.0, (0.5, 1.5)) == "outside"
 
 
 def test_models_of_one_size_are_averaged_in_the_logarithm() -> None:

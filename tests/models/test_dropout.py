@@ -9,7 +9,7 @@ import pytest
 
 from scaling.config import ModelConfig
 from scaling.models.layers import dropout
-from tests.models.variants import SMALL, filled, random_ids
+from tests.models.variants import SMALL, draws_of, filled, random_ids
 
 
 def keys(count, seed=0):
@@ -46,16 +46,7 @@ def test_a_model_drops_in_training_alone_and_each_sequence_by_its_own_key():
 def _draws(config, source=None):
     """How many random masks a training step's forward pass draws, by tracing alone."""
     model, ids = filled(config), random_ids(2, 12)
-
-    def count(jaxpr):
-        found = 0
-        for equation in jaxpr.eqns:
-            found += equation.primitive.name == "random_bits"
-            for inner in jax.core.jaxprs_in_params(equation.params):
-                found += count(inner)
-        return found
-
-    return count(jax.make_jaxpr(lambda m, k: m(ids, source, k))(model, keys(2)).jaxpr)
+    return draws_of(jax.make_jaxpr(lambda m, k: m(ids, source, k))(model, keys(2)).jaxpr)
 
 
 def test_everything_that_is_to_be_dropped_has_a_mask_of_its_own():

@@ -130,3 +130,13 @@ def batch_for(config: ModelConfig) -> tuple[Tokens, Tokens | None]:
     if config.mode != "encoder-decoder":
         return tokens, None
     return tokens, _packed(SOURCE, SOURCE_A, SOURCE_B, seed=1)._replace(types_BT=None)
+
+
+def draws_of(jaxpr) -> int:
+    """Number of arrays of random bits that a program draws, inner programs included."""
+    found = 0
+    for equation in jaxpr.eqns:
+        found += equation.primitive.name == "random_bits"
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            found += draws_of(inner)
+    return found

@@ -16,6 +16,7 @@ from scaling.data import random
 from scaling.objectives import FUNCTIONS, Examples, heldout, normalised
 from scaling.objectives import masked as masked_objective
 from scaling.objectives.noise import masking
+from tests.models.variants import draws_of
 from tests.objectives.cases import CASES, ENCODER, NOISED, content_of, run_of
 
 UNLIKELY = 1e-4
@@ -239,16 +240,6 @@ def test_held_out_text_is_of_the_validation_split_from_end_to_end(special_store)
     assert len(text) - places[-1] <= spacing.max() + 64
 
 
-def _draws(jaxpr) -> int:
-    """Random masks in a program, those of inner programs included."""
-    found = 0
-    for equation in jaxpr.eqns:
-        found += equation.primitive.name == "random_bits"
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            found += _draws(inner)
-    return found
-
-
 @pytest.mark.parametrize(
     ("name", "masks"),
     [("prefix", 4), ("bert", 4), ("t5", 4 + 6), ("distillation", 4), ("electra", 4 + 4)],
@@ -272,6 +263,6 @@ def test_every_model_of_an_objective_is_trained_with_dropout(name, masks, specia
         return FUNCTIONS[run.objective.kind].terms(run.objective, model, batch, keys).losses
 
     keys = jax.random.split(jax.random.key(0), 4)
-    calm = _draws(jax.make_jaxpr(lambda m: program(m, None))(shapes).jaxpr)
+    calm = draws_of(jax.make_jaxpr(lambda m: program(m, None))(shapes).jaxpr)
     assert calm == (name == "electra")  # its samples
-    assert _draws(jax.make_jaxpr(program)(shapes, keys).jaxpr) == masks + calm
+    assert draws_of(jax.make_jaxpr(program)(shapes, keys).jaxpr) == masks + calm

@@ -67,19 +67,25 @@ def test_an_unreadable_cache_is_not_an_error(monkeypatch, tmp_path):
         check_xla_flags()
 
 
-def test_accepted_xla_flags_are_not_tried_again(monkeypatch, tmp_path):
-    tried = []
+@pytest.fixture
+def tried(monkeypatch, tmp_path):
+    """Environments of the processes that would try XLA flags; all are accepted."""
+    environments = []
 
     def run(command, **options):
-        tried.append(options["env"]["XLA_FLAGS"])
+        environments.append(options["env"])
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(process.subprocess, "run", run)
     monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
+    return environments
+
+
+def test_accepted_xla_flags_are_not_tried_again(monkeypatch, tried):
     for flags in ("--xla_a", "--xla_b", "--xla_a", ""):
         monkeypatch.setenv("XLA_FLAGS", flags)
         check_xla_flags()
-    assert tried == ["--xla_a", "--xla_b"]
+    assert [environment["XLA_FLAGS"] for environment in tried] == ["--xla_a", "--xla_b"]
 
 
 class Processes:
@@ -211,21 +217,14 @@ def test_freed_memory_is_kept_by_glibcs_own_settings(monkeypatch):
     assert not set_to
 
 
-def test_flags_are_tried_again_by_another_jaxlib(monkeypatch, tmp_path):
-    tried = []
-
-    def run(command, **options):
-        tried.append(options["env"]["JAX_PLATFORMS"])
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(process.subprocess, "run", run)
-    monkeypatch.setenv("SCALING_CACHE", str(tmp_path))
+def test_flags_are_tried_again_by_another_jaxlib(monkeypatch, tried):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a")
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     for version in ("1", "2", "1"):
         monkeypatch.setattr(process.jaxlib.version, "__version__", version)
         check_xla_flags()
-    assert tried == ["cpu", "cpu"]  # the device itself stays free
+    # The device itself stays free.
+    assert [environment["JAX_PLATFORMS"] for environment in tried] == ["cpu", "cpu"]
 
 
 def test_flags_that_are_refused_are_not_recorded(monkeypatch, tmp_path):
