@@ -139,12 +139,9 @@ def _rows(
     from scaling.sweeps.planning.run_status import planned_statuses
 
     rows: list[dict[str, Any]] = []
-    memory: dict[tuple[Any, int], int] = {}
     statuses = planned_statuses(planned, runs, results_root)
     for p, status in zip(planned.runs, statuses, strict=True):
-        model, shape = p.run.model, (p.run.model, p.run.batch_sequences)
-        if shape not in memory:
-            memory[shape] = estimate_run_bytes(p.run)
+        model, memory = p.run.model, estimate_run_bytes(p.run)
         params = count_parameters(model)
         paid_for = p.run_id not in planned.over_budget
         rows.append({
@@ -155,8 +152,8 @@ def _rows(
                 "params_non_embedding", "params_total", "tokens", "epochs", "batch_tokens", "lr",
                 "seed", "flops_6nd", "flops_counted")},
             "tokens_per_parameter": p.facts["tokens"] / params.total,
-            "steps": p.run.steps, "memory_bytes": memory[shape],
-            "fits": None if device_memory is None else memory[shape] <= device_memory,
+            "steps": p.run.steps, "memory_bytes": memory,
+            "fits": None if device_memory is None else memory <= device_memory,
             "state": status.state, "why": status.reason, "shared_with": list(status.shared_with),
             "seconds": step_times.seconds_of_step(p) * p.run.steps if step_times else None,
             "seconds_measured": (

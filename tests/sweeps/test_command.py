@@ -87,6 +87,21 @@ def test_a_plan_for_another_machine_is_drawn_and_counted(command, sweep_file, sw
         assert (refused.code, words in refused.err) == (2, True), refused.err
 
 
+def test_memory_in_a_plan_is_that_of_each_run(command, sweep_file, sweep_content):
+    """Runs of one model and batch may differ in what they store."""
+    sweep_content["vary"] = {"optimizer.kind": ["adamw", "lion"]}
+    sweep_file.write_text(yaml.safe_dump(sweep_content))
+    shown = command("sweep", "plan", sweep_file, "--no-measure", "--json", cwd=sweep_file.parent)
+    assert shown.code == 0, shown.err
+    memory: dict[int, dict[str, int]] = {}
+    for row in json.loads(shown.out)["runs"]:
+        memory.setdefault(row["params_total"], {})[row["varied"]["optimizer.kind"]] = (
+            row["memory_bytes"])
+    assert memory
+    for params, of_optimizer in memory.items():  # Lion stores one moment of 4 bytes, AdamW two
+        assert of_optimizer["adamw"] - of_optimizer["lion"] == 4 * params
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_failed_run_stays_failed_until_retried_and_the_others_continue(
