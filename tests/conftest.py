@@ -28,7 +28,8 @@ os.environ.setdefault("SCALING_CACHE", str(ROOT / "build" / "test-cache"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["SCALING_TRACEBACK"] = "1"  # an error that nobody expects fails a test
 # Compiling is most of what these tests do, and what they check holds of slow code as of fast.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 "
+                                   "--xla_cpu_use_fusion_emitters=false")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,8 +38,9 @@ def group(make_run):
 
 @pytest.fixture
 def trunk(group, tmp_path):
+    """A trunk of three states, one more than a run keeps of its checkpoints."""
     steps = {last_shared_step(group[name]) for name in ("short", "bent")}
-    return Trunk(tmp_path / "trunks" / "one", frozenset(steps))
+    return Trunk(tmp_path / "trunks" / "one", frozenset({*steps, 9}))
 
 
 def test_runs_share_a_trunk_until_the_first_cools_down(group, store):
@@ -85,7 +86,7 @@ def test_a_cosine_has_no_trunk(make_run, store):
 
 def test_a_branch_has_the_same_bits_as_the_run_alone(group, store, tmp_path, trunk):
     train(group["long"], store, tmp_path / "long", trunk=trunk)
-    assert trunk.steps() == sorted(trunk.save_steps) == [7, 11]
+    assert trunk.steps() == sorted(trunk.save_steps) == [7, 9, 11]
     flops = run_flops_per_token(group["long"]) * BATCH
     for name in ("short", "bent"):
         alone = train(group[name], store, tmp_path / f"{name}-alone")
