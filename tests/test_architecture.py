@@ -122,7 +122,8 @@ def test_a_class_name_means_one_thing():
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("scaling.laws", {"jax", "pydantic", "matplotlib", "yaml"}),
+        ("scaling.laws", {"jax", "pydantic", "matplotlib", "yaml", "rich", "typer", "scipy.stats",
+                          "scipy.optimize", "scipy.signal", "scipy.interpolate"}),
         ("scaling.cli.main", {"jax", "flax", "pandas", "matplotlib", "tensorflow"}),
         ("scaling.sweeps.plan", {"jax", "flax", "orbax", "tensorflow"}),
         ("scaling.launch.registry", {"jax", "submitit", "matplotlib", "tensorflow"}),

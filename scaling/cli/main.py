@@ -34,7 +34,7 @@ from scaling.cli import (
 from scaling.cli.old_options import JsonSwitchCommand
 from scaling.cli.usage import usage_message
 from scaling.console import err, filter_warnings, out
-from scaling.errors import DataError, UserError
+from scaling.errors import DataError, UserError, command_line_options
 from scaling.files import FIXES
 
 
@@ -71,11 +71,13 @@ app.command()(schema.schema)
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option(
         "--version", callback=_show_version, is_eager=True,
         help="Show the version and exit.")] = False,
 ) -> None:
     """Train sweeps of Transformers and fit scaling laws to their losses."""
+    context.with_resource(command_line_options())
 
 
 def main() -> None:

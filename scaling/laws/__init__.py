@@ -19,7 +19,9 @@
     design           expected uncertainty of planned runs, and the runs to train next
     show.py          numbers and equations as text
 
-Depends on NumPy, SciPy and pandas only, so it can be used on any table of runs.
+Depends on NumPy, SciPy and pandas only, so it can be used on any table of runs. Modules that take
+long to import are named in full, as scipy.optimize.nnls: SciPy imports them when they are first
+used.
 """
 
 from scaling.laws.allocation.allocate import Allocation, allocate

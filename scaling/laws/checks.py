@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.compute_checks import (
     check_below_one_flop,
     check_six_nd_column,
@@ -78,7 +78,8 @@ def _check_upper_bounds(table: RunsTable) -> None:
             raise UserError(
                 f"{table.prefix}{table.first_label(over)}, {table.column_label(v)}: "
                 f"{table.values[v][over].max():.3g} {unit}, more than any run has; give the column "
-                f"of {unit}, in units of one, with --{v} (C, in FLOP, is given with --c)")
+                f"of {unit}, in units of one, with {option(f'{v}=', f'--{v}')} (C, in FLOP, is "
+                f"given with {option('c=', '--c')})")
 
 
 def _check_not_below_one(table: RunsTable) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.columns import parse_numbers
 from scaling.laws.forms.variables import N_COLUMNS, SIX_ND, UNIT_FACTORS, six_nd
 from scaling.laws.table import RunsTable
@@ -37,13 +37,13 @@ def compare_with_six_nd(table: RunsTable) -> Iterator[tuple[bool, str]]:
         raise UserError(f"{table.prefix}{label} ranges from {ratio.min():.3g} "
                         f"({table.first_label(ratio == ratio.min())}) to {ratio.max():.3g} "
                         f"({table.first_label(ratio == ratio.max())}); N, D and C of the same runs "
-                        "are expected, in units of one: check the columns, or leave out --c for "
-                        "C = 6 N D")
+                        "are expected, in units of one: check the columns, or leave out "
+                        f"{option('c=', '--c')} for C = 6 N D")
     if spread > _CONSTANT:
         yield (spread > _SIMILAR,
                f"{label} is not constant: it ranges from {ratio.min():.3g} to {ratio.max():.3g} "
                "over the runs, so C is not counted as 6 N D" + (
-                   ", or conventions are mixed; leave out --c for C = 6 N D"
+                   f", or conventions are mixed; leave out {option('c=', '--c')} for C = 6 N D"
                    if spread > _SIMILAR else ""))
     elif not 1 / _CONSTANT < middle < _CONSTANT:
         yield (not 1 / _SIMILAR < middle < _SIMILAR,
@@ -79,7 +79,8 @@ def _check_units(table: RunsTable, ratio: Array, middle: float, label: str) -> N
         raise UserError(f"{table.prefix}{label} has a median of {middle:.3g}, where about 1 is "
                         f"expected: {table.column_label('n')} or {table.column_label('d')} seems "
                         "to be in thousands, millions or billions, or to be another quantity; "
-                        "convert N and D to units of one, or give their columns with --n and --d")
+                        "convert N and D to units of one, or give their columns with "
+                        f"{option('n= and d=', '--n and --d')}")
     far = np.abs(np.log(ratio / middle)) > np.log(_GAP)
     rest = ratio[~far]
     power = np.log10(ratio[far] / middle) / 3
@@ -98,5 +99,5 @@ def check_below_one_flop(table: RunsTable) -> None:
                 f"{table.prefix}{table.first_label(under)}, {table.column_label(v)}: "
                 f"{table.values[v][under].min():.3g} is less than one, so "
                 f"{table.column_label('c')} is not in FLOP; convert it (a PF-day is "
-                f"{UNIT_FACTORS['PF-days']:.3g} FLOP), or exchange --c with --n or --d if they "
-                "are swapped")
+                f"{UNIT_FACTORS['PF-days']:.3g} FLOP), or exchange "
+                f"{option('c= with n= or d=', '--c with --n or --d')} if they are swapped")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.checks import check_table
 from scaling.laws.columns import (
     RowIndices,
@@ -101,7 +101,7 @@ def from_frame(
     if frame.empty:
         raise UserError(f"{source}: has a header and no rows; runs are expected")
     columns, convention, notes = _choose_columns(frame, source, n, d, c, counting, needs)
-    columns["loss"] = require_column(frame, source, loss or "loss", "--loss")
+    columns["loss"] = require_column(frame, source, loss or "loss", option("loss=", "--loss"))
     _check_distinct(columns, source)
     extra_columns = {v: _extra_column(frame, source, v, column)
                      for v, column in (extra or {}).items()}
@@ -175,8 +175,9 @@ def _check_distinct(columns: Mapping[str, str], source: str) -> None:
     variable_of: dict[str, str] = {}
     for variable, column in columns.items():
         if column in variable_of:
-            raise UserError(f"{source}: column {column} is given as --{variable_of[column]} and "
-                            f"as --{variable}, where a different column is expected for each")
+            first, second = (option(f"{v}=", f"--{v}") for v in (variable_of[column], variable))
+            raise UserError(f"{source}: column {column} is given as {first} and as {second}, where "
+                            "a different column is expected for each")
         variable_of[column] = variable
 
 
@@ -187,16 +188,16 @@ def _choose_columns(
     """Columns of n, d and c, their convention, and notes about a column that is filled in."""
     given = {v: name for v, name in (("n", n), ("d", d), ("c", c)) if name is not None}
     for variable, name in given.items():
-        require_column(frame, source, name, f"--{variable}")
+        require_column(frame, source, name, option(f"{variable}=", f"--{variable}"))
     columns = dict(given)
     if len(given) < 2:
         # With fewer than two given columns, those of this package's tables are used for n and d.
         filled = {*needs, *(("n", "d") if "c" in needs and "c" not in given else ())}
         if "n" not in columns and "n" in filled:
-            hint = "--n, or the other --n-convention"
+            hint = option("n=, or the other counting=", "--n, or the other --n-convention")
             columns["n"] = require_column(frame, source, N_COLUMNS[counting or "total"], hint)
         if "d" not in columns and "d" in filled:
-            columns["d"] = require_column(frame, source, "tokens", "--d")
+            columns["d"] = require_column(frame, source, "tokens", option("d=", "--d"))
     convention = {v: f"column {name}" for v, name in columns.items()}
     if "n" in columns and ("n" not in given or counting is not None):
         convention["n"] = counting or "total"
@@ -221,7 +222,9 @@ def _extra_column(frame: pd.DataFrame, source: str, variable: str, column: str |
     own = VARIABLES[variable].column
     if column is None and own is not None and variable not in frame.columns:
         column = own
-    return require_column(frame, source, column or variable, f"--column {variable}=COLUMN")
+    return require_column(
+        frame, source, column or variable,
+        option(f"extra={{{variable!r}: COLUMN}}", f"--column {variable}=COLUMN"))
 
 
 def _fill(given: dict[str, Array], size: int) -> dict[str, Array]:

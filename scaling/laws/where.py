@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.columns import column_names
 
 _ARITHMETIC: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -58,8 +58,9 @@ def row_mask(frame: pd.DataFrame, text: str, source: str) -> NDArray[np.bool_]:
     """
     columns = column_names(frame)
     shown = repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")
+    shown = option(f"where={shown}", f"--where {shown}")
     if len(text) > _MAX_CHARS:
-        raise UserError(f"--where {shown}: is {len(text):,} characters long, where at most "
+        raise UserError(f"{shown}: is {len(text):,} characters long, where at most "
                         f"{_MAX_CHARS:,} are allowed; filter the table itself")
     names: dict[str, str] = {}
 
@@ -82,12 +83,12 @@ def row_mask(frame: pd.DataFrame, text: str, source: str) -> NDArray[np.bool_]:
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError
             ) as error:
         reason = _reason(error)
-        raise UserError(f"--where {shown}: not a condition on the columns of {source} ({reason}); "
+        raise UserError(f"{shown}: not a condition on the columns of {source} ({reason}); "
                         "a condition such as \"params_total > 1e5\" is expected; columns are "
                         f"{columns} (write names with spaces in backticks)") from None
     mask = result.to_numpy(dtype=bool, na_value=False)
     if not mask.any():
-        raise UserError(f"--where {shown}: is true for no row of {source}; a condition that is "
+        raise UserError(f"{shown}: is true for no row of {source}; a condition that is "
                         "true for at least one row is expected")
     return np.asarray(mask)
 

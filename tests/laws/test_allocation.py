@@ -271,7 +271,7 @@ def test_invalid_budgets_are_refused(arguments: dict[str, object], message: str)
 def test_budgets_that_a_law_does_not_support_are_refused() -> None:
     with pytest.raises(UserError, match="gives N\\* at a compute budget but no law"):
         allocate(published()["hoffmann2022-1"], AllocationBudget(c=1e20, n=1e9))
-    with pytest.raises(UserError, match="give its value with --given granularity"):
+    with pytest.raises(UserError, match=r"with given=\{'granularity': VALUE\}"):
         allocate(published()["krajewski2024"], 1e20)
     with pytest.raises(UserError, match="compute 1e\\+20: leaves less than one training token, "
                                         "because 1e\\+09 parameters and 1e\\+13 inference tokens "

@@ -281,7 +281,7 @@ def test_conditions(text, rows) -> None:
     "n > " + "(" * 300 + "1" + ")" * 300, "n is 1", "(n := 1) > 0", "n == None",
 ])
 def test_invalid_conditions_are_errors(text) -> None:
-    with pytest.raises(UserError, match="--where"):
+    with pytest.raises(UserError, match="where="):
         row_mask(FRAME, text, "runs")
 
 

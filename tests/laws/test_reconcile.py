@@ -185,7 +185,7 @@ def test_intervals_are_recounted() -> None:
 def test_invalid_counts_are_refused() -> None:
     law = _law("besiroglu2024")
     foreign = replace(law, convention={**law.convention, "n": "column Model Size"})
-    with pytest.raises(UserError, match="--n-convention"):
+    with pytest.raises(UserError, match="fitting it again with counting="):
         recount(foreign, "total")
     with pytest.raises(UserError, match="not a function of N"):
         recount(_law("kaplan2020-c"), "total")

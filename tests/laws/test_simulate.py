@@ -341,7 +341,7 @@ def test_a_design_that_determines_nothing_is_refused(law: Law) -> None:
 
 
 @pytest.mark.parametrize(("name", "at", "message"), [
-    ("n-star", None, "such as --at 1e21"), ("loss", -1.0, "such as --at 1e21"),
+    ("n-star", None, "such as at=1e21"), ("loss", -1.0, "such as at=1e21"),
     ("gamma", 1e21, "E, A, B, alpha, beta"),
 ])
 def test_invalid_targets_are_refused(name: str, at: float | None, message: str) -> None:

@@ -13,10 +13,9 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from scaling.cli.suggest import suggest as command
+from scaling.cli.main import app
 from scaling.errors import UserError
 from scaling.laws import Law, PowerSum, ResidualLoss, RunsTable, Term, fit_law, from_frame
 from scaling.laws.design.exchange import CandidateSet
@@ -248,9 +247,7 @@ def test_laws_of_an_envelope_are_refused(law: Law, table: RunsTable) -> None:
 
 
 def _run(*words: object) -> str:
-    app = typer.Typer(rich_markup_mode="markdown")
-    app.command()(command)
-    result = CliRunner().invoke(app, [str(word) for word in words])
+    result = CliRunner().invoke(app, ["sweep", "suggest", *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output

@@ -73,7 +73,7 @@ def test_invalid_conditions_are_errors_without_delay(case: str) -> None:
             assert said is None
         except UserError as error:
             message = str(error)
-            assert message.startswith("--where ")
+            assert message.startswith("where=")
             assert "\n" not in message
             assert len(message) < 700
             assert said is None or re.search(said, message), message

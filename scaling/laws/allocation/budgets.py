@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import (
     FLOPS_PER_PARAMETER_TOKEN,
@@ -142,7 +142,7 @@ class AllocationBudget:
         for name in sorted(needed - {*self.given}):
             raise UserError(f"{source}: the law {form.name} also depends on "
                             f"{VARIABLES[name].symbol} ({VARIABLES[name].unit}); give its value "
-                            f"with --given {name}=VALUE")
+                            f"with {option(f'given={{{name!r}: VALUE}}', f'--given {name}=VALUE')}")
 
 
 def divides_compute(form: Form) -> bool:

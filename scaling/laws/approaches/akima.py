@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.interpolate import Akima1DInterpolator
 
 from scaling.laws.approaches.isoflop import IsoFlopProfile
 from scaling.laws.approaches.optima import LossNoise, ProfileMinimum, noise_at, too_few_sizes
@@ -77,7 +77,7 @@ def _minimum(
         log_n = float(np.median(inside))
         step = (sizes[-1] - sizes[0]) / (len(sizes) - 1)
         log_n_se = max(float(inside.std()), floor * step) / share
-    loss = float(np.exp(Akima1DInterpolator(sizes, y)(log_n)))
+    loss = float(np.exp(scipy.interpolate.Akima1DInterpolator(sizes, y)(log_n)))
     return ProfileMinimum(log_n, log_n_se, loss)
 
 
@@ -86,7 +86,7 @@ def interpolant_minima(x: Array, y: Array) -> Array:
 
     Compares the ends of the cubic pieces and the zeros of their derivatives.
     """
-    cubic, square, slope, level = Akima1DInterpolator(x, y).c
+    cubic, square, slope, level = scipy.interpolate.Akima1DInterpolator(x, y).c
     width = np.diff(x)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         root = np.sqrt(square**2 - 3 * cubic * slope)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from scaling.laws.law import LEVEL, Interval
 
@@ -73,7 +73,7 @@ class Line:
         return self.exponent - half_width, self.exponent + half_width
 
     def _quantile(self) -> float:
-        return float(stats.t.ppf((1 + LEVEL) / 2, self.dof))
+        return float(stdtrit(self.dof, (1 + LEVEL) / 2))
 
 
 def _exp(x: float) -> float:

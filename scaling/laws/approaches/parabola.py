@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from scaling.laws.approaches.isoflop import IsoFlopProfile
 from scaling.laws.approaches.optima import LossNoise, ProfileMinimum, noise_at, too_few_sizes
@@ -100,7 +100,7 @@ def skew_warning(
     if len(shifts) < 3:
         return None
     mean, error = float(np.mean(shifts)), float(np.std(shifts, ddof=1)) / math.sqrt(len(shifts))
-    if abs(mean) < 1e-3 or abs(mean) < float(stats.t.ppf(0.995, len(shifts) - 1)) * error:
+    if abs(mean) < 1e-3 or abs(mean) < float(stdtrit(len(shifts) - 1, 0.995)) * error:
         return None
     return (f"the valleys are skewed: N* of cubics differs by {100 * math.expm1(mean):+.1f}% from "
             "that of the parabolas, so N* and D* are biased by about that much, and the exponent "

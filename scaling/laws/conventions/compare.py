@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from scaling.errors import UserError
 from scaling.laws.allocation.allocate import (
@@ -178,7 +178,8 @@ def _recounted_sizes(
 
     log_c = float(np.log(c))
     try:
-        own_log_c = [float(brentq(excess_log_c, 0.0, 2 * log_c + 10.0, args=(log_c + step,)))
+        own_log_c = [float(scipy.optimize.brentq(excess_log_c, 0.0, 2 * log_c + 10.0,
+                                                args=(log_c + step,)))
                      for step in (-_EXPONENT_STEP, 0.0, _EXPONENT_STEP)]
     except ValueError:  # the same sign at both ends
         raise UserError(f"{source}: no budget under its own count of N corresponds to {c:g} FLOPs "

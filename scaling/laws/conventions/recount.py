@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import N_COLUMNS, SIX_ND, Counting
 from scaling.laws.law import Law
@@ -105,7 +105,7 @@ def monotone_interpolation(x: Array, y: Array, x_name: str, y_name: str) -> Coun
         raise UserError(f"{x_name}: {len(sizes)} distinct sizes, with {y_name} "
                         f"{', '.join(f'{v:.4g}' for v in np.exp(mean_log_y))}; at least two are "
                         "needed, and the larger size must have the larger count")
-    interpolant = PchipInterpolator(np.log(sizes), mean_log_y)
+    interpolant = scipy.interpolate.PchipInterpolator(np.log(sizes), mean_log_y)
     ends = np.log(sizes[[0, -1]])
     end_slopes = interpolant(ends, 1)
 
@@ -134,7 +134,8 @@ def recount(law: Law, counting: Counting, relation: Relation | None = None) -> L
         return law
     if own not in N_COLUMNS:
         raise UserError(f"the law {law.name} counts N as {own}, which may be total or "
-                        "non-embedding; specify which by fitting it again with --n-convention")
+                        "non-embedding; specify which by fitting it again with "
+                        f"{option('counting=', '--n-convention')}")
     if "n" not in law.form.variables:
         raise UserError(f"the law {law.name} is not a function of N, so it cannot be recounted")
     relation = relation or published_relation()

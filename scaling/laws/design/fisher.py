@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
 from scaling.laws.allocation.optimise import solve
+from scaling.laws.fitting.likelihood_ratio import normal_density
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
@@ -31,7 +32,7 @@ from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
 
-INTERVAL_HALF_WIDTH = float(norm.ppf((1 + LEVEL) / 2))
+INTERVAL_HALF_WIDTH = float(ndtri((1 + LEVEL) / 2))
 """Half-width of a 90% interval of a normal distribution, in standard deviations."""
 
 _BUDGET_TARGETS = {"n-star": "N*", "loss": "loss", "a": "a"}
@@ -128,8 +129,8 @@ def target_named(form: Form, name: str, at: float | None = None) -> Target:
                       False)
     if at is None:
         raise UserError(f"target {name}: needs the budget at which it is evaluated, a positive "
-                        "number of FLOPs such as --at 1e21")
-    check_amount(f"target {name}: at", at, "c", "--at 1e21")
+                        f"number of FLOPs such as {option('at=1e21', '--at 1e21')}")
+    check_amount(f"target {name}: at", at, "c", option("at=1e21", "--at 1e21"))
     budget, symbol = AllocationBudget(c=at), _BUDGET_TARGETS[name]
 
     def evaluate(params_BP: Array) -> Array:
@@ -145,11 +146,11 @@ def residual_moments(robust: ResidualLoss, sd_R: Array) -> tuple[Array, Array]:
     if robust.kind == "squared":
         return np.ones_like(sd_R), sd_R**2
     if robust.kind == "l1":
-        return 2 * norm.pdf(0) / sd_R, np.ones_like(sd_R)
+        return 2 * normal_density(0.0) / sd_R, np.ones_like(sd_R)
     k = robust.delta / sd_R
-    inside = norm.cdf(k) - norm.cdf(-k)
-    return inside, (sd_R**2 * (inside - 2 * k * norm.pdf(k))
-                    + 2 * robust.delta**2 * norm.sf(k))
+    inside = ndtr(k) - ndtr(-k)
+    return inside, (sd_R**2 * (inside - 2 * k * normal_density(k))
+                    + 2 * robust.delta**2 * ndtr(-k))
 
 
 @dataclass(frozen=True)
@@ -247,8 +248,9 @@ def estimate_noise(law: Law, table: RunsTable) -> float:
     runs = table.take(law.form.fitted_rows(table))
     r = law.form.apply_link(runs.loss) - law.form.apply_link(law.loss(runs.values))
     degrees = max(1, len(r) - len(law.params))
-    clipped_variance = float(1 - 2 * norm.sf(_CLIP) - 2 * _CLIP * norm.pdf(_CLIP)
-                             + 2 * _CLIP**2 * norm.sf(_CLIP))
+    outside = float(ndtr(-_CLIP))
+    clipped_variance = (1 - 2 * outside - 2 * _CLIP * float(normal_density(_CLIP))
+                        + 2 * _CLIP**2 * outside)
     sd = float(np.sqrt((r**2).sum() / degrees))
     for _ in range(50):
         clipped = np.minimum(r**2, (_CLIP * sd) ** 2)

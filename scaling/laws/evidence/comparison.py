@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy.special import erf
 
 from scaling.errors import UserError
 from scaling.laws.evidence.refit import PreparedFit, form_label, prepare
@@ -171,12 +172,12 @@ def log_likelihood(residuals: Array, robust: ResidualLoss) -> float:
 
     def negative_log_likelihood(log_t: float) -> float:
         t = float(np.exp(log_t))
-        middle = 0.5 * np.log(2 * np.pi * t) + np.log(special.erf(delta / np.sqrt(2 * t)))
+        middle = 0.5 * np.log(2 * np.pi * t) + np.log(erf(delta / np.sqrt(2 * t)))
         tails = np.log(2 * t / delta) - delta**2 / (2 * t)
         return total / t + n_runs * float(np.logaddexp(middle, tails))
 
     centre = float(np.log(total / n_runs))
-    optimum = optimize.minimize_scalar(
+    optimum = scipy.optimize.minimize_scalar(
         negative_log_likelihood, bounds=(centre - 5, centre + 5), method="bounded",
         options={"xatol": 1e-10})
     return -float(optimum.fun)

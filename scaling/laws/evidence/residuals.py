@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from scaling.errors import UserError
 from scaling.laws.evidence.refit import form_label
@@ -126,6 +126,6 @@ def _trend(variable: str, values: Array, residual: Array) -> Trend | None:
     if (np.isnan(values).any() or len(residual) < _MIN_RUNS
             or not (np.ptp(values) and np.ptp(residual))):
         return None
-    correlation = stats.spearmanr(values, residual)
+    correlation = scipy.stats.spearmanr(values, residual)
     rho, p_value = float(correlation.statistic), float(correlation.pvalue)
     return Trend(variable, rho, p_value, p_value < SIGNIFICANT)

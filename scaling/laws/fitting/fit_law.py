@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import DataError, UserError
+from scaling.errors import DataError, UserError, option
 from scaling.laws.fitting.bootstrap import (
     BootstrapProblem,
     ResampleUnit,
@@ -194,10 +194,11 @@ def _check_variables(form: Form, table: RunsTable) -> None:
     for variable in form.variables:
         if variable not in table.values or np.isnan(table.values[variable]).any():
             needed = VARIABLES[variable]
-            option = f"--{variable}" if variable in ("n", "d", "c") else f"--column {variable}="
+            how = (option(f"{variable}=COLUMN", f"--{variable} COLUMN")
+                   if variable in ("n", "d", "c") else
+                   option(f"extra={{{variable!r}: COLUMN}}", f"--column {variable}=COLUMN"))
             raise UserError(f"{form.name}: needs {needed.symbol} ({needed.unit}) of every run; "
-                            f"give its column with {option}{'' if option[-1] == '=' else ' '}"
-                            "COLUMN")
+                            f"give its column with {how}")
 
 
 def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import fdtri, ndtr
 
 from scaling.laws.forms.losses import ResidualLoss
 
@@ -47,7 +47,7 @@ class LikelihoodScale:
         """The increase of the objective that fixing the quantity at its true value exceeds with
         probability 1 - level. Uses the F distribution with 1 and `dof` degrees of freedom, which
         is chi-squared for many runs."""
-        return self.c * float(stats.f.ppf(level, 1, self.dof)) / 2
+        return self.c * float(fdtri(1, self.dof, level)) / 2
 
 
 def likelihood_scale(
@@ -90,9 +90,13 @@ def _psi(r: Array, n_params: int, robust: ResidualLoss) -> tuple[Array, Array]:
     spread = min(float(np.std(r)), quartiles) or float(np.std(r))
     width = max(0.9 * spread * len(r) ** -0.2, np.finfo(float).tiny)
     if robust.kind == "huber":
-        within = (stats.norm.cdf((robust.delta - r) / width)
-                  - stats.norm.cdf((-robust.delta - r) / width))
+        within = ndtr((robust.delta - r) / width) - ndtr((-robust.delta - r) / width)
         return np.clip(r, -robust.delta, robust.delta), np.asarray(within)
-    density = 2 * stats.norm.pdf(r / width) / width
+    density = 2 * normal_density(r / width) / width
     density[np.argsort(np.abs(r), kind="stable")[:n_params]] = 0
     return np.ones_like(r), np.asarray(density)
+
+
+def normal_density(x: Array | float) -> Array:
+    """Density of the standard normal distribution."""
+    return np.asarray(np.exp(-np.square(x) / 2) / np.sqrt(2 * np.pi))

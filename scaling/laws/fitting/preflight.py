@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import MOST_LOSS
 from scaling.laws.table import RunsTable
@@ -41,13 +41,14 @@ def check_losses(form: Form, table: RunsTable) -> list[str]:
     y, label = table.loss, f"{table.prefix}{table.column_label('loss')}"
     if y.min() == y.max():
         raise UserError(f"{label}: is {y[0]:g} in every run, which determines no law; choose the "
-                        "column of losses with --loss")
+                        f"column of losses with {option('loss=', '--loss')}")
     for v in ("n", "d"):
         x = table.values[v]
         if np.median(y) > _LARGE and x.max() < _PERPLEXITY:
             raise UserError(f"{label}: from {y.min():.3g} to {y.max():.3g}, while {v.upper()} "
                             f"({table.column_label(v)}) is from {x.min():.3g} to {x.max():.3g}: "
-                            f"--loss and --{v} seem to be swapped; exchange them")
+                            f"{option(f'loss= and {v}=', f'--loss and --{v}')} seem to be swapped; "
+                            "exchange them")
     return [*_large_losses(table, label), *_loss_name(table), *_rising(table, label)]
 
 
@@ -65,7 +66,7 @@ def _large_losses(table: RunsTable, label: str) -> Iterator[str]:
         if np.median(y) > _LARGE:
             raise UserError(f"{label}: from {y.min():.3g} to {y.max():.3g}, where losses in nats "
                             "per token are expected; these look like N, D or C: choose the column "
-                            "of losses with --loss")
+                            f"of losses with {option('loss=', '--loss')}")
         raise UserError(f"{table.prefix}{cell}, where a loss in nats per token is expected, at "
                         f"most {limit:.3g} for any vocabulary; if the column holds perplexities, "
                         "take their logarithm; if the run diverged, set its status to diverged")
@@ -92,7 +93,8 @@ def _rising(table: RunsTable, label: str) -> Iterator[str]:
         raise UserError(f"{label}: increases with N at given D and with D at given N (rank "
                         f"correlations {rises['n']:.2f} and {rises['d']:.2f}), where a loss is "
                         "expected, which decreases with both; if the column holds accuracies, fit "
-                        "1 minus them; otherwise choose the column of losses with --loss")
+                        "1 minus them; otherwise choose the column of losses with "
+                        f"{option('loss=', '--loss')}")
     for v, rho in rises.items():
         yield (f"{table.column_label('loss')}: increases with {v.upper()} "
                f"({table.column_label(v)}) at given {'D' if v == 'n' else 'N'} (rank correlation "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import lfilter
 
 from scaling.errors import UserError
 from scaling.laws.forms.form import Form
@@ -49,7 +49,8 @@ def annealing_areas(
                         f"the {len(eta)} of the schedule")
     eta[:warmup] = eta[warmup:warmup + 1]
     drops = -np.diff(eta, prepend=eta[:1])
-    return np.cumsum(eta), np.cumsum(lfilter([1.0], [1.0, -decay], drops))
+    decayed = itertools.accumulate(drops, lambda sum_before, drop: decay * sum_before + drop)
+    return np.cumsum(eta), np.cumsum(np.fromiter(decayed, dtype=float, count=len(drops)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from scaling.laws.forms.losses import HUBER, ResidualLoss
 from scaling.laws.forms.variables import Counting
@@ -196,5 +196,5 @@ def project_coefficients(
     relative = terms_RK / scale_R[:, None]
     if not np.isfinite(relative).all():  # the exponents overflow or underflow for these runs
         return np.zeros(relative.shape[1])
-    coefficients, _ = nnls(relative, target_R / scale_R)
+    coefficients, _ = scipy.optimize.nnls(relative, target_R / scale_R)
     return np.asarray(np.log(np.maximum(coefficients, _MIN_SHARE / relative.mean(axis=0))))
