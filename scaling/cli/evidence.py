@@ -11,18 +11,10 @@ from scaling.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scaling.laws import Form, Law, ResidualLoss, RunsTable
+    from scaling.laws import Fit, Form, ResidualLoss, RunsTable
 
 RollingVariable = Literal["n", "d", "c"]
 _MAX_DROPPED = 0.2  # share of the runs that a sensitivity test may drop
-
-
-class FittedLaw(NamedTuple):
-    """A law, the runs that it was fitted to, and the objective."""
-
-    law: Law
-    table: RunsTable
-    robust: ResidualLoss
 
 
 class EvidenceOptions(NamedTuple):
@@ -49,7 +41,7 @@ def check(requested: EvidenceOptions, forms: Sequence[Form]) -> None:
 
 
 def show(
-    fitted: Sequence[FittedLaw], frame: pd.DataFrame, requested: EvidenceOptions
+    fitted: Sequence[Fit], frame: pd.DataFrame, requested: EvidenceOptions
 ) -> dict[str, Any]:
     """Print the requested evidence.
 
@@ -79,7 +71,7 @@ def show(
 
         content["checklists"] = {}
         for each in fitted:
-            rows = checklist(each.law, each.table, frame)
+            rows = checklist(each.law, each.runs, frame)
             console.out.print(f"{each.law.name}: checklist\n{as_text(rows)}\n", markup=False)
             content["checklists"][each.law.name] = [
                 {"section": section, "question": question, "answer": answer}
@@ -88,7 +80,7 @@ def show(
     return content
 
 
-def _sensitivity(fitted: FittedLaw) -> dict[str, Any]:
+def _sensitivity(fitted: Fit) -> dict[str, Any]:
     """Sensitivity of the law to the objective, the largest losses and each size; its residuals."""
     from scaling.laws.evidence.residuals import residuals
     from scaling.laws.evidence.sensitivity import (
@@ -101,10 +93,10 @@ def _sensitivity(fitted: FittedLaw) -> dict[str, Any]:
     form, n_runs = fitted.law.form, fitted.law.n_runs or 0
     drops = [drop for drop in DROPS if drop <= _MAX_DROPPED * n_runs]
     tests: dict[str, Callable[[], Any]] = {
-        "objective": lambda: objective_sensitivity(fitted.table, form, robust=fitted.robust),
-        "outliers": lambda: outlier_sensitivity(fitted.table, form, drops, robust=fitted.robust),
-        "sizes": lambda: leave_one_size_out(fitted.table, form, robust=fitted.robust),
-        "residuals": lambda: residuals(fitted.law, fitted.table),
+        "objective": lambda: objective_sensitivity(fitted.runs, form, robust=fitted.objective),
+        "outliers": lambda: outlier_sensitivity(fitted.runs, form, drops, robust=fitted.objective),
+        "sizes": lambda: leave_one_size_out(fitted.runs, form, robust=fitted.objective),
+        "residuals": lambda: residuals(fitted.law, fitted.runs),
     }
     content: dict[str, Any] = {}
     for name, test in tests.items():
@@ -115,7 +107,7 @@ def _sensitivity(fitted: FittedLaw) -> dict[str, Any]:
     return content
 
 
-def _profiles(name: str, fitted: Sequence[FittedLaw]) -> list[Any]:
+def _profiles(name: str, fitted: Sequence[Fit]) -> list[Any]:
     from scaling.laws.evidence.profile import profile
 
     with_parameter = [each for each in fitted if name in each.law.params
@@ -123,18 +115,18 @@ def _profiles(name: str, fitted: Sequence[FittedLaw]) -> list[Any]:
     if not with_parameter:  # the law that has it was not fitted, or has no such exponent
         console.err.print(f"--profile {name}: not shown, no fitted law has it", markup=False)
     return _for_each(f"--profile {name}", with_parameter,
-                     lambda each: profile(each.table, each.law.form, name, robust=each.robust))
+                     lambda each: profile(each.runs, each.law.form, name, robust=each.objective))
 
 
-def _rolling(by: RollingVariable, fitted: Sequence[FittedLaw]) -> list[Any]:
+def _rolling(by: RollingVariable, fitted: Sequence[Fit]) -> list[Any]:
     from scaling.laws.evidence.rolling import rolling_origin
 
     return _for_each(f"--rolling {by}", fitted, lambda each: rolling_origin(
-        each.table, [each.law.form], by, robust=each.robust))
+        each.runs, [each.law.form], by, robust=each.objective))
 
 
 def _for_each(
-    option: str, fitted: Sequence[FittedLaw], evaluate: Callable[[FittedLaw], Any]
+    option: str, fitted: Sequence[Fit], evaluate: Callable[[Fit], Any]
 ) -> list[Any]:
     """Evaluate and print something for each law; a failure does not hide the other laws.
 
@@ -154,18 +146,18 @@ def _for_each(
     return shown
 
 
-def _common_table(fitted: Sequence[FittedLaw]) -> tuple[RunsTable, list[Any], ResidualLoss]:
+def _common_table(fitted: Sequence[Fit]) -> tuple[RunsTable, list[Any], ResidualLoss]:
     """The common table of the laws, their forms, and their common objective."""
     first = fitted[0]
     for other in fitted[1:]:
-        if other.table is not first.table:
+        if other.runs is not first.runs:
             raise UserError(f"--compare: {first.law.name} and {other.law.name} read different "
                             "columns, where the same are expected; give --n-convention, and laws "
                             "of the same variables with --law")
-        if other.robust != first.robust:
+        if other.objective != first.objective:
             raise UserError(f"--compare: {first.law.name} and {other.law.name} minimise different "
                             "objectives, where one is expected; give --objective")
-    return first.table, [each.law.form for each in fitted], first.robust
+    return first.runs, [each.law.form for each in fitted], first.objective
 
 
 def _shown(item: Any) -> dict[str, Any]:

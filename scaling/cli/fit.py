@@ -10,7 +10,7 @@ import typer
 
 from scaling.cli import evidence
 from scaling.cli.approaches import check_noise, fit_one, print_approach, split
-from scaling.cli.fit_options import SIZES, columns, needs, robust, show_list
+from scaling.cli.fit_options import SIZES, columns, show_list
 from scaling.cli.fit_options import forms as forms_of
 from scaling.cli.fitted import BootstrapOptions, FitResults, RunsSource
 from scaling.cli.options import JsonSwitch
@@ -18,7 +18,7 @@ from scaling.console import err, out, print_table, print_text, progress, tables_
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws import Form, Frontier, Law, ResidualLoss
+    from scaling.laws import Fit, Form, Frontier, Law, ResidualLoss
 
 _COLUMNS, _LAWS, _FITS, _EVIDENCE = "Columns and rows", "Laws", "Fit", "Evidence"
 
@@ -126,6 +126,7 @@ def fit(
     fitted to these runs is reported with the reason, and the others are printed and saved; if
     none can be fitted, the exit status is 1.
     """
+    from scaling.laws.fitted import residual_loss
     from scaling.laws.fitting.bootstrap import check_resamples
     from scaling.laws.frames import read_frame, table_path
     from scaling.laws.io import laws_output, laws_text
@@ -161,8 +162,8 @@ def fit(
         for form in forms:
             with results.failures(form.name):
                 fitted = _fit(form, source, resampling, other_columns, all_sizes=law is None,
-                              robust=robust(form.robust, objective, delta))
-                results.print_input(source.path, fitted.table)
+                              robust=residual_loss(form.robust, objective, delta))
+                results.print_input(source.path, fitted.runs)
                 _print_law(fitted.law, results.printed)
                 results.laws.append(fitted)
         for name in approaches:
@@ -186,7 +187,7 @@ def fit(
 def _fit(
     form: Form, source: RunsSource, resampling: BootstrapOptions,
     other_columns: Mapping[str, str], *, all_sizes: bool, robust: ResidualLoss,
-) -> evidence.FittedLaw:
+) -> Fit:
     """Fit one law to the columns that it reads.
 
     Args:
@@ -197,35 +198,28 @@ def _fit(
         all_sizes: require N, D and C, as for the default laws.
         robust: the objective.
     """
-    from scaling.laws import fit_law
+    from scaling.laws import fit as fit_table
+    from scaling.laws.fitted import columns_read
 
     table = source.table(
         None if source.columns["n"] else form.counting,
-        SIZES if all_sizes else needs(form, source.frame),
+        SIZES if all_sizes else columns_read(form, source.frame),
         {v: other_columns.get(v) for v in form.variables if v not in SIZES})
     with progress(f"{form.name}: resamples", resampling.resamples) as bar:
-        law = fit_law(table, form, robust=robust, resamples=resampling.resamples,
-                      seed=resampling.seed, by=resampling.by, method=resampling.method,
-                      watch=bar.update)
-    return evidence.FittedLaw(law, table, robust)
+        return fit_table(
+            table, form, objective=robust, resamples=resampling.resamples, seed=resampling.seed,
+            resample=resampling.by, interval=resampling.method, watch=bar.update)
 
 
 def _print_law(law: Law, printed: Container[str]) -> None:
     """Print a law, without the warnings in `printed`."""
     from scaling.laws import show
 
-    out.print(f"{law.name}: {show.left_side(law.form)} = {law.form.formula}  ({law.form.source})",
-              style="bold", markup=False)
+    out.print(show.title(law), style="bold", markup=False)
     for line in (show.run_counts(law), show.convention(law), show.convergence(law)):
         out.print(line, markup=False)
-    print_table("", show.PARAMETER_COLUMNS, show.parameter_rows(law))
-    if law.heldout:
-        print_table("", ("held out", "N", "D", "predicted", "90% interval", "measured", "error"), [
-            (run, show.count(row["n"]), show.count(row["d"]), show.number(row["predicted"]),
-             show.span(row["interval"]), show.number(row["measured"]),
-             show.percent(row["relative_error"]))
-            for run, row in law.heldout.items()
-        ])
+    for table in (show.parameter_table(law), *([show.heldout_table(law)] if law.heldout else [])):
+        print_table("", table.columns, table.rows)
     for warning in law.warnings:
         if warning not in printed:
             out.print(f"warning: {warning}", style="yellow", markup=False)

@@ -1,4 +1,4 @@
-"""Parsing of the options of `scaling fit`: forms, columns and objectives; the list of laws."""
+"""Parsing of the options of `scaling fit`: forms and columns; the list of laws."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from scaling.console import out, print_table
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from scaling.laws import Form, ResidualLoss
+    from scaling.laws import Form
 
 SIZES = ("n", "d", "c")
 """Variables with options of their own; --column is for all others."""
@@ -109,25 +107,3 @@ def columns(column: Sequence[str] | None, forms: Sequence[Form]) -> dict[str, st
             raise UserError(f"--column {name}={found[name]}: no fitted law has the variable "
                             f"{name}; choose one that has it with --law (scaling fit --list)")
     return found
-
-
-def needs(form: Form, frame: pd.DataFrame) -> tuple[str, ...]:
-    """Which of N, D and C to read: those of the form, and those with a standard column."""
-    from scaling.laws.forms.variables import N_COLUMNS, VARIABLES
-
-    ours = {"n": N_COLUMNS[form.counting], "d": VARIABLES["d"].column}
-    return tuple(v for v in SIZES if v in form.variables or ours.get(v) in frame.columns)
-
-
-def robust(own: ResidualLoss, objective: str | None, delta: float | None) -> ResidualLoss:
-    """The objective of a law; `--delta` alone does not change laws without a delta."""
-    from scaling.laws import ResidualLoss
-
-    kind = objective or own.kind
-    if delta is None:
-        return ResidualLoss(kind)  # type: ignore[arg-type]
-    if not 0 < delta < float("inf"):
-        raise UserError(f"--delta {delta:g}: a positive number is expected, such as 1e-3")
-    if objective in ("l1", "squared"):
-        raise UserError(f"--delta is an option of the huber objective; {objective} has no delta")
-    return ResidualLoss("huber", delta) if kind == "huber" else own

@@ -16,8 +16,7 @@ from scaling.errors import DataError, UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scaling.cli.evidence import FittedLaw
-    from scaling.laws import Frontier, RunsTable
+    from scaling.laws import Fit, Frontier, RunsTable
     from scaling.laws.fitting.bootstrap import ResampleUnit
     from scaling.laws.forms.variables import Counting
     from scaling.laws.law import Method
@@ -78,7 +77,7 @@ class FitResults:
     """Fitted laws and approaches, the reasons why others failed, and the notes and warnings about
     the tables that were already printed."""
 
-    laws: list[FittedLaw] = field(default_factory=list)
+    laws: list[Fit] = field(default_factory=list)
     frontiers: list[Frontier] = field(default_factory=list)
     failed: dict[str, UserError] = field(default_factory=dict)
     printed: dict[str, None] = field(default_factory=dict)

@@ -8,6 +8,7 @@
                      checks of a runs table: units, compute, repeated rows
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
+    fitted.py        `Fit`: a law with its runs, as used in a notebook
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -24,12 +25,15 @@ long to import are named in full, as scipy.optimize.nnls: SciPy imports them whe
 used.
 """
 
+from scaling.errors import DataError, UserError
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.chain import Chained, chain
 from scaling.laws.approaches import Curves, Frontier, curves_from_frame, fit_approach
+from scaling.laws.fitted import Fit, Prediction, compare, fit
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
+from scaling.laws.forms.custom import law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
@@ -41,8 +45,9 @@ from scaling.laws.read import from_frame, read
 from scaling.laws.table import RunsTable
 
 __all__ = [
-    "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "Form", "Frontier", "Law",
-    "PowerSum", "Published", "ResidualLoss", "RunsTable", "Term", "allocate", "chain", "constrain",
-    "curves_from_frame", "fit_approach", "fit_law", "form_named", "from_frame", "law_from_json",
-    "load", "load_loss_laws", "published", "read", "save", "with_heldout",
+    "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "DataError", "Fit",
+    "Form", "Frontier", "Law", "PowerSum", "Prediction", "Published", "ResidualLoss",
+    "RunsTable", "Term", "UserError", "allocate", "chain", "compare", "constrain",
+    "curves_from_frame", "fit", "fit_approach", "fit_law", "form_named", "from_frame", "law",
+    "law_from_json", "load", "load_loss_laws", "published", "read", "save", "with_heldout",
 ]

@@ -84,6 +84,7 @@ def load_loss_laws(path: Path) -> list[Law]:
 
 
 def _from_json(content: Any, source: str, path: str) -> Law | Frontier:
-    name = JsonObject(content, source, path).text("law", (*FORMS, *APPROACHES))
-    parse = frontier_from_json if name in APPROACHES else law_from_json
-    return parse(content, source, path)
+    fields = JsonObject(content, source, path)
+    if "form" not in fields and fields.text("law", (*FORMS, *APPROACHES)) in APPROACHES:
+        return frontier_from_json(content, source, path)
+    return law_from_json(content, source, path)

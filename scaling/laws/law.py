@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.intervals import bca_intervals
+from scaling.laws.forms.constrained import formula_json
 from scaling.laws.forms.form import Form
+from scaling.laws.frozen import freeze_fields
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -52,6 +54,9 @@ class Bootstrap:
     by: ResampleUnit = "case"
     method: Method = "bca"
 
+    def __post_init__(self) -> None:
+        freeze_fields(self)
+
 
 @dataclass(frozen=True)
 class Law:
@@ -77,6 +82,9 @@ class Law:
     heldout: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data_sha256: str | None = None
     bootstrap: Bootstrap | None = None
+
+    def __post_init__(self) -> None:
+        freeze_fields(self)
 
     @property
     def name(self) -> str:
@@ -104,12 +112,15 @@ class Law:
         floats = {name: np.asarray(each, dtype=float) for name, each in values.items()}
         return np.asarray(self.form.loss(self.point, floats)[0])
 
-    def band(self, quantity: Callable[[Array], Array]) -> tuple[Array, Array] | None:
-        """90% intervals of functions of the parameters.
+    def band(
+        self, quantity: Callable[[Array], Array], level: float = LEVEL
+    ) -> tuple[Array, Array] | None:
+        """Bootstrap intervals of functions of the parameters.
 
         Args:
             quantity: maps printed parameters [B, P] to [B, Q]. Resamples for which the result is
                 not finite are left out.
+            level: coverage, 90% by default.
 
         Returns:
             Lower and upper ends, [Q] each; None without a bootstrap.
@@ -120,7 +131,7 @@ class Law:
         left_out = boot.left_out if boot.method == "bca" else boot.left_out[:0]
         with np.errstate(all="ignore"):
             return bca_intervals(quantity(boot.samples), quantity(self.point)[0],
-                                 quantity(left_out) if len(left_out) else None, LEVEL)
+                                 quantity(left_out) if len(left_out) else None, level)
 
     def loss_band(self, values: Mapping[str, Array]) -> tuple[Array, Array] | None:
         """90% confidence band of the law itself: lower and upper ends, [R] each."""
@@ -151,6 +162,7 @@ class Law:
         boot = self.bootstrap
         return {
             "law": self.name,
+            **({} if (formula := formula_json(self.form)) is None else {"form": formula}),
             **({"constraints": self.form.constraints} if self.form.constraints else {}),
             "convention": dict(self.convention),
             "n_runs": self.n_runs,

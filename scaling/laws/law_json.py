@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from scaling.errors import UserError
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
+from scaling.laws.forms.custom import MOST_NAMES, MOST_STARTS, law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS
-from scaling.laws.forms.variables import VARIABLES
+from scaling.laws.forms.variables import VARIABLES, Counting
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import (
     KEPT_LEFT_OUT,
@@ -29,6 +31,8 @@ from scaling.laws.law import (
 MOST_WARNINGS = 100_000  # approach 2 has one for each budget that it leaves out
 _TEXT_KEYS = ("d", "c", "loss")  # of a convention
 _BY: dict[str, ResampleUnit] = {"case": "case", "residual": "residual", "size": "size"}
+_COUNTINGS: dict[str, Counting] = {"total": "total", "non-embedding": "non-embedding"}
+_LINKS: dict[str, Literal["log", "identity"]] = {"log": "log", "identity": "identity"}
 _METHODS: dict[str, Method] = {"bca": "bca", "percentile": "percentile"}
 
 
@@ -47,7 +51,7 @@ def law_from_json(content: Any, source: str, path: str = "") -> Law:
     form = _form(fields)
     quantities = (*form.parameters, "a", "b")
     law = Law(
-        form=form, convention=convention_of(fields.object("convention")),
+        form=form, convention=convention_of(fields.object("convention"), form.variables),
         params=_params(fields, form),
         n_runs=fields.count("n_runs") if "n_runs" in fields else None,
         excluded=counts_of(fields.object("excluded")), objective=fields.optional("objective"),
@@ -66,7 +70,8 @@ def law_from_json(content: Any, source: str, path: str = "") -> Law:
 
 
 def _form(fields: JsonObject) -> Form:
-    form = FORMS[fields.text("law", FORMS)]
+    form = (_custom(fields.object("form")) if "form" in fields
+            else FORMS[fields.text("law", FORMS)])
     constraints = fields.object("constraints")
     fixed = constraints.object("fixed").numbers(form.parameters)
     tied = constraints.items("tied", len(form.parameters))
@@ -80,6 +85,27 @@ def _form(fields: JsonObject) -> Form:
                          [(first, second) for first, second in tied])
     except UserError as reason:
         raise UserError(f"{fields.source}: constraints of {form.name}: {reason}") from None
+
+
+def _custom(fields: JsonObject) -> Form:
+    """A user's own law, from its formula."""
+    names = fields.texts("variables", MOST_NAMES)
+    start = fields.object("start")
+    counting = _COUNTINGS[fields.text("counting", _COUNTINGS)]
+    link = _LINKS[fields.text("link", _LINKS)]
+    units = fields.object("units")
+    try:
+        form: Form = law(
+            fields.text("formula"), name=fields.text("name"), variables=names,
+            free=fields.texts("free", MOST_NAMES), exponents=fields.texts("exponents", MOST_NAMES),
+            floor=fields.text("floor") if "floor" in fields else None,
+            units={name: units.text(name) for name in units},
+            start={name: start.array(name, MOST_STARTS).tolist() for name in start},
+            outcome=fields.text("outcome"), link=link, counting=counting,
+            source=fields.text("source"))
+        return form
+    except UserError as reason:
+        raise UserError(f"{fields.source}: {reason}") from None
 
 
 def _params(fields: JsonObject, form: Form) -> dict[str, float]:
@@ -98,12 +124,17 @@ def _params(fields: JsonObject, form: Form) -> dict[str, float]:
     return params
 
 
-def convention_of(fields: JsonObject) -> dict[str, Any]:
-    """The convention of N, D, C and the loss, the objective, and the `range` of the fitted runs."""
+def convention_of(fields: JsonObject, variables: Collection[str] = ()) -> dict[str, Any]:
+    """The convention of N, D, C and the loss, the objective, and the `range` of the fitted runs.
+
+    Args:
+        fields: the object.
+        variables: those of a user's own law, which may have ranges, too.
+    """
     convention: dict[str, Any] = {"n": fields.text("n")}
     for key in fields:
         if key == "range":
-            convention["range"] = _ranges(fields.object("range"))
+            convention["range"] = _ranges(fields.object("range"), variables)
         elif key in ("objective", "delta"):
             convention[key] = fields.text(key, KINDS) if key == "objective" else fields.number(key)
         else:
@@ -113,9 +144,9 @@ def convention_of(fields: JsonObject) -> dict[str, Any]:
     return dict.fromkeys(_TEXT_KEYS, "not recorded") | convention
 
 
-def _ranges(fields: JsonObject) -> dict[str, Interval]:
+def _ranges(fields: JsonObject, variables: Collection[str]) -> dict[str, Interval]:
     ranges = {}
-    for variable in fields.keys_among(VARIABLES):
+    for variable in fields.keys_among({*VARIABLES, *variables}):
         pair = fields.pair(variable)
         if pair is None or not 0 <= pair[0] <= pair[1]:
             raise fields.error(variable, str(pair), "a lower and an upper end")

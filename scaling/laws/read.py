@@ -44,7 +44,7 @@ ROLES = ("grid", "heldout", "former")
 
 
 def read(
-    path: Path,
+    runs: pd.DataFrame | str | Path,
     *,
     n: str | None = None,
     d: str | None = None,
@@ -55,14 +55,14 @@ def read(
     needs: Sequence[str] = ("n", "d", "c"),
     where: str | None = None,
 ) -> RunsTable:
-    """Read a runs table from a CSV or Parquet file, or from a folder that holds `runs.csv`.
+    """Read a runs table from a data frame, a CSV or Parquet file, or a folder with `runs.csv`.
 
     Without column names the columns of this package's own tables are read: N is `params_total`
     (or the column of `counting`), D is `tokens`, and C = 6 N D. For other tables at least two of
     `n`, `d` and `c` are given; C = 6 N D fills the third.
 
     Args:
-        path: the file, or the folder.
+        runs: the data frame, the file, or the folder.
         n: column of parameters.
         d: column of training tokens.
         c: column of training FLOPs.
@@ -79,9 +79,24 @@ def read(
         UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
             that is not a number, or values are impossible for their variable.
     """
-    path = table_path(path)
-    return from_frame(read_frame(path), str(path), n=n, d=d, c=c, loss=loss, counting=counting,
-                      extra=extra, needs=needs, where=where)
+    frame, source = frame_of(runs)
+    return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
+                      needs=needs, where=where)
+
+
+def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
+    """The data frame of a table, and its name in messages.
+
+    Raises:
+        UserError: it is a file that cannot be read, or something else.
+    """
+    if isinstance(runs, pd.DataFrame):
+        return runs, "the data frame"
+    if not isinstance(runs, str | Path):
+        raise UserError(f"runs: a data frame or the path of a CSV or Parquet file is expected, not "
+                        f"a {type(runs).__name__}")
+    path = table_path(Path(runs))
+    return read_frame(path), str(path)
 
 
 def from_frame(

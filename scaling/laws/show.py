@@ -76,12 +76,13 @@ def is_undetermined(law: Law, name: str) -> bool:
     return name in law.se and law.se[name] is None
 
 
-PARAMETER_COLUMNS = ("parameter", "value", "se", "se by delta", "90% interval", "unit")
+def title(law: Law) -> str:
+    """Name, formula and source of a law."""
+    return f"{law.name}: {left_side(law.form)} = {law.form.formula}  ({law.form.source})"
 
 
-def parameter_rows(law: Law) -> list[tuple[str, str, str, str, str, str]]:
-    """Table rows for the parameters and the exponents a and b, with the columns
-    `PARAMETER_COLUMNS`; the first standard error is the bootstrap's."""
+def parameter_table(law: Law) -> TextTable:
+    """The parameters and the exponents a and b; the first standard error is the bootstrap's."""
     exponents = {name: law.exponents[name] for name in ("a", "b") if name in law.exponents
                  and (law.exponents[name] is not None or name in law.se)}
     rows = []
@@ -90,7 +91,17 @@ def parameter_rows(law: Law) -> list[tuple[str, str, str, str, str, str]]:
         rows.append((_full_name(name), shown, number(law.se.get(name), 3),
                      number(law.se_delta.get(name), 3), span(law.intervals.get(name)),
                      law.form.units.get(name, "")))
-    return rows
+    columns = ("parameter", "value", "se", "se by delta", "90% interval", "unit")
+    return TextTable(columns, tuple(rows), ("parameter", "unit"))
+
+
+def heldout_table(law: Law) -> TextTable:
+    """The held-out runs, with the predicted and the measured outcome."""
+    columns = ("held out", "N", "D", "predicted", "90% interval", "measured", "error")
+    return TextTable(columns, tuple(
+        (run, count(row["n"]), count(row["d"]), number(row["predicted"]), span(row["interval"]),
+         number(row["measured"]), percent(row["relative_error"]))
+        for run, row in law.heldout.items()), ("held out",))
 
 
 def run_counts(law: Law) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.columns import RowIndices, row_label
+from scaling.laws.frozen import freeze_fields
 
 Array = NDArray[np.float64]
 
@@ -25,6 +26,9 @@ class HeldOutRun:
     c: float
     loss: float | None
     extra: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        freeze_fields(self)
 
     @property
     def values(self) -> dict[str, Array]:
@@ -68,6 +72,9 @@ class RunsTable:
     source: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     rows: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+
+    def __post_init__(self) -> None:
+        freeze_fields(self)
 
     @property
     def values(self) -> dict[str, Array]:

@@ -16,14 +16,13 @@ from scaling.laws.allocation.allocate import reference_laws
 from scaling.laws.frames import duplicate_columns
 from scaling.laws.show import (
     NOT_DETERMINED,
-    PARAMETER_COLUMNS,
     convention,
     convergence,
     count,
     equation,
     left_side,
     number,
-    parameter_rows,
+    parameter_table,
     percent,
     run_counts,
     span,
@@ -85,7 +84,8 @@ def law_tables(laws: Sequence[Law]) -> str:
                       f"{text(law.form.formula)}</code></h3>")
         blocks.append(f'<p class="muted">{text(law.form.source)}. {text(run_counts(law))}. '
                       f"{text(convention(law))}. {text(convergence(law))}.</p>")
-        blocks.append(table(PARAMETER_COLUMNS, parameter_rows(law)))
+        parameters = parameter_table(law)
+        blocks.append(table(parameters.columns, parameters.rows))
         if law.heldout:
             rows = [(run, count(r["n"]), count(r["d"]), number(r["predicted"]),
                      span(r["interval"]), number(r["measured"]), percent(r["relative_error"]))

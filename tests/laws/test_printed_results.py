@@ -68,7 +68,7 @@ def test_numbers() -> None:
 
 def test_a_law() -> None:
     assert show.equation(LAW) == "L(N, D) = 1.5 + ?/N^0.34 + 2085/D^0.28"
-    assert show.parameter_rows(LAW) == [
+    assert list(show.parameter_table(LAW).rows) == [
         ("E", "1.5", "0.0123", "0.021", "1.4 to 1.6", ""),
         ("A", "not determined", "-", "-", "-", ""),
         ("B", "2085", "-", "300", "-", ""),

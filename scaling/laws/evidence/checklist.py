@@ -225,7 +225,7 @@ def _starts(k: _Inputs) -> str | None:
 
 def _values(k: _Inputs) -> str:
     return "; ".join(f"{name} {value}" + (f" ({span})" if span != "-" else "")
-                     for name, value, *_, span, _ in show.parameter_rows(k.law))
+                     for name, value, *_, span, _ in show.parameter_table(k.law).rows)
 
 
 def _intervals(k: _Inputs) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import PowerSum
 
@@ -193,3 +194,9 @@ def _check_separate(form: Form) -> None:
         changed = np.flatnonzero(form.from_params(shifted) != theta)
         if changed.tolist() != [i]:
             raise UserError(f"{form.name}: its parameters cannot be fixed or tied separately")
+
+
+def formula_json(form: Form) -> dict[str, Any] | None:
+    """The formula of a user's own law, as arguments of `law`; None for a law of the catalogue."""
+    base = form.base if isinstance(form, Constrained) else form
+    return base.to_json() if isinstance(base, CustomLaw) else None

@@ -45,7 +45,14 @@ UNIT_FACTORS = {"PF-days": 1e15 * 24 * 3600, "GMACs": 2e9}
 """FLOP per unit of compute: a day at one petaFLOP/s (Kaplan et al. 2020), and a billion
 multiply-adds."""
 
-VARIABLES: dict[str, Variable] = {
+class _Variables(dict[str, "Variable"]):
+    """Variables by name. Another name is a variable of a user's own law."""
+
+    def __missing__(self, name: str) -> Variable:
+        return Variable(name, "as in its column", may_be_zero=True)
+
+
+VARIABLES: dict[str, Variable] = _Variables({
     "n": Variable("N", "parameters"),
     "d": Variable("D", "tokens", "tokens"),
     "c": Variable("C", "FLOP"),
@@ -62,8 +69,9 @@ VARIABLES: dict[str, Variable] = {
     "finetuning": Variable("D_F", "tokens of the target in fine-tuning"),
     "lr_area": Variable("S_1", "sum of learning rates over steps"),
     "drop_area": Variable("S_2", "sum of decayed drops of the learning rate", may_be_zero=True),
-}
-"""Variables by name, as in `--column NAME=COLUMN`; N, D and C have options of their own."""
+})
+"""Variables by name, as in `--column NAME=COLUMN`; N, D and C have options of their own. Any other
+name is a variable of a user's own law."""
 
 
 _AMOUNTS = {"n": ("parameters", 1.0, 1e18), "d": ("tokens", 1.0, 1e20), "c": ("FLOPs", 6.0, 1e36)}

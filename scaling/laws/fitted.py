@@ -1,0 +1,464 @@
+"""`Fit`: a law with the runs that it was fitted to, as used in a notebook.
+
+    import scaling.laws as sl
+    fit = sl.fit(frame, "chinchilla", n="params", d="tokens")
+    fit.predict(n=1e9, d=2e10, interval=True)
+
+`scaling fit` and the other commands are a thin layer over it.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from scaling.errors import DataError, UserError, option
+from scaling.laws import show
+from scaling.laws.allocation.allocate import Allocation, allocate
+from scaling.laws.allocation.budgets import AllocationBudget
+from scaling.laws.fitting.bootstrap import ResampleUnit
+from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
+from scaling.laws.forms.constrained import constrain
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import KINDS, ResidualLoss
+from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting, six_nd
+from scaling.laws.io import save
+from scaling.laws.law import LEVEL, Interval, Law, Method
+from scaling.laws.read import frame_of, from_frame
+from scaling.laws.table import RunsTable
+
+if TYPE_CHECKING:
+    from scaling.laws.evidence import Comparison, Profile, Residuals, Rolling
+
+Array = NDArray[np.float64]
+
+_MOST_WARNINGS = 3  # in a repr
+
+
+class Prediction(NamedTuple):
+    """A predicted outcome with the ends of its 90% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, repr=False)
+class Fit:
+    """A law and the runs that it was fitted to. Nothing in it can be changed.
+
+    Attributes:
+        law: form, parameters, uncertainty and convergence evidence.
+        runs: the runs.
+        objective: the loss of the residuals that was minimised.
+    """
+
+    law: Law
+    runs: RunsTable
+    objective: ResidualLoss
+
+    @property
+    def params(self) -> Mapping[str, float]:
+        """The parameters, by the names of the law's paper."""
+        return self.law.params
+
+    @property
+    def se(self) -> Mapping[str, float | None]:
+        """Standard errors by the bootstrap; None for a parameter that is not determined."""
+        return self.law.se
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the runs do not determine, and what looks wrong in them."""
+        return self.law.warnings
+
+    def intervals(self, level: float = LEVEL) -> dict[str, Interval | None]:
+        """Bootstrap intervals of the parameters and of the exponents a and b of the optimum.
+
+        Args:
+            level: coverage, above 0 and below 1.
+
+        Returns:
+            The ends by name; None for what the runs do not determine.
+
+        Raises:
+            UserError: the fit has no resamples, or the level is not a share.
+        """
+        self._check_resamples()
+        if not 0 < level < 1:
+            raise UserError(f"level {level:g}: a coverage above 0 and below 1 is expected, such as "
+                            "0.9")
+        names = [*self.law.intervals]
+        exponents = self.law.form.allocation_exponent
+
+        def quantities(params: Array) -> Array:
+            a = exponents(params)
+            every = dict(zip(self.law.form.parameters, params.T, strict=True)) | (
+                {} if a is None else {"a": a, "b": 1 - a})
+            return np.stack([every[name] for name in names], axis=-1)
+
+        band = self.law.band(quantities, level)
+        assert band is not None
+        return {name: None if self.law.intervals[name] is None else (float(low), float(high))
+                for name, low, high in zip(names, *band, strict=True)}
+
+    def to_frame(self) -> pd.DataFrame:
+        """The parameters and the exponents a and b as a data frame with the columns `value`, `se`,
+        `low` and `high` (of the 90% interval), `determined` and `unit`."""
+        values = {**self.params, **{name: value for name, value in self.law.exponents.items()
+                                    if value is not None or name in self.se}}
+        ends = {name: each or (np.nan, np.nan) for name, each in self.law.intervals.items()}
+        return pd.DataFrame([{
+            "value": value, "se": self.se.get(name), "low": ends.get(name, (np.nan,))[0],
+            "high": ends.get(name, (np.nan,))[-1],
+            "determined": not show.is_undetermined(self.law, name),
+            "unit": self.law.form.units.get(name, ""),
+        } for name, value in values.items()], index=pd.Index(values, name="parameter")).astype(
+            {"value": float, "se": float})
+
+    def predict(
+        self, data: pd.DataFrame | None = None, *, interval: bool | str = False,
+        **values: ArrayLike,
+    ) -> Any:
+        """The outcome that the law predicts, in most laws the loss in nats per token.
+
+        `fit.predict(n=1e9, d=2e10)`, `fit.predict(n=sizes, d=2e10)` or `fit.predict(frame)`.
+
+        Args:
+            data: a table with the columns that the runs were read from, or with the variables' own
+                names, instead of `values`.
+            interval: True or "prediction" for the 90% interval of a new run's outcome;
+                "confidence" for that of the law itself.
+            values: the law's variables by name, numbers or arrays; C = 6 N D if only n and d are
+                given.
+
+        Returns:
+            A float for numbers, an array for arrays, a series for a data frame. With `interval` a
+            `Prediction` for numbers, and else a data frame with `value`, `low` and `high`.
+
+        Raises:
+            UserError: a variable is missing, unknown or impossible, or the fit has no resamples.
+            DataError: the fit did not converge.
+        """
+        if not self.law.converged:
+            raise DataError(f"{self.law.name}: the fit did not converge, so it predicts nothing; "
+                            f"{'; '.join(self.warnings)}")
+        if interval not in (False, True, "prediction", "confidence"):
+            raise UserError(f"interval={interval!r}: True, \"prediction\" or \"confidence\" is "
+                            "expected")
+        if interval:
+            self._check_resamples()
+        found = self._values_of(data) if data is not None else values
+        if data is not None and values:
+            raise UserError("predict: a data frame or values by name are expected, not both")
+        shape = np.broadcast_shapes(*map(np.shape, found.values()))
+        flat = _variables(self.law.form, {
+            name: np.broadcast_to(np.asarray(each, dtype=float), shape).ravel()
+            for name, each in found.items()})
+        with np.errstate(all="ignore"):
+            value = self.law.loss(flat)
+        index = None if data is None else data.index
+        if not interval:
+            if index is not None:
+                return pd.Series(value, index=index, name="predicted")
+            return float(value[0]) if shape == () else value.reshape(shape)
+        low, high = self._ends(flat, interval)
+        if shape == ():
+            return Prediction(float(value[0]), float(low[0]), float(high[0]))
+        return pd.DataFrame({"value": value, "low": low, "high": high}, index=index)
+
+    def allocate(
+        self, compute: ArrayLike | None = None, *, loss: float | None = None,
+        n: float | None = None, d: float | None = None, unique_tokens: float | None = None,
+        inference_tokens: float = 0.0,
+        given: Mapping[str, float] | None = None,
+        flops_per_token: Callable[[Array], Array] | None = None,
+    ) -> Allocation | pd.DataFrame:
+        """The compute-optimal N and D of a budget with intervals, or the cheapest way to a loss.
+
+        Args:
+            compute: training FLOPs, or several budgets.
+            loss: the loss to reach, instead of `compute`.
+            n: fixed number of parameters.
+            d: fixed number of training tokens.
+            unique_tokens: distinct training tokens that there are, in a law of repeated data.
+            inference_tokens: tokens of the model's lifetime, whose FLOPs the budget includes.
+            given: values of further variables, by name.
+            flops_per_token: training FLOPs per token as a function of N; 6 N by default.
+
+        Returns:
+            An `Allocation`; for several budgets a data frame with the columns `compute`, `n`, `d`
+            and `loss`, and the ends of their 90% intervals, `n_low`, `n_high` and so on.
+
+        Raises:
+            UserError: the law does not support such a budget, or a number is impossible.
+        """
+        def one(c: float | None) -> Allocation:
+            return allocate(self.law, AllocationBudget(
+                c=c, loss=loss, n=n, d=d, unique_tokens=unique_tokens,
+                inference_tokens=inference_tokens, given=dict(given or {}),
+                flops_per_token=flops_per_token))
+
+        if compute is None or np.ndim(compute) == 0:
+            return one(None if compute is None else float(np.asarray(compute)))
+        rows = []
+        for c in np.ravel(np.asarray(compute, dtype=float)):
+            best = one(float(c))
+            row: dict[str, float | None] = {"compute": float(c)}
+            for name in ("n", "d", "loss"):
+                low, high = getattr(best, f"{name}_interval") or (None, None)
+                row |= {name: getattr(best, name), f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+        return pd.DataFrame(rows, dtype=float)
+
+    def residuals(self) -> Residuals:
+        """Residuals of the runs, and their trends along N, D and C."""
+        from scaling.laws.evidence import residuals
+
+        return residuals(self.law, self.runs)
+
+    def profile(self, name: str, values: Sequence[float] | Array | None = None) -> Profile:
+        """The lowest objective at each value of a parameter, or of the exponent a or b, and the
+        interval that follows from it.
+
+        Raises:
+            UserError: the law has no such parameter, or fixes it.
+        """
+        from scaling.laws.evidence import profile
+
+        return profile(self.runs, self.law.form, name, values, robust=self.objective)
+
+    def rolling(self, by: Literal["n", "d", "c"] = "c") -> Rolling:
+        """Fits to the runs of small N, D or C that predict those of the larger ones."""
+        from scaling.laws.evidence import rolling_origin
+
+        return rolling_origin(self.runs, [self.law.form], by, robust=self.objective)
+
+    def save(self, path: str | Path) -> None:
+        """Write the law to a JSON file, which `load` and the commands read.
+
+        Raises:
+            UserError: the file was not written by this method or by `scaling fit --save`.
+        """
+        save([self.law], Path(path))
+
+    def summary(self) -> str:
+        """All that is known of the fit, as text."""
+        law = self.law
+        lines = [show.title(law), show.run_counts(law), show.convention(law),
+                 show.convergence(law), show.parameter_table(law).text()]
+        if law.heldout:
+            lines.append(show.heldout_table(law).text())
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in law.warnings)])
+
+    def __repr__(self) -> str:
+        lines = [f"{self.law.name}: {show.equation(self.law)}", show.run_counts(self.law)]
+        if not self.law.converged:
+            lines.append("NOT CONVERGED")
+        lines.append(show.parameter_table(self.law).text())
+        return "\n".join([*lines, *self._brief_warnings()])
+
+    def _repr_html_(self) -> str:
+        title = html.escape(f"{self.law.name}: {show.equation(self.law)}")
+        warnings = "".join(f"<li>{html.escape(each)}</li>" for each in self._brief_warnings())
+        table = show.parameter_table(self.law)
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+                       for row in table.rows)
+        return (f"<p><b>{title}</b><br>{html.escape(show.run_counts(self.law))}</p>"
+                f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+                + (f"<ul>{warnings}</ul>" if warnings else ""))
+
+    def _brief_warnings(self) -> list[str]:
+        shown = [f"warning: {warning}" for warning in self.warnings[:_MOST_WARNINGS]]
+        more = len(self.warnings) - _MOST_WARNINGS
+        return [*shown, f"and {more} more warnings, in .warnings"] if more > 0 else shown
+
+    def _check_resamples(self) -> None:
+        if not len(self.law.samples):
+            raise UserError(f"{self.law.name}: has no intervals, since it was fitted without "
+                            "resamples; fit it with resamples=1000")
+
+    def _values_of(self, frame: pd.DataFrame) -> dict[str, ArrayLike]:
+        """The law's variables in a table, under the columns of the runs or their own names."""
+        found: dict[str, ArrayLike] = {}
+        for name in (*self.law.form.variables, "n", "d"):
+            for column in (self.runs.columns.get(name), name, VARIABLES[name].column):
+                if column is not None and column in frame.columns:
+                    found[name] = frame[column].to_numpy(dtype=float)
+                    break
+        return {name: each for name, each in found.items()
+                if name in self.law.form.variables or "c" in self.law.form.variables}
+
+    def _ends(self, values: Mapping[str, Array], interval: bool | str) -> tuple[Array, Array]:
+        if interval == "confidence":
+            band = self.law.loss_band(values)
+            assert band is not None
+            return band
+        ends = [self.law.prediction_interval({name: each[i:i + 1] for name, each in values.items()})
+                or (np.nan, np.nan) for i in range(len(next(iter(values.values()))))]
+        low, high = np.array(ends, dtype=float).reshape(-1, 2).T
+        return low, high
+
+
+def _variables(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
+    """The variables of a form, [R] each; C = 6 N D if it is not given.
+
+    Raises:
+        UserError: a variable is missing, unknown or impossible.
+    """
+    arrays = dict(values)
+    if "c" in form.variables and "c" not in arrays and {"n", "d"} <= {*arrays}:
+        arrays["c"] = six_nd(arrays["n"], arrays["d"])
+    known = {*form.variables, *(("n", "d") if "c" in form.variables else ())}
+    for name in arrays:
+        if name not in known:
+            raise UserError(f"{form.name}: {name} is not among its variables, which are "
+                            f"{', '.join(form.variables)}")
+    missing = [name for name in form.variables if name not in arrays]
+    if missing:
+        lacking = " and ".join(f"{VARIABLES[name].symbol} ({VARIABLES[name].unit})"
+                               for name in missing)
+        example = ", ".join(f"{name}=..." for name in form.variables)
+        raise UserError(f"{form.name}: needs {lacking}; give predict({example}) or a data frame "
+                        "with these columns")
+    for name in form.variables:
+        least_is_zero = VARIABLES[name].may_be_zero
+        wrong = ~(np.isfinite(arrays[name]) & (
+            (arrays[name] >= 0) if least_is_zero else (arrays[name] > 0)))
+        if wrong.any():
+            lowest = "of at least zero" if least_is_zero else "above zero"
+            raise UserError(f"{name} {arrays[name][wrong][0]:g}: a number "
+                            f"{lowest} is expected ({VARIABLES[name].unit})")
+    return {name: arrays[name] for name in form.variables}
+
+
+def fit(
+    runs: RunsTable | pd.DataFrame | str | Path,
+    law: str | Form = "chinchilla",
+    *,
+    n: str | None = None,
+    d: str | None = None,
+    c: str | None = None,
+    loss: str | None = None,
+    counting: Counting | None = None,
+    extra: Mapping[str, str | None] | None = None,
+    where: str | None = None,
+    fix: Mapping[str, float] | None = None,
+    tie: Sequence[tuple[str, str]] = (),
+    objective: str | ResidualLoss | None = None,
+    delta: float | None = None,
+    resamples: int = RESAMPLES,
+    resample: ResampleUnit = "case",
+    interval: Method = "bca",
+    seed: int = 0,
+    watch: Callable[[int], None] = lambda done: None,
+) -> Fit:
+    """Fit a law to runs.
+
+    `sl.fit(frame, "chinchilla", n="params", d="tokens", fix={"E": 1.69})`
+
+    Args:
+        runs: a table of runs from `read`; or a data frame or a file, which is read with the
+            columns below as by `read`.
+        law: a law's name (`FORMS` has all), or a form.
+        n: column of parameters.
+        d: column of training tokens.
+        c: column of training FLOPs.
+        loss: column of the losses.
+        counting: which parameters N counts; by default those of the law's paper.
+        extra: columns of further variables, by name.
+        where: a condition on the table's columns.
+        fix: parameters that are fixed at values.
+        tie: pairs of parameters; the second takes the value of the first.
+        objective: loss of the residuals: "huber", "l1", "squared"; by default the law's own.
+        delta: residual beyond which Huber's loss is linear.
+        resamples: bootstrap resamples; 0 for no intervals.
+        resample: what is resampled: runs ("case"), residuals, or sizes with all of their runs.
+        interval: method of the intervals: "bca" or "percentile".
+        seed: seed of the resamples.
+        watch: called with the number of resamples done.
+
+    Raises:
+        UserError: a name is unknown, or the columns are not those of runs.
+        DataError: there are too few runs for the law.
+    """
+    form = form_named(law) if isinstance(law, str) else law
+    form = constrain(form, fix, tie)
+    if isinstance(runs, RunsTable):
+        given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
+                                          ("counting", counting), ("extra", extra),
+                                          ("where", where)) if value is not None]
+        if given:
+            raise UserError(f"{given[0]}=: the runs were read already; give it to read")
+        table = runs
+    else:
+        frame, source = frame_of(runs)
+        table = from_frame(
+            frame, source, n=n, d=d, c=c, loss=loss, where=where,
+            counting=counting or (form.counting if n is None else None),
+            extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
+            needs=columns_read(form, frame))
+    robust = (objective if isinstance(objective, ResidualLoss)
+              else residual_loss(form.robust, objective, delta))
+    return Fit(fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
+                       method=interval, watch=watch), table, robust)
+
+
+def columns_read(form: Form, frame: pd.DataFrame) -> tuple[Literal["n", "d", "c"], ...]:
+    """Which of N, D and C are read for a form: those of the form, and those in a column of this
+    package's tables."""
+    ours = {"n": N_COLUMNS[form.counting], "d": VARIABLES["d"].column}
+    return tuple(v for v in ("n", "d", "c") if v in form.variables or ours.get(v) in frame.columns)
+
+
+def residual_loss(
+    own: ResidualLoss, objective: str | None, delta: float | None
+) -> ResidualLoss:
+    """The loss of the residuals for a law; a delta alone does not change laws without one.
+
+    Args:
+        own: the law's own loss.
+        objective: the name of another one, or None.
+        delta: residual beyond which Huber's loss is linear, or None.
+
+    Raises:
+        UserError: the name is unknown, or the delta is not positive or not of Huber's loss.
+    """
+    if objective is not None and objective not in KINDS:
+        raise UserError(f"{option('objective=', '--objective ')}{objective}: one of "
+                        f"{', '.join(KINDS)} is expected")
+    kind = objective or own.kind
+    if delta is None:
+        return ResidualLoss(kind)  # type: ignore[arg-type]
+    named = option(f"delta={delta:g}", f"--delta {delta:g}")
+    if not 0 < delta < float("inf"):
+        raise UserError(f"{named}: a positive number is expected, such as 1e-3")
+    if objective in ("l1", "squared"):
+        raise UserError(f"{named} is an option of the huber objective; {objective} has no delta")
+    return ResidualLoss("huber", delta) if kind == "huber" else own
+
+
+def compare(fits: Sequence[Fit]) -> Comparison:
+    """Compare laws fitted to the same runs by how well they predict sizes that are left out.
+
+    Raises:
+        UserError: fewer than two laws are given, or their runs differ.
+    """
+    from scaling.laws.evidence import compare_forms
+
+    if len(fits) < 2:
+        raise UserError("compare: at least two fits are expected, such as compare([a, b])")
+    first = fits[0]
+    for other in fits[1:]:
+        if other.runs.sha256 != first.runs.sha256:
+            raise UserError(f"compare: {other.law.name} was fitted to other runs than "
+                            f"{first.law.name}; fit both to one table")
+    return compare_forms(first.runs, [each.law.form for each in fits], robust=first.objective)
