@@ -431,6 +431,18 @@ def test_candidates_are_within_the_limits_of_the_runs_so_far() -> None:
     assert max_run_flops(table, 1e16, at=1e15) == np.nextafter(1e15, 0)
 
 
+@pytest.mark.parametrize("status", ["done", "planned"])
+def test_runs_stay_below_a_held_out_run_whether_it_is_measured_or_not(status: str) -> None:
+    """Those beyond the grid; one within it limits nothing."""
+    so_far = simulate(TRUTH, rectangle([1e6, 4e6], [2e7, 8e7]), Noise(0.0))
+    for n, limit in ((2e7, np.nextafter(6 * 2e7 * 1e8, 0)), (1e6, 1e20)):
+        held = simulate(TRUTH, rectangle([n], [1e8]), Noise(0.0)).assign(
+            role="heldout", run_id="large", status=status)
+        if status == "planned":
+            held["loss"] = np.nan
+        assert max_run_flops(from_frame(pd.concat([so_far, held]), "x"), 1e20) == limit
+
+
 def test_seeds_of_a_suggested_run_are_numbered() -> None:
     """Of a slope the best runs are at the ends: as often as there may be seeds of each."""
     so_far = rectangle([1e6], [1e8, 2e8, 4e8, 8e8])
