@@ -126,7 +126,7 @@ def fit(
     fitted to these runs is reported with the reason, and the others are printed and saved; if
     none can be fitted, the exit status is 1.
     """
-    from scaling.laws.fitted import residual_loss
+    from scaling.laws.fit_runs import residual_loss
     from scaling.laws.fitting.bootstrap import check_resamples
     from scaling.laws.frames import read_frame, table_path
     from scaling.laws.io import laws_output, laws_text
@@ -199,7 +199,7 @@ def _fit(
         robust: the objective.
     """
     from scaling.laws import fit as fit_table
-    from scaling.laws.fitted import columns_read
+    from scaling.laws.fit_runs import columns_read
 
     table = source.table(
         None if source.columns["n"] else form.counting,

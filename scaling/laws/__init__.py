@@ -4,11 +4,13 @@
                      a CSV or Parquet file to a data frame, its columns, conditions on its rows, and
                      the runs table made of them
     table.py         `RunsTable`: the runs that laws are fitted to
+    frozen.py        values that cannot be changed
     checks.py, compute_checks.py
                      checks of a runs table: units, compute, repeated rows
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
-    fitted.py        `Fit`: a law with its runs, as used in a notebook
+    fit_runs.py, fitted.py
+                     `fit`, and `Fit`: a law with its runs, as used in a notebook
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -29,7 +31,8 @@ from scaling.errors import DataError, UserError
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.chain import Chained, chain
 from scaling.laws.approaches import Curves, Frontier, curves_from_frame, fit_approach
-from scaling.laws.fitted import Fit, Prediction, compare, fit
+from scaling.laws.fit_runs import compare, fit
+from scaling.laws.fitted import Fit, Prediction
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain

@@ -19,23 +19,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.errors import DataError, UserError, option
+from scaling.errors import DataError, UserError
 from scaling.laws import show
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.budgets import AllocationBudget
-from scaling.laws.fitting.bootstrap import ResampleUnit
-from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
-from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import KINDS, ResidualLoss
-from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting, six_nd
+from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.variables import VARIABLES, six_nd
 from scaling.laws.io import save
-from scaling.laws.law import LEVEL, Interval, Law, Method
-from scaling.laws.read import frame_of, from_frame
+from scaling.laws.law import LEVEL, Interval, Law
 from scaling.laws.table import RunsTable
 
 if TYPE_CHECKING:
-    from scaling.laws.evidence import Comparison, Profile, Residuals, Rolling
+    from scaling.laws.evidence import Profile, Residuals, Rolling
 
 Array = NDArray[np.float64]
 
@@ -338,127 +334,3 @@ def _variables(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
             raise UserError(f"{name} {arrays[name][wrong][0]:g}: a number "
                             f"{lowest} is expected ({VARIABLES[name].unit})")
     return {name: arrays[name] for name in form.variables}
-
-
-def fit(
-    runs: RunsTable | pd.DataFrame | str | Path,
-    law: str | Form = "chinchilla",
-    *,
-    n: str | None = None,
-    d: str | None = None,
-    c: str | None = None,
-    loss: str | None = None,
-    counting: Counting | None = None,
-    extra: Mapping[str, str | None] | None = None,
-    where: str | None = None,
-    fix: Mapping[str, float] | None = None,
-    tie: Sequence[tuple[str, str]] = (),
-    objective: str | ResidualLoss | None = None,
-    delta: float | None = None,
-    resamples: int = RESAMPLES,
-    resample: ResampleUnit = "case",
-    interval: Method = "bca",
-    seed: int = 0,
-    watch: Callable[[int], None] = lambda done: None,
-) -> Fit:
-    """Fit a law to runs.
-
-    `sl.fit(frame, "chinchilla", n="params", d="tokens", fix={"E": 1.69})`
-
-    Args:
-        runs: a table of runs from `read`; or a data frame or a file, which is read with the
-            columns below as by `read`.
-        law: a law's name (`FORMS` has all), or a form.
-        n: column of parameters.
-        d: column of training tokens.
-        c: column of training FLOPs.
-        loss: column of the losses.
-        counting: which parameters N counts; by default those of the law's paper.
-        extra: columns of further variables, by name.
-        where: a condition on the table's columns.
-        fix: parameters that are fixed at values.
-        tie: pairs of parameters; the second takes the value of the first.
-        objective: loss of the residuals: "huber", "l1", "squared"; by default the law's own.
-        delta: residual beyond which Huber's loss is linear.
-        resamples: bootstrap resamples; 0 for no intervals.
-        resample: what is resampled: runs ("case"), residuals, or sizes with all of their runs.
-        interval: method of the intervals: "bca" or "percentile".
-        seed: seed of the resamples.
-        watch: called with the number of resamples done.
-
-    Raises:
-        UserError: a name is unknown, or the columns are not those of runs.
-        DataError: there are too few runs for the law.
-    """
-    form = form_named(law) if isinstance(law, str) else law
-    form = constrain(form, fix, tie)
-    if isinstance(runs, RunsTable):
-        given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
-                                          ("counting", counting), ("extra", extra),
-                                          ("where", where)) if value is not None]
-        if given:
-            raise UserError(f"{given[0]}=: the runs were read already; give it to read")
-        table = runs
-    else:
-        frame, source = frame_of(runs)
-        table = from_frame(
-            frame, source, n=n, d=d, c=c, loss=loss, where=where,
-            counting=counting or (form.counting if n is None else None),
-            extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
-            needs=columns_read(form, frame))
-    robust = (objective if isinstance(objective, ResidualLoss)
-              else residual_loss(form.robust, objective, delta))
-    return Fit(fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
-                       method=interval, watch=watch), table, robust)
-
-
-def columns_read(form: Form, frame: pd.DataFrame) -> tuple[Literal["n", "d", "c"], ...]:
-    """Which of N, D and C are read for a form: those of the form, and those in a column of this
-    package's tables."""
-    ours = {"n": N_COLUMNS[form.counting], "d": VARIABLES["d"].column}
-    return tuple(v for v in ("n", "d", "c") if v in form.variables or ours.get(v) in frame.columns)
-
-
-def residual_loss(
-    own: ResidualLoss, objective: str | None, delta: float | None
-) -> ResidualLoss:
-    """The loss of the residuals for a law; a delta alone does not change laws without one.
-
-    Args:
-        own: the law's own loss.
-        objective: the name of another one, or None.
-        delta: residual beyond which Huber's loss is linear, or None.
-
-    Raises:
-        UserError: the name is unknown, or the delta is not positive or not of Huber's loss.
-    """
-    if objective is not None and objective not in KINDS:
-        raise UserError(f"{option('objective=', '--objective ')}{objective}: one of "
-                        f"{', '.join(KINDS)} is expected")
-    kind = objective or own.kind
-    if delta is None:
-        return ResidualLoss(kind)  # type: ignore[arg-type]
-    named = option(f"delta={delta:g}", f"--delta {delta:g}")
-    if not 0 < delta < float("inf"):
-        raise UserError(f"{named}: a positive number is expected, such as 1e-3")
-    if objective in ("l1", "squared"):
-        raise UserError(f"{named} is an option of the huber objective; {objective} has no delta")
-    return ResidualLoss("huber", delta) if kind == "huber" else own
-
-
-def compare(fits: Sequence[Fit]) -> Comparison:
-    """Compare laws fitted to the same runs by how well they predict sizes that are left out.
-
-    Raises:
-        UserError: fewer than two laws are given, or their runs differ.
-    """
-    from scaling.laws.evidence import compare_forms
-
-    if len(fits) < 2:
-        raise UserError("compare: at least two fits are expected, such as compare([a, b])")
-    first = fits[0]
-    for other in fits[1:]:
-        if other.runs.sha256 != first.runs.sha256:
-            raise UserError(f"compare: {other.law.name} was fitted to other runs than "
-                            f"{first.law.name}; fit both to one table")
-    return compare_forms(first.runs, [each.law.form for each in fits], robust=first.objective)

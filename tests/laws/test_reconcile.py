@@ -123,13 +123,13 @@ def test_a_law_recounted_is_the_same_law() -> None:
 def test_what_is_known_of_a_law_is_recounted_with_it() -> None:
     """Ranges in the new N and its C; closed forms and held-out errors of the old N are lost."""
     law = _law("besiroglu2024")
-    ranges = {"n": [1e6, 1e9], "d": [1e9, 1e11], "c": [6e15, 6e20]}
+    ranges = {"n": (1e6, 1e9), "d": (1e9, 1e11), "c": (6e15, 6e20)}
     law = replace(law, convention={**law.convention, "range": ranges, "c": "flops_counted"},
                   exponents={"a": 0.51}, heldout={"large": {"n": 1e9}}, n_runs=9)
     double = Relation(lambda n: 2 * n, lambda n: n / 2, "every model has as many embeddings")
     bare = recount(law, "non-embedding", double)
     assert bare.convention["range"] == {
-        "n": [5e5, 5e8], "d": [1e9, 1e11], "c": [3e15, 3e20]}
+        "n": (5e5, 5e8), "d": (1e9, 1e11), "c": (3e15, 3e20)}
     assert law.convention["range"] == ranges
     assert (bare.convention["n"], bare.convention["c"]) == ("non-embedding", "6 N D")
     assert bare.convention["relation"] == "every model has as many embeddings"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,13 @@ from scipy import stats
 
 from scaling.errors import DataError
 from scaling.laws import FORMS, Bootstrap, Law, ResidualLoss, RunsTable, fit_law, from_frame
-from scaling.laws import law as law_module
 from scaling.laws.evidence import profile
 from scaling.laws.fitting import bootstrap
 from scaling.laws.fitting import fit_law as fit_module
 from scaling.laws.fitting.intervals import bca_intervals
 from scaling.laws.fitting.likelihood_ratio import _psi
 from scaling.laws.fitting.minimise import Minimum
+from scaling.laws.law import percentile_interval
 
 FORM = replace(FORMS["kaplan-n"], envelope=None)
 """log L = alpha (log N_c - log N), by least squares."""
@@ -72,8 +73,8 @@ def test_the_point_and_its_errors() -> None:
     assert law.convergence["condition"] == pytest.approx(1)
     assert law.convergence["grad_norm"] < 1e-7
     assert law.convention["objective"] == "squared"
-    assert law.convention["range"]["n"] == [table.n.min(), table.n.max()]
-    assert law.convention["range"]["c"] == [table.c.min(), table.c.max()]
+    assert law.convention["range"]["n"] == (table.n.min(), table.n.max())
+    assert law.convention["range"]["c"] == (table.c.min(), table.c.max())
     assert (law.n_runs, law.data_sha256, law.bootstrap) == (9, table.sha256, None)
 
 
@@ -189,7 +190,7 @@ def test_a_prediction_interval_has_every_resample_with_every_residual(
     found = law.prediction_interval(values)
     assert found == pytest.approx(tuple(np.quantile(each, [0.05, 0.95])), rel=1e-12)
     # Of too many pairs, the residuals are thinned evenly from the smallest to the largest.
-    monkeypatch.setattr(law_module, "_MAX_PAIRS", 6)
+    monkeypatch.setattr(sys.modules["scaling.laws.law"], "_MAX_PAIRS", 6)
     found = law.prediction_interval(values)
     assert found == pytest.approx(tuple(np.quantile(ends, [0.05, 0.95])), rel=1e-12)
     assert replace(law, bootstrap=None).prediction_interval(values) is None
@@ -197,7 +198,7 @@ def test_a_prediction_interval_has_every_resample_with_every_residual(
 
 def test_a_percentile_interval_leaves_out_nan() -> None:
     samples = np.array([3.0, np.nan, 1.0, 2.0, 5.0, 4.0])
-    assert law_module.percentile_interval(samples) == pytest.approx((1.2, 4.8))
+    assert percentile_interval(samples) == pytest.approx((1.2, 4.8))
 
 
 def test_the_fit_of_many_runs_refines_the_best_optima_of_a_subset(monkeypatch: Any) -> None:

@@ -9,6 +9,8 @@
                         laws of further variables and outcomes
     curve.py, curves.py, sigmoidal.py, broken.py, downstream.py
                         laws of one variable, and of downstream tasks
+    custom.py, expression.py
+                        laws that users write, as a formula or a function
     constrained.py      a form with parameters fixed or tied
     losses.py           robust losses of the residuals
     variables.py        the variables of laws, with symbols, units and columns
@@ -17,9 +19,8 @@
 To add a law, add an entry to the `FORMS` of the file with its topic: a `PowerSum` with its terms if
 the law is a sum of power laws, otherwise a subclass of `Formula` with the method `outcome_of`.
 Everything else (gradient, intervals, the `scaling fit` option) follows from the entry. A `Formula`
-starts its fits from its `grid`, with the `linear` parameters solved for; `linear` may have positive
-parameters only if the outcome without them is zero, as it is if all other parameters are exponents.
-A law with a power of a sum overrides `starts`, as `QFamily` in data.py does. A new file's `FORMS`
-is added to `catalogue.py`, a new variable to `variables.py`, and the paper's constants to
+starts its fits from its `grid`, with the `linear` parameters solved for. A law with a power of a
+sum overrides `starts`, as `QFamily` in data.py does. A new file's `FORMS` is added to
+`catalogue.py`, a new variable to `variables.py`, and the paper's constants to
 `scaling/laws/published.json`.
 """
