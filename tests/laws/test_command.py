@@ -88,7 +88,7 @@ def test_objective_and_delta(results: Path) -> None:
     assert (first["objective"], first["delta"]) == ("huber", 0.01)
     assert second["objective"] == "squared"
     assert "delta" not in second
-    with pytest.raises(UserError, match="--delta 0.01 is an option of the huber objective"):
+    with pytest.raises(UserError, match=r"--delta 0\.01 is an option of the huber objective"):
         _run("fit", results, "--objective", "l1", "--delta", 0.01)
     with pytest.raises(UserError, match="positive number"):
         _run("fit", results, "--delta", 0)
