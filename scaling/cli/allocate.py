@@ -191,9 +191,10 @@ def load_laws(
     Raises:
         UserError: there is no such law or file, or no law in the file can allocate compute.
     """
-    from scaling.laws import Law, load
+    from scaling.laws import Law
     from scaling.laws.allocation.allocate import can_allocate
     from scaling.laws.allocation.budgets import divides_compute
+    from scaling.laws.io import load
     from scaling.laws.published import published_named
 
     path = Path(name)

@@ -25,6 +25,7 @@ from scaling.cli import (
     data,
     fit,
     models,
+    predict,
     results,
     schema,
     simulate,
@@ -62,6 +63,7 @@ app.command()(train.train)
 app.add_typer(sweep.app, name="sweep")
 app.command(cls=JsonSwitchCommand)(fit.fit)
 app.command(cls=JsonSwitchCommand)(allocate.allocate)
+app.command()(predict.predict)
 app.command(cls=JsonSwitchCommand)(compare.compare)
 app.command()(simulate.simulate)
 app.command()(results.plot)

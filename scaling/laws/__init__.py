@@ -31,7 +31,7 @@ from scaling.errors import DataError, UserError
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.chain import Chained, chain
 from scaling.laws.approaches import Curves, Frontier, curves_from_frame, fit_approach
-from scaling.laws.fit_runs import compare, fit
+from scaling.laws.fit_runs import compare, fit, load
 from scaling.laws.fitted import Fit, Prediction
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forms.catalogue import FORMS
@@ -40,7 +40,7 @@ from scaling.laws.forms.custom import law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
-from scaling.laws.io import load, load_loss_laws, save
+from scaling.laws.io import load_loss_laws, save
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
 from scaling.laws.published import Published, published

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from scaling.errors import UserError, option
+from scaling.laws.approaches.frontier import Frontier
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
@@ -16,7 +17,8 @@ from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
-from scaling.laws.law import Method
+from scaling.laws.io import load as read_laws
+from scaling.laws.law import Law, Method
 from scaling.laws.read import frame_of, from_frame
 from scaling.laws.table import RunsTable
 
@@ -92,8 +94,9 @@ def fit(
             needs=columns_read(form, frame))
     robust = (objective if isinstance(objective, ResidualLoss)
               else residual_loss(form.robust, objective, delta))
-    return Fit(fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
-                       method=interval, watch=watch), table, robust)
+    fitted = fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
+                     method=interval, watch=watch)
+    return Fit(fitted, robust, table)
 
 
 def columns_read(form: Form, frame: pd.DataFrame) -> tuple[Literal["n", "d", "c"], ...]:
@@ -146,3 +149,14 @@ def compare(fits: Sequence[Fit]) -> Comparison:
             raise UserError(f"compare: {other.law.name} was fitted to other runs than "
                             f"{first.law.name}; fit both to one table")
     return compare_forms(first.runs, [each.law.form for each in fits], robust=first.objective)
+
+
+def load(path: str | Path) -> dict[str, Fit | Frontier]:
+    """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. They predict and
+    allocate as when they were fitted; their runs are not in the file.
+
+    Raises:
+        UserError: the file is absent, or holds no laws.
+    """
+    return {law.name: Fit(law, law.residual_loss) if isinstance(law, Law) else law
+            for law in read_laws(Path(path))}

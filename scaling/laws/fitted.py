@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.errors import DataError, UserError
+from scaling.errors import DataError, UserError, option
 from scaling.laws import show
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.budgets import AllocationBudget
@@ -52,13 +52,24 @@ class Fit:
 
     Attributes:
         law: form, parameters, uncertainty and convergence evidence.
-        runs: the runs.
         objective: the loss of the residuals that was minimised.
+        table: the runs; None for a law that was published or loaded from a file.
     """
 
     law: Law
-    runs: RunsTable
     objective: ResidualLoss
+    table: RunsTable | None = None
+
+    @property
+    def runs(self) -> RunsTable:
+        """The runs.
+
+        Raises:
+            UserError: the law was loaded without them.
+        """
+        if self.table is None:
+            raise UserError(f"{self.law.name}: was loaded without its runs; fit it to them again")
+        return self.table
 
     @property
     def params(self) -> Mapping[str, float]:
@@ -285,8 +296,9 @@ class Fit:
     def _values_of(self, frame: pd.DataFrame) -> dict[str, ArrayLike]:
         """The law's variables in a table, under the columns of the runs or their own names."""
         found: dict[str, ArrayLike] = {}
+        columns = {} if self.table is None else self.table.columns
         for name in (*self.law.form.variables, "n", "d"):
-            for column in (self.runs.columns.get(name), name, VARIABLES[name].column):
+            for column in (columns.get(name), name, VARIABLES[name].column):
                 if column is not None and column in frame.columns:
                     found[name] = frame[column].to_numpy(dtype=float)
                     break
@@ -323,8 +335,10 @@ def _variables(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
         lacking = " and ".join(f"{VARIABLES[name].symbol} ({VARIABLES[name].unit})"
                                for name in missing)
         example = ", ".join(f"{name}=..." for name in form.variables)
-        raise UserError(f"{form.name}: needs {lacking}; give predict({example}) or a data frame "
-                        "with these columns")
+        options = {"n": "--n N", "d": "--d D", "c": "--compute FLOPS"}
+        give = option(f"predict({example}) or a data frame with these columns", " and ".join(
+            options.get(name, f"--given {name}=VALUE") for name in missing))
+        raise UserError(f"{form.name}: needs {lacking}; give {give}")
     for name in form.variables:
         least_is_zero = VARIABLES[name].may_be_zero
         wrong = ~(np.isfinite(arrays[name]) & (

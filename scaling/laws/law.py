@@ -13,6 +13,7 @@ from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.intervals import bca_intervals
 from scaling.laws.forms.constrained import formula_json
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.frozen import freeze_fields
 
 Array = NDArray[np.float64]
@@ -95,6 +96,12 @@ class Law:
     def converged(self) -> bool:
         """Whether the fit converged; true for a published law."""
         return self.convergence.get("converged") is not False
+
+    @property
+    def residual_loss(self) -> ResidualLoss:
+        """The loss of the residuals that was minimised; the form's own if none is recorded."""
+        kind = self.convention.get("objective", self.form.robust.kind)
+        return ResidualLoss(kind, self.convention.get("delta", self.form.robust.delta))
 
     @property
     def point(self) -> Array:

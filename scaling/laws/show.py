@@ -168,6 +168,9 @@ class PrintableResult:
         """The parts as plain text, without wrapping."""
         return "\n".join(part if isinstance(part, str) else part.text() for part in self.parts())
 
+    def __repr__(self) -> str:
+        return self.text()
+
     def to_json(self) -> dict[str, Any]:
         """Fields as JSON-serialisable data; NaN and infinity become None."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ class HeldOutRun:
         return {name: np.array([value]) for name, value in scalars.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunsTable:
     """The finished grid runs of a table, sorted independently of the order in the file.
 
@@ -75,6 +75,15 @@ class RunsTable:
 
     def __post_init__(self) -> None:
         freeze_fields(self)
+
+    def __repr__(self) -> str:
+        known = [f"{v.upper()} ({self.convention[v]})" for v in ("n", "d", "c")
+                 if v in self.convention and not np.isnan(self.values[v]).any()]
+        out = ", ".join(f"{count} {reason}" for reason, count in self.excluded.items() if count)
+        lines = [f"{self.prefix}{self.loss.size} runs with {', '.join([*known, *self.extra])}"
+                 + (f"; left out: {out}" if out else "")]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes),
+                          *(f"warning: {warning}" for warning in self.warnings)])
 
     @property
     def values(self) -> dict[str, Array]:

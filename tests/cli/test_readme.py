@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +13,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+import scaling.laws as sl
 from scaling.cli.main import app
 from tests.conftest import ROOT
 
@@ -38,6 +41,24 @@ def make_targets() -> set[str]:
     """Targets that README, CONTRIBUTING and CI name."""
     texts = [(ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", ".ci/run")]
     return {t for text in texts for t in re.findall(r"^(?:# )?make ([a-z-]+)", text, re.MULTILINE)}
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    """Every line, with few resamples; a line without an assignment has something to show."""
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sl, "fit", functools.partial(sl.fit, resamples=20))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        names: dict[str, object] = {}
+        for statement in ast.parse(block).body:
+            text = ast.unparse(statement)
+            if isinstance(statement, ast.Expr) and ".save(" not in text:
+                assert repr(eval(text, names))
+            else:
+                exec(text, names)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["own.json"]
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from scaling.figures import (
 )
 from scaling.figures.results import draw
 from scaling.figures.style import Drawing, canvas, nice_ticks, write
-from scaling.laws import fit_law, load, read, save
+from scaling.laws import fit_law, read, save
+from scaling.laws.io import load
 from scaling.laws.show import short
 
 

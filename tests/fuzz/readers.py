@@ -257,7 +257,7 @@ def _(folder: Path, made: Made) -> Prepared:
 @reader("laws.json")
 def _(folder: Path, made: Made) -> Prepared:
     from scaling.laws import allocate
-    from scaling.laws import load as load_laws
+    from scaling.laws.io import load as load_laws
 
     path = Path(shutil.copy(made.results / "laws.json", folder))
 

@@ -86,12 +86,12 @@ def test_a_law_is_loaded_and_allocated_without_its_code(frame, tmp_path):
     fit = sl.fit(frame, mine, resamples=0, fix={"E": 1.69})
     fit.save(tmp_path / "law.json")
     del mine
-    (law,) = sl.load(tmp_path / "law.json")
-    assert law.params == fit.params
-    assert law.form == fit.law.form
-    assert sl.allocate(law, 1e21).n == fit.allocate(1e21).n
-    assert law.form.units == {"A": "nats"}
-    assert law.form.source == "here"
+    loaded = sl.load(tmp_path / "law.json")["mine"]
+    assert loaded.params == fit.params
+    assert loaded.law.form == fit.law.form
+    assert loaded.allocate(1e21).n == fit.allocate(1e21).n
+    assert loaded.law.form.units == {"A": "nats"}
+    assert loaded.law.form.source == "here"
     # What a file says is no code.
     content = json.loads((tmp_path / "law.json").read_text())
     content["laws"][0]["form"]["formula"] = "__import__('os').system('true')"

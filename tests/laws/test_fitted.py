@@ -172,8 +172,18 @@ def test_each_option_has_its_effect(frame, fit, options, differs):
 
 def test_laws_are_saved_and_loaded(fit, tmp_path):
     fit.save(tmp_path / "law.json")
-    (law,) = sl.load(tmp_path / "law.json")
-    assert law.params == fit.params
+    laws = sl.load(tmp_path / "law.json")
+    assert [*laws] == ["chinchilla"]
+    loaded = laws["chinchilla"]
+    assert loaded.params == fit.params
+    assert loaded.objective == fit.objective
+    assert loaded.predict(n=1e9, d=2e10) == fit.predict(n=1e9, d=2e10)
+    assert loaded.allocate(1e21).n_interval == pytest.approx(
+        fit.allocate(1e21).n_interval, rel=1e-5)
+    assert repr(loaded) == repr(fit)
+    for needs_runs in (loaded.residuals, loaded.rolling, lambda: loaded.profile("alpha")):
+        with pytest.raises(sl.UserError, match="was loaded without its runs"):
+            needs_runs()
     (tmp_path / "mine.json").write_text(json.dumps({"mine": 1}))
     with pytest.raises(sl.UserError, match=r"mine\.json"):
         fit.save(tmp_path / "mine.json")

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, constrain, fit_approach, fit_law, from_frame, io, load, read, save
+from scaling.laws import FORMS, constrain, fit_approach, fit_law, from_frame, io, read, save
 from scaling.laws.design import grid
 from scaling.laws.design.fisher import Noise
 from scaling.laws.design.simulate import simulate
-from scaling.laws.io import load_loss_laws
+from scaling.laws.io import load, load_loss_laws
 from scaling.laws.json_object import JsonObject
 from scaling.laws.published import published
 

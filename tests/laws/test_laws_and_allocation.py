@@ -12,9 +12,10 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Bootstrap, Law, allocate, fit_law, from_frame, load, published, save
+from scaling.laws import FORMS, Bootstrap, Law, allocate, fit_law, from_frame, published, save
 from scaling.laws.allocation.allocate import reference_laws
 from scaling.laws.forms.catalogue import DEFAULT
+from scaling.laws.io import load
 from scaling.laws.published import marks, published_named
 
 KEYS = ["law", "convention", "n_runs", "excluded", "params", "objective", "se", "se_delta",

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Bootstrap, Law, RunsTable, from_frame, load, save
+from scaling.laws import FORMS, Bootstrap, Law, RunsTable, from_frame, save
 from scaling.laws.columns import column_names
 from scaling.laws.fitting.preflight import check_losses
+from scaling.laws.io import load
 from scaling.laws.published import OptimalSize, published
 
 

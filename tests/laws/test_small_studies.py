@@ -27,7 +27,7 @@ from scaling.laws.approaches.line import fit_log_line
 from scaling.laws.approaches.optima import ProfileMinimum, noise_at, seed_noise
 from scaling.laws.approaches.parabola import parabola_minima
 from scaling.laws.conventions.recount import monotone_interpolation, published_relation, recount
-from scaling.laws.design.fisher import Noise, Target, estimate_noise, law_objective, target_named
+from scaling.laws.design.fisher import Noise, Target, estimate_noise, target_named
 from scaling.laws.design.grid import Design, by_ratio, from_table, isoflop, rectangle
 from scaling.laws.design.simulate import Faults, TargetEstimates, simulate, simulate_study
 from scaling.laws.design.suggest import candidate_runs, max_run_flops, suggest
@@ -365,10 +365,10 @@ def test_the_noise_of_residuals_of_one_size() -> None:
 
 
 def test_the_objective_of_a_law_is_the_recorded_one() -> None:
-    assert law_objective(TRUTH) == ResidualLoss("squared")
+    assert TRUTH.residual_loss == ResidualLoss("squared")
     recorded = replace(TRUTH, convention={"n": "total", "objective": "huber", "delta": 0.02})
-    assert law_objective(recorded) == ResidualLoss("huber", 0.02)
-    assert law_objective(published_named("besiroglu2024").law).kind == "huber"
+    assert recorded.residual_loss == ResidualLoss("huber", 0.02)
+    assert published_named("besiroglu2024").law.residual_loss.kind == "huber"
 
 
 def test_intervals_of_targets_and_estimates() -> None:

@@ -24,7 +24,6 @@ from scaling.laws.design.fisher import (
     estimate_noise,
     fisher_information,
     gradient_and_moments,
-    law_objective,
     target_gradient,
     target_named,
 )
@@ -85,7 +84,7 @@ def test_the_choice_is_as_good_as_trying_all(law: Law, table: RunsTable, name: s
                                              ) -> None:
     design = by_ratio(np.geomspace(2e7, 1e9, 7).tolist(), [2, 20, 200])
     noise, theta = Noise(0.003), law.form.from_params(law.point)[0]
-    robust = law_objective(law)
+    robust = law.residual_loss
     known = fisher_information(*gradient_and_moments(law.form, theta, table.values, noise, robust))
     gradient = target_gradient(law.form, theta, target_named(law.form, name, 1e22))
     choice = CandidateSet.from_runs(

@@ -29,7 +29,7 @@ FAR_FACTOR = 100.0
 """Budgets above this multiple of the largest fitted compute get an extrapolation warning."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Allocation:
     """The optimal allocation of a budget, or the cheapest allocation that reaches a loss.
 
@@ -65,6 +65,19 @@ class Allocation:
     epochs_interval: Interval | None = None
     excess_interval: Interval | None = None
     waste_interval: Interval | None = None
+
+    def __repr__(self) -> str:
+        def shown(symbol: str, name: str) -> str:
+            value, ends = getattr(self, name), getattr(self, f"{name}_interval", None)
+            if value is None:
+                return f"{symbol} not determined"
+            interval = "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
+            return f"{symbol} {value:.4g}{interval}"
+
+        sizes = (("N", "D") if self.fixed else ("N*", "D*"))
+        lines = [f"{self.source}: {shown('C', 'c')} FLOP", shown(f"{sizes[0]} =", "n"),
+                 shown(f"{sizes[1]} =", "d"), shown("loss =", "loss")]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
         """Fields as JSON-serialisable data."""

@@ -231,14 +231,8 @@ def expected_sd(
         robust: the objective of the fit; the law's own by default.
     """
     theta = law.form.from_params(law.point)[0]
-    runs = gradient_and_moments(law.form, theta, values, noise, robust or law_objective(law))
+    runs = gradient_and_moments(law.form, theta, values, noise, robust or law.residual_loss)
     return fisher_information(*runs).sd(target_gradient(law.form, theta, target))
-
-
-def law_objective(law: Law) -> ResidualLoss:
-    """The objective that a law was fitted with; the default of its form if none is recorded."""
-    kind = law.convention.get("objective", law.form.robust.kind)
-    return ResidualLoss(kind, law.convention.get("delta", law.form.robust.delta))
 
 
 def estimate_noise(law: Law, table: RunsTable) -> float:

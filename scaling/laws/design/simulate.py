@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.design.fisher import Noise, Target, expected_sd, law_objective
+from scaling.laws.design.fisher import Noise, Target, expected_sd
 from scaling.laws.design.grid import Design
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.losses import ResidualLoss
@@ -225,7 +225,7 @@ def simulate_study(
         UserError: the design does not determine the law even without noise.
     """
     check_sweeps(design, repeats)
-    robust = robust or law_objective(law)
+    robust = robust or law.residual_loss
     design = design.fitted()
     truth = _linked_prediction(law, design)
     sd = noise.sd_at(design.c)
@@ -268,7 +268,7 @@ def refit_sweeps(
     Raises:
         UserError: the runs do not determine the law even without noise.
     """
-    form, robust = law.form, robust or law_objective(law)
+    form, robust = law.form, robust or law.residual_loss
     x = form.coordinates(values)
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     x = x - centre

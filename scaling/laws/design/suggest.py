@@ -23,7 +23,6 @@ from scaling.laws.design.fisher import (
     estimate_noise,
     fisher_information,
     gradient_and_moments,
-    law_objective,
     target_gradient,
 )
 from scaling.laws.design.grid import Design
@@ -149,7 +148,7 @@ def suggest(
     max_flops = max_run_flops(table, budget, at, max_flops_per_run)
     design = candidate_runs(table, max_flops, sizes, ratios, max_tokens)
     noise = noise or Noise(estimate_noise(law, table))
-    robust, theta = law_objective(law), form.from_params(law.point)[0]
+    robust, theta = law.residual_loss, form.from_params(law.point)[0]
     information = fisher_information(
         *gradient_and_moments(form, theta, table.values, noise, robust))
     gradient = target_gradient(form, theta, target)

@@ -55,7 +55,7 @@ class ComparedForm(PrintableResult):
     verdict: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(PrintableResult):
     """Forms on the same runs under the same objective, the best first."""
 
@@ -77,7 +77,7 @@ class Comparison(PrintableResult):
                 text_table(head, rows)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LikelihoodRatio(PrintableResult):
     """Likelihood-ratio test of nested forms.
 

@@ -43,7 +43,7 @@ _MIN_IMPROVEMENT = 1e-6  # relative: a larger decrease is another optimum, not r
 _ROUNDING = 1e-16        # of the objective, per run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile(PrintableResult):
     """The lowest objective at each value of one parameter, in increasing order of the value.
 

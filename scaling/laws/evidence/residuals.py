@@ -50,7 +50,7 @@ class Trend(PrintableResult):
     significant: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Residuals(PrintableResult):
     """Residuals of the runs that the form is fitted to, their trends, and the run ids of the
     largest residuals."""

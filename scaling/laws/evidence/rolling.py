@@ -52,7 +52,7 @@ class Forecast(PrintableResult):
     warning: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rolling(PrintableResult):
     """Forecasts of several forms at every cut, ordered by form, then by cut."""
 

@@ -41,7 +41,7 @@ class Refit(PrintableResult):
     left_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sensitivity(PrintableResult):
     """Fits of the same form under different choices of one setting, `of`; `base` is the fit that
     they are compared with."""

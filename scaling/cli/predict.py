@@ -1,0 +1,138 @@
+"""`scaling predict`: the outcome of runs under one or more laws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from scaling.cli.allocate import check_given, laws_file, numbers, pairs
+from scaling.cli.options import JsonSwitch
+from scaling.console import out, print_json, print_table
+from scaling.errors import UserError
+
+if TYPE_CHECKING:
+    from scaling.laws import Fit
+
+
+def predict(
+    law: Annotated[list[str], typer.Argument(
+        metavar="LAW", help="Name of a published law, a JSON file that `scaling fit` wrote, or "
+                            "a results folder with laws.json.")],
+    n: Annotated[list[str] | None, typer.Option(
+        "--n", metavar="N", show_default=False,
+        help="Number of parameters; several as 1e8,1e9, or repeated.")] = None,
+    d: Annotated[list[str] | None, typer.Option(
+        "--d", metavar="D", show_default=False,
+        help="Number of training tokens; one for each N, or one for all.")] = None,
+    compute: Annotated[list[str] | None, typer.Option(
+        metavar="FLOPS", show_default=False,
+        help="Training FLOPs, instead of --n and --d: of a law of C, or at the optimal N and D.",
+        )] = None,
+    given: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=VALUE", help="Value of another variable of the law, such as experts=8; may "
+                                   "be repeated.", show_default=False)] = None,
+    json_output: JsonSwitch = False,
+) -> None:
+    """Predict the loss of runs, with a 90% interval for a new run's loss.
+
+    Example: `scaling predict results/quickstart/laws.json --n 1e6 --d 1e7,1e8`
+
+    Example: `scaling predict besiroglu2024 --compute 1e21,1e22`
+
+    Laws of a file that have other variables are left out. A published law has no interval.
+    """
+    from scaling.laws import show
+
+    values = pairs(given or [], "--given")
+    points = _points(n, d, compute)
+    laws = [pair for name in law for pair in _laws(name)]
+    check_given(values, [fit.law for _, fit in laws])
+    rows, reasons = [], []
+    for name, fit in laws:
+        for point in points:
+            try:
+                rows.append(_row(name, fit, point, values))
+            except UserError as reason:
+                reasons.append(reason)
+    if not rows:
+        raise reasons[0]
+    if json_output:
+        print_json({"predictions": rows})
+        return
+    print_table("", ("law", "N", "D", "C", "predicted", "90% interval"), [
+        (row["law"], show.short(row["n"]), show.short(row["d"]), show.number(row["c"]),
+         show.number(row["predicted"]), show.span(row["interval"])) for row in rows])
+    for warning in dict.fromkeys(w for _, fit in laws for w in fit.warnings):
+        out.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _points(
+    n: list[str] | None, d: list[str] | None, compute: list[str] | None
+) -> list[dict[str, float]]:
+    """The values of N and D, or of C, of each prediction."""
+    if compute is not None:
+        if n is not None or d is not None:
+            raise UserError("--compute stands instead of --n and --d; give either")
+        return [{"c": c} for c in numbers(compute, "--compute")]
+    given = {name: numbers(words, f"--{name}") for name, words in (("n", n), ("d", d))
+             if words is not None}
+    if not given:
+        raise UserError("give what to predict: --n N and --d D, or --compute FLOPS")
+    try:
+        arrays = np.broadcast_arrays(*given.values())
+    except ValueError:
+        raise UserError(f"--n has {len(given['n'])} numbers and --d has {len(given['d'])}, where "
+                        "as many are expected, or one") from None
+    return [dict(zip(given, map(float, point), strict=True))
+            for point in zip(*arrays, strict=True)]
+
+
+def _laws(name: str) -> list[tuple[str, Fit]]:
+    """A published law, or the laws of a file, each with its label."""
+    from pathlib import Path
+
+    from scaling.laws import Fit, load
+    from scaling.laws.published import published_named
+
+    path = Path(name)
+    if path.exists():
+        found = {each: fit for each, fit in load(laws_file(path)).items() if isinstance(fit, Fit)}
+        if not found:
+            raise UserError(f"{path}: has no law of an outcome; fit chinchilla")
+        return [*found.items()]
+    law = published_named(name).law
+    if law is None:
+        raise UserError(f"{name}: is a law of optimal sizes alone, without a loss to predict; use "
+                        "besiroglu2024")
+    return [(name, Fit(law, law.residual_loss))]
+
+
+def _row(name: str, fit: Fit, point: dict[str, float], given: dict[str, float]) -> dict[str, Any]:
+    """The prediction of one law at one point.
+
+    Raises:
+        UserError: the law needs other variables, or has no optimum at this budget.
+    """
+    from scaling.laws import allocate
+    from scaling.laws.allocation.budgets import AllocationBudget
+    from scaling.laws.forms.variables import six_nd
+
+    variables, row = {*fit.law.form.variables}, dict(point)
+    if "c" in point and "c" not in variables:
+        best = allocate(fit.law, AllocationBudget(c=point["c"], given=given))
+        if best.n is None or best.d is None:
+            raise UserError(f"{name}: has no optimum at {point['c']:g} FLOPs; give --n and --d")
+        row |= {"n": best.n, "d": best.d}
+    elif {"n", "d"} <= {*point}:
+        row["c"] = float(six_nd(np.array([point["n"]]), np.array([point["d"]]))[0])
+    inputs: dict[str, Any] = {
+        v: value for v, value in {**row, **given}.items() if v in variables}
+    interval = None
+    if len(fit.law.samples):
+        value, *interval = fit.predict(interval=True, **inputs)
+    else:
+        value = fit.predict(**inputs)
+    return {"law": name, "n": row.get("n"), "d": row.get("d"), "c": row.get("c"),
+            "predicted": value, "interval": interval}
