@@ -51,6 +51,16 @@ def test_compressed_files_are_decompressed(tmp_path, suffix):
     assert list(sources.documents(f"text:{tmp_path}/*.txt{suffix}")) == [large.decode()]
 
 
+@pytest.mark.parametrize("suffix", [".xz", ".bz2"])
+@pytest.mark.parametrize("padding", [0, 8])
+def test_a_stream_may_end_where_a_read_does(tmp_path, monkeypatch, suffix, padding):
+    """Or the zeros after it; the next stream begins with the next read."""
+    first = COMPRESS[suffix](ROW) + bytes(padding)
+    monkeypatch.setattr(compressed, "_BUFFER", len(first))
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(first + COMPRESS[suffix](ROW * 2))
+    assert list(sources.documents(f"jsonl:{tmp_path}/a.jsonl{suffix}#text")) == ["zip é"] * 3
+
+
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("damage", [
     lambda whole: whole[:-5], lambda whole: whole[:len(whole) // 2], lambda whole: whole[:3],
