@@ -364,6 +364,16 @@ def test_what_runs_of_a_family_have_in_common(make_run, changes, together):
     assert (len(trunk_groups([planned(run, "a"), planned(other, "b")])) == 1) == together
 
 
+def test_a_warm_up_that_is_a_share_of_the_run_is_no_common_beginning(make_run):
+    """Runs of two lengths warm up for as many steps only where both have that number."""
+    def groups(schedule: str) -> int:
+        runs = [make_run(f"tokens={steps * 64}", f"schedule={schedule}") for steps in (20, 40)]
+        return len(trunk_groups([planned(run, str(n)) for n, run in enumerate(runs)]))
+
+    assert groups("{kind: wsd, warmup: 0.1}") == 2
+    assert groups("{kind: wsd, warmup_steps: 2}") == 1
+
+
 @pytest.fixture
 def lengths(make_run):
     """Runs of 40, 20 and 10 steps, which cool down after 32, 16 and 8; and one by itself."""
