@@ -26,6 +26,9 @@ ROOT = Path(__file__).parent.parent
 # One compile cache for all tests and the processes they start: each shape is compiled once.
 os.environ.setdefault("SCALING_CACHE", str(ROOT / "build" / "test-cache"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The processes that tests start would otherwise compile this package's sources each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["SCALING_TRACEBACK"] = "1"  # an error that nobody expects fails a test
 # Compiling is most of what these tests do, and what they check holds of slow code as of fast.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
 from scaling.laws.forms.constrained import constrain
+from scaling.laws.forms.custom import law as own_law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 def fit(
     runs: RunsTable | pd.DataFrame | str | Path,
-    law: str | Form = "chinchilla",
+    law: str | Form | Callable[..., object] = "chinchilla",
     *,
     n: str | None = None,
     d: str | None = None,
@@ -54,7 +56,8 @@ def fit(
     Args:
         runs: a table of runs from `read`; or a data frame or a file, which is read with the
             columns below as by `read`.
-        law: a law's name (`FORMS` has all), or a form.
+        law: a law's name (`FORMS` has all), or one of one's own: from `law`, as a formula, or as a
+            function.
         n: column of parameters.
         d: column of training tokens.
         c: column of training FLOPs.
@@ -76,8 +79,10 @@ def fit(
         UserError: a name is unknown, or the columns are not those of runs.
         DataError: there are too few runs for the law.
     """
-    form = form_named(law) if isinstance(law, str) else law
-    form = constrain(form, fix, tie)
+    if fix is not None and not isinstance(fix, Mapping):
+        raise UserError(f"fix={fix!r:.40}: values by parameter are expected, such as "
+                        "{'E': 1.69}")
+    form = constrain(_form(law), fix, tie)
     if isinstance(runs, RunsTable):
         given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
                                           ("counting", counting), ("extra", extra),
@@ -97,6 +102,16 @@ def fit(
     fitted = fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
                      method=interval, watch=watch)
     return Fit(fitted, robust, table)
+
+
+def _form(law: str | Form | Callable[..., object]) -> Form:
+    """The form of a name, of a formula as text, or of a function."""
+    if isinstance(law, Form):
+        return law
+    if callable(law) or any(sign in law for sign in "+*/^("):
+        own: Form = own_law(law)
+        return own
+    return form_named(law)
 
 
 def columns_read(form: Form, frame: pd.DataFrame) -> tuple[Literal["n", "d", "c"], ...]:
@@ -133,30 +148,41 @@ def residual_loss(
     return ResidualLoss("huber", delta) if kind == "huber" else own
 
 
-def compare(fits: Sequence[Fit]) -> Comparison:
-    """Compare laws fitted to the same runs by how well they predict sizes that are left out.
+def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
+    """Compare laws fitted to the same runs by how well they predict sizes that are left out:
+    `compare(a, b)`, `compare([a, b])` or `compare({"mine": a, "theirs": b})`.
 
     Raises:
-        UserError: fewer than two laws are given, or their runs differ.
+        UserError: fewer than two fits are given, or their runs differ.
     """
     from scaling.laws.evidence import compare_forms
 
-    if len(fits) < 2:
-        raise UserError("compare: at least two fits are expected, such as compare([a, b])")
-    first = fits[0]
-    for other in fits[1:]:
+    every: list[Fit] = []
+    for each in fits:
+        every += ([each] if isinstance(each, Fit)
+                  else each.values() if isinstance(each, Mapping) else each)
+    if len(every) < 2 or not all(isinstance(each, Fit) for each in every):
+        raise UserError("compare: at least two fits are expected, such as compare(a, b)")
+    first = every[0]
+    for other in every[1:]:
         if other.runs.sha256 != first.runs.sha256:
             raise UserError(f"compare: {other.law.name} was fitted to other runs than "
                             f"{first.law.name}; fit both to one table")
-    return compare_forms(first.runs, [each.law.form for each in fits], robust=first.objective)
+    return compare_forms(first.runs, [each.law.form for each in every], robust=first.objective)
 
 
 def load(path: str | Path) -> dict[str, Fit | Frontier]:
-    """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. They predict and
-    allocate as when they were fitted; their runs are not in the file.
+    """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. Further ones of
+    the same name are "chinchilla 2" and so on. They predict and allocate as when they were
+    fitted; their runs are not in the file.
 
     Raises:
         UserError: the file is absent, or holds no laws.
     """
-    return {law.name: Fit(law, law.residual_loss) if isinstance(law, Law) else law
-            for law in read_laws(Path(path))}
+    found: dict[str, Fit | Frontier] = {}
+    times: Counter[str] = Counter()
+    for law in read_laws(Path(path)):
+        times[law.name] += 1
+        name = law.name if times[law.name] == 1 else f"{law.name} {times[law.name]}"
+        found[name] = Fit(law, law.residual_loss) if isinstance(law, Law) else law
+    return found

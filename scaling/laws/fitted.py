@@ -131,8 +131,7 @@ class Fit:
             {"value": float, "se": float})
 
     def predict(
-        self, data: pd.DataFrame | None = None, *, interval: bool | str = False,
-        **values: ArrayLike,
+        self, *data: pd.DataFrame, interval: bool | str = False, **values: ArrayLike,
     ) -> Any:
         """The outcome that the law predicts, in most laws the loss in nats per token.
 
@@ -147,8 +146,9 @@ class Fit:
                 given.
 
         Returns:
-            A float for numbers, an array for arrays, a series for a data frame. With `interval` a
-            `Prediction` for numbers, and else a data frame with `value`, `low` and `high`.
+            A float for numbers, an array for arrays, a series for a data frame or series. With
+            `interval` a `Prediction` for numbers, and else a data frame with `value`, `low` and
+            `high`.
 
         Raises:
             UserError: a variable is missing, unknown or impossible, or the fit has no resamples.
@@ -162,16 +162,17 @@ class Fit:
                             "expected")
         if interval:
             self._check_resamples()
-        found = self._values_of(data) if data is not None else values
-        if data is not None and values:
-            raise UserError("predict: a data frame or values by name are expected, not both")
-        shape = np.broadcast_shapes(*map(np.shape, found.values()))
-        flat = _variables(self.law.form, {
-            name: np.broadcast_to(np.asarray(each, dtype=float), shape).ravel()
-            for name, each in found.items()})
+        if len(data) + bool(values) > 1 or not all(isinstance(d, pd.DataFrame) for d in data):
+            example = ", ".join(f"{name}=..." for name in self.law.form.variables)
+            raise UserError("predict: one data frame, or values by name, are expected, as in "
+                            f"predict({example})")
+        arrays, shape = _broadcast(self._values_of(data[0]) if data else values)
+        index = next((each.index for each in (*data, *values.values())
+                      if isinstance(each, pd.DataFrame | pd.Series)), None)
+        index = index if index is not None and shape == (len(index),) else None
+        flat = _variables(self.law.form, arrays)
         with np.errstate(all="ignore"):
             value = self.law.loss(flat)
-        index = None if data is None else data.index
         if not interval:
             if index is not None:
                 return pd.Series(value, index=index, name="predicted")
@@ -314,6 +315,28 @@ class Fit:
                 or (np.nan, np.nan) for i in range(len(next(iter(values.values()))))]
         low, high = np.array(ends, dtype=float).reshape(-1, 2).T
         return low, high
+
+
+def _broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:
+    """Values as arrays [R] of the same length, and the shape that they have together.
+
+    Raises:
+        UserError: a value is not a number, or shapes do not fit.
+    """
+    arrays = {}
+    for name, value in values.items():
+        try:
+            arrays[name] = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise UserError(f"{name}={value!r:.60}: a number or an array of numbers is expected"
+                            ) from None
+    try:
+        shape = np.broadcast_shapes(*(each.shape for each in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
+        raise UserError(f"predict: arrays of one shape, or numbers, are expected, not of {shapes}"
+                        ) from None
+    return {name: np.broadcast_to(each, shape).ravel() for name, each in arrays.items()}, shape
 
 
 def _variables(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:

@@ -67,8 +67,9 @@ def equation(law: Law) -> str:
     names = "|".join(sorted(map(re.escape, law.form.parameters), key=len, reverse=True))
     shown = {name: "?" if is_undetermined(law, name) else number(value)
              for name, value in law.params.items()}
-    formula = re.sub(rf"\b({names})\b", lambda m: shown[m.group()], law.form.formula)
-    return f"{left_side(law.form)} = {formula}"
+    formula, _, constraints = law.form.formula.partition(" with ")
+    formula = re.sub(rf"\b({names})\b", lambda m: shown[m.group()], formula)
+    return f"{left_side(law.form)} = {formula}" + (f" with {constraints}" if constraints else "")
 
 
 def is_undetermined(law: Law, name: str) -> bool:

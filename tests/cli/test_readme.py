@@ -43,6 +43,7 @@ def make_targets() -> set[str]:
     return {t for text in texts for t in re.findall(r"^(?:# )?make ([a-z-]+)", text, re.MULTILINE)}
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
     """Every line, with few resamples; a line without an assignment has something to show."""
     (tmp_path / "results").symlink_to(ROOT / "results")

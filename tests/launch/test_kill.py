@@ -18,9 +18,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
-def start(sweep_file: Path, runs: str) -> subprocess.Popen[str]:
+def start(sweep_file: Path, runs: str, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "scaling.cli.main", "sweep", "run", str(sweep_file),
-               "--runs", runs, "--out", f"{runs}-results"]
+               "--runs", runs, "--out", f"{runs}-results", *options]
     return subprocess.Popen(
         command, cwd=sweep_file.parent, env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -93,7 +93,7 @@ def test_killed_at_random_moments_and_run_again(sweep_file, sweep_content):
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(sweep_file):
-    launcher = start(sweep_file, "asked")
+    launcher = start(sweep_file, "asked", "--workers", "1")
     deadline = time.monotonic() + 120
     metrics = list((sweep_file.parent / "asked").glob("*/metrics.jsonl"))
     while not metrics and launcher.poll() is None and time.monotonic() < deadline:
@@ -106,7 +106,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(sweep_file):
     assert "the same command continues" in output
     assert output.count("stopping: every run is saved first") == 1
     assert not workers_of(sweep_file, "asked")
-    again = start(sweep_file, "asked")
+    again = start(sweep_file, "asked", "--workers", "1")
     output, _ = again.communicate(timeout=300)
     assert again.returncode == 0, output
     assert "4 done" in output

@@ -14,6 +14,8 @@ from scaling.laws.forms.expression import FUNCTIONS, evaluate, names_in
 
 CHINCHILLA = "E + A*n**-alpha + B*d**-beta"
 TOLD = {"exponents": ["alpha", "beta"], "floor": "E"}
+FEW = {"alpha": (0.2, 0.5), "beta": (0.2, 0.5)}
+"""Initial values, instead of all combinations of six each."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def built_in(frame) -> sl.Fit:
 
 
 def test_a_formula_is_fitted_as_the_law_of_the_catalogue(frame, built_in):
-    fit = sl.fit(frame, sl.law(CHINCHILLA, **TOLD), resamples=8)
+    fit = sl.fit(frame, sl.law(CHINCHILLA, **TOLD, start=FEW), resamples=8)
     for name, value in built_in.params.items():
         assert fit.params[name] == pytest.approx(value, rel=1e-6), name
         assert fit.intervals()[name] == pytest.approx(built_in.intervals()[name], rel=1e-4), name
@@ -43,7 +45,7 @@ def test_a_formula_is_fitted_as_the_law_of_the_catalogue(frame, built_in):
 
 
 def test_a_function_is_recorded_as_its_formula(frame, built_in):
-    @sl.law(**TOLD)
+    @sl.law(**TOLD, start=FEW)
     def mine(n, d, E, A, B, alpha, beta):
         scale = np.exp(-beta * np.log(d))
         return E + A / n**alpha + B * scale
@@ -79,7 +81,7 @@ def test_every_function_is_that_of_mathematics():
 
 
 def test_a_law_is_loaded_and_allocated_without_its_code(frame, tmp_path):
-    @sl.law(**TOLD, units={"A": "nats"}, source="here")
+    @sl.law(**TOLD, start=FEW, units={"A": "nats"}, source="here")
     def mine(n, d, E, A, B, alpha, beta):
         return E + A / n**alpha + B / d**beta
 
@@ -102,7 +104,8 @@ def test_a_law_is_loaded_and_allocated_without_its_code(frame, tmp_path):
 
 def test_variables_of_ones_own(frame):
     """Of the same name as their column, or of another that is given."""
-    law = sl.law("E + A*width**-alpha + B*d**-beta", variables=["width", "d"], **TOLD)
+    law = sl.law("E + A*width**-alpha + B*d**-beta", variables=["width", "d"],
+                 start=FEW, **TOLD)
     fit = sl.fit(frame, law, resamples=0)
     assert fit.params["alpha"] == pytest.approx(2 * 0.34, abs=0.1)
     assert fit.predict(frame.head(3)).to_numpy() == pytest.approx(
@@ -113,6 +116,21 @@ def test_variables_of_ones_own(frame):
         sl.fit(frame.drop(columns="width"), law)
     with pytest.raises(sl.UserError, match=r"needs width \(as in its column\)"):
         fit.predict(d=1e9)
+
+
+def test_parameters_may_have_the_names_of_the_optimums_exponents(frame, built_in, tmp_path):
+    """And a formula or a function may be given without `law`."""
+    fit = sl.fit(frame, sl.law("E + A*n**-a + B*d**-b", exponents=["a", "b"], start={
+        "a": (0.3,), "b": (0.3,)}), resamples=8)
+    alpha = built_in.params["alpha"]
+    assert fit.params["a"] == pytest.approx(alpha, rel=1e-5)
+    assert fit.to_frame().loc["a", "value"] == fit.params["a"]
+    assert fit.intervals()["a"][0] < alpha < fit.intervals()["a"][1]
+    assert f"{alpha:.4g}" in repr(fit)
+    fit.save(tmp_path / "law.json")
+    assert sl.load(tmp_path / "law.json")["custom"].to_frame().loc["a", "value"] == fit.params["a"]
+    one = sl.fit(frame, "E + A*n**-0.34", resamples=0)
+    assert one.params == sl.fit(frame, lambda n, E, A: E + A * n**-0.34, resamples=0).params
 
 
 def test_parameters_of_either_sign(frame):

@@ -82,6 +82,12 @@ def rows_of_package(fit) -> pd.DataFrame:
     return pd.DataFrame({"params_total": fit.runs.n, "tokens": fit.runs.d, "loss": fit.runs.loss})
 
 
+def test_the_index_of_series_is_kept(fit):
+    n = pd.Series([3e8, 1e9], index=["first", "second"])
+    assert list(fit.predict(n=n, d=1e10).index) == ["first", "second"]
+    assert list(fit.predict(n=1e9, d=n, interval=True).index) == ["first", "second"]
+
+
 def test_intervals_of_predictions_and_of_the_law(fit):
     new = fit.predict(n=1e9, d=2e10, interval=True)
     law = fit.predict(n=1e9, d=2e10, interval="confidence")
@@ -184,6 +190,10 @@ def test_laws_are_saved_and_loaded(fit, tmp_path):
     for needs_runs in (loaded.residuals, loaded.rolling, lambda: loaded.profile("alpha")):
         with pytest.raises(sl.UserError, match="was loaded without its runs"):
             needs_runs()
+    sl.save([fit.law, sl.fit(fit.runs, fix={"E": 1.69}, resamples=0).law], tmp_path / "two.json")
+    two = sl.load(tmp_path / "two.json")
+    assert [*two] == ["chinchilla", "chinchilla 2"]
+    assert two["chinchilla 2"].params["E"] == 1.69
     (tmp_path / "mine.json").write_text(json.dumps({"mine": 1}))
     with pytest.raises(sl.UserError, match=r"mine\.json"):
         fit.save(tmp_path / "mine.json")
@@ -199,7 +209,9 @@ def test_evidence(fit, frame):
         assert by_run[row.size, row.seen] == pytest.approx(expected, abs=1e-9)
     assert fit.rolling("d").text()
     other = sl.fit(fit.runs, "kaplan-nd", resamples=0)
-    assert {"chinchilla", "kaplan-nd"} <= {*re.findall(r"[\w-]+", sl.compare([fit, other]).text())}
+    text = sl.compare([fit, other]).text()
+    assert {"chinchilla", "kaplan-nd"} <= {*re.findall(r"[\w-]+", text)}
+    assert sl.compare(fit, other).text() == sl.compare({"a": fit, "b": other}).text() == text
 
 
 def test_it_is_shown_on_one_screen(fit):
@@ -212,6 +224,12 @@ def test_it_is_shown_on_one_screen(fit):
     assert page.count("<tr>") == 1 + 7
     assert f"{fit.params['alpha']:.4g}" in page
     assert fit.summary().startswith("chinchilla: L(N, D) = E + A/N^alpha + B/D^beta")
+
+
+def test_constraints_are_shown_as_they_are(fit):
+    fixed = sl.fit(fit.runs, fix={"E": 1.69}, resamples=0)
+    assert repr(fixed).splitlines()[0].endswith(" with E = 1.69")
+    assert " = 1.69 + " in repr(fixed)
 
 
 def test_a_page_says_names_literally(frame):
@@ -280,14 +298,19 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: fit.predict(n=-1, d=1e9), "n -1: a number above zero is expected"),
     (lambda frame, fit: fit.predict(n=[1e9, np.nan], d=1e9), "n nan: a number above zero"),
     (lambda frame, fit: fit.predict(frame[["size"]]), r"needs D \(tokens\)"),
-    (lambda frame, fit: fit.predict(frame, n=1e9), "not both"),
+    (lambda frame, fit: fit.predict(frame, n=1e9), "one data frame, or values by name"),
     (lambda frame, fit: fit.predict(n=1, d=1, interval="wide"), "interval='wide': True, "),
+    (lambda frame, fit: fit.predict(n=[1, 2, 3], d=[1, 2]), r"not of n \(3,\), d \(2,\)"),
+    (lambda frame, fit: fit.predict(n="large", d=1), "n='large': a number or an array"),
     (lambda frame, fit: fit.intervals(90), "level 90: a coverage above 0 and below 1"),
     (lambda frame, fit: fit.profile("gamma"), "has no parameter gamma"),
     (lambda frame, fit: fit.allocate(), "compute in FLOPs or a target loss"),
     (lambda frame, fit: fit.allocate(-1), "compute -1: a positive number of FLOPs"),
     (lambda frame, fit: fit.allocate(1e21, unique_tokens=1e9), "does not model repeated data"),
     (lambda frame, fit: sl.compare([fit]), "at least two fits"),
+    (lambda frame, fit: sl.compare({"a": fit}), "at least two fits"),
+    (lambda frame, fit: fit.predict(), r"needs N \(parameters\) and D"),
+    (lambda frame, fit: sl.fit(fit.runs, "q+"), "formula 'q\\+'"),
     (lambda frame, fit: sl.compare([fit, sl.fit(fit.runs.take(np.arange(15)), resamples=0)]),
      "other runs than chinchilla"),
     (lambda frame, fit: sl.fit(fit.runs, resamples=0).intervals(), NO_RESAMPLES),

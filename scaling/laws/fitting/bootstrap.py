@@ -62,6 +62,9 @@ def check_resamples(resamples: int, seed: int) -> None:
         UserError: the number of resamples is not in 0 to `MOST_RESAMPLES`, or the seed is not in
             0 to 2^63 - 1.
     """
+    for name, value in (("resamples", resamples), ("seed", seed)):
+        if not isinstance(value, int | np.integer):
+            raise UserError(f"{name}={value!r:.40}: an integer is expected")
     if not 0 <= resamples <= MOST_RESAMPLES:
         raise UserError(f"{resamples:,} resamples: an integer from 0 to {MOST_RESAMPLES:,} is "
                         "expected; 1000 are enough for 90% intervals")

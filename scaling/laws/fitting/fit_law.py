@@ -288,5 +288,8 @@ def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | Non
 
 
 def _exponents(form: Form, point: Array) -> dict[str, float | None]:
+    """The exponents a and b of the optimum; none where a user's own law has parameters a or b."""
     a = form.allocation_exponent(point)
+    if a is None and {"a", "b"} & {*form.parameters}:
+        return {}
     return {"a": None, "b": None} if a is None else {"a": float(a[0]), "b": float(1 - a[0])}
