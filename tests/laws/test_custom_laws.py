@@ -155,6 +155,7 @@ ALLOWED = "only numbers, names, "
 
 
 @pytest.mark.parametrize(("formula", "options", "words"), [
+    ("E + A*n^-alpha", {}, "a power is written with **"),
     ("E + abs(n)", {}, "abs(n): " + ALLOWED), ("n.real", {}, "n.real: " + ALLOWED),
     ("n[0]", {}, ALLOWED), ("E if n else 1", {}, ALLOWED), ("(lambda: n)()", {}, ALLOWED),
     ("E + 'a'", {}, ALLOWED), ("E + True*n", {}, ALLOWED), ("E // n", {}, ALLOWED),

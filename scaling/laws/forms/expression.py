@@ -77,6 +77,9 @@ def _check(node: ast.expr) -> None:
             _check(node.operand)
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
             _check(argument)
+        case ast.BinOp(op=ast.BitXor()):
+            raise UserError(f"formula: {ast.unparse(node):.60}: a power is written with **, as in "
+                            "n**-alpha")
         case _:
             shown = ast.unparse(node)
             shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
