@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import typer
 
 from scaling.cli.allocate import check_given, laws_file, numbers, pairs
 from scaling.cli.options import JsonSwitch
-from scaling.console import out, print_json, print_table
+from scaling.console import err, out, print_json, print_table
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def predict(
 
     Example: `scaling predict besiroglu2024 --compute 1e21,1e22`
 
-    Laws of a file that have other variables are left out. A published law has no interval.
+    A law that needs other values is left out with the reason. A published law has no interval.
     """
     from scaling.laws import show
 
@@ -49,15 +50,17 @@ def predict(
     points = _points(n, d, compute)
     laws = [pair for name in law for pair in _laws(name)]
     check_given(values, [fit.law for _, fit in laws])
-    rows, reasons = [], []
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, UserError] = {}
     for name, fit in laws:
-        for point in points:
-            try:
-                rows.append(_row(name, fit, point, values))
-            except UserError as reason:
-                reasons.append(reason)
+        try:
+            rows += [_row(name, fit, point, values) for point in points]
+        except UserError as reason:
+            failed[name] = reason
     if not rows:
-        raise reasons[0]
+        raise next(iter(failed.values()))
+    for name, error in failed.items():
+        err.print(f"not predicted: {name}: {str(error).removeprefix(f'{name}: ')}", markup=False)
     if json_output:
         print_json({"predictions": rows})
         return
@@ -91,8 +94,6 @@ def _points(
 
 def _laws(name: str) -> list[tuple[str, Fit]]:
     """A published law, or the laws of a file, each with its label."""
-    from pathlib import Path
-
     from scaling.laws import Fit, load
     from scaling.laws.published import published_named
 

@@ -66,7 +66,7 @@ class Reader:
 
     name: str
     prepare: Prepare
-    few: int = 60
+    few: int = 200
     """Examples in `make test`."""
     many: int = 10_000
     """Examples in `make test-fuzz`."""
@@ -78,7 +78,7 @@ READERS: list[Reader] = []
 
 
 def reader(
-    name: str, few: int = 60, many: int = 10_000, why: str = ""
+    name: str, few: int = 200, many: int = 10_000, why: str = ""
 ) -> Callable[[Prepare], Prepare]:
     """Put a row into the table."""
     def add(prepare: Prepare) -> Prepare:
@@ -287,7 +287,7 @@ def _of_results(name: str) -> Prepare:
 
 
 for _name in ("runs.csv", "curves.csv", "laws.json"):
-    reader(f"results folder: {_name}", few=30, many=1500,
+    reader(f"results folder: {_name}", many=1500,
            why="10 ms each: pandas reads every table several times")(_of_results(_name))
 
 
@@ -306,7 +306,7 @@ def _drawn(name: str) -> Prepare:
 
 
 for _name in ("runs.csv", "curves.csv", "laws.json"):
-    reader(f"figures: {_name}", few=15, many=200,
+    reader(f"figures: {_name}", few=50, many=200,
            why="50 ms each: matplotlib draws four figures")(_drawn(_name))
 
 
@@ -425,7 +425,7 @@ def _checkpoint(name: str, part: str) -> Prepare:
 
 for _name, _part in {"files.json": "files.json", "of the checkpoint": "_CHECKPOINT_METADATA",
                      "_METADATA": "state/_METADATA", "progress": "progress/metadata"}.items():
-    reader(f"checkpoint: {_name}", few=15, many=100,
+    reader(f"checkpoint: {_name}", few=30, many=100,
            why="60 to 180 ms each: Orbax restores one, or two where the newest is damaged",
            )(_checkpoint(_name, _part))
 

@@ -57,6 +57,13 @@ def test_pairs_of_n_and_d(command):
     assert [(row["n"], row["d"]) for row in found] == [(1e8, 1e10), (1e9, 2e10)]
 
 
+def test_a_law_that_needs_other_values_is_left_out_with_the_reason(command):
+    done = command("predict", LAWS, "--d", "2e6", cwd=ROOT)
+    assert done.code == 0, done.err
+    assert "kaplan-d" in done.out
+    assert "not predicted: chinchilla: needs N (parameters); give --n N" in done.err
+
+
 def test_other_variables_are_given(command):
     few, many = (rows(command, "krajewski2024", "--n", "1e9", "--d", "1e11", "--given",
                       f"granularity={g}")[0]["predicted"] for g in (1, 16))
@@ -72,6 +79,7 @@ def test_other_variables_are_given(command):
     (["besiroglu2024", "--n", "1,2,3", "--d", "1,2"], "--n has 3 numbers and --d has 2"),
     (["besiroglu2024", "--n", "1e9", "--compute", "1"], "--compute stands instead of --n and --d"),
     (["besiroglu2024", "--n", "-3", "--d", "1e9"], "n -3: a number above zero is expected"),
+    (["besiroglu2024", "--n", "1e9,-3", "--d", "1e9"], "n -3: a number above zero is expected"),
     (["besiroglu2024", "--n", "many", "--d", "1e9"], "--n many: a number is expected"),
     (["besiroglu2024", "--n", "1", "--d", "1", "--given", "bits=8"], "depends on bits"),
     (["besiroglu", "--n", "1", "--d", "1"], "no published law of that name"),
