@@ -154,7 +154,8 @@ def _common_table(fitted: Sequence[Fit]) -> tuple[RunsTable, list[Any], Residual
             raise UserError(f"--compare: {first.law.name} and {other.law.name} read different "
                             "columns, where the same are expected; give --n-convention, and laws "
                             "of the same variables with --law")
-        if other.objective != first.objective:
+        both_adapt = first.objective.kind == other.objective.kind == "adaptive"
+        if other.objective != first.objective and not both_adapt:
             raise UserError(f"--compare: {first.law.name} and {other.law.name} minimise different "
                             "objectives, where one is expected; give --objective")
     return first.runs, [each.law.form for each in fitted], first.objective

@@ -61,11 +61,13 @@ def fit(
     n_convention: Annotated[Literal["total", "non-embedding"] | None, typer.Option(
         help="Parameters that N counts; by default those that each law's paper counts.",
         rich_help_panel=_COLUMNS, show_default=False)] = None,
-    objective: Annotated[Literal["huber", "l1", "squared"] | None, typer.Option(
-        help="Objective on residuals of the log-loss; by default each law's own.",
+    objective: Annotated[Literal["adaptive", "huber", "l1", "squared"] | None, typer.Option(
+        help="Objective on residuals of the log-loss; by default each law's own, which is adaptive "
+             "for most: Huber's loss with a delta of twice the noise. huber is Hoffmann's.",
         rich_help_panel=_FITS, show_default=False)] = None,
     delta: Annotated[float | None, typer.Option(
-        help="Residual of the log-loss beyond which the Huber loss is linear; 1e-3 by default.",
+        help="Residual of the log-loss beyond which the Huber loss is linear, instead of the "
+             "adaptive one; 1e-3 with --objective huber.",
         rich_help_panel=_FITS, show_default=False)] = None,
     bootstrap: Annotated[int, typer.Option(
         help="Bootstrap resamples, at most 100,000; 0 for no intervals.",

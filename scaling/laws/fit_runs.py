@@ -67,8 +67,9 @@ def fit(
         where: a condition on the table's columns.
         fix: parameters that are fixed at values.
         tie: pairs of parameters; the second takes the value of the first.
-        objective: loss of the residuals: "huber", "l1", "squared"; by default the law's own.
-        delta: residual beyond which Huber's loss is linear.
+        objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
+            law's own. "huber" with its default delta is that of Hoffmann et al. 2022.
+        delta: residual beyond which Huber's loss is linear; the adaptive one estimates it.
         resamples: bootstrap resamples; 0 for no intervals.
         resample: what is resampled: runs ("case"), residuals, or sizes with all of their runs.
         interval: method of the intervals: "bca" or "percentile".
@@ -101,7 +102,7 @@ def fit(
               else residual_loss(form.robust, objective, delta))
     fitted = fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
                      method=interval, watch=watch)
-    return Fit(fitted, robust, table)
+    return Fit(fitted, fitted.residual_loss, table)
 
 
 def _form(law: str | Form | Callable[..., object]) -> Form:
@@ -143,9 +144,10 @@ def residual_loss(
     named = option(f"delta={delta:g}", f"--delta {delta:g}")
     if not 0 < delta < float("inf"):
         raise UserError(f"{named}: a positive number is expected, such as 1e-3")
-    if objective in ("l1", "squared"):
-        raise UserError(f"{named} is an option of the huber objective; {objective} has no delta")
-    return ResidualLoss("huber", delta) if kind == "huber" else own
+    if objective in ("adaptive", "l1", "squared"):
+        why = "estimates its delta" if objective == "adaptive" else "has no delta"
+        raise UserError(f"{named} is an option of the huber objective; {objective} {why}")
+    return ResidualLoss("huber", delta) if kind in ("adaptive", "huber") else own
 
 
 def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:

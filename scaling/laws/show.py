@@ -117,9 +117,10 @@ def convention(law: Law) -> str:
     c = law.convention
     text = f"N {c['n']}, D {c['d']}, C {c['c']}; {c['loss']}"
     if "objective" in c:
-        delta = f", delta {c['delta']:g}" if "delta" in c else ""
+        delta = f", delta {c['delta']:.4g}" if "delta" in c else ""
         quantity = "its logarithm" if law.form.link == "log" else "the outcome itself"
-        text += f"; {c['objective']} loss of {quantity}{delta}"
+        named = "adaptive Huber" if c["objective"] == "adaptive" else c["objective"]
+        text += f"; {named} loss of {quantity}{delta}"
     return text
 
 

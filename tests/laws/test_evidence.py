@@ -34,6 +34,7 @@ from scaling.laws.forms.formula import Formula
 
 _EPOCH = "epoch2024_chinchilla_fig4_245pts.csv"
 _SQUARED = ResidualLoss("squared")
+_HOFFMANN = ResidualLoss("huber")
 
 
 def _table(n: Any, d: Any, loss: Any) -> RunsTable:
@@ -131,7 +132,7 @@ def test_profile_interval_has_its_nominal_coverage(kind: str) -> None:
 
 def test_profile_of_exponent_a_agrees_with_the_bootstrap(reference: Any) -> None:
     table = _epoch(reference)
-    found = profile(table, "chinchilla", "a")
+    found = profile(table, "chinchilla", "a", robust=_HOFFMANN)
     assert found.best == pytest.approx(0.5139, abs=5e-5)
     # The published 80% bootstrap interval is .491 to .542; a 90% one is wider by 1.645/1.2816.
     low, high = (0.5139 + (end - 0.5139) * 1.645 / 1.2816 for end in (0.491, 0.542))
@@ -160,7 +161,7 @@ def test_muennighoffs_repetitions_are_weakly_identified(reference: Any) -> None:
     table = from_frame(frame, "repeats", n="N", d="tokens", extra={"u": "unique_tokens"})
     form = constrain(form_named("muennighoff"), {
         "A": 520.82, "B": 1487.7, "E": 1.86914, "alpha": 0.3526596, "beta": 0.3526596})
-    found = profile(table, form, "R_D", (10, 15.387756, 30, 60, 95, 150))
+    found = profile(table, form, "R_D", (10, 15.387756, 30, 60, 95, 150), robust=_HOFFMANN)
     assert found.flat
     assert found.best == pytest.approx(95, rel=0.01)
     assert found.objective == pytest.approx(0.0158047, rel=1e-4)
@@ -188,14 +189,15 @@ def test_profile_refuses_unknown_or_fixed_parameters() -> None:
 
 def test_outliers_and_delta_move_the_published_fit_as_known(reference: Any) -> None:
     every = _epoch(reference, drop=0)
-    moved = outlier_sensitivity(every, "chinchilla")
+    moved = outlier_sensitivity(every, "chinchilla", robust=_HOFFMANN)
     known = (0.565, 0.514, 0.509, 0.484, 0.455)
     for refit, a in zip(moved.refits, known, strict=True):
         # At 35, four of six runs of equal loss are dropped; which four is arbitrary.
         assert refit.a == pytest.approx(a, abs=6e-3 if "alike" in refit.choice else 6e-4)
         assert refit.converged
     assert "4 of 6 alike" in moved.refits[-1].choice
-    ladder = objective_sensitivity(_epoch(reference), "chinchilla", (1e-2, 1e-1))
+    ladder = objective_sensitivity(_epoch(reference), "chinchilla", (1e-2, 1e-1),
+                                   robust=_HOFFMANN)
     by_name = {refit.choice: refit.params["A"] for refit in ladder.refits}
     assert by_name["huber 0.01"] == pytest.approx(539, abs=0.6)
     assert by_name["huber 0.1"] == pytest.approx(593, abs=0.6)
@@ -218,11 +220,12 @@ def test_leaving_out_a_size_is_fitting_the_others(grid: Any) -> None:
     """Against a fit of a table that never had the size, from all starts."""
     frame = grid(noise=0.003, seed=2)
     table = from_frame(frame, "runs")
-    found = leave_one_size_out(table, "chinchilla")
+    robust = ResidualLoss("huber", 5e-3)
+    found = leave_one_size_out(table, "chinchilla", robust=robust)
     assert len(found.refits) == 5
     for refit, size in zip(found.refits, np.unique(frame["params_total"]), strict=True):
         law = fit_law(from_frame(frame[frame["params_total"] != size], "runs"), "chinchilla",
-                      resamples=0)
+                      robust=robust, resamples=0)
         assert refit.n_runs == 20
         assert refit.objective == pytest.approx(law.objective, rel=1e-6)
         assert refit.a == pytest.approx(law.exponents["a"], rel=1e-4)
@@ -311,12 +314,14 @@ def test_wrong_forms_are_distinguished_and_equivalent_forms_are_not(grid: Any) -
 
 def test_held_out_errors_are_of_fits_that_never_saw_the_size(grid: Any) -> None:
     frame = grid(noise=0.003, seed=2)
-    entry = next(e for e in compare_forms(from_frame(frame, "runs"), ["chinchilla", "q-family"])
-                 .entries if e.form == "chinchilla")
+    robust = ResidualLoss("huber", 5e-3)
+    entry = next(e for e in compare_forms(from_frame(frame, "runs"), ["chinchilla", "q-family"],
+                                          robust=robust).entries if e.form == "chinchilla")
     errors = []
     for size in np.unique(frame["params_total"]):
         out = frame["params_total"] == size
-        p = fit_law(from_frame(frame[~out], "runs"), "chinchilla", resamples=0).params
+        p = fit_law(from_frame(frame[~out], "runs"), "chinchilla", robust=robust,
+                    resamples=0).params
         predicted = (p["E"] + p["A"] / frame["params_total"][out] ** p["alpha"]
                      + p["B"] / frame["tokens"][out] ** p["beta"])
         errors += list(predicted / frame["loss"][out] - 1)
@@ -436,7 +441,7 @@ def test_the_checklist_distinguishes_known_and_unknown_answers(grid: Any, heldou
     assert answers["Which batch sizes?"] == "512 tokens"
     assert answers["How many data points is the law fitted to?"] == "25 runs"
     assert "1 heldout" in answers["Which points were collected and not fitted, and why?"]
-    assert "delta 0.001" in answers["Which objective does the fit minimise?"]
+    assert "adaptive loss, delta 0.00" in answers["Which objective does the fit minimise?"]
     assert "36 points" in answers["From which starts, and do they agree?"]
     assert "1 held-out runs" in answers["How well does it predict held-out runs?"]
     assert answers["Which seeds?"] == NOT_RECORDED

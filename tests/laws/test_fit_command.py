@@ -121,7 +121,7 @@ def test_tables_appear_as_each_law_is_done(command, two_sizes: Path, monkeypatch
 
 def test_resampling_shows_how_far_it_is(command, two_sizes: Path, monkeypatch) -> None:
     monkeypatch.setattr(console, "PLAIN_LINE_SECONDS", 0.0)
-    done = command("fit", two_sizes, "--law", "kaplan-n", "--bootstrap", 500)
+    done = command("fit", two_sizes, "--law", "kaplan-n", "--bootstrap", 2000)
     assert [line for line in done.err.splitlines() if line.startswith("kaplan-n: ")] == [
         "kaplan-n: resamples: 50%", "kaplan-n: resamples: 100%"]
 

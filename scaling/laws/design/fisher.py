@@ -25,7 +25,7 @@ from scaling.laws.allocation.optimise import solve
 from scaling.laws.fitting.likelihood_ratio import normal_density
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.losses import ResidualLoss, residual_scale
 from scaling.laws.forms.variables import check_amount
 from scaling.laws.law import LEVEL, Interval, Law
 from scaling.laws.table import RunsTable
@@ -39,7 +39,6 @@ _BUDGET_TARGETS = {"n-star": "N*", "loss": "loss", "a": "a"}
 _STEP = 1e-4       # of theta, in central differences of a target
 _PRIOR_SD = 100.0  # of theta: a nearly flat prior that keeps the information matrix invertible
 _MAX_NOISE = 1.0   # of the log-loss: runs of the same size that differ by a factor of e
-_CLIP = 2.0        # in standard deviations, of the residuals from which the noise is estimated
 
 
 @dataclass(frozen=True)
@@ -198,6 +197,7 @@ def gradient_and_moments(
     variables and of `c`; theta is in uncentred coordinates."""
     _, j_BRP = form.gradient(theta_P[None], form.coordinates(values))
     sd = noise.sd_at(values["c"])
+    robust = robust.adapted(float(np.median(sd)))
     if not (sd > 0).all():
         raise UserError("noise 0: runs without noise determine a law exactly; give positive noise")
     return (j_BRP[0], *residual_moments(robust, sd))
@@ -237,16 +237,7 @@ def expected_sd(
 
 def estimate_noise(law: Law, table: RunsTable) -> float:
     """Robust standard deviation of a table's runs around a law, on the scale of the linked outcome
-    (the log-loss in most laws): that of residuals clipped at two standard deviations of a normal
-    distribution (Huber 1964, proposal 2), corrected for the P fitted parameters."""
+    (the log-loss in most laws)."""
     runs = table.take(law.form.fitted_rows(table))
     r = law.form.apply_link(runs.loss) - law.form.apply_link(law.loss(runs.values))
-    degrees = max(1, len(r) - len(law.params))
-    outside = float(ndtr(-_CLIP))
-    clipped_variance = (1 - 2 * outside - 2 * _CLIP * float(normal_density(_CLIP))
-                        + 2 * _CLIP**2 * outside)
-    sd = float(np.sqrt((r**2).sum() / degrees))
-    for _ in range(50):
-        clipped = np.minimum(r**2, (_CLIP * sd) ** 2)
-        sd = float(np.sqrt(clipped.sum() / (degrees * clipped_variance)))
-    return sd
+    return residual_scale(r, len(law.params))

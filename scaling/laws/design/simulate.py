@@ -229,6 +229,7 @@ def simulate_study(
     design = design.fitted()
     truth = _linked_prediction(law, design)
     sd = noise.sd_at(design.c)
+    robust = robust.adapted(float(np.median(sd)))
     rng = np.random.default_rng(draw)
     errors = sd * rng.standard_normal((repeats, len(truth)))
     outlier_errors, done = faults.draw(rng, errors.shape)

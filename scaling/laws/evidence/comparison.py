@@ -15,7 +15,7 @@ from scaling.laws.evidence.refit import PreparedFit, form_label, prepare
 from scaling.laws.evidence.sensitivity import has_enough_runs, leave_one_size_out_weights
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import HUBER, ResidualLoss
+from scaling.laws.forms.losses import ADAPTIVE, ResidualLoss
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
 
@@ -112,7 +112,8 @@ def compare_forms(
     Args:
         table: the runs.
         forms: two or more forms or their names.
-        robust: loss of the residuals, for all of them; Huber's by default.
+        robust: loss of the residuals, for all of them; by default, and if it is adaptive, Huber's
+            with the delta of the form with the smallest residuals.
 
     Raises:
         UserError: there are fewer than two forms, they are fitted to different runs or outcomes,
@@ -121,8 +122,7 @@ def compare_forms(
     if len(forms) < 2:
         raise UserError("compare_forms: two or more forms are expected, such as "
                         "[\"chinchilla\", \"kaplan-nd\"]")
-    robust = robust or HUBER
-    fits = [prepare(table, form, robust) for form in forms]
+    fits, robust = _prepare_alike(table, forms, robust or ADAPTIVE)
     first = fits[0]
     for other in fits[1:]:
         _check_same(first, other)
@@ -149,9 +149,19 @@ def compare_forms(
             float(error[np.argmax(np.abs(error))]) if has_error else None,
             mean_costs[i] if has_error else None, apart, verdict,
         ))
-    loss = f"huber {robust.delta:g}" if robust.kind == "huber" else robust.kind
-    return Comparison(len(first.y), int(size_index.max()) + 1, f"{loss} loss of residuals",
+    return Comparison(len(first.y), int(size_index.max()) + 1, f"{robust.label} loss of residuals",
                       tuple(entries[i] for i in order))
+
+
+def _prepare_alike(
+    table: RunsTable, forms: Sequence[Form | str], robust: ResidualLoss
+) -> tuple[list[PreparedFit], ResidualLoss]:
+    """Fits of several forms under one loss, and that loss."""
+    fits = [prepare(table, form, robust) for form in forms]
+    if robust.kind != "adaptive":
+        return fits, robust
+    common = ResidualLoss("huber", min(each.robust.delta for each in fits))
+    return [prepare(table, form, common) for form in forms], common
 
 
 def log_likelihood(residuals: Array, robust: ResidualLoss) -> float:
@@ -197,7 +207,8 @@ def likelihood_ratio(
         table: the runs.
         small: the nested form, such as one from `constrain`, or its name.
         large: the form that contains it, or its name.
-        robust: loss of the residuals, for both; Huber's by default.
+        robust: loss of the residuals, for both; by default, and if it is adaptive, Huber's with
+            the smaller delta of the two.
         samples: number of bootstrap data sets.
         seed: seed of the random signs.
 
@@ -205,8 +216,7 @@ def likelihood_ratio(
         UserError: the large form does not have more parameters, the forms are fitted to different
             runs or outcomes, or the small one fits better and so is not nested.
     """
-    robust = robust or HUBER
-    a, b = prepare(table, small, robust), prepare(table, large, robust)
+    (a, b), robust = _prepare_alike(table, (small, large), robust or ADAPTIVE)
     _check_same(a, b)
     constraints = len(b.theta) - len(a.theta)
     f_small, f_large = (float(p.objective(p.theta[None])[0]) for p in (a, b))

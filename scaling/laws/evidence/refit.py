@@ -104,8 +104,8 @@ def prepare(table: RunsTable, form: Form | str, robust: ResidualLoss | None = No
         UserError: the form cannot be fitted to these runs, or the fit did not converge.
     """
     form = form_named(form) if isinstance(form, str) else form
-    robust = robust or form.robust
     law = fit_law(table, form, robust=robust, resamples=0)
+    robust = law.residual_loss
     if not law.converged:
         raise UserError(f"{form.name}: the fit of all {law.n_runs} runs did not converge, so it "
                         "cannot be analysed; choose a simpler law or more runs")

@@ -202,8 +202,7 @@ def _tie_note(values: Array, drop: int) -> str:
 
 def _base(prepared: PreparedFit) -> Refit:
     robust, law = prepared.robust, prepared.law
-    loss = f"huber {robust.delta:g}" if robust.kind == "huber" else robust.kind
-    return Refit(f"all runs, {loss}", len(prepared.y), dict(law.params),
+    return Refit(f"all runs, {robust.label}", len(prepared.y), dict(law.params),
                  _exponent(prepared, law.point),
                  float(prepared.objective(prepared.theta[None])[0]), law.converged)
 

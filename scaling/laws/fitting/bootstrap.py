@@ -25,8 +25,8 @@ ResampleUnit = Literal["case", "residual", "size"]
 _CHECKED = 40    # resamples that are also fitted from other starts; all, if any ends lower
 _RTOL = 1e-6     # of the objective, within which two optima are the same
 _MAX_PARTS = 100  # parts that the jackknife leaves out in turn
-_MANY_RUNS = 20_000  # from which a resample is fitted by one Newton step from the optimum
-_CHUNK = 250     # resamples in memory at once, and between two progress updates
+_MANY_RUNS = 2_000  # from which a resample is fitted by one Newton step from the optimum
+_CHUNK = 1000     # resamples in memory at once, and between two progress updates
 _SEEDS = 2**63
 MOST_RESAMPLES = 100_000
 """Upper bound of resamples, far above what 90% intervals need."""

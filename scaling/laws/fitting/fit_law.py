@@ -24,7 +24,7 @@ from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.losses import ResidualLoss, residual_scale
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval, Law, Method
 from scaling.laws.table import RunsTable
@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 RESAMPLES = 1000
 _RTOL = 1e-6          # of the objective, within which two optima are the same
 _SUBSET = 1_000       # most runs that every start is fitted to
+_ADAPTIONS = 30       # of delta
+_DELTA_RTOL = 1e-4
 _MAX_REFINED = 8      # different optima of the subset that are refined on all runs
 
 
@@ -67,7 +69,8 @@ def fit_law(
     Args:
         table: the runs; held-out runs are predicted, never fitted.
         form: a form or its name.
-        robust: loss of the residuals; by default the form's own.
+        robust: loss of the residuals; by default the form's own. The delta of an adaptive loss is
+            estimated from the residuals, and the law's convention has it.
         resamples: number of bootstrap resamples; 0 for no bootstrap and no intervals.
         seed: seed of the bootstrap.
         by: what is resampled: runs (case), residuals, or sizes with all of their runs.
@@ -104,6 +107,7 @@ def _fit(
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     x, y = x - centre, form.apply_link(fitted.loss)
     starts, minima = _search(form, x, y, fitted.loss, robust)
+    robust, minima = _adapt(form, x, y, robust, minima)
     best = int(np.argmin(minima.value))
     theta = minima.theta[best]
     point = form.to_params(theta[None], centre)
@@ -190,6 +194,31 @@ def _search(
     return starts, whole
 
 
+def _adapt(
+    form: Form, x: Array, y: Array, robust: ResidualLoss, minima: Minimum
+) -> tuple[ResidualLoss, Minimum]:
+    """The loss with its delta adapted to the residuals, and the minima under it; both as they are
+    for a loss that does not adapt."""
+    theta = minima.theta[[int(np.argmin(minima.value))]]
+    weight = np.ones((1, len(y)))
+    for _ in range(_ADAPTIONS):
+        residuals = y - form.predict(theta, x)[0]
+        previous, robust = robust, robust.adapted(residual_scale(residuals, theta.shape[1]))
+        if robust == previous:
+            return robust, minima
+        theta = minimise(form, x, y, weight, theta, robust).theta
+        if abs(robust.delta - previous.delta) <= _DELTA_RTOL * robust.delta:
+            break
+    # Each distinct minimum is followed to the new loss once.
+    rounded = np.round(minima.value / max(float(minima.value.min()), 1e-300), 6)
+    _, first, group = np.unique(rounded, return_index=True, return_inverse=True)
+    begin = np.concatenate([theta, minima.theta[first]])
+    after = minimise(form, x, y, np.ones((len(begin), len(y))), begin, robust)
+    at = np.where(np.isfinite(minima.value), group + 1, 0)
+    at[int(np.argmin(minima.value))] = 0
+    return robust, Minimum(*(getattr(after, name)[at] for name in Minimum.__dataclass_fields__))
+
+
 def _check_variables(form: Form, table: RunsTable) -> None:
     for variable in form.variables:
         if variable not in table.values or np.isnan(table.values[variable]).any():
@@ -233,7 +262,7 @@ def _convention(form: Form, fitted: RunsTable, robust: ResidualLoss) -> dict[str
         **fitted.convention,
         "loss": form.outcome.removeprefix("loss, "),
         "objective": robust.kind,
-        **({"delta": robust.delta} if robust.kind == "huber" else {}),
+        **({"delta": robust.delta} if robust.has_delta else {}),
         "range": {v: [float(values.min()), float(values.max())]
                   for v, values in fitted.values.items() if not np.isnan(values).any()},
     }

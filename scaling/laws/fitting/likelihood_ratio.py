@@ -25,6 +25,8 @@ from scaling.laws.forms.losses import ResidualLoss
 
 Array = NDArray[np.float64]
 
+_NO_EFFECT = 1e-9  # relative size of a column of the gradient
+
 
 @dataclass(frozen=True)
 class LikelihoodScale:
@@ -64,7 +66,10 @@ def likelihood_scale(
     runs, n_params = j_RP.shape
     dof = max(1, runs - n_params)
     psi, psi_prime = _psi(residuals, n_params, robust)
-    size = np.maximum(np.sqrt((j_RP**2).sum(axis=0)), 1e-300)  # independent of units of theta
+    size = np.sqrt((j_RP**2).sum(axis=0))  # makes the rest independent of units of theta
+    # A parameter at minus infinity in theta, such as a constant of zero, has no effect on any run
+    # and is at its bound: the others are judged as if it were fixed there.
+    size[size <= _NO_EFFECT * size.max(initial=0)] = np.inf
     j, g = j_RP / size, slope_P / size
     inverse = np.linalg.pinv((psi_prime[:, None] * j).T @ j, rcond=1e-13, hermitian=True)
     step = inverse @ g
@@ -89,7 +94,7 @@ def _psi(r: Array, n_params: int, robust: ResidualLoss) -> tuple[Array, Array]:
     quartiles = float(np.subtract(*np.quantile(r, [0.75, 0.25]))) / 1.349
     spread = min(float(np.std(r)), quartiles) or float(np.std(r))
     width = max(0.9 * spread * len(r) ** -0.2, np.finfo(float).tiny)
-    if robust.kind == "huber":
+    if robust.has_delta:
         within = ndtr((robust.delta - r) / width) - ndtr((-robust.delta - r) / width)
         return np.clip(r, -robust.delta, robust.delta), np.asarray(within)
     density = 2 * normal_density(r / width) / width

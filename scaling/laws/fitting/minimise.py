@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import Form
+from scaling.laws.forms.form import ZERO, Form
 from scaling.laws.forms.losses import ResidualLoss, ScaledHuber
 
 Array = NDArray[np.float64]
@@ -22,6 +22,10 @@ _MAX_STEPS = 600    # a few hundred are needed along a valley in which a term va
 _DECREMENT = 1e-13  # Newton decrement at convergence, relative to the objective
 _DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # factors of the last damping, all tried per step
 _BLOCK = 100_000    # problems times runs in one block, which fits a core's cache
+_PLAIN_STEPS = 8    # steps after which further ones are bent
+_ROUNDING = 1e-14   # relative, of an objective
+_STEPS_TO_ZERO = 24  # steps after which the minimum at a constant of zero is tried
+_BEND = 0.1         # length of the step, relative to the whole, in the second difference along it
 
 
 @dataclass(frozen=True)
@@ -80,33 +84,62 @@ def minimise(
 
 
 def _minimise(
-    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, start_BP: Array, smooth: ScaledHuber
+    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, start_BP: Array, smooth: ScaledHuber,
+    held: int | None = None,
 ) -> Minimum:
-    """Damped Newton steps on one smooth loss until every problem has converged or stalled."""
+    """Damped Newton steps on one smooth loss until every problem has converged or stalled.
+
+    A problem that needs many steps follows a curved valley, in most cases towards a constant of
+    zero, which is at minus infinity in theta. So its steps are bent, and the minimum at zero is
+    tried once (`_without_constant`).
+
+    Args:
+        held: index of a parameter that stays at its start.
+    """
     theta = np.array(start_BP, dtype=float)
     damping = np.full(len(theta), 1e-2)
     value = _value(form, x_RV, y_BR, w_BR, theta, smooth)
     converged = np.zeros(len(theta), dtype=bool)
     active = np.arange(len(theta))
-    for _ in range(_MAX_STEPS):
-        w, y = w_BR[active], y_BR[active]
-        g, h, m = _derivatives(form, x_RV, y, w, theta[active], smooth)
-        invalid = ~np.isfinite(g.sum(axis=-1) + (h + m).sum(axis=(-1, -2)))
-        if invalid.any():  # without finite derivatives a problem stops, not converged
-            active, w, y = active[~invalid], w[~invalid], y[~invalid]
-            g, h, m = g[~invalid], h[~invalid], m[~invalid]
+    for step_number in range(_MAX_STEPS):
+        if step_number == _STEPS_TO_ZERO and held is None:
+            active = _without_constant(form, x_RV, y_BR, w_BR, smooth, theta, value, converged,
+                                       active)
             if not len(active):
                 break
-        steps, decrement = _newton_steps(g, h, m, damping[active, None] * _DAMPINGS)
+        w, y, at = w_BR[active], y_BR[active], theta[active]
+        f, j, g, h, m = _derivatives(form, x_RV, y, w, at, smooth)
+        invalid = ~np.isfinite(g.sum(axis=-1) + (h + m).sum(axis=(-1, -2)))
+        if invalid.any():  # without finite derivatives a problem stops, not converged
+            active, w, y, at = (each[~invalid] for each in (active, w, y, at))
+            f, j, g, h, m = (each[~invalid] for each in (f, j, g, h, m))
+            if not len(active):
+                break
+        if held is not None:
+            _hold(held, g, h, m)
+        newton = _Newton.of(g, h, m)
+        decrement = newton.decrement
         done = decrement <= _DECREMENT * value[active] + smooth.rounding_cost * w.sum(axis=-1)
         left = np.arange(len(active))
-        for factor, step in zip(_DAMPINGS, steps, strict=True):
-            trial = theta[active[left]] + step[left]
+        for factor in _DAMPINGS:
+            step = newton.step(left, damping[active[left]] * factor)
+            trial = at[left] + step
             new = _value(form, x_RV, y[left], w[left], trial, smooth)
-            better = new < value[active[left]]
-            improved = left[better]
-            theta[active[improved]], value[active[improved]] = trial[better], new[better]
-            damping[active[improved]] *= factor
+            if step_number >= _PLAIN_STEPS:
+                bend = _bend(form, x_RV, at[left], step, f[left], j[left])
+                weight = w[left] * smooth.psi_prime(y[left] - f[left])
+                slope = (j[left].swapaxes(-1, -2) @ (weight * bend)[..., None])[..., 0]
+                bent = trial + newton.step(left, damping[active[left]] * factor, slope) / 2
+                if held is not None:
+                    bent[:, held] = trial[:, held]
+                bent_value = _value(form, x_RV, y[left], w[left], bent, smooth)
+                lower = bent_value < new
+                trial[lower], new[lower] = bent[lower], bent_value[lower]
+            # The last step is taken even if the objective has no more digits to decrease by.
+            better = new < value[active[left]] * np.where(done[left], 1 + _ROUNDING, 1)
+            improved = active[left[better]]
+            theta[improved], value[improved] = trial[better], new[better]
+            damping[improved] *= factor
             left = left[~better]
             if not len(left):
                 break
@@ -117,8 +150,49 @@ def _minimise(
         active = active[~(done | stalled)]
         if not len(active):
             break
-    g, h, _ = _derivatives(form, x_RV, y_BR, w_BR, theta, smooth)
+    _, _, g, h, _ = _derivatives(form, x_RV, y_BR, w_BR, theta, smooth)
     return Minimum(theta, value, g, h, converged)
+
+
+def _without_constant(
+    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, smooth: ScaledHuber, theta: Array,
+    value: Array, converged: NDArray[np.bool_], active: NDArray[np.intp],
+) -> NDArray[np.intp]:
+    """Finish the problems whose minimum is at a constant of zero, in place.
+
+    Zero is a minimum if the objective increases with the constant there, and if it is not above
+    the objective so far.
+
+    Returns:
+        The problems that remain.
+    """
+    for index in map(form.parameters.index, form.constants):
+        start = theta[active]
+        start[:, index] = ZERO
+        at_zero = _minimise(form, x_RV, y_BR[active], w_BR[active], start, smooth, held=index)
+        done = (at_zero.converged & (at_zero.gradient[:, index] > 0)
+                & (at_zero.value <= value[active]))
+        finished = active[done]
+        theta[finished], value[finished] = at_zero.theta[done], at_zero.value[done]
+        converged[finished] = True
+        active = active[~done]
+    return active
+
+
+def _hold(index: int, g: Array, h: Array, m: Array) -> None:
+    """Change derivatives, in place, so that no step moves one parameter."""
+    g[:, index] = 0
+    for matrix in (h, m):
+        matrix[:, index, :] = matrix[:, :, index] = 0
+        matrix[:, index, index] = 1
+
+
+def _bend(form: Form, x_RV: Array, at: Array, step: Array, f: Array, j: Array) -> Array:
+    """Second derivative of the predictions along a step, [B, R], by a second difference. A step is
+    bent against it, which keeps it in a curved valley (geodesic acceleration, Transtrum and Sethna
+    2012, arXiv:1201.5885, section 2)."""
+    further = form.predict(at + _BEND * step, x_RV)
+    return np.asarray(2 / _BEND * ((further - f) / _BEND - (j @ step[..., None])[..., 0]))
 
 
 def _value(
@@ -131,9 +205,13 @@ def _value(
 
 def _derivatives(
     form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta: Array, smooth: ScaledHuber
-) -> tuple[Array, Array, Array]:
-    """Gradient, [B, P], Hessian, [B, P, P], and the Hessian of the reweighted least squares problem
-    that majorises the objective, [B, P, P], which is positive definite and the metric of damping.
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Derivatives of the predictions and of the objective.
+
+    Returns:
+        The predictions, [B, R], and their gradient, [B, R, P]; the gradient of the objective,
+        [B, P], its Hessian, [B, P, P], and the Hessian of the reweighted least squares problem
+        that majorises it, [B, P, P], which is positive definite and the metric of damping.
     """
     f_BR, j_BRP = form.gradient(theta, x_RV)
     r_BR = y_BR - f_BR
@@ -143,25 +221,48 @@ def _derivatives(
     g = -(j_BPR @ psi[..., None])[..., 0]
     h = (psi_prime[:, None] * j_BPR) @ j_BRP - form.hessian(theta, x_RV, psi, j_BRP)
     m = (weight[:, None] * j_BPR) @ j_BRP
-    return g, h, m
+    return f_BR, j_BRP, g, h, m
 
 
-def _newton_steps(g: Array, h: Array, m: Array, damping_BT: Array) -> tuple[Array, Array]:
-    """Descent steps, [T, B, P], one for each damping, and the Newton decrement, [B].
+@dataclass(frozen=True)
+class _Newton:
+    """Newton steps at a batch of points, for any damping.
 
     In coordinates in which the metric m is the identity, the eigenvalues of the Hessian are made
     positive and increased by the damping: a Newton step for small damping, a short step of
     reweighted least squares for large damping. The steps do not depend on units or basis of theta.
+
+    Attributes:
+        g: gradient, [B, P].
+        vectors: eigenvectors of the Hessian, orthonormal in m, as columns, [B, P, P].
+        curvature: absolute eigenvalues, [B, P].
     """
-    size = np.sqrt(np.maximum(np.diagonal(m, axis1=-2, axis2=-1), 1e-300))
-    unit = m / (size[:, :, None] * size[:, None, :])
-    s, q = np.linalg.eigh(unit)
-    # Columns of `basis` are orthonormal in m; directions in which m is nearly zero stay short.
-    basis = q / np.sqrt(np.maximum(s, 1e-14))[:, None, :] / size[:, :, None]
-    basis_t = basis.swapaxes(-1, -2)
-    eigenvalues, eigenvectors = np.linalg.eigh(basis_t @ h @ basis)
-    slope = (eigenvectors.swapaxes(-1, -2) @ (basis_t @ g[..., None]))[..., 0]
-    curvature = np.maximum(np.abs(eigenvalues), 1e-12)
-    step_BPT = -slope[..., None] / (curvature[..., None] + damping_BT[:, None, :])
-    decrement = 0.5 * (slope**2 / curvature).sum(axis=-1)
-    return np.moveaxis(basis @ (eigenvectors @ step_BPT), -1, 0), decrement
+
+    g: Array
+    vectors: Array
+    curvature: Array
+
+    @staticmethod
+    def of(g: Array, h: Array, m: Array) -> _Newton:
+        """The steps for gradients g, Hessians h and metrics m."""
+        size = np.sqrt(np.maximum(np.diagonal(m, axis1=-2, axis2=-1), 1e-300))
+        unit = m / (size[:, :, None] * size[:, None, :])
+        s, q = np.linalg.eigh(unit)
+        # Columns of `basis` are orthonormal in m; directions in which m is nearly zero stay short.
+        basis = q / np.sqrt(np.maximum(s, 1e-14))[:, None, :] / size[:, :, None]
+        eigenvalues, eigenvectors = np.linalg.eigh(basis.swapaxes(-1, -2) @ h @ basis)
+        return _Newton(g, basis @ eigenvectors, np.maximum(np.abs(eigenvalues), 1e-12))
+
+    @property
+    def decrement(self) -> Array:
+        """The decrease of the objective that an undamped step promises, [B]."""
+        slope = (self.vectors.swapaxes(-1, -2) @ self.g[..., None])[..., 0]
+        return np.asarray(0.5 * (slope**2 / self.curvature).sum(axis=-1))
+
+    def step(self, rows: NDArray[np.intp], damping: Array, g: Array | None = None) -> Array:
+        """Steps of some of the problems, against their gradients or others, [rows, P]."""
+        vectors = self.vectors[rows]
+        g = self.g[rows] if g is None else g
+        slope = (vectors.swapaxes(-1, -2) @ g[..., None])[..., 0]
+        scaled = slope / (self.curvature[rows] + damping[:, None])
+        return np.asarray(-(vectors @ scaled[..., None])[..., 0])

@@ -47,6 +47,10 @@ class Constrained(Form):
     def scaling_params(self) -> frozenset[str]:
         return self.base.scaling_params
 
+    @property
+    def constants(self) -> tuple[str, ...]:
+        return tuple(p for p in self.base.constants if p in self.free)
+
     def _base_theta(self, free_BF: Array) -> Array:
         return np.asarray(np.array(self.offset) + free_BF @ np.array(self.matrix))
 

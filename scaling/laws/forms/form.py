@@ -19,7 +19,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from scaling.laws.forms.losses import HUBER, ResidualLoss
+from scaling.laws.forms.losses import ADAPTIVE, ResidualLoss
 from scaling.laws.forms.variables import Counting
 from scaling.laws.table import RunsTable
 
@@ -29,6 +29,8 @@ EXPONENT_STARTS = (0.05, 0.15, 0.3, 0.45, 0.7, 1.1)
 """Initial values of an exponent; all combinations for a law with several exponents."""
 STEP = 1e-6
 """Step of theta in finite differences of the gradient."""
+ZERO = -50.0
+"""The coordinate in theta, a logarithm, of a constant that is zero."""
 _MIN_SHARE = 0.02  # of the loss, that a term has at a starting point
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Form(ABC):
     """Parameters that may be negative or zero."""
     centred: bool = True
     """Whether fits may subtract the mean of x, which `to_params` then undoes."""
-    robust: ResidualLoss = HUBER
+    robust: ResidualLoss = ADAPTIVE
     """Default loss of the residuals."""
     distinct: int = 2
     """Number of distinct values that every variable needs."""
@@ -83,6 +85,12 @@ class Form(ABC):
         """Parameters of the terms that scale with N, D or C, which only runs at several values of
         these determine: all except additive constants such as E."""
         return frozenset(self.parameters)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Positive additive constants, such as E, whose logarithms are coordinates of theta: a fit
+        may find one to be zero."""
+        return ()
 
     @abstractmethod
     def predict(self, theta_BP: Array, x_RV: Array) -> Array:

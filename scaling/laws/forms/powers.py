@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import EXPONENT_STARTS, Form, project_coefficients
+from scaling.laws.forms.form import EXPONENT_STARTS, ZERO, Form, project_coefficients
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, VARIABLES
 
 Array = NDArray[np.float64]
+
+_NO_CONSTANT = 1e-15  # below this, a constant has no effect on any outcome
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ class PowerSum(Form):
 
     @property
     def scaling_params(self) -> frozenset[str]:
-        constants = {term.coefficient for term in self.terms if not term.powers}
-        return frozenset(self.parameters) - constants
+        return frozenset(self.parameters) - {*self.constants}
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        return tuple(term.coefficient for term in self.terms if not term.powers)
 
     def _design(self, x_RV: Array) -> Array:
         """The design tensor T with log term_k = sum_p T[k, r, p] theta_p, [K, R, P]."""
@@ -129,14 +134,20 @@ class PowerSum(Form):
         params = np.array(theta_BP, dtype=float)
         origin = self._log_terms(theta_BP, self._design(-centre_V[None]))[..., 0]
         for k, term in enumerate(self.terms):
-            params[:, self.parameters.index(term.coefficient)] = np.exp(origin[:, k])
+            value = np.exp(origin[:, k])
+            if not term.powers:  # a fit may end at a constant of zero
+                value[value < _NO_CONSTANT] = 0
+            params[:, self.parameters.index(term.coefficient)] = value
         return params
 
     def from_params(self, params_BP: Array) -> Array:
         theta = np.array(params_BP, dtype=float)
         for term in self.terms:
             index = self.parameters.index(term.coefficient)
-            theta[:, index] = np.log(theta[:, index])
+            value = theta[:, index]
+            if not term.powers:
+                value = np.where(value == 0, np.exp(ZERO), value)
+            theta[:, index] = np.log(value)
         return theta
 
 
