@@ -58,6 +58,15 @@ def fit(
     where: Annotated[str | None, typer.Option(
         metavar="EXPR", help="Fit only the rows that satisfy this condition.",
         rich_help_panel=_COLUMNS, show_default=False)] = None,
+    cluster: Annotated[str | None, typer.Option(
+        metavar="COLUMN", rich_help_panel=_COLUMNS, show_default=False,
+        help="Column that tells which rows are of one run: resamples draw whole runs.")] = None,
+    final: Annotated[bool, typer.Option(
+        "--final", rich_help_panel=_COLUMNS,
+        help="Fit only the last row of each run, in a table of checkpoints.")] = False,
+    smooth: Annotated[int, typer.Option(
+        metavar="K", rich_help_panel=_COLUMNS,
+        help="Average the loss of the last K rows of each run, with --final.")] = 1,
     n_convention: Annotated[Literal["total", "non-embedding"] | None, typer.Option(
         help="Parameters that N counts; by default those that each law's paper counts.",
         rich_help_panel=_COLUMNS, show_default=False)] = None,
@@ -72,9 +81,10 @@ def fit(
     bootstrap: Annotated[int, typer.Option(
         help="Bootstrap resamples, at most 100,000; 0 for no intervals.",
         rich_help_panel=_FITS)] = 1000,
-    by: Annotated[Literal["case", "residual", "size"], typer.Option(
+    by: Annotated[Literal["case", "residual", "size", "cluster"], typer.Option(
         "--resample", rich_help_panel=_FITS,
-        help="What a resample draws: runs, residuals, or sizes with all of their runs.")] = "case",
+        help="What a resample draws: runs, residuals, sizes with all of their runs, or clusters of "
+             "rows, which is the default with --cluster.")] = "case",
     interval: Annotated[Literal["bca", "percentile"], typer.Option(
         help="Method of the bootstrap intervals.", rich_help_panel=_FITS)] = "bca",
     seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=_FITS)] = 0,
@@ -157,7 +167,7 @@ def fit(
         inputs = [path, *([evidence_file] if evidence_file else [])]
         laws_output(save, inputs).check()
     source = RunsSource(path, read_frame(path), {"n": n, "d": d, "c": c, "loss": loss}, where,
-                        n_convention)
+                        n_convention, cluster, final, smooth)
     resampling = BootstrapOptions(bootstrap, seed, by, interval)
     results = FitResults()
     with tables_hidden(json_output):

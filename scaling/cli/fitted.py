@@ -45,6 +45,12 @@ class RunsSource:
     """Condition on the rows."""
     counting: Counting | None
     """Which parameters N counts; None for each law's own convention."""
+    cluster: str | None = None
+    """Column that tells which rows are of one run."""
+    final: bool = False
+    """Whether only the last row of each run is read."""
+    smooth: int = 1
+    """Number of last rows of each run whose loss is averaged."""
     _tables: dict[tuple[object, ...], RunsTable] = field(default_factory=dict)
 
     def table(
@@ -68,7 +74,8 @@ class RunsSource:
         if key not in self._tables:
             self._tables[key] = from_frame(
                 self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
-                extra=other_columns, needs=needs)
+                extra=other_columns, needs=needs, cluster=self.cluster, final=self.final,
+                smooth=self.smooth)
         return self._tables[key]
 
 

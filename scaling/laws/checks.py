@@ -1,4 +1,4 @@
-"""Checks of a runs table when it is read: units, compute, duplicate rows, checkpoints.
+"""Checks of a runs table when it is read: units, compute, duplicate rows.
 
 An impossible table is an error; a suspicious one gets warnings. Losses are checked later, before a
 fit (scaling/laws/fitting/preflight.py), because their valid range depends on the form.
@@ -19,7 +19,6 @@ from scaling.laws.compute_checks import (
     check_six_nd_column,
     compare_with_six_nd,
 )
-from scaling.laws.frames import duplicate_columns
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -30,14 +29,7 @@ _THOUSANDS = (1e3, 1e6, 1e9, 1e12)
 _GAP = 1e2                             # ratio of adjacent sizes above which units may be mixed
 _TINY = {"n": 1e4, "d": 1e5}           # a distant cluster below this is not in units of one
 _MIN_D_OVER_N = 0.1                    # a smaller D/N is rarer than swapped columns
-_MIN_POINTS, _MIN_POINTS_EVEN, _MIN_POINTS_ANY = 3, 5, 12
-"""Falling losses along D that count as one curve: with a run column, at even steps, otherwise."""
-_EVEN = 0.02                           # mean relative deviation of steps of D that are even
-_CHECKPOINT_SHARE = 0.3                # share of rows in such curves that causes a warning
-_STEP_COLUMNS = {"step", "global_step", "iteration", "iter", "checkpoint", "ckpt"}
-_RUN_COLUMNS = {
-    "run", "run_name", "run_index", "experiment", "trial", "trial_id", "job", "job_id",
-}
+_NAME_COLUMNS = {"run_id", "run", "id", "name", "run_name", "index", "uuid", "unnamed: 0"}
 
 
 def check_table(table: RunsTable, frame: pd.DataFrame) -> RunsTable:
@@ -65,8 +57,7 @@ def check_table(table: RunsTable, frame: pd.DataFrame) -> RunsTable:
     else:
         warnings += check_six_nd_column(table, frame)
     check_below_one_flop(table)
-    warnings += [*_small_values(table), *_swapped_columns(table), *_duplicate_runs(table),
-                 *_checkpoint_rows(table, frame)]
+    warnings += [*_small_values(table), *_swapped_columns(table), *_duplicate_runs(table, frame)]
     return replace(table, warnings=(*table.warnings, *warnings), notes=(*table.notes, *notes))
 
 
@@ -132,8 +123,12 @@ def _swapped_columns(table: RunsTable) -> Iterator[str]:
                f"that {table.column_label('d')} is D, and their units")
 
 
-def _duplicate_runs(table: RunsTable) -> Iterator[str]:
-    columns = pd.DataFrame({**table.values, "the loss": table.loss})
+def _duplicate_runs(table: RunsTable, frame: pd.DataFrame) -> Iterator[str]:
+    """Rows that are equal in every column but their name."""
+    cells = frame.iloc[table.rows].reset_index(drop=True)
+    cells = cells.loc[:, [str(name).lower() not in _NAME_COLUMNS for name in cells.columns]]
+    cells.columns = pd.RangeIndex(cells.shape[1])
+    columns = pd.concat([cells.astype(str), pd.DataFrame(table.values)], axis=1)
     again = columns.duplicated().to_numpy()
     if again.any():
         first = int(np.argmax(again))
@@ -141,42 +136,7 @@ def _duplicate_runs(table: RunsTable) -> Iterator[str]:
                               | (np.arange(len(columns)) == first))
         copies = sorted({*same.tolist(), first}, key=lambda run: int(table.rows[run]))
         more = int(again.sum()) - (len(copies) - 1)
+        others = f", and there are {more} more duplicates" if more else ""
         yield (f"{', '.join(map(table.run_label, copies[:4]))}{', ...' if len(copies) > 4 else ''} "
-               "have the same N, D, C and loss"
-               f"{f', and there are {more} more duplicates' if more else ''}: "
-               "runs with other seeds differ in loss, and a duplicate counts twice; drop "
-               "duplicates")
-
-
-def _checkpoint_rows(table: RunsTable, frame: pd.DataFrame) -> Iterator[str]:
-    """Rows that look like checkpoints of one run, whose losses are not final losses."""
-    if np.isnan(table.n).any() or np.isnan(table.d).any():
-        return
-    ambiguous = duplicate_columns(frame)
-    names = {str(name).lower(): name for name in frame.columns if str(name) not in ambiguous}
-    run = next((names[name] for name in names if name in _RUN_COLUMNS), None)
-    step = next((names[name] for name in names if name in _STEP_COLUMNS), None)
-    groups = [np.unique(table.n, return_inverse=True)[1]]
-    if run is not None:
-        groups.append(pd.factorize(frame[run].iloc[table.rows])[0])
-    order = np.lexsort((table.d, *groups))
-    d, y = table.d[order], table.loss[order]
-    same = np.logical_and.reduce([group[order][1:] == group[order][:-1] for group in groups])
-    group = np.concatenate([[0], np.cumsum(~same)])
-    falls = np.concatenate([[True], ~same | ((np.diff(d) > 0) & (np.diff(y) < 0))])
-    steps = np.concatenate([[0.0], np.where(same, np.diff(d), 0.0)])
-    rows = np.bincount(group)
-    mean = np.bincount(group, steps) / np.maximum(rows - 1, 1)
-    deviation = np.concatenate([[0.0], np.where(same, np.abs(steps[1:] - mean[group[1:]]), 0.0)])
-    even = np.bincount(group, deviation) < _EVEN * mean * rows
-    is_curve = (np.bincount(group, ~falls) == 0) & (
-        (rows >= (_MIN_POINTS if run is not None else np.inf))
-        | ((rows >= _MIN_POINTS_EVEN) & (even | (step is not None))) | (rows >= _MIN_POINTS_ANY))
-    if rows[is_curve].sum() < _CHECKPOINT_SHARE * len(d):
-        return
-    in_first_curve = np.zeros(len(d), dtype=bool)
-    in_first_curve[order[group == np.flatnonzero(is_curve)[0]]] = True
-    column = f" (column {run})" if run is not None else f" (column {step})" if step else ""
-    yield (f"{table.first_label(in_first_curve)} have the same N and a loss that only falls as D "
-           f"grows, like checkpoints of one run{column}: a law describes final losses, each at the "
-           "end of its own schedule; keep the last row of each run")
+               f"are equal in every column{others}: runs with other seeds differ in "
+               f"{table.column_label('loss')}, and a duplicate counts twice; drop duplicates")

@@ -98,7 +98,7 @@ def label_column(
         column: name of the column.
         allowed: the values that a cell may have.
         names: names of the runs, for messages.
-        synonyms: the allowed value that a common other one stands for, to suggest it.
+        synonyms: the allowed value that another word, in lower case, stands for.
 
     Returns:
         The values, [R].
@@ -109,16 +109,13 @@ def label_column(
     if column not in frame:
         return np.full(len(frame), allowed[0])
     raw = frame[require_column(frame, source, column, "another name")]
-    values = raw.map(lambda cell: "" if _is_missing(cell) else str(cell)).astype(str)
+    values = raw.map(lambda cell: "" if _is_missing(cell) else str(cell).strip().lower())
+    values = values.map(lambda value: synonyms.get(value, value)).astype(str)
     invalid = ~values.isin(allowed).to_numpy()
     if invalid.any():
         index = int(np.argmax(invalid))
-        value = values.iloc[index]
-        meant = synonyms.get(value.strip().lower())
-        if meant is None:
-            near = difflib.get_close_matches(value.strip().lower(), allowed, n=1)
-            meant = near[0] if near else None
-        hint = f"; did you mean {meant}?" if meant else "; fix it, or drop or rename the column"
+        near = difflib.get_close_matches(values.iloc[index], (*allowed, *synonyms), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; fix it, or drop or rename the column"
         raise UserError(f"{source}: {_row_label(index, names)}, column {column}: "
                         f"{_cell_text(raw.iloc[index])}, where one of {', '.join(allowed)} is "
                         f"expected{hint}")

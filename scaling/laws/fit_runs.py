@@ -39,6 +39,9 @@ def fit(
     counting: Counting | None = None,
     extra: Mapping[str, str | None] | None = None,
     where: str | None = None,
+    cluster: str | None = None,
+    final: bool = False,
+    smooth: int = 1,
     fix: Mapping[str, float] | None = None,
     tie: Sequence[tuple[str, str]] = (),
     objective: str | ResidualLoss | None = None,
@@ -65,13 +68,17 @@ def fit(
         counting: which parameters N counts; by default those of the law's paper.
         extra: columns of further variables, by name.
         where: a condition on the table's columns.
+        cluster: column that tells which rows are of one run.
+        final: fit only the last row of each run.
+        smooth: number of last rows of each run whose loss is averaged, with `final`.
         fix: parameters that are fixed at values.
         tie: pairs of parameters; the second takes the value of the first.
         objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
             law's own. "huber" with its default delta is that of Hoffmann et al. 2022.
         delta: residual beyond which Huber's loss is linear; the adaptive one estimates it.
         resamples: bootstrap resamples; 0 for no intervals.
-        resample: what is resampled: runs ("case"), residuals, or sizes with all of their runs.
+        resample: what is resampled: runs ("case"), residuals, sizes with all of their runs, or
+            clusters of rows, which is the default where a table has them.
         interval: method of the intervals: "bca" or "percentile".
         seed: seed of the resamples.
         watch: called with the number of resamples done.
@@ -87,14 +94,18 @@ def fit(
     if isinstance(runs, RunsTable):
         given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
                                           ("counting", counting), ("extra", extra),
-                                          ("where", where)) if value is not None]
+                                          ("where", where), ("cluster", cluster),
+                                          ("final", final or None),
+                                          ("smooth", None if smooth == 1 else smooth))
+                 if value is not None]
         if given:
             raise UserError(f"{given[0]}=: the runs were read already; give it to read")
         table = runs
     else:
         frame, source = frame_of(runs)
         table = from_frame(
-            frame, source, n=n, d=d, c=c, loss=loss, where=where,
+            frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
+            smooth=smooth,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))

@@ -291,8 +291,13 @@ class Fit:
 
     def _check_resamples(self) -> None:
         if not len(self.law.samples):
-            raise UserError(f"{self.law.name}: has no intervals, since it was fitted without "
-                            "resamples; fit it with resamples=1000")
+            runs, parameters = self.law.n_runs, len(self.law.form.parameters)
+            if self.law.se_delta or runs is None:
+                raise UserError(f"{self.law.name}: has no intervals, since it was fitted without "
+                                "resamples; fit it with resamples=1000")
+            raise UserError(f"{self.law.name}: has no intervals, since {runs} runs for "
+                            f"{parameters} parameters leave nothing to estimate them from; train "
+                            "more runs")
 
     def _values_of(self, frame: pd.DataFrame) -> dict[str, ArrayLike]:
         """The law's variables in a table, under the columns of the runs or their own names."""

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError, option
+from scaling.laws.checkpoints import with_clusters
 from scaling.laws.checks import check_table
 from scaling.laws.columns import (
     RowIndices,
@@ -35,10 +36,13 @@ Array = NDArray[np.float64]
 
 _STATUSES = ("done", "diverged", "failed", "planned")
 _SYNONYMS = {
-    **dict.fromkeys(("finished", "complete", "completed", "success", "ok"), "done"),
-    **dict.fromkeys(("crashed", "killed", "error", "preempted", "canceled"), "failed"),
-    **dict.fromkeys(("running", "pending", "queued", "scheduled"), "planned"),
+    **dict.fromkeys(("finished", "complete", "completed", "success", "succeeded", "ok"), "done"),
+    **dict.fromkeys(("crashed", "crash", "killed", "error", "preempted", "preempting", "canceled",
+                     "cancelled", "stopped", "timeout", "oom"), "failed"),
+    **dict.fromkeys(("running", "pending", "queued", "scheduled", "created"), "planned"),
 }
+"""Words of experiment trackers and schedulers for the statuses."""
+_STATUS_COLUMNS = ("status", "state")
 ROLES = ("grid", "heldout", "former")
 """Roles of a run: fitted; held out to test the law; or no longer part of its sweep."""
 
@@ -54,6 +58,9 @@ def read(
     extra: Mapping[str, str | None] | None = None,
     needs: Sequence[str] = ("n", "d", "c"),
     where: str | None = None,
+    cluster: str | None = None,
+    final: bool = False,
+    smooth: int = 1,
 ) -> RunsTable:
     """Read a runs table from a data frame, a CSV or Parquet file, or a folder with `runs.csv`.
 
@@ -74,6 +81,11 @@ def read(
         where: a condition on the table's columns, such as `tokens > 1e9 and corpus == 'c4'`, with
             backticks around names that are not identifiers; rows for which it is not true are
             left out and counted.
+        cluster: column that tells which rows are checkpoints or repeated measurements of one run,
+            which resamples then draw together. Without it, checkpoints are recognised by a column
+            such as run or step, or by their loss, which falls along D at equal N.
+        final: keep only the last row of each run.
+        smooth: number of rows at the end of each run over which its loss is averaged, with `final`.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
@@ -81,7 +93,7 @@ def read(
     """
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
-                      needs=needs, where=where)
+                      needs=needs, where=where, cluster=cluster, final=final, smooth=smooth)
 
 
 def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
@@ -111,6 +123,9 @@ def from_frame(
     extra: Mapping[str, str | None] | None = None,
     needs: Sequence[str] = ("n", "d", "c"),
     where: str | None = None,
+    cluster: str | None = None,
+    final: bool = False,
+    smooth: int = 1,
 ) -> RunsTable:
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:
@@ -118,13 +133,16 @@ def from_frame(
     columns, convention, notes = _choose_columns(frame, source, n, d, c, counting, needs)
     columns["loss"] = require_column(frame, source, loss or "loss", option("loss=", "--loss"))
     _check_distinct(columns, source)
+    if cluster is not None:
+        require_column(frame, source, cluster, option("cluster=", "--cluster"))
     extra_columns = {v: _extra_column(frame, source, v, column)
                      for v, column in (extra or {}).items()}
     convention |= {v: f"column {column}" for v, column in extra_columns.items()}
 
     names = run_ids(frame, source)
     roles = label_column(frame, source, "role", ROLES, names, {})
-    statuses = label_column(frame, source, "status", _STATUSES, names, _SYNONYMS)
+    status = _status_column(frame)
+    statuses = label_column(frame, source, status, _STATUSES, names, _SYNONYMS)
     mask = np.ones(len(frame), dtype=bool) if where is None else row_mask(frame, where, source)
 
     grid = (roles == "grid") & mask
@@ -159,7 +177,19 @@ def from_frame(
         source=source, columns=columns | extra_columns, rows=rows,
     )
     with np.errstate(all="ignore"):
-        return check_table(table, frame)
+        return with_clusters(check_table(table, frame), frame, cluster, final, smooth)
+
+
+def _status_column(frame: pd.DataFrame) -> str:
+    """The column of the runs' statuses, in whatever case: `status`; or `state`, if its words are
+    statuses."""
+    columns = {name.lower(): name for name in map(str, reversed(frame.columns))}
+    for name in _STATUS_COLUMNS:
+        column = columns.get(name)
+        if column is not None and (name == "status" or frame[column].dropna().map(
+                lambda cell: str(cell).strip().lower()).isin({*_STATUSES, *_SYNONYMS}).any()):
+            return column
+    return "status"
 
 
 def _heldout_runs(

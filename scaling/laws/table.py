@@ -56,6 +56,8 @@ class RunsTable:
         source: name of the file in messages.
         columns: name of the column of each variable and of the loss.
         rows: row of each run in the file, counted from 0.
+        cluster: the run that each row belongs to, [R], if rows are checkpoints or repeated
+            measurements of fewer runs; else empty.
     """
 
     n: Array
@@ -72,6 +74,7 @@ class RunsTable:
     source: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
     rows: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    cluster: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     def __post_init__(self) -> None:
         freeze_fields(self)
@@ -97,6 +100,7 @@ class RunsTable:
             run_id=tuple(self.run_id[run] for run in rows),
             extra={name: values[rows] for name, values in self.extra.items()},
             rows=self.rows[rows] if len(self.rows) else self.rows,
+            cluster=self.cluster[rows] if len(self.cluster) else self.cluster,
         )
 
     @property

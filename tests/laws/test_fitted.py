@@ -284,7 +284,7 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: sl.fit(frame, n="size", d="size", loss="nll"), "given as n= and as d="),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, where="corpus > 3"), "where='corpus > 3': not a"),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, where="size > 1e30"), "true for no row"),
-    (lambda frame, fit: sl.fit(frame, **COLUMNS, objective="l2"), "objective=l2: one of adaptive, huber"),
+    (lambda frame, fit: sl.fit(frame, **COLUMNS, objective="l2"), "objective=l2: one of adaptive"),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, delta=-1), "delta=-1: a positive number"),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, objective="l1", delta=1), "delta=1 is an opt"),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, fix={"e": 1}), "has no parameter e"),

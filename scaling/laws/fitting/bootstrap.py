@@ -14,13 +14,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
-ResampleUnit = Literal["case", "residual", "size"]
+ResampleUnit = Literal["case", "residual", "size", "cluster"]
 
 _CHECKED = 40    # resamples that are also fitted from other starts; all, if any ends lower
 _RTOL = 1e-6     # of the objective, within which two optima are the same
@@ -40,7 +41,7 @@ class BootstrapProblem:
         form: the form.
         x: variables in the form's coordinates, [R, V].
         y: outcomes on the scale of the form's predictions, [R].
-        n: number of parameters N of each run, [R].
+        unit: what each run belongs to, [R]; a resample draws units, with all of their runs.
         optimum: theta of the fit, [P].
         starts: starting points, [S, P].
         robust: loss of the residuals.
@@ -49,7 +50,7 @@ class BootstrapProblem:
     form: Form
     x: Array
     y: Array
-    n: Array
+    unit: NDArray[np.intp]
     optimum: Array
     starts: Array
     robust: ResidualLoss
@@ -72,6 +73,33 @@ def check_resamples(resamples: int, seed: int) -> None:
         raise UserError(f"seed {seed}: an integer from 0 to 2^63 - 1 is expected")
 
 
+def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, NDArray[np.intp]]:
+    """What is resampled, and the unit of each run, [R]: itself, its size N, or its cluster. Runs
+    with clusters are resampled by cluster unless sizes or residuals are asked for.
+
+    Raises:
+        UserError: the runs have no sizes or clusters, or all belong to one.
+    """
+    each = np.arange(table.loss.size)
+    if by == "residual" or (by == "case" and not table.cluster.size):
+        return by, each
+    if by == "size":
+        if np.isnan(table.n).any():
+            raise UserError(f"{option('resample=', '--resample ')}size: needs N of every run; name "
+                            f"its column with {option('n=', '--n')}")
+        unit = np.unique(table.n, return_inverse=True)[1]
+    elif table.cluster.size:
+        by, unit = "cluster", np.unique(table.cluster, return_inverse=True)[1]
+    else:
+        raise UserError(f"{option('resample=', '--resample ')}cluster: needs the run that each row "
+                        f"belongs to; name its column with {option('cluster=', '--cluster')}")
+    if unit.max() == 0:
+        named = option("resample=", "--resample ")
+        raise UserError(f"{named}{by}: all runs have one {by}, where at "
+                        "least two are expected; resample runs")
+    return by, unit
+
+
 def refit_resamples(
     problem: BootstrapProblem, by: ResampleUnit, resamples: int, seed: int,
     watch: Callable[[int], None] = lambda done: None,
@@ -84,8 +112,7 @@ def refit_resamples(
 
     Args:
         problem: the fit to all runs.
-        by: what is resampled: runs (case); residuals, added to the fitted law (residual); or sizes
-            N with all of their runs (size), if runs of one size have correlated errors.
+        by: what is resampled: units of the problem, or residuals, added to the fitted law.
         resamples: number of resamples.
         seed: seed of the draws.
         watch: called with the number of resamples done.
@@ -140,11 +167,11 @@ def _fit_chunk(
 
 
 def jackknife(problem: BootstrapProblem) -> Array:
-    """theta with each run left out, or each of a hundred parts if there are more runs, [J, P]."""
+    """theta with each unit left out, or each of a hundred parts if there are more, [J, P]."""
     runs = len(problem.y)
-    parts = min(runs, _MAX_PARTS)
+    parts = min(int(problem.unit.max()) + 1, _MAX_PARTS)
     # Runs are sorted by size, so every part has runs of all sizes.
-    part_of_run = np.arange(runs) % parts
+    part_of_run = problem.unit % parts
     w_JR = (part_of_run != np.arange(parts)[:, None]).astype(float)
     y_JR = np.broadcast_to(problem.y, w_JR.shape)
     if runs >= _MANY_RUNS:
@@ -162,12 +189,10 @@ def _draw(
         fitted, residuals = _residuals(problem)
         drawn = rng.integers(0, runs, (resamples, runs))
         return fitted + residuals[drawn], np.ones((resamples, runs))
-    unit_of_run = np.arange(runs) if by == "case" else np.unique(problem.n, return_inverse=True)[1]
-    units = int(unit_of_run.max()) + 1
+    units = int(problem.unit.max()) + 1
     w_BR = np.empty((resamples, runs))
     for weights in w_BR:
-        times = np.bincount(rng.integers(0, units, units), minlength=units)
-        weights[:] = times if by == "case" else times[unit_of_run]
+        weights[:] = np.bincount(rng.integers(0, units, units), minlength=units)[problem.unit]
     return np.broadcast_to(problem.y, (resamples, runs)), w_BR
 
 

@@ -8,9 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.misfit import (
+    SIGNIFICANT,
+    far_runs,
+    lack_of_fit,
+    patterns,
+    term_p_value,
+)
 from scaling.laws.fitting.preflight import check_losses
+from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum
+from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval
 from scaling.laws.table import RunsTable
 
@@ -19,13 +29,15 @@ Finding = tuple[str, set[str]]
 """A warning, and the parameters that it marks as undetermined."""
 
 _MIN_SPREAD = 0.1     # of log D at given N, below which effects of N and D are indistinguishable
-_VANISHED = 1e-4      # share of the loss below which a term counts as absent
 _CONDITION = 1e10     # of the Hessian, scaled to a unit diagonal
 _AGREEMENT = 0.5      # share of the starts
 _MAX_LISTED = 10      # values in one message
 _RESAMPLES_LOST = 0.05
 _COEFFICIENT_FACTOR = 100.0   # ratio of the ends of an interval that is too wide
 _EXPONENT_FACTOR = 3.0
+_ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
+"""What remains of Chinchilla's law without the term of a variable."""
+_FEW_UNITS = 10       # sizes or clusters, below which resamples of them are too alike
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,10 @@ class Evidence:
         table: all runs.
         fitted: the runs that the form was fitted to.
         x: variables in the form's coordinates, centred, [R, V].
+        y: outcomes on the scale of the form's predictions, [R].
         theta: the optimum, [P].
+        starts: starting points of the fit, [S, P].
+        robust: loss of the residuals.
         params: printed parameters.
         convergence: convergence measures of the law.
         boot: the bootstrap; None if there was none.
@@ -48,20 +63,34 @@ class Evidence:
     table: RunsTable
     fitted: RunsTable
     x: Array
+    y: Array
     theta: Array
+    starts: Array
+    robust: ResidualLoss
     params: Mapping[str, float]
     convergence: Mapping[str, float | bool | None]
     boot: Bootstrap | None
     intervals: Mapping[str, Interval | None]
 
+    @property
+    def residuals(self) -> Array:
+        """Measured less predicted, [R]."""
+        return np.asarray(self.y - self.form.predict(self.theta[None], self.x)[0])
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the law predicts a loss, which falls with N and D."""
+        return self.form.outcome.startswith("loss")
+
 
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
-    checks = (_not_converged, _input_warnings, _losses_below_floor, _collinear, _vanished_terms,
-              _negative_exponents, _conditioning, _start_agreement, _few_runs, _not_the_longest,
-              _lost_resamples, _wide_intervals)
+    checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
+              _absent_terms, _zero_constants, _negative_exponents, _conditioning, _start_agreement,
+              _not_the_longest, _far_runs, _lack_of_fit, _patterns, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     unknown = {name for _, names in findings for name in names}
+    findings += _wide_intervals(evidence, unknown)
     if unknown & {*evidence.form.exponents}:
         unknown |= {"a", "b"}
     return [warning for warning, _ in findings], unknown
@@ -95,31 +124,62 @@ def _losses_below_floor(e: Evidence) -> Iterator[Finding]:
 
 
 def _collinear(e: Evidence) -> Iterator[Finding]:
-    if {"n", "d"} <= {*e.form.variables}:
-        n, d = (e.x[:, e.form.variables.index(v)] for v in ("n", "d"))
-        slope, level = np.polyfit(n, d, 1)
-        spread = float(np.std(d - slope * n - level))
-        if spread < _MIN_SPREAD:
-            yield (
-                f"N determines D in these runs (D ~ N^{slope:.2f}, and at given N, D varies by "
-                f"only {100 * spread:.1f}%), so the effects of N and D cannot be distinguished; "
-                "train some size on several token counts",
-                {*e.form.scaling_params},
-            )
+    slope, spread = _dependence(e)
+    if spread < _MIN_SPREAD:
+        yield (f"N determines D in these runs (D ~ N^{slope:.2f}, and at given N, D varies by only "
+               f"{100 * spread:.1f}%), so the effects of N and D cannot be distinguished; train "
+               "some size on several token counts", {*e.form.scaling_params})
 
 
-def _vanished_terms(e: Evidence) -> Iterator[Finding]:
-    if isinstance(e.form, PowerSum) and len(e.form.terms) > 1:
-        shares = e.form.shares(e.theta[None], e.x)[0].max(axis=1)
-        for term, share in zip(e.form.terms, shares, strict=True):
-            if share < _VANISHED:
-                names = {term.coefficient, *(exponent for _, exponent in term.powers)}
-                yield (f"the term of {term.coefficient} has vanished from the fit: these runs have "
-                       f"no sign of it, and do not determine {' or '.join(sorted(names))}", names)
+def _dependence(e: Evidence) -> tuple[float, float]:
+    """The slope of log D along log N, and the spread of log D about it; infinite for a law that is
+    not of both."""
+    if not {"n", "d"} <= {*e.form.variables}:
+        return np.nan, np.inf
+    n, d = (e.x[:, e.form.variables.index(v)] for v in ("n", "d"))
+    slope, level = np.polyfit(n, d, 1)
+    return float(slope), float(np.std(d - slope * n - level))
+
+
+def _absent_terms(e: Evidence) -> Iterator[Finding]:
+    """Terms without which the fit is as good, up to chance: their parameters are not known, and
+    neither is a constant that would take their place."""
+    base = e.form.base if isinstance(e.form, Constrained) else e.form
+    if (not isinstance(base, PowerSum) or len(base.terms) < 2 or len(e.y) <= len(e.theta)
+            or _dependence(e)[1] < _MIN_SPREAD):
+        return
+    free = e.form.fitted_parameters
+    for term in base.terms:
+        names = {term.coefficient, *(exponent for _, exponent in term.powers)}
+        others = {name for other in base.terms if other is not term
+                  for name in (other.coefficient, *(exponent for _, exponent in other.powers))}
+        own = (names - others) & {*free}
+        if not term.powers or term.coefficient not in free:
+            continue
+        p_value = term_p_value(e.form, term, e.x, e.y, e.theta, e.starts, e.robust, own)
+        if p_value <= SIGNIFICANT:
+            continue
+        variables = " and ".join(VARIABLES[v].symbol for v, _ in term.powers)
+        unknown = own | {*e.form.constants}
+        rest = f", only {' + '.join([*e.form.constants, 'this term'])} is" \
+            if e.form.constants else ""
+        simpler = _ONE_VARIABLE.get(term.powers[0][0], "")
+        yield (f"the fit is as good without the term of {term.coefficient} (p = {p_value:.2g}): "
+               f"these runs show no effect of {variables}, and do not determine "
+               f"{' or '.join(sorted(unknown))}{rest}; fit a law without {variables}"
+               f"{f', such as {simpler},' if simpler and e.form.name == 'chinchilla' else ''} or "
+               f"train over a wider range of {variables}", unknown)
+
+
+def _zero_constants(e: Evidence) -> Iterator[Finding]:
+    for name in e.form.constants:
+        if e.params[name] == 0:
+            yield (f"{name} is at its bound of 0: these runs show no limit that the outcome "
+                   "approaches, and a law with one would predict more beyond them", set())
 
 
 def _negative_exponents(e: Evidence) -> Iterator[Finding]:
-    for name in e.form.exponents:
+    for name in e.form.exponents if e.is_loss else ():
         value = e.params[name]
         if not value > 0:
             yield (f"{name} is {value:.3g}: the loss does not decrease with its variable in these "
@@ -142,8 +202,17 @@ def _start_agreement(e: Evidence) -> Iterator[Finding]:
 
 def _few_runs(e: Evidence) -> Iterator[Finding]:
     runs, parameters = e.fitted.loss.size, len(e.form.parameters)
-    if runs < 2 * parameters:
+    if runs <= len(e.theta):
+        yield (f"{runs} runs for {len(e.theta)} parameters: the law interpolates the runs, which "
+               "leaves nothing to judge it by; it has no standard errors and no intervals", set())
+    elif runs < 2 * parameters:
         yield (f"{runs} runs for {parameters} parameters: the intervals are too narrow", set())
+    if e.boot is not None and e.boot.by in ("size", "cluster"):
+        values = e.fitted.n if e.boot.by == "size" else e.fitted.cluster
+        units = len(np.unique(values))
+        if units < _FEW_UNITS:
+            what = "sizes" if e.boot.by == "size" else "clusters"
+            yield (f"resamples draw from {units} {what}: the intervals are not reliable", set())
 
 
 def _not_the_longest(e: Evidence) -> Iterator[Finding]:
@@ -171,6 +240,45 @@ def _not_the_longest(e: Evidence) -> Iterator[Finding]:
                f"{other.upper()}: noise, or a run that overfits or diverged unnoticed", set())
 
 
+def _far_runs(e: Evidence) -> Iterator[Finding]:
+    far, distance = far_runs(e.residuals, len(e.theta))
+    if not len(far):
+        return
+    listed = ", ".join(f"{e.fitted.run_label(int(run))} by {d:.0f}"
+                       for run, d in zip(far[:3], distance, strict=False))
+    more = f" and {len(far) - 3} more" if len(far) > 3 else ""
+    yield (f"far from the law, in robust standard deviations: {listed}{more}; a run that diverged "
+           "or crashed, a wrong number, or a law that does not hold there: find out, and set its "
+           "status, or leave it out", set())
+
+
+def _lack_of_fit(e: Evidence) -> Iterator[Finding]:
+    found = lack_of_fit(e.residuals, len(e.theta), e.x)
+    if found is not None and found[2] < SIGNIFICANT:
+        miss, scatter, p_value = (_percent(e, found[0]), _percent(e, found[1]), found[2])
+        yield (f"lack of fit: the law misses points by {miss}, where runs of one point, such as "
+               f"seeds, scatter by {scatter} (p = {p_value:.1g}); another form may predict better",
+               set())
+
+
+def _patterns(e: Evidence) -> Iterator[Finding]:
+    variables = {v: e.fitted.values[v] for v in dict.fromkeys((*e.form.variables, "n", "d", "c"))
+                 if v in e.fitted.values}
+    for found in patterns(e.residuals, len(e.theta), variables):
+        low, middle, high = (_percent(e, value, "+")
+                             for value in (found.lowest, found.middle, found.highest))
+        symbol = VARIABLES[found.variable].symbol
+        yield (f"residuals follow {symbol}: {low} on average in its lowest third, {middle} in the "
+               f"middle and {high} in the highest (p = {found.p_value:.1g}), so predictions beyond "
+               "the runs are biased; another form may predict better", set())
+
+
+def _percent(e: Evidence, residual: float, sign: str = "") -> str:
+    """A residual in percent of the outcome, or as it is if the form predicts the outcome itself."""
+    return (f"{100 * np.expm1(residual):{sign}.2g}%" if e.form.link == "log"
+            else f"{residual:{sign}.2g}")
+
+
 def _lost_resamples(e: Evidence) -> Iterator[Finding]:
     if e.boot is not None:
         lost = e.boot.resamples - e.boot.converged
@@ -182,12 +290,21 @@ def _lost_resamples(e: Evidence) -> Iterator[Finding]:
                    "distinct runs, and are left out of the intervals", set())
 
 
-def _wide_intervals(e: Evidence) -> Iterator[Finding]:
+def _wide_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
+    """Intervals of the parameters that are not already `unknown`."""
     for name in e.form.parameters:
         interval = e.intervals.get(name)
-        if interval is None or name in e.form.signed:
+        if interval is None or name in e.form.signed or name in unknown:
             continue
         low, high = interval
+        if name in e.form.constants:
+            if low == 0 and e.params[name] > 0 and e.boot is not None:
+                index = e.form.parameters.index(name)
+                share = float((e.boot.samples[:, index] == 0).mean())
+                yield (f"{name} may be 0, its bound, where {share:.0%} of the resamples end", set())
+            continue
+        if not e.is_loss and name in e.form.exponents and high < 0:
+            low, high = -high, -low  # an exponent of an outcome that is no loss has either sign
         factor = _EXPONENT_FACTOR if name in e.form.exponents else _COEFFICIENT_FACTOR
         if not (low > 0 and high <= low * factor):
             yield (f"{name} is poorly determined: its 90% interval is {low:.3g} to {high:.3g}",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from scaling.errors import DataError, UserError, option
 from scaling.laws.fitting.bootstrap import (
@@ -17,6 +18,7 @@ from scaling.laws.fitting.bootstrap import (
     check_resamples,
     jackknife,
     refit_resamples,
+    resampled_units,
 )
 from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors
@@ -73,7 +75,8 @@ def fit_law(
             estimated from the residuals, and the law's convention has it.
         resamples: number of bootstrap resamples; 0 for no bootstrap and no intervals.
         seed: seed of the bootstrap.
-        by: what is resampled: runs (case), residuals, or sizes with all of their runs.
+        by: what is resampled: runs (case), residuals, sizes with all of their runs, or clusters
+            of rows, which is the default for a table that has them.
         method: method of the intervals, BCa or percentile.
         watch: called with the number of resamples done.
 
@@ -116,8 +119,10 @@ def _fit(
     residuals = y - form.predict(theta[None], x)[0]
     dof = max(1, len(y) - len(theta))
     boot = None
-    if resamples:
-        problem = BootstrapProblem(form, x, y, fitted.n, theta, starts, robust)
+    is_interpolation = len(y) <= len(theta)  # which no resample has more runs than
+    if resamples and not is_interpolation:
+        by, unit = resampled_units(fitted, by)
+        problem = BootstrapProblem(form, x, y, unit, theta, starts, robust)
         samples, left_out = refit_resamples(problem, by, resamples, seed, watch), jackknife(problem)
         boot = Bootstrap(resamples, len(samples), seed, form.to_params(samples, centre),
                          residuals * np.sqrt(len(y) / dof), form.to_params(left_out, centre),
@@ -130,16 +135,19 @@ def _fit(
         n_runs=len(y),
         excluded=_excluded(form, table, fitted),
         objective=float(minima.value[best]),
-        se_delta=delta_method_errors(form, x, y, theta, centre, robust),
+        se_delta=({} if is_interpolation
+                  else delta_method_errors(form, x, y, theta, centre, robust)),
         exponents=_exponents(form, point),
         convergence=convergence,
         data_sha256=fitted.sha256,
         bootstrap=boot,
     )
     se, intervals = _spread(law)
-    evidence = Evidence(form, table, fitted, x, theta, law.params, convergence, boot, intervals)
+    evidence = Evidence(form, table, fitted, x, y, theta, starts, robust, law.params, convergence,
+                        boot, intervals)
     warnings, undetermined = diagnose(evidence)
-    none = dict.fromkeys(undetermined & {*form.parameters, "a", "b"})
+    known = {name for name, value in law.exponents.items() if value is not None}
+    none = dict.fromkeys(undetermined & {*form.parameters, *known})
     law = replace(
         law, warnings=tuple(warnings), se={**se, **none},
         intervals={**intervals, **none}, se_delta={**law.se_delta, **none},
@@ -304,14 +312,17 @@ def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | Non
         return params if a is None else np.column_stack([params, a, 1 - a])
 
     names = [*form.parameters, "a", "b"][:quantities(law.point).shape[1]]
+    # The half-width of the central 68%, which is the standard deviation of normal samples, and not
+    # moved by a few resamples in which a parameter runs away.
     with np.errstate(invalid="ignore", over="ignore"):
-        spread = quantities(boot.samples).std(axis=0, ddof=1)
-    ends = law.band(quantities)
-    assert ends is not None
+        ends = np.quantile(quantities(boot.samples), [ndtr(-1), ndtr(1)], axis=0)
+        spread = (ends[1] - ends[0]) / 2
+    band = law.band(quantities)
+    assert band is not None
     fixed = {*form.constraints.get("fixed", {})}
     return (
         {name: float(sd) for name, sd in zip(names, spread, strict=True) if name not in fixed},
-        {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)
+        {name: (float(low), float(high)) for name, low, high in zip(names, *band, strict=True)
          if name not in fixed},
     )
 

@@ -81,6 +81,12 @@ def likelihood_scale(
                            step / size / inverse_curvature, dof)
 
 
+def score_moments(r: Array, n_params: int, robust: ResidualLoss) -> tuple[float, float]:
+    """Means of psi^2 and of the expectation of psi' over residuals, [R]."""
+    psi, psi_prime = _psi(r, n_params, robust)
+    return float((psi**2).mean()), max(float(psi_prime.mean()), np.finfo(float).tiny)
+
+
 def _psi(r: Array, n_params: int, robust: ResidualLoss) -> tuple[Array, Array]:
     """psi of every residual, and the expectation of psi' there, [R] each.
 

@@ -23,6 +23,7 @@ _DECREMENT = 1e-13  # Newton decrement at convergence, relative to the objective
 _DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # factors of the last damping, all tried per step
 _BLOCK = 100_000    # problems times runs in one block, which fits a core's cache
 _PLAIN_STEPS = 8    # steps after which further ones are bent
+_PRECISION = 1e-16  # of a prediction
 _ROUNDING = 1e-14   # relative, of an objective
 _STEPS_TO_ZERO = 24  # steps after which the minimum at a constant of zero is tried
 _BEND = 0.1         # length of the step, relative to the whole, in the second difference along it
@@ -48,7 +49,8 @@ class Minimum:
 
 
 def minimise(
-    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta_BP: Array, robust: ResidualLoss
+    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta_BP: Array, robust: ResidualLoss,
+    *, held: tuple[int, ...] = (),
 ) -> Minimum:
     """Minimise sum_r w[b, r] rho(y[b, r] - f(theta[b], x[r])) for every b.
 
@@ -60,6 +62,7 @@ def minimise(
         w_BR: weight of each run in each problem; in a resample, the number of times it was drawn.
         theta_BP: starting points.
         robust: rho.
+        held: indices of parameters that stay at their starts.
     """
     y_BR = np.broadcast_to(y_BR, w_BR.shape)
     block = max(1, _BLOCK // max(1, w_BR.shape[1]))
@@ -70,7 +73,7 @@ def minimise(
         # errstate is per thread; steps that overflow are rejected.
         with np.errstate(all="ignore"):
             for smooth in robust.stages():
-                minimum = _minimise(form, x_RV, y, w, theta, smooth)
+                minimum = _minimise(form, x_RV, y, w, theta, smooth, held)
                 theta = minimum.theta
             exact = (w * robust.cost(y - form.predict(theta, x_RV))).sum(axis=-1)
         return Minimum(theta, exact, minimum.gradient, minimum.hessian, minimum.converged)
@@ -85,7 +88,7 @@ def minimise(
 
 def _minimise(
     form: Form, x_RV: Array, y_BR: Array, w_BR: Array, start_BP: Array, smooth: ScaledHuber,
-    held: int | None = None,
+    held: tuple[int, ...] = (),
 ) -> Minimum:
     """Damped Newton steps on one smooth loss until every problem has converged or stalled.
 
@@ -94,7 +97,7 @@ def _minimise(
     tried once (`_without_constant`).
 
     Args:
-        held: index of a parameter that stays at its start.
+        held: indices of parameters that stay at their starts.
     """
     theta = np.array(start_BP, dtype=float)
     damping = np.full(len(theta), 1e-2)
@@ -102,9 +105,9 @@ def _minimise(
     converged = np.zeros(len(theta), dtype=bool)
     active = np.arange(len(theta))
     for step_number in range(_MAX_STEPS):
-        if step_number == _STEPS_TO_ZERO and held is None:
+        if step_number == _STEPS_TO_ZERO:
             active = _without_constant(form, x_RV, y_BR, w_BR, smooth, theta, value, converged,
-                                       active)
+                                       active, held)
             if not len(active):
                 break
         w, y, at = w_BR[active], y_BR[active], theta[active]
@@ -115,11 +118,13 @@ def _minimise(
             f, j, g, h, m = (each[~invalid] for each in (f, j, g, h, m))
             if not len(active):
                 break
-        if held is not None:
-            _hold(held, g, h, m)
+        _hold(held, g, h, m)
         newton = _Newton.of(g, h, m)
         decrement = newton.decrement
-        done = decrement <= _DECREMENT * value[active] + smooth.rounding_cost * w.sum(axis=-1)
+        # Predictions are rounded, so the objective is known to a few times this precision only.
+        rounding = _PRECISION * (w * np.abs(smooth.psi(y - f))).sum(axis=-1)
+        done = decrement <= (_DECREMENT * value[active] + rounding
+                             + smooth.rounding_cost * w.sum(axis=-1))
         left = np.arange(len(active))
         for factor in _DAMPINGS:
             step = newton.step(left, damping[active[left]] * factor)
@@ -130,8 +135,7 @@ def _minimise(
                 weight = w[left] * smooth.psi_prime(y[left] - f[left])
                 slope = (j[left].swapaxes(-1, -2) @ (weight * bend)[..., None])[..., 0]
                 bent = trial + newton.step(left, damping[active[left]] * factor, slope) / 2
-                if held is not None:
-                    bent[:, held] = trial[:, held]
+                bent[:, held] = trial[:, held]
                 bent_value = _value(form, x_RV, y[left], w[left], bent, smooth)
                 lower = bent_value < new
                 trial[lower], new[lower] = bent[lower], bent_value[lower]
@@ -156,7 +160,7 @@ def _minimise(
 
 def _without_constant(
     form: Form, x_RV: Array, y_BR: Array, w_BR: Array, smooth: ScaledHuber, theta: Array,
-    value: Array, converged: NDArray[np.bool_], active: NDArray[np.intp],
+    value: Array, converged: NDArray[np.bool_], active: NDArray[np.intp], held: tuple[int, ...],
 ) -> NDArray[np.intp]:
     """Finish the problems whose minimum is at a constant of zero, in place.
 
@@ -166,10 +170,13 @@ def _without_constant(
     Returns:
         The problems that remain.
     """
-    for index in map(form.parameters.index, form.constants):
+    for index in map(form.fitted_parameters.index, form.constants):
+        if index in held:
+            continue
         start = theta[active]
         start[:, index] = ZERO
-        at_zero = _minimise(form, x_RV, y_BR[active], w_BR[active], start, smooth, held=index)
+        at_zero = _minimise(form, x_RV, y_BR[active], w_BR[active], start, smooth,
+                            (*held, index))
         done = (at_zero.converged & (at_zero.gradient[:, index] > 0)
                 & (at_zero.value <= value[active]))
         finished = active[done]
@@ -179,12 +186,13 @@ def _without_constant(
     return active
 
 
-def _hold(index: int, g: Array, h: Array, m: Array) -> None:
-    """Change derivatives, in place, so that no step moves one parameter."""
-    g[:, index] = 0
-    for matrix in (h, m):
-        matrix[:, index, :] = matrix[:, :, index] = 0
-        matrix[:, index, index] = 1
+def _hold(held: tuple[int, ...], g: Array, h: Array, m: Array) -> None:
+    """Change derivatives, in place, so that no step moves these parameters."""
+    for index in held:
+        g[:, index] = 0
+        for matrix in (h, m):
+            matrix[:, index, :] = matrix[:, :, index] = 0
+            matrix[:, index, index] = 1
 
 
 def _bend(form: Form, x_RV: Array, at: Array, step: Array, f: Array, j: Array) -> Array:

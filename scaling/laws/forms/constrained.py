@@ -48,6 +48,10 @@ class Constrained(Form):
         return self.base.scaling_params
 
     @property
+    def fitted_parameters(self) -> tuple[str, ...]:
+        return self.free
+
+    @property
     def constants(self) -> tuple[str, ...]:
         return tuple(p for p in self.base.constants if p in self.free)
 

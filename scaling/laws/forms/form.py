@@ -87,6 +87,11 @@ class Form(ABC):
         return frozenset(self.parameters)
 
     @property
+    def fitted_parameters(self) -> tuple[str, ...]:
+        """Parameters that are neither fixed nor tied, one for each coordinate of theta."""
+        return self.parameters
+
+    @property
     def constants(self) -> tuple[str, ...]:
         """Positive additive constants, such as E, whose logarithms are coordinates of theta: a fit
         may find one to be zero."""
