@@ -126,8 +126,8 @@ REFUSED: dict[str, tuple[Change, list[str], str]] = {
     "run_id twice": (lambda f: _set(f, 8, "run_id", "run02"), [],
                      r"run_id run02 is on 2 rows \(rows 3, 9\)"),
     "no run_id": (lambda f: _set(f, 8, "run_id", None), [], r"row 9, column run_id: empty"),
-    "status": (lambda f: f.insert(1, "status", ["done"] * 24 + ["finished"]), [],
-               r"row 25 .*column status: 'finished', where one of done, .* is expected; did you "
+    "status": (lambda f: f.insert(1, "status", ["done"] * 24 + ["finishd"]), [],
+               r"row 25 .*column status: 'finishd', where one of done, .* is expected; did you "
                r"mean done\?"),
     "semicolons": (lambda f: f.columns, ["--sep"],
                    r"runs\.csv: its columns are separated by semicolons, where commas are"),
@@ -161,7 +161,7 @@ def test_impossible_tables_are_errors(case, large, command, tmp_path: Path) -> N
 
 WARNED: dict[str, tuple[Change, list[str], str]] = {
     "copies": (lambda f: f.loc.__setitem__(12, [f"x{f['run_id'][12]}", *f.loc[7].iloc[1:]]), [],
-               r"row 8 \(run_id run07\), row 13 \(run_id xrun12\) have the same N, D, C and loss"),
+               r"row 8 \(run_id run07\), row 13 \(run_id xrun12\) are equal in every column"),
     "C otherwise": (lambda f: f.__setitem__("C", f["C"] * np.geomspace(1, 4, 25)), [],
                     r"column C: C / \(6 N D\) is not constant: it ranges from 1 to 4"),
     "C of a third": (lambda f: _scale(f, "C", 1 / 3), [], r"C / \(6 N D\) is 0.333 in every run"),
@@ -204,7 +204,7 @@ def test_the_command_prints_each_warning_once(large, tmp_path: Path, command) ->
     large.to_csv(tmp_path / "runs.csv", index=False)
     status, out, err = command(tmp_path / "runs.csv", "--n", "N", "--d", "D", "--bootstrap", 0)
     assert status == 0
-    assert out.count("have the same N, D, C and loss") == 1
+    assert out.count("are equal in every column") == 1
     assert "C = 6 N D is computed, since its column is not given" in err
 
 

@@ -174,13 +174,12 @@ def test_m4_needs_its_ends_in_order() -> None:
 
 
 def test_an_exponent_of_the_wrong_sign_is_named() -> None:
-    """A batch that grows with compute is what its law expects, and one that shrinks is not."""
+    """Of a loss it is; a batch may grow or shrink with compute."""
     c = {"c": np.geomspace(1e17, 1e20, 8)}
     grows = _fit(FORMS["deepseek-batch"], c, 0.3 * c["c"] ** 0.33)
     shrinks = _fit(FORMS["deepseek-batch"], c, 1e9 * c["c"] ** -0.1)
-    assert not any("alpha is" in warning for warning in grows.warnings)
     assert shrinks.params["alpha"] == pytest.approx(-0.1)
-    assert any("alpha is -0.1" in warning for warning in shrinks.warnings)
+    assert grows.warnings == shrinks.warnings == ()
 
 
 @pytest.mark.parametrize(("dataset", "entry"), [

@@ -193,14 +193,16 @@ def test_a_loss_that_does_not_fall_is_no_power_law(grid) -> None:
     assert law.se["alpha_N"] is None
 
 
-def test_a_vanished_term_is_reported(grid) -> None:
-    """Runs without an irreducible loss: E vanishes, and the fit warns."""
+def test_a_constant_of_zero_is_reported(grid) -> None:
+    """Runs without an irreducible loss: E is zero, and the fit warns."""
     frame = grid()
     n, d = frame["params_total"].to_numpy(float), frame["tokens"].to_numpy(float)
     frame["loss"] = 30 / n**0.2 + 30 / d**0.2
     law = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=0)
-    assert any("E has vanished" in warning for warning in law.warnings)
-    assert law.se["E"] is None
+    assert law.params["E"] == 0
+    assert any("E is at its bound of 0" in warning for warning in law.warnings)
+    assert {name: law.params[name] for name in ("A", "alpha", "B", "beta")} == pytest.approx(
+        {"A": 30, "alpha": 0.2, "B": 30, "beta": 0.2}, rel=1e-4)
 
 
 def test_huber_is_robust_to_an_outlier_and_least_squares_is_not(grid, constants) -> None:

@@ -121,9 +121,9 @@ def test_tables_appear_as_each_law_is_done(command, two_sizes: Path, monkeypatch
 
 def test_resampling_shows_how_far_it_is(command, two_sizes: Path, monkeypatch) -> None:
     monkeypatch.setattr(console, "PLAIN_LINE_SECONDS", 0.0)
-    done = command("fit", two_sizes, "--law", "kaplan-n", "--bootstrap", 2000)
-    assert [line for line in done.err.splitlines() if line.startswith("kaplan-n: ")] == [
-        "kaplan-n: resamples: 50%", "kaplan-n: resamples: 100%"]
+    done = command("fit", two_sizes, "--law", "kaplan-d", "--bootstrap", 2000)
+    assert [line for line in done.err.splitlines() if line.startswith("kaplan-d: ")] == [
+        "kaplan-d: resamples: 50%", "kaplan-d: resamples: 100%"]
 
 
 @pytest.mark.parametrize("name", ["approach-1", "approach-2-akima"])

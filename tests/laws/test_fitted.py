@@ -234,7 +234,8 @@ def test_constraints_are_shown_as_they_are(fit):
 
 def test_a_page_says_names_literally(frame):
     named = frame.assign(run_id=[f"<b>{i}" for i in range(20)])
-    named.loc[1, ["size", "seen", "nll"]] = named.loc[0, ["size", "seen", "nll"]]
+    named.loc[1] = named.loc[0]
+    named.loc[1, "run_id"] = "<b>1"
     fit = sl.fit(named, **COLUMNS, resamples=20)
     assert any("<b>" in warning for warning in fit.warnings[:3])
     assert "<b>0" not in fit._repr_html_()

@@ -131,11 +131,11 @@ def test_duplicates_are_counted() -> None:
     frame = _frame()
     again = pd.concat([frame, frame.iloc[[2, 2, 7]]], ignore_index=True)
     (text,) = (text for text in _read(again).warnings if "duplicate" in text)
-    assert text.startswith("row 3, row 17, row 18 have the same N, D, C and loss, and there are 1 "
-                           "more duplicates")
+    assert text.startswith("row 3, row 17, row 18 are equal in every column, and there are 1 more "
+                           "duplicates")
     many = pd.concat([frame, *[frame.iloc[[2]]] * 5], ignore_index=True)
     (text,) = (text for text in _read(many).warnings if "duplicate" in text)
-    assert text.startswith("row 3, row 17, row 18, row 19, ... have the same")
+    assert text.startswith("row 3, row 17, row 18, row 19, ... are equal")
 
 
 @pytest.mark.parametrize(("factor", "warned"), [(2.9, False), (3.1, True), (1 / 2.9, False),

@@ -31,7 +31,8 @@ def _agrees(law: Law, oracle: dict[str, float], objective: float | None = None) 
         assert law.objective == pytest.approx(objective, rel=1e-7)
     assert law.convergence["converged"]
     assert law.convergence["start_agreement"] == 1.0
-    assert law.warnings == ()
+    # Besiroglu et al. 2024 leave out five runs for being far from the law, as some of these are.
+    assert all(text.startswith(("far from the law", "residuals follow")) for text in law.warnings)
 
 
 def test_the_240_runs_of_besiroglu(reference) -> None:

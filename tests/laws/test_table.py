@@ -68,7 +68,7 @@ def test_foreign_tables_need_no_status(grid) -> None:
     ("loss", "oops", r"row 4 \(run_id run03\), column loss: 'oops'"),
     ("tokens", 0, r"row 4 \(run_id run03\), column tokens: '0'"),
     ("params_total", np.nan, r"row 4 \(run_id run03\), column params_total: empty"),
-    ("status", "finished", r"row 4 .*column status: 'finished', where one of done, .* is expected"),
+    ("status", "fine", r"row 4 .*column status: 'fine', where one of done, .* is expected"),
     ("role", "held", r"row 4 .*column role: 'held', where one of grid, heldout, .* is expected"),
 ])
 def test_bad_cells_are_named(grid, column: str, value: object, said: str) -> None:

@@ -54,7 +54,8 @@ def _problem(table: RunsTable, theta: np.ndarray | None = None) -> bootstrap.Boo
     line, x, _ = _by_scipy(table)
     middle = line.intercept + line.slope * np.log(table.n).mean()
     optimum = np.array([middle, -line.slope]) if theta is None else theta
-    return bootstrap.BootstrapProblem(FORM, x[:, None], np.log(table.loss), table.n, optimum,
+    return bootstrap.BootstrapProblem(FORM, x[:, None], np.log(table.loss),
+                                      np.unique(table.n, return_inverse=True)[1], optimum,
                                       optimum[None], ResidualLoss("squared"))
 
 
@@ -153,8 +154,8 @@ def test_a_resample_of_too_few_runs_or_sizes_does_not_count(grid: Any) -> None:
     form = FORMS["chinchilla"]
     x = form.coordinates(table.values)
     theta = np.zeros(5)
-    problem = bootstrap.BootstrapProblem(form, x, np.log(table.loss), table.n, theta, theta[None],
-                                         form.robust)
+    problem = bootstrap.BootstrapProblem(form, x, np.log(table.loss), np.arange(25), theta,
+                                         theta[None], form.robust)
     drawn = {
         (0, 6, 12, 18, 24): True,      # a diagonal: five sizes on five token counts
         (0, 6, 12, 18): False,         # four runs

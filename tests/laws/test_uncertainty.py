@@ -136,7 +136,7 @@ def test_a_newton_step_has_the_curvature_of_the_objective(grid, kind: str) -> No
     form, robust = FORMS["chinchilla"], ResidualLoss(kind, 0.05)  # type: ignore[arg-type]
     x, y = form.coordinates(table.values), np.log(table.loss)
     theta = form.from_params(np.array([[1.3, 24.0, 45.0, 0.34, 0.29]]))[0]
-    problem = bootstrap.BootstrapProblem(form, x, y, table.n, theta, theta[None], robust)
+    problem = bootstrap.BootstrapProblem(form, x, y, np.arange(len(y)), theta, theta[None], robust)
     w = np.random.default_rng(1).integers(0, 3, len(y)).astype(float)
     step = 1e-4 * np.eye(len(theta))
 
@@ -160,7 +160,8 @@ def test_all_resamples_are_refitted_if_some_end_lower_from_starts(grid) -> None:
     starts = form.starts(x, table.loss)
     found = minimise(form, x, y, np.ones((len(starts), len(y))), starts, ResidualLoss("huber"))
     right = found.theta[found.value.argmin()]
-    problem = bootstrap.BootstrapProblem(form, x, y, table.n, right, starts, ResidualLoss("huber"))
+    problem = bootstrap.BootstrapProblem(form, x, y, np.arange(len(y)), right, starts,
+                                         ResidualLoss("huber"))
     good = bootstrap.refit_resamples(problem, "case", 48, 0)
 
     def stuck(problem, y_BR, w_BR, start_BP):

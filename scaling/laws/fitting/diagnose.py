@@ -86,9 +86,11 @@ class Evidence:
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
-              _absent_terms, _zero_constants, _negative_exponents, _conditioning, _start_agreement,
-              _not_the_longest, _far_runs, _lack_of_fit, _patterns, _lost_resamples)
+              _zero_constants, _conditioning, _start_agreement, _not_the_longest, _far_runs,
+              _lack_of_fit, _patterns, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
+    absent = [*_absent_terms(evidence)]
+    findings += [*absent, *_negative_exponents(evidence, {n for _, names in absent for n in names})]
     unknown = {name for _, names in findings for name in names}
     findings += _wide_intervals(evidence, unknown)
     if unknown & {*evidence.form.exponents}:
@@ -178,10 +180,11 @@ def _zero_constants(e: Evidence) -> Iterator[Finding]:
                    "approaches, and a law with one would predict more beyond them", set())
 
 
-def _negative_exponents(e: Evidence) -> Iterator[Finding]:
+def _negative_exponents(e: Evidence, absent: set[str]) -> Iterator[Finding]:
+    """Exponents of a loss that are not positive, but for those of absent terms."""
     for name in e.form.exponents if e.is_loss else ():
         value = e.params[name]
-        if not value > 0:
+        if not value > 0 and name not in absent:
             yield (f"{name} is {value:.3g}: the loss does not decrease with its variable in these "
                    "runs, so a power law is meaningless", {*e.form.scaling_params})
 

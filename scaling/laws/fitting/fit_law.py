@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from scaling.errors import DataError, UserError, option
 from scaling.laws.fitting.bootstrap import (
@@ -21,7 +20,7 @@ from scaling.laws.fitting.bootstrap import (
     resampled_units,
 )
 from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
-from scaling.laws.fitting.intervals import delta_method_errors
+from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.catalogue import FORMS
@@ -312,11 +311,8 @@ def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | Non
         return params if a is None else np.column_stack([params, a, 1 - a])
 
     names = [*form.parameters, "a", "b"][:quantities(law.point).shape[1]]
-    # The half-width of the central 68%, which is the standard deviation of normal samples, and not
-    # moved by a few resamples in which a parameter runs away.
     with np.errstate(invalid="ignore", over="ignore"):
-        ends = np.quantile(quantities(boot.samples), [ndtr(-1), ndtr(1)], axis=0)
-        spread = (ends[1] - ends[0]) / 2
+        spread = robust_deviation(quantities(boot.samples))
     band = law.band(quantities)
     assert band is not None
     fixed = {*form.constraints.get("fixed", {})}

@@ -12,6 +12,7 @@ from scaling.laws.forms.losses import ResidualLoss
 
 Array = NDArray[np.float64]
 
+_CLIP = 4.0
 _STEP = 1e-5  # of theta, in finite differences of the parameters
 
 
@@ -60,6 +61,19 @@ def _adjusted(ends: Array, samples: Array, point: float, left_out: Array) -> Arr
     z = bias + ndtri(ends)
     denominator = 1 - acceleration * z
     return np.asarray(ndtr(bias + z / denominator)) if (denominator > 0).all() else ends
+
+
+def robust_deviation(samples_BQ: Array) -> Array:
+    """Standard deviations of quantities over resamples, [Q].
+
+    A resample in which a quantity runs away contributes no more than one at `_CLIP` standard
+    deviations from the median.
+    """
+    low, middle, high = np.quantile(samples_BQ, [ndtr(-1), 0.5, ndtr(1)], axis=0)
+    reach = _CLIP * (high - low) / 2
+    # Where most resamples are equal, as at a bound, there is no scale to clip by.
+    clipped = np.where(reach > 0, np.clip(samples_BQ, middle - reach, middle + reach), samples_BQ)
+    return np.asarray(clipped.std(axis=0, ddof=1))
 
 
 def delta_method_errors(
