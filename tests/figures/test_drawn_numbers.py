@@ -13,10 +13,13 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from scaling.errors import UserError
-from scaling.figures import loss_surface, predicted_against_measured, three_panels
 from scaling.figures.grid import planned_grid
 from scaling.figures.results import _curves, _is_drawable
-from scaling.figures.style import (
+from scaling.figures.tokens import _thinned, loss_against_tokens
+from scaling.laws import FORMS, Bootstrap, Law, RunsTable, allocate, from_frame
+from scaling.laws.plots.kaplan import three_panels
+from scaling.laws.plots.prediction import predicted_against_measured
+from scaling.laws.plots.style import (
     count_axis,
     labelled_sizes,
     loss_axis,
@@ -25,8 +28,7 @@ from scaling.figures.style import (
     size_colours,
     spread_labels,
 )
-from scaling.figures.tokens import _thinned, loss_against_tokens
-from scaling.laws import FORMS, Bootstrap, Law, RunsTable, allocate, from_frame
+from scaling.laws.plots.surface import loss_surface
 from scaling.report import sections
 from scaling.report.page import card, table, warnings
 

@@ -14,17 +14,12 @@ import pandas as pd
 import pytest
 
 from scaling.errors import UserError
-from scaling.figures import (
-    FIGURES,
-    loss_against_tokens,
-    open_results,
-    plot,
-    predicted_against_measured,
-)
+from scaling.figures import FIGURES, loss_against_tokens, open_results, plot, write
 from scaling.figures.results import draw
-from scaling.figures.style import Drawing, canvas, nice_ticks, write
 from scaling.laws import fit_law, read, save
 from scaling.laws.io import load
+from scaling.laws.plots.prediction import predicted_against_measured
+from scaling.laws.plots.style import Drawing, canvas, nice_ticks
 from scaling.laws.show import short
 
 

@@ -10,24 +10,35 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from scaling.figures.style import ACCENT, INK, Drawing, canvas, count_axis, in_style, nice_ticks
-from scaling.laws import LEVEL, Law, RunsTable
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
-from scaling.laws.table import Array
+from scaling.laws.law import LEVEL, Law
+from scaling.laws.plots.axes import n_label
+from scaling.laws.plots.style import (
+    ACCENT,
+    INK,
+    Drawing,
+    Size,
+    canvas,
+    count_axis,
+    in_style,
+    nice_ticks,
+)
+from scaling.laws.table import Array, RunsTable
 
 _GRID = 120
 
 
 @in_style
-def loss_surface(table: RunsTable, law: Law) -> Drawing:
+def loss_surface(table: RunsTable, law: Law, *, inches: Size = (6.6, 4.6)) -> Drawing:
     """Contours of the law over (C, N) at C = 6 N D, the measured runs in the same colours, and
     N*(C) with its 90% bootstrap band.
 
     Args:
         table: the runs, with N counted as the law counts it.
         law: a law of N and D that has an optimum.
+        inches: width and height of the figure.
     """
-    figure, (axes,) = canvas(6.6, 4.6)
+    figure, (axes,) = canvas(*inches)
     heldout = [run for run in table.heldout if run.loss is not None]
     all_c = [*table.c, *(run.c for run in table.heldout)]
     all_n = [*table.n, *(run.n for run in table.heldout)]
@@ -67,7 +78,7 @@ def loss_surface(table: RunsTable, law: Law) -> Drawing:
     count_axis(axes.yaxis, *axes.get_ylim())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("training compute C = 6 N D (FLOP)")
-    axes.set_ylabel(f"parameters N ({table.convention['n']})")
+    axes.set_ylabel(f"parameters N ({n_label(table)})")
     axes.set_title("Fitted loss, and the efficient frontier")
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, ticks=levels, pad=0.02,
                           aspect=30)
