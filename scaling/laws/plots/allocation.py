@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import DataError, UserError
 from scaling.laws.allocation.allocate import Allocation, allocate, reference_laws
-from scaling.laws.allocation.budgets import AllocationBudget
+from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
 from scaling.laws.law import LEVEL, Law
 from scaling.laws.plots.axes import check_converged, n_label, symbol
 from scaling.laws.plots.style import GRID, INK, count_axis, legend, plain, set_titles
@@ -57,6 +57,8 @@ def draw_allocation(
         DataError: the fit did not converge, or has no optimum at any of the budgets.
     """
     check_converged(law)
+    if not divides_compute(law.form):
+        allocate(law, 1e20)  # raises the error about such a law
     known = law.convention.get("range", {}).get("c")
     budgets = _budgets(law, compute, known)
     own = [allocate(law, AllocationBudget(c=float(c), given=dict(given or {}))) for c in budgets]

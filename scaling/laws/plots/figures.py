@@ -148,7 +148,8 @@ def _whole_figure(name: str, law: Law, table: RunsTable, size: Size | None) -> D
     options: dict[str, Size] = {} if size is None else {"inches": size}
     if name == "prediction":
         return predicted_against_measured(table, law, **options)
-    if law.form.optimum(law.point, 1e20) is None or law.exponents.get("a") is None:
+    if (not {*law.form.variables} <= {"n", "d", "c"} or law.exponents.get("a") is None
+            or law.form.optimum(law.point, 1e20) is None):
         raise UserError(f"{law.name}: has no optimal N in closed form that the runs determine, "
                         "which this figure needs; draw isoflop or allocation")
     return loss_surface(table, law, **options)

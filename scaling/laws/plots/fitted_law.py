@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -44,7 +45,9 @@ Array = NDArray[np.float64]
 LEVELS = 5
 """Most lines of a law of several variables."""
 
-_POINTS = 80  # of a line
+_POINTS = 80   # of a line
+_SAME = 0.01   # largest relative difference from a held value
+_FAINT = 0.25  # opacity of runs at other values than the held ones
 
 
 def draw_law(
@@ -82,11 +85,14 @@ def draw_law(
 
     drawn = []
     for series, some in (("other", other), ("run", runs)):
-        colours = ([colour_of[value] for value in runs.values[by]] if by and series == "run"
-                   else INK if series == "run" else MUTED)
+        fitted = series == "run"
+        colours = to_rgba_array([
+            colour_of[value] if by and fitted else INK if fitted else MUTED
+            for value in some.values[by or along]]).reshape(-1, 4)
+        colours[:, 3] = np.where(at_values(some, held), 1.0, _FAINT) if fitted else 0.5
         at = _along(x, by, some.values)
-        axes.scatter(at, some.loss, c=colours, s=24 if series == "run" else 10, zorder=3,
-                     edgecolors="white", linewidths=0.5, alpha=1.0 if series == "run" else 0.5)
+        axes.scatter(at, some.loss, c=colours, s=24 if fitted else 10, zorder=3,
+                     edgecolors="white", linewidths=0.5)
         drawn.append(_rows(series, some.run_id, {**some.values, x: at}, some.loss))
     for run in heldout:
         values = {**run.values, x: _along(x, by, run.values)}
@@ -115,7 +121,7 @@ def draw_law(
     below = [f"fitted to {fitted_runs_label(law.form, table)}"]
     if held:
         below += ["lines at " + ", ".join(value_label(name, value) for name, value in held.items())
-                  + " (of a median run)"]
+                  + " (of a median run); runs at other values are faint"]
     set_titles(axes, f"{law.name}: {outcome_label(law.form).split(' (')[0]} against {symbol(x)}",
                "\n".join(below))
     lines = {level: colour_of[level] for level in levels if level is not None}
@@ -132,6 +138,17 @@ def held_values(form: Form, table: RunsTable, free: set[str | None]) -> dict[str
              and not (name == "c" and {"n", "d"} <= {*form.variables})]
     return {name: float(np.sort(table.values[name][rows])[(len(rows) - 1) // 2])
             for name in names}
+
+
+def at_values(
+    table: RunsTable, held: Mapping[str, float | Array]
+) -> NDArray[np.bool_]:
+    """Whether each run has these values, to a percent."""
+    same = np.ones(table.loss.size, dtype=bool)
+    for name, value in held.items():
+        if name in table.values:
+            same &= np.abs(table.values[name] - value) <= _SAME * np.abs(value)
+    return same
 
 
 def _choose_variables(form: Form, x: str | None) -> tuple[str, str | None]:

@@ -24,7 +24,7 @@ from scaling.laws.plots.axes import (
     variable_axis,
     variable_label,
 )
-from scaling.laws.plots.fitted_law import held_values
+from scaling.laws.plots.fitted_law import at_values, held_values
 from scaling.laws.plots.style import (
     INK,
     labelled_sizes,
@@ -44,7 +44,8 @@ _FEW = 5            # budgets if the runs have none in common
 _SIZES = 3          # a valley has at least three sizes
 _MARGIN = 1.4       # of N beyond the runs and the optimum
 _ALONE = 8.0        # of N around the optimum of a budget without runs
-_SAME = 0.01        # largest relative difference of the other variables of a run on a curve
+_WIDER = (0.1, 0.2)  # in ln C, for runs that are not of exact budgets
+_SHARE = 0.5         # of the runs that must be of exact budgets, or a wider range is tried
 _POINTS = 100
 
 
@@ -52,17 +53,18 @@ def draw_isoflop(
     axes: Axes, law: Law, table: RunsTable, budgets: Sequence[float] | None = None,
     given: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """The law's loss against N at each budget, the runs within 2% of the budget, and the optimum
-    that `allocate` finds.
+    """The law's loss against N at each budget, the runs of about that compute, and the optimum that
+    `allocate` finds.
 
     Args:
         axes: the panel.
         law: a law of N and D.
         table: its runs; their compute is 6 N D, as that of the budgets.
-        budgets: FLOPs; by default those that at least three sizes were trained at, or, without
-            such, five that span the runs.
+        budgets: FLOPs; by default those that at least three sizes were trained at, within 2% of C
+            if half of the runs are, otherwise within 10% or 20%; without such, five that span the
+            runs.
         given: values of the law's further variables; by default those of a median run. A law of
-            repeated data is drawn for unique tokens.
+            repeated data is drawn for unique tokens. Only runs with these values are drawn.
 
     Returns:
         The points, the vertices of the curves, and the optima.
@@ -73,16 +75,16 @@ def draw_isoflop(
     """
     check_converged(law)
     held = {**held_values(law.form, table, {"n", "d", "c", "u"}), **(given or {})}
-    if not {"n", "d"} <= {*law.form.variables} or not table.loss.size:
+    if not {"n", "d"} <= {*law.form.variables}:
         allocate(law, 1e20)  # raises the error about a law that does not divide compute
         raise UserError(f"{law.name}: valleys of loss against N need a law of N and D, such as "
                         "chinchilla")
     runs = _comparable(law, table, held)
-    budgets = _budgets_of(runs) if budgets is None else sorted({*map(float, budgets)})
+    budgets, tolerance = _budgets_of(runs if runs.loss.size else table, budgets)
     plans = [with_active_experts(law, AllocationBudget(c=c, given=held))[0] for c in budgets]
     optima = [allocate(law, AllocationBudget(c=c, given=held)) for c in budgets]
     profiles = {} if not runs.loss.size else {
-        float(each.c): each for each in group_by_budget(runs, budgets, TOLERANCE)[0]}
+        float(each.c): each for each in group_by_budget(runs, budgets, tolerance)[0]}
     colour_of = size_colours(budgets)
     drawn = []
     for plan, optimum in zip(plans, optima, strict=True):
@@ -107,24 +109,26 @@ def draw_isoflop(
         axes.plot(columns[1], columns[3], "X", ms=7, color=INK, mec="white", mew=0.8, zorder=5)
         drawn.append(_rows("optimum", *columns))
     every = pd.concat(drawn, ignore_index=True)
-    _finish(axes, law, table, every, held, colour_of, bool(profiles))
+    said = (f"points: runs within {tolerance:.0%} of a budget" if profiles
+            else "no runs are at these budgets")
+    _finish(axes, law, table, every, held, colour_of, said)
     return every
 
 
 def _finish(
     axes: Axes, law: Law, table: RunsTable, every: pd.DataFrame, held: Mapping[str, float],
-    colour_of: Mapping[float, Any], measured: bool,
+    colour_of: Mapping[float, Any], said: str,
 ) -> None:
     sizes = every["n"].to_numpy(dtype=float)
     variable_axis(axes, "n", float(sizes.min()), float(sizes.max()))
     losses = every["loss"].to_numpy(dtype=float)
     outcome_axis(axes, law.form, losses[np.isfinite(losses)])
     axes.set_xlabel(variable_label("n", table))
-    below = ["points: runs within 2% of a budget" if measured else "no runs are at these budgets"]
+    below = [said]
     if held:
         below += ["all at " + ", ".join(value_label(k, value) for k, value in held.items())]
     set_titles(axes, f"{law.name}: loss at fixed compute C = 6 N D", "\n".join(below))
-    handles = [Line2D([], [], color=colour, lw=1.6, marker="o" if measured else "", ms=4.5,
+    handles = [Line2D([], [], color=colour, lw=1.6, marker="o", ms=4.5,
                       mec="white", label=f"${scientific(c)}$") for c, colour in colour_of.items()]
     handles.append(Line2D([], [], color=INK, ls="--", lw=0.9, marker="X", ms=6.5, mec="white",
                           label="optimum N*"))
@@ -134,24 +138,51 @@ def _finish(
 def _comparable(law: Law, table: RunsTable, held: Mapping[str, float]) -> RunsTable:
     """The runs with the held values of the further variables, and C = the budget's FLOPs."""
     plan = with_active_experts(law, AllocationBudget(c=1e20, given=dict(held)))[0]
-    same = np.ones(table.loss.size, dtype=bool)
-    for name, value in held.items():
-        if name in table.values:
-            same &= np.abs(table.values[name] - value) <= _SAME * abs(value)
+    same = at_values(table, held)
+    if "u" in law.form.variables:
+        same &= at_values(table, {"u": table.d})
     c = np.asarray(plan.training_flops(table.n) * table.d, dtype=float)
     return replace(table, c=c).take(np.flatnonzero(same))
 
 
-def _budgets_of(runs: RunsTable) -> list[float]:
+def _budgets_of(
+    runs: RunsTable, given: Sequence[float] | None
+) -> tuple[list[float], float]:
+    """The budgets that are drawn, and how far from them runs may be, in ln C."""
+    if given is not None:
+        return sorted({*map(float, given)}), _WIDER[0]
     try:
         profiles, _ = group_by_budget(runs)
     except DataError:  # runs of any compute
         profiles = []
-    valleys = [each.c for each in profiles if len(each.sizes) >= _SIZES]
-    if valleys:
-        return labelled_sizes(valleys, BUDGETS)
+    valleys = [each for each in profiles if len(each.sizes) >= _SIZES]
+    if sum(each.loss.size for each in valleys) >= _SHARE * runs.loss.size > 0:
+        return labelled_sizes([each.c for each in valleys], BUDGETS), TOLERANCE
+    for tolerance in _WIDER:
+        dense = _dense_budgets(runs, tolerance)
+        if len(dense) > 1:
+            return dense, tolerance
     few = np.geomspace(runs.c.min(), runs.c.max(), _FEW)
-    return sorted({float(f"{c:.2g}") for c in few})
+    return sorted({float(f"{c:.2g}") for c in few}), _WIDER[0]
+
+
+def _dense_budgets(runs: RunsTable, tolerance: float) -> list[float]:
+    """Budgets that do not overlap with at least three sizes each, those of most runs first."""
+    order = np.argsort(runs.c)
+    log_c, n = np.log(runs.c[order]), runs.n[order]
+    found: list[float] = []
+    while len(found) < BUDGETS and log_c.size:
+        first = np.searchsorted(log_c, log_c - tolerance)
+        last = np.searchsorted(log_c, log_c + tolerance, side="right")
+        best = int(np.argmax(last - first))
+        rows = slice(first[best], last[best])
+        if last[best] - first[best] < _SIZES:
+            break
+        if len(np.unique(n[rows])) >= _SIZES:
+            found.append(float(np.exp(log_c[best])))
+        left = np.abs(log_c - log_c[best]) > 2 * tolerance
+        log_c, n = log_c[left], n[left]
+    return sorted(found)
 
 
 def _sizes(profile: IsoFlopProfile | None, optimum: float | None, table: RunsTable) -> Array:

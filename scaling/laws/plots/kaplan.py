@@ -112,7 +112,7 @@ def _legend(axes: Axes, heldout: bool, laws: Mapping[str, Law]) -> None:
     handles: list[Artist] = []
     if laws:
         handles += axes.plot([], [], "o", ms=5, color="#33638d", mec="white",
-                             label="lowest losses (colour: N)")
+                             label="fitted runs (colour: N)")
     handles += axes.plot([], [], "o", ms=3.2, color=MUTED, alpha=0.35, mew=0, label="other runs")
     if heldout:
         handles += axes.plot([], [], "D", ms=5.5, color=ACCENT, mec="white", label="held-out run")

@@ -51,8 +51,8 @@ def draw_residuals(panels: Sequence[Axes], law: Law, table: RunsTable) -> pd.Dat
         axes.set_ylim(-most, most)
         axes.set_xlabel(variable_label(name, table))
         trend = trends.get(name)
-        below = ("" if trend is None else f"rank correlation {trend.rho:+.2f}, p = "
-                                          f"{number(trend.p_value, 2)}")
+        below = (f"{len(percent)} runs" if trend is None else
+                 f"rank correlation {trend.rho:+.2f}, p = {number(trend.p_value, 2)}")
         set_titles(axes, f"{law.name}: residuals along {symbol(name)}", below)
     panels[0].set_ylabel("measured / predicted - 1 (%)")
     columns = {name: runs.values[name] for name in names}

@@ -46,7 +46,8 @@ def loss_surface(table: RunsTable, law: Law, *, inches: Size = (6.6, 4.6)) -> Dr
     n = np.geomspace(min(all_n) / 1.8, max(all_n) * 1.8, _GRID)
     c_grid, n_grid = np.meshgrid(c, n)
     d_grid = c_grid / (FLOPS_PER_PARAMETER_TOKEN * n_grid)
-    loss = law.loss({"n": n_grid.ravel(), "d": d_grid.ravel()}).reshape(c_grid.shape)
+    loss = law.loss({"n": n_grid.ravel(), "d": d_grid.ravel(), "c": c_grid.ravel()}
+                    ).reshape(c_grid.shape)
 
     measured = [*table.loss, *(run.loss for run in heldout if run.loss is not None)]
     low, high = min(measured) * 0.97, max(measured) * 1.04
@@ -104,7 +105,8 @@ def _frontier(axes: Axes, law: Law, c: Array) -> pd.DataFrame:
     rows = pd.DataFrame({"series": "frontier", "run_id": "", "c": c})
     rows["n"] = [_optimum(law, law.point, value)[0] for value in c]
     rows["loss"] = law.loss({"n": rows["n"].to_numpy(),
-                             "d": c / (FLOPS_PER_PARAMETER_TOKEN * rows["n"].to_numpy())})
+                             "d": c / (FLOPS_PER_PARAMETER_TOKEN * rows["n"].to_numpy()),
+                             "c": c})
     band = law.band(lambda params: np.column_stack([_optimum(law, params, v) for v in c]))
     if band is not None:
         rows["n_low"], rows["n_high"] = band
