@@ -65,7 +65,7 @@ def test_all_figures_without_a_name_and_the_profiles_with_one(folder, command) -
 
 
 def test_a_pdf_is_the_same_bytes_at_any_time_and_ours(folder, command, monkeypatch) -> None:
-    words = ("--figure", "law", "--format", "pdf", "--size", "5x3", "--title", r"Cost $ \frac{")
+    words = ("--figure", "law", "--format", "pdf", "--size", "5x3", "--title", r"$\frac{$")
     path = folder / "pdf" / "chinchilla_law.pdf"
     contents = []
     for epoch in ("1", "900000000"):
@@ -77,21 +77,24 @@ def test_a_pdf_is_the_same_bytes_at_any_time_and_ours(folder, command, monkeypat
     assert b"/MediaBox [ 0 0 360 216 ]" in contents[0]  # 5 x 3 inches of 72 points
     assert b"Date" not in contents[0]
     assert b"Matplotlib" not in contents[0]
+    assert plot(command, folder, *words[:-2], "--out", "untitled").code == 0
+    assert (folder / "untitled" / "chinchilla_law.pdf").read_bytes() != contents[0]
     path.write_bytes(b"%PDF-1.4 mine")
     done = plot(command, folder, *words, "--out", "pdf")
     assert (done.code, path.read_bytes()) == (2, b"%PDF-1.4 mine")
     assert "was not written by `scaling plot`" in done.err
 
 
-def test_the_table_is_never_overwritten(folder, command, tmp_path) -> None:
-    shutil.copy(folder / "table.csv", tmp_path / "chinchilla_law.csv")
-    before = (tmp_path / "chinchilla_law.csv").read_bytes()
-    done = command("plot", "chinchilla_law.csv", *COLUMNS, "--figure", "law", "--out", ".",
+@pytest.mark.parametrize("name", ["chinchilla_law.csv", "chinchilla_law.svg"])
+def test_the_table_is_never_overwritten(folder, command, tmp_path, name) -> None:
+    shutil.copy(folder / "table.csv", tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    done = command("plot", name, *COLUMNS, "--figure", "law", "--out", ".",
                    cwd=tmp_path)
     assert done.code == 2
     assert "is an input" in done.err
-    assert [path.name for path in tmp_path.iterdir()] == ["chinchilla_law.csv"]
-    assert (tmp_path / "chinchilla_law.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_training_curves_and_their_envelope(folder, command) -> None:

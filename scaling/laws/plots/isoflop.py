@@ -105,8 +105,8 @@ def draw_isoflop(
     columns = [np.array([getattr(each, name) for each in found], dtype=float)
                for name in ("c", "n", "d", "loss")]
     if found:
-        axes.plot(columns[1], columns[3], "--", color=INK, lw=0.9, zorder=4)
-        axes.plot(columns[1], columns[3], "X", ms=7, color=INK, mec="white", mew=0.8, zorder=5)
+        axes.plot(columns[1], columns[3], "X--", color=INK, lw=0.9, ms=7, mec="white", mew=0.8,
+                  zorder=4)
         drawn.append(_rows("optimum", *columns))
     every = pd.concat(drawn, ignore_index=True)
     said = (f"points: runs within {tolerance:.0%} of a budget" if profiles
