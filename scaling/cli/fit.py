@@ -14,6 +14,7 @@ from scaling.cli.fit_options import (
     EVIDENCE,
     FITS,
     LAWS,
+    RESAMPLES,
     CColumn,
     DColumn,
     FixOption,
@@ -63,7 +64,7 @@ def fit(
     delta: Annotated[float | None, typer.Option(
         help="Residual of the log-loss beyond which the Huber loss is linear; 1e-3 by default.",
         rich_help_panel=FITS, show_default=False)] = None,
-    bootstrap: Resamples = 1000,
+    bootstrap: Resamples = RESAMPLES,
     by: Annotated[Literal["case", "residual", "size"], typer.Option(
         "--resample", rich_help_panel=FITS,
         help="What a resample draws: runs, residuals, or sizes with all of their runs.")] = "case",

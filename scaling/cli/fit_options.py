@@ -47,6 +47,7 @@ WhereOption = Annotated[str | None, typer.Option(
 NConvention = Annotated[Literal["total", "non-embedding"] | None, typer.Option(
     help="Parameters that N counts; by default those that each law's paper counts.",
     rich_help_panel=COLUMNS, show_default=False)]
+RESAMPLES = 1000
 Resamples = Annotated[int, typer.Option(
     help="Bootstrap resamples, at most 100,000; 0 for no intervals.", rich_help_panel=FITS)]
 ProfileNames = Annotated[list[str] | None, typer.Option(

@@ -15,6 +15,7 @@ import typer
 from scaling.cli.approaches import curves_of, split
 from scaling.cli.fit_options import (
     LAWS,
+    RESAMPLES,
     CColumn,
     DColumn,
     FixOption,
@@ -75,7 +76,7 @@ def plot(
     column: OtherColumns = None,
     where: WhereOption = None,
     n_convention: NConvention = None,
-    bootstrap: Resamples = 1000,
+    bootstrap: Resamples = RESAMPLES,
     profile: ProfileNames = None,
     figure: Annotated[list[str] | None, typer.Option(
         metavar="NAME", rich_help_panel=_FIGURES, show_default=False,
@@ -113,7 +114,8 @@ def plot(
         tuple(dict.fromkeys(figure or ())),
         tuple(dict.fromkeys(map(str, format_ or (FigureFormat.PNG, FigureFormat.SVG)))),
         _inches(size), title, out_)
-    given = (law, fix, tie, n, d, c, loss, column, where, n_convention, profile)
+    given = (law, fix, tie, n, d, c, loss, column, where, n_convention, profile,
+             bootstrap != RESAMPLES)
     if runs.is_dir() and not any(given):
         _plot_results(runs, options)
         return

@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 
 P = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 BUDGETS = (1e18, 1e19, 1e20)
-COLUMN = r"$size \frac{$"
+COLUMN = "$size \\frac{$\x1b\n"
 
 
 def loss_of(n, d):
@@ -90,7 +90,9 @@ def test_runs_lines_and_bands_of_a_law_of_n_and_d(fit):
             gap = np.abs(vertices[:, None] - np.column_stack([d, end])[None])
             assert (gap < 1e-6 * np.abs(vertices).max(axis=0)).all(axis=2).any(axis=0).all()
     assert len(sizes) == len(lines)
-    assert "size" in axes.get_legend().get_title().get_text()
+    named = axes.get_legend().get_title().get_text()
+    assert "size" in named
+    assert named.isprintable()
 
     axes.figure.draw_without_rendering()
     by_compute = fit.plot(x="c")

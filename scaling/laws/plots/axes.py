@@ -20,6 +20,7 @@ from scaling.laws.table import RunsTable
 Array = NDArray[np.float64]
 
 _NAMES = {"n": "parameters", "d": "training tokens", "c": "compute"}
+_MOST_CHARS = 40     # of a column's name
 _LOG_FROM = 3.0      # ratio of the largest and the smallest value of a logarithmic axis
 _PLAIN_BELOW = 30.0  # ratio below which a logarithmic axis of losses has plain numbers
 
@@ -42,7 +43,7 @@ def symbol(name: str) -> str:
 
 def n_label(law_or_table: Law | RunsTable) -> str:
     """What N counts, for a label."""
-    return plain(str(law_or_table.convention.get("n", "")))
+    return plain(_short(str(law_or_table.convention.get("n", ""))))
 
 
 def variable_label(name: str, table: RunsTable) -> str:
@@ -53,8 +54,12 @@ def variable_label(name: str, table: RunsTable) -> str:
         six = " = 6 N D" if name == "c" and table.convention.get("c") == "6 N D" else ""
         return f"{_NAMES[name]} {symbol(name)}{six}" + (" (FLOP)" if name == "c" else "")
     known = name in dict.keys(VARIABLES)
-    unit = VARIABLES[name].unit if known else f"column {table.columns.get(name, name)}"
+    unit = VARIABLES[name].unit if known else f"column {_short(table.columns.get(name, name))}"
     return f"{symbol(name)} ({plain(unit)})"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}..."
 
 
 def outcome_label(form: Form) -> str:

@@ -104,8 +104,10 @@ def set_titles(axes: Axes, title: str, below: str = "", width: int = 90) -> None
 
 
 def plain(text: str) -> str:
-    """A user's text, such as a column's name, in which a dollar sign begins no formula."""
-    return text.replace("$", r"\$")
+    """A user's text, such as a column's name, in which a dollar sign begins no formula and every
+    other character than printable ones is a space."""
+    printable = "".join(each if each.isprintable() else " " for each in text)
+    return printable.replace("$", r"\$")
 
 
 def legend(axes: Axes, handles: Sequence[Any], title: str = "") -> None:
