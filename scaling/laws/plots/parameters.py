@@ -168,5 +168,6 @@ def _parameter_axis(axes: Axes, which: str, values: np.ndarray, logged: bool) ->
         margin = _MARGIN * (high - low)
         low, high = low - margin, high + margin
         axis.set_major_locator(MaxNLocator(3))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axis.set_major_formatter(FuncFormatter(
+            lambda value, _: number(value) if abs(value) < 1e4 else f"${scientific(value)}$"))
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
