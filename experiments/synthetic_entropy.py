@@ -54,7 +54,12 @@ from scaling.console import out, print_table, progress
 from scaling.data.prepare import prepare
 from scaling.data.store import language_folder
 from scaling.data.synthetic import Entropy
-from scaling.figures.style import (
+from scaling.figures.files import write
+from scaling.files import write_atomically
+from scaling.launch.train import train_runs
+from scaling.laws import LEVEL, Law, RunsTable, constrain, fit_law, form_named, from_frame
+from scaling.laws.forms.variables import N_COLUMNS
+from scaling.laws.plots.style import (
     ACCENT,
     INK,
     MUTED,
@@ -64,12 +69,7 @@ from scaling.figures.style import (
     in_style,
     loss_axis,
     size_colours,
-    write,
 )
-from scaling.files import write_atomically
-from scaling.launch.train import train_runs
-from scaling.laws import LEVEL, Law, RunsTable, constrain, fit_law, form_named, from_frame
-from scaling.laws.forms.variables import N_COLUMNS
 from scaling.laws.show import percent, short, span
 from scaling.runs.planned import GRID, HELDOUT
 from scaling.runs.state import run_state

@@ -23,9 +23,10 @@ import pandas as pd
 from scaling.config import RunConfig, load
 from scaling.console import out, progress
 from scaling.data.store import TokenStore
-from scaling.figures.style import INK, MUTED, Drawing, canvas, in_style, size_colours, write
+from scaling.figures.files import write
 from scaling.files import write_atomically
 from scaling.launch.train import train_runs
+from scaling.laws.plots.style import INK, MUTED, Drawing, canvas, in_style, size_colours
 from scaling.runs.folder import RunFolder
 from scaling.runs.planned import GRID, PlannedRun
 from scaling.runs.record import describe_run

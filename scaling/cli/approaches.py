@@ -39,15 +39,19 @@ def fit_one(
     """
     from scaling.laws import fit_approach
 
-    table: Any = _curves(source) if name == "approach-1" else source.table(
+    table: Any = curves_of(source) if name == "approach-1" else source.table(
         None if source.columns["n"] else "total", SIZES)
     with progress(f"{name}: resamples", resampling.resamples) as bar:
         return fit_approach(table, name, noise=noise, resamples=max(resampling.resamples, 1),
                             seed=resampling.seed, watch=bar.update)
 
 
-def _curves(source: RunsSource) -> Curves:
-    """Training curves of a results folder, or of a table with a row for each point of each run."""
+def curves_of(source: RunsSource) -> Curves:
+    """Training curves of a results folder, or of a table with a row for each point of each run.
+
+    Raises:
+        UserError: the table is not one of points of curves.
+    """
     from scaling.laws import curves_from_frame
     from scaling.laws.columns import require_column
     from scaling.laws.forms.variables import N_COLUMNS

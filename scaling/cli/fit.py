@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,17 +10,36 @@ import typer
 
 from scaling.cli import evidence
 from scaling.cli.approaches import check_noise, fit_one, print_approach, split
-from scaling.cli.fit_options import SIZES, columns, show_list
+from scaling.cli.fit_options import (
+    EVIDENCE,
+    FITS,
+    LAWS,
+    RESAMPLES,
+    CColumn,
+    ClusterColumn,
+    DColumn,
+    FinalRows,
+    FixOption,
+    LossColumn,
+    NColumn,
+    NConvention,
+    OtherColumns,
+    ProfileNames,
+    Resamples,
+    SmoothRows,
+    TieOption,
+    WhereOption,
+    columns,
+    show_list,
+)
 from scaling.cli.fit_options import forms as forms_of
-from scaling.cli.fitted import BootstrapOptions, FitResults, RunsSource
+from scaling.cli.fitted import BootstrapOptions, FitResults, RunsSource, fit_form
 from scaling.cli.options import JsonSwitch
-from scaling.console import err, out, print_table, print_text, progress, tables_hidden
+from scaling.console import err, out, print_table, print_text, tables_hidden
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws import Fit, Form, Frontier, Law, ResidualLoss
-
-_COLUMNS, _LAWS, _FITS, _EVIDENCE = "Columns and rows", "Laws", "Fit", "Evidence"
+    from scaling.laws import Frontier, Law
 
 
 def fit(
@@ -29,86 +48,57 @@ def fit(
     law: Annotated[list[str] | None, typer.Option(
         help="Law to fit, or approach-1, approach-2, approach-2-akima; may be repeated. By "
              "default Kaplan's four and Chinchilla.",
-        rich_help_panel=_LAWS, show_default=False)] = None,
+        rich_help_panel=LAWS, show_default=False)] = None,
     list_: Annotated[bool, typer.Option(
-        "--list", callback=show_list, is_eager=True, rich_help_panel=_LAWS,
+        "--list", callback=show_list, is_eager=True, rich_help_panel=LAWS,
         help="List all laws with their formula, variables, outcome and source.")] = False,
-    fix: Annotated[list[str] | None, typer.Option(
-        metavar="NAME=VALUE", help="Fix a parameter of --law at a value; may be repeated.",
-        rich_help_panel=_LAWS, show_default=False)] = None,
-    tie: Annotated[list[str] | None, typer.Option(
-        metavar="A=B", help="Tie parameter B of --law to parameter A; may be repeated.",
-        rich_help_panel=_LAWS, show_default=False)] = None,
-    n: Annotated[str | None, typer.Option(
-        "--n", metavar="COLUMN", help="Column of parameter counts.", rich_help_panel=_COLUMNS,
-        show_default=False)] = None,
-    d: Annotated[str | None, typer.Option(
-        "--d", metavar="COLUMN", help="Column of training tokens.", rich_help_panel=_COLUMNS,
-        show_default=False)] = None,
-    c: Annotated[str | None, typer.Option(
-        "--c", metavar="COLUMN", help="Column of training FLOPs.", rich_help_panel=_COLUMNS,
-        show_default=False)] = None,
-    loss: Annotated[str | None, typer.Option(
-        "--loss", metavar="COLUMN", rich_help_panel=_COLUMNS, show_default=False,
-        help="Column of losses in nats per token, or of another outcome of the law.")] = None,
-    column: Annotated[list[str] | None, typer.Option(
-        metavar="NAME=COLUMN", rich_help_panel=_COLUMNS, show_default=False,
-        help="Column of another variable of --law (names in --list); may be repeated.",
-        )] = None,
-    where: Annotated[str | None, typer.Option(
-        metavar="EXPR", help="Fit only the rows that satisfy this condition.",
-        rich_help_panel=_COLUMNS, show_default=False)] = None,
-    cluster: Annotated[str | None, typer.Option(
-        metavar="COLUMN", rich_help_panel=_COLUMNS, show_default=False,
-        help="Column that tells which rows are of one run: resamples draw whole runs.")] = None,
-    final: Annotated[bool, typer.Option(
-        "--final", rich_help_panel=_COLUMNS,
-        help="Fit only the last row of each run, in a table of checkpoints.")] = False,
-    smooth: Annotated[int, typer.Option(
-        metavar="K", rich_help_panel=_COLUMNS,
-        help="Average the loss of the last K rows of each run, with --final.")] = 1,
-    n_convention: Annotated[Literal["total", "non-embedding"] | None, typer.Option(
-        help="Parameters that N counts; by default those that each law's paper counts.",
-        rich_help_panel=_COLUMNS, show_default=False)] = None,
+    fix: FixOption = None,
+    tie: TieOption = None,
+    n: NColumn = None,
+    d: DColumn = None,
+    c: CColumn = None,
+    loss: LossColumn = None,
+    column: OtherColumns = None,
+    where: WhereOption = None,
+    cluster: ClusterColumn = None,
+    final: FinalRows = False,
+    smooth: SmoothRows = 1,
+    n_convention: NConvention = None,
     objective: Annotated[Literal["adaptive", "huber", "l1", "squared"] | None, typer.Option(
         help="Objective on residuals of the log-loss; by default each law's own, which is adaptive "
              "for most: Huber's loss with a delta of twice the noise. huber is Hoffmann's.",
-        rich_help_panel=_FITS, show_default=False)] = None,
+        rich_help_panel=FITS, show_default=False)] = None,
     delta: Annotated[float | None, typer.Option(
         help="Residual of the log-loss beyond which the Huber loss is linear, instead of the "
              "adaptive one; 1e-3 with --objective huber.",
-        rich_help_panel=_FITS, show_default=False)] = None,
-    bootstrap: Annotated[int, typer.Option(
-        help="Bootstrap resamples, at most 100,000; 0 for no intervals.",
-        rich_help_panel=_FITS)] = 1000,
+        rich_help_panel=FITS, show_default=False)] = None,
+    bootstrap: Resamples = RESAMPLES,
     by: Annotated[Literal["case", "residual", "size", "cluster"], typer.Option(
-        "--resample", rich_help_panel=_FITS,
+        "--resample", rich_help_panel=FITS,
         help="What a resample draws: runs, residuals, sizes with all of their runs, or clusters of "
              "rows, which is the default with --cluster.")] = "case",
     interval: Annotated[Literal["bca", "percentile"], typer.Option(
-        help="Method of the bootstrap intervals.", rich_help_panel=_FITS)] = "bca",
-    seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=_FITS)] = 0,
+        help="Method of the bootstrap intervals.", rich_help_panel=FITS)] = "bca",
+    seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=FITS)] = 0,
     noise: Annotated[float | None, typer.Option(
         help="Standard deviation of the log-loss between runs, for approach-2; by default "
-             "estimated from the runs.", rich_help_panel=_FITS, show_default=False)] = None,
-    profile: Annotated[list[str] | None, typer.Option(
-        metavar="NAME", rich_help_panel=_EVIDENCE, show_default=False,
-        help="Show the profile of the objective along this parameter; may be repeated.")] = None,
+             "estimated from the runs.", rich_help_panel=FITS, show_default=False)] = None,
+    profile: ProfileNames = None,
     compare: Annotated[bool, typer.Option(
-        "--compare", rich_help_panel=_EVIDENCE,
+        "--compare", rich_help_panel=EVIDENCE,
         help="Compare the laws by how well they predict sizes left out of the fit.")] = False,
     rolling: Annotated[Literal["n", "d", "c"] | None, typer.Option(
-        rich_help_panel=_EVIDENCE, show_default=False,
+        rich_help_panel=EVIDENCE, show_default=False,
         help="Fit the runs with small values of this variable and predict the large ones.")] = None,
     sensitivity: Annotated[bool, typer.Option(
-        "--sensitivity", rich_help_panel=_EVIDENCE,
+        "--sensitivity", rich_help_panel=EVIDENCE,
         help="Fit with other objectives, without the largest losses and without each size, and "
              "test the residuals.")] = False,
     checklist: Annotated[bool, typer.Option(
-        "--checklist", rich_help_panel=_EVIDENCE,
+        "--checklist", rich_help_panel=EVIDENCE,
         help="Print a reporting checklist for each law.")] = False,
     evidence_file: Annotated[Path | None, typer.Option(
-        "--evidence", metavar="FILE", rich_help_panel=_EVIDENCE, show_default=False,
+        "--evidence", metavar="FILE", rich_help_panel=EVIDENCE, show_default=False,
         help="Write the evidence to this JSON file.")] = None,
     save: Annotated[Path | None, typer.Option(
         "--save", metavar="FILE", help="Write the laws to this JSON file, which other commands "
@@ -173,7 +163,7 @@ def fit(
     with tables_hidden(json_output):
         for form in forms:
             with results.failures(form.name):
-                fitted = _fit(form, source, resampling, other_columns, all_sizes=law is None,
+                fitted = fit_form(form, source, resampling, other_columns, all_sizes=law is None,
                               robust=residual_loss(form.robust, objective, delta))
                 results.print_input(source.path, fitted.runs)
                 _print_law(fitted.law, results.printed)
@@ -194,33 +184,6 @@ def fit(
         err.print(f"wrote {evidence_file}", markup=False)
     if json_output:
         print_text(laws_text(laws, {"evidence": content} if any(requested) else {}))
-
-
-def _fit(
-    form: Form, source: RunsSource, resampling: BootstrapOptions,
-    other_columns: Mapping[str, str], *, all_sizes: bool, robust: ResidualLoss,
-) -> Fit:
-    """Fit one law to the columns that it reads.
-
-    Args:
-        form: the form of the law.
-        source: the runs.
-        resampling: of the bootstrap.
-        other_columns: columns of variables other than N, D and C.
-        all_sizes: require N, D and C, as for the default laws.
-        robust: the objective.
-    """
-    from scaling.laws import fit as fit_table
-    from scaling.laws.fit_runs import columns_read
-
-    table = source.table(
-        None if source.columns["n"] else form.counting,
-        SIZES if all_sizes else columns_read(form, source.frame),
-        {v: other_columns.get(v) for v in form.variables if v not in SIZES})
-    with progress(f"{form.name}: resamples", resampling.resamples) as bar:
-        return fit_table(
-            table, form, objective=robust, resamples=resampling.resamples, seed=resampling.seed,
-            resample=resampling.by, interval=resampling.method, watch=bar.update)
 
 
 def _print_law(law: Law, printed: Container[str]) -> None:

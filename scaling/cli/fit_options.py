@@ -1,9 +1,10 @@
-"""Parsing of the options of `scaling fit`: forms and columns; the list of laws."""
+"""Options of commands that fit laws to a table, and their parsing: forms and columns; the list of
+laws."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +16,52 @@ if TYPE_CHECKING:
 
 SIZES = ("n", "d", "c")
 """Variables with options of their own; --column is for all others."""
+
+COLUMNS, LAWS, FITS, EVIDENCE = "Columns and rows", "Laws", "Fit", "Evidence"
+"""Panels of options in the help."""
+
+FixOption = Annotated[list[str] | None, typer.Option(
+    metavar="NAME=VALUE", help="Fix a parameter of --law at a value; may be repeated.",
+    rich_help_panel=LAWS, show_default=False)]
+TieOption = Annotated[list[str] | None, typer.Option(
+    metavar="A=B", help="Tie parameter B of --law to parameter A; may be repeated.",
+    rich_help_panel=LAWS, show_default=False)]
+NColumn = Annotated[str | None, typer.Option(
+    "--n", metavar="COLUMN", help="Column of parameter counts.", rich_help_panel=COLUMNS,
+    show_default=False)]
+DColumn = Annotated[str | None, typer.Option(
+    "--d", metavar="COLUMN", help="Column of training tokens.", rich_help_panel=COLUMNS,
+    show_default=False)]
+CColumn = Annotated[str | None, typer.Option(
+    "--c", metavar="COLUMN", help="Column of training FLOPs.", rich_help_panel=COLUMNS,
+    show_default=False)]
+LossColumn = Annotated[str | None, typer.Option(
+    "--loss", metavar="COLUMN", rich_help_panel=COLUMNS, show_default=False,
+    help="Column of losses in nats per token, or of another outcome of the law.")]
+OtherColumns = Annotated[list[str] | None, typer.Option(
+    metavar="NAME=COLUMN", rich_help_panel=COLUMNS, show_default=False,
+    help="Column of another variable of --law (names in `scaling fit --list`); may be repeated.")]
+WhereOption = Annotated[str | None, typer.Option(
+    metavar="EXPR", help="Fit only the rows that satisfy this condition.",
+    rich_help_panel=COLUMNS, show_default=False)]
+ClusterColumn = Annotated[str | None, typer.Option(
+    "--cluster", metavar="COLUMN", rich_help_panel=COLUMNS, show_default=False,
+    help="Column that tells which rows are of one run: resamples draw whole runs.")]
+FinalRows = Annotated[bool, typer.Option(
+    "--final", rich_help_panel=COLUMNS,
+    help="Fit only the last row of each run, in a table of checkpoints.")]
+SmoothRows = Annotated[int, typer.Option(
+    "--smooth", metavar="K", rich_help_panel=COLUMNS,
+    help="Average the loss of the last K rows of each run, with --final.")]
+NConvention = Annotated[Literal["total", "non-embedding"] | None, typer.Option(
+    help="Parameters that N counts; by default those that each law's paper counts.",
+    rich_help_panel=COLUMNS, show_default=False)]
+RESAMPLES = 1000
+Resamples = Annotated[int, typer.Option(
+    help="Bootstrap resamples, at most 100,000; 0 for no intervals.", rich_help_panel=FITS)]
+ProfileNames = Annotated[list[str] | None, typer.Option(
+    metavar="NAME", rich_help_panel=EVIDENCE, show_default=False,
+    help="Show the profile of the objective along this parameter; may be repeated.")]
 
 
 def show_list(requested: bool) -> None:

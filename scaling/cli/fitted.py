@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scaling.console import err, out
+from scaling.cli.fit_options import SIZES
+from scaling.console import err, out, progress
 from scaling.errors import DataError, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scaling.laws import Fit, Frontier, RunsTable
+    from scaling.laws import Fit, Form, Frontier, ResidualLoss, RunsTable
     from scaling.laws.fitting.bootstrap import ResampleUnit
     from scaling.laws.forms.variables import Counting
     from scaling.laws.law import Method
@@ -123,3 +124,33 @@ class FitResults:
         if none:
             data_errors = all(isinstance(reason, DataError) for reason in reasons.values())
             raise typer.Exit(1 if data_errors else 2)
+
+
+def fit_form(
+    form: Form, source: RunsSource, resampling: BootstrapOptions,
+    other_columns: Mapping[str, str], *, all_sizes: bool, robust: ResidualLoss,
+) -> Fit:
+    """Fit one law to the columns that it reads.
+
+    Args:
+        form: the form of the law.
+        source: the runs.
+        resampling: of the bootstrap.
+        other_columns: columns of variables other than N, D and C.
+        all_sizes: require N, D and C, as for the default laws.
+        robust: the objective.
+
+    Raises:
+        DataError, UserError: as `scaling.laws.fit`, and the reader of the table.
+    """
+    from scaling.laws import fit as fit_table
+    from scaling.laws.fit_runs import columns_read
+
+    table = source.table(
+        None if source.columns["n"] else form.counting,
+        SIZES if all_sizes else columns_read(form, source.frame),
+        {v: other_columns.get(v) for v in form.variables if v not in SIZES})
+    with progress(f"{form.name}: resamples", resampling.resamples) as bar:
+        return fit_table(
+            table, form, objective=robust, resamples=resampling.resamples, seed=resampling.seed,
+            resample=resampling.by, interval=resampling.method, watch=bar.update)

@@ -25,8 +25,9 @@ from scaling.cli import (
     data,
     fit,
     models,
+    plot,
     predict,
-    results,
+    report,
     schema,
     simulate,
     sweep,
@@ -66,8 +67,8 @@ app.command(cls=JsonSwitchCommand)(allocate.allocate)
 app.command()(predict.predict)
 app.command(cls=JsonSwitchCommand)(compare.compare)
 app.command()(simulate.simulate)
-app.command()(results.plot)
-app.command()(results.report)
+app.command()(plot.plot)
+app.command()(report.report)
 app.command()(schema.schema)
 
 

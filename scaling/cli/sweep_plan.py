@@ -259,8 +259,8 @@ def _draw(planned: Plan, rows: list[dict[str, Any]], path: Path) -> None:
     import pandas as pd
 
     from scaling.config.grids import IsoFlop
+    from scaling.figures.files import write
     from scaling.figures.grid import planned_grid
-    from scaling.figures.style import write
 
     budgets = [b for grid in planned.sweep.grids if isinstance(grid, IsoFlop) for b in grid.budgets]
     drawing = planned_grid(pd.DataFrame(rows), budgets, planned.sweep.name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from scaling.figures.style import (
+from scaling.laws.plots.style import (
     ACCENT,
     GRID,
     INK,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +11,24 @@ import numpy as np
 import pandas as pd
 
 from scaling.errors import UserError
-from scaling.figures.kaplan import three_panels
-from scaling.figures.prediction import predicted_against_measured
-from scaling.figures.style import Drawing, write
-from scaling.figures.surface import loss_surface
+from scaling.figures.files import FORMATS, write
 from scaling.figures.tokens import loss_against_tokens
 from scaling.laws import Law, RunsTable, load_loss_laws, read
 from scaling.laws.columns import require_column
 from scaling.laws.forms.variables import N_COLUMNS
 from scaling.laws.frames import read_frame
+from scaling.laws.plots.kaplan import three_panels
+from scaling.laws.plots.prediction import predicted_against_measured
+from scaling.laws.plots.style import Drawing, Size, retitle
+from scaling.laws.plots.surface import loss_surface
 
 FIGURES = {
     "loss_against_tokens": "Learning curves, final held-out losses, and the fitted law.",
-    "kaplan": "Loss against compute, data and parameters, each with its power law.",
+    "kaplan": "Loss against compute, data and parameters, each with its power law and the runs "
+              "that it was fitted to.",
     "surface": "The fitted loss over compute and parameters, and the efficient frontier.",
-    "prediction": "Predicted and measured losses of fitted and held-out runs.",
+    "prediction": "Predicted and measured losses of fitted and held-out runs; residuals are "
+                  "measured / predicted - 1, with the opposite sign of the errors in tables.",
 }
 """Names of the files in RESULTS/figures, and their captions."""
 
@@ -82,8 +85,23 @@ def open_results(folder: Path) -> ResultsFolder:
     return ResultsFolder(folder, tables, _curves(folder / "curves.csv"), laws)
 
 
-def draw(results: ResultsFolder) -> Iterator[tuple[str, Drawing | str]]:
-    """Pairs of a figure's name and its drawing, or the reason why it cannot be drawn."""
+def draw(
+    results: ResultsFolder, names: Collection[str] = tuple(FIGURES), size: Size | None = None
+) -> Iterator[tuple[str, Drawing | str]]:
+    """Pairs of a figure's name and its drawing, or the reason why it cannot be drawn.
+
+    Args:
+        results: the folder.
+        names: the figures to draw, of `FIGURES`.
+        size: width and height in inches; by default what suits each figure.
+    """
+    options: dict[str, Size] = {} if size is None else {"inches": size}
+    for name in FIGURES:
+        if name in names:
+            yield name, _drawing(name, results, options)
+
+
+def _drawing(name: str, results: ResultsFolder, options: dict[str, Size]) -> Drawing | str:
     # Laws that did not converge, or do not apply to these runs, are not drawn.
     laws = {name: law for name, law in results.laws.items()
             if law.converged and _is_drawable(law, results.table(law))}
@@ -94,20 +112,19 @@ def draw(results: ResultsFolder) -> Iterator[tuple[str, Drawing | str]]:
     missing = ("laws.json has no {} that converged and has a finite loss for these runs; fit it "
                "with `scaling fit`")
 
-    yield "loss_against_tokens", loss_against_tokens(results.table(joint), results.curves, joint)
-    if kaplan:
-        yield "kaplan", three_panels(results.table(next(iter(kaplan.values()))), kaplan)
-    else:
-        yield "kaplan", missing.format("kaplan-n, kaplan-d or kaplan-c")
+    if name == "loss_against_tokens":
+        return loss_against_tokens(results.table(joint), results.curves, joint, **options)
+    if name == "kaplan":
+        if not kaplan:
+            return missing.format("kaplan-n, kaplan-d or kaplan-c")
+        return three_panels(results.table(next(iter(kaplan.values()))), kaplan, **options)
     if joint is None:
-        yield "surface", missing.format("chinchilla")
-        yield "prediction", missing.format("chinchilla")
-        return
+        return missing.format("chinchilla")
+    if name == "prediction":
+        return predicted_against_measured(results.table(joint), joint, **options)
     if joint.exponents.get("a") is None:
-        yield "surface", "the runs do not determine how the loss depends on N at fixed compute"
-    else:
-        yield "surface", loss_surface(results.table(joint), joint)
-    yield "prediction", predicted_against_measured(results.table(joint), joint)
+        return "the runs do not determine how the loss depends on N at fixed compute"
+    return loss_surface(results.table(joint), joint, **options)
 
 
 def _is_drawable(law: Law, table: RunsTable) -> bool:
@@ -120,8 +137,20 @@ def _is_drawable(law: Law, table: RunsTable) -> bool:
     return bool(((values > 0) & (values < _MAX_LOSS)).all())
 
 
-def plot(results: ResultsFolder) -> tuple[list[Path], dict[str, str]]:
+def plot(
+    results: ResultsFolder, names: Collection[str] = tuple(FIGURES),
+    formats: Sequence[str] = FORMATS, *, size: Size | None = None, title: str | None = None,
+    out: Path | None = None,
+) -> tuple[list[Path], dict[str, str]]:
     """Write the figures to RESULTS/figures.
+
+    Args:
+        results: the folder.
+        names: the figures to draw, of `FIGURES`.
+        formats: formats of the figures; the CSV of their data is written in any case.
+        size: width and height in inches; by default what suits each figure.
+        title: of the figures, instead of their own.
+        out: another folder to write to.
 
     Returns:
         The paths of the files, and the reasons of the figures that are not drawn, by name.
@@ -133,11 +162,15 @@ def plot(results: ResultsFolder) -> tuple[list[Path], dict[str, str]]:
     if not table.loss.size:
         raise UserError(f"{results.folder / 'runs.csv'}: no finished grid run, so nothing to draw")
     written, not_drawn = [], {}
-    for name, drawing in draw(results):
+    folder = out or results.folder / "figures"
+    inputs = [results.folder / name for name in ("runs.csv", "curves.csv", "laws.json")]
+    for name, drawing in draw(results, names, size):
         if isinstance(drawing, str):
             not_drawn[name] = drawing
-        else:
-            written += write(drawing, results.folder / "figures" / name)
+            continue
+        if title is not None:
+            retitle(drawing, title)
+        written += write(drawing, folder / name, formats, inputs)
     return written, not_drawn
 
 

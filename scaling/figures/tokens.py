@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scaling.figures.style import (
+from scaling.laws import Law, RunsTable
+from scaling.laws.plots.style import (
     ACCENT,
     INK,
     MUTED,
     Drawing,
+    Size,
     canvas,
     count_axis,
     in_style,
@@ -18,7 +20,6 @@ from scaling.figures.style import (
     size_colours,
     spread_labels,
 )
-from scaling.laws import Law, RunsTable
 from scaling.laws.show import short
 
 _CURVE_POINTS = 120
@@ -26,7 +27,8 @@ _CURVE_POINTS = 120
 
 @in_style
 def loss_against_tokens(
-    table: RunsTable, curves: pd.DataFrame | None = None, law: Law | None = None
+    table: RunsTable, curves: pd.DataFrame | None = None, law: Law | None = None, *,
+    inches: Size = (6.6, 4.2),
 ) -> Drawing:
     """Learning curves as thin lines, final held-out losses as points, and the law at each size as
     dashed lines.
@@ -36,8 +38,9 @@ def loss_against_tokens(
         curves: learning curves with columns `run_id, tokens, loss`, in nats per token; other
             columns are ignored.
         law: a law of N and D, or None.
+        inches: width and height of the figure.
     """
-    figure, (axes,) = canvas(6.6, 4.2)
+    figure, (axes,) = canvas(*inches)
     colours = size_colours(list(table.n))
     size_of = dict(zip(table.run_id, table.n, strict=True))
     drawn: list[pd.DataFrame] = []

@@ -9,8 +9,9 @@
                      checks of a runs table: units, compute, repeated rows
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
-    fit_runs.py, fitted.py
-                     `fit`, and `Fit`: a law with its runs, as used in a notebook
+    fit_runs.py, fitted.py, values.py
+                     `fit`, and `Fit`: a law with its runs, as used in a notebook, and the values
+                     that it predicts for
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -20,11 +21,12 @@
     conventions      ways of counting N and C
     evidence         profiles, comparisons, forecasts, residuals, checklist
     design           expected uncertainty of planned runs, and the runs to train next
+    plots            figures of laws and their runs
     show.py          numbers and equations as text
 
-Depends on NumPy, SciPy and pandas only, so it can be used on any table of runs. Modules that take
-long to import are named in full, as scipy.optimize.nnls: SciPy imports them when they are first
-used.
+Depends on NumPy, SciPy and pandas only, and on matplotlib when something is drawn, so it can be
+used on any table of runs. Modules that take long to import are named in full, as
+scipy.optimize.nnls: SciPy imports them when they are first used.
 """
 
 from scaling.errors import DataError, UserError
@@ -43,6 +45,7 @@ from scaling.laws.forms.powers import PowerSum, Term
 from scaling.laws.io import load_loss_laws, save
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
+from scaling.laws.plots import plot_envelope
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
 from scaling.laws.table import RunsTable
@@ -52,5 +55,6 @@ __all__ = [
     "Form", "Frontier", "Law", "PowerSum", "Prediction", "Published", "ResidualLoss",
     "RunsTable", "Term", "UserError", "allocate", "chain", "compare", "constrain",
     "curves_from_frame", "fit", "fit_approach", "fit_law", "form_named", "from_frame", "law",
-    "law_from_json", "load", "load_loss_laws", "published", "read", "save", "with_heldout",
+    "law_from_json", "load", "load_loss_laws", "plot_envelope", "published", "read", "save",
+    "with_heldout",
 ]

@@ -115,7 +115,8 @@ def label_column(
     if invalid.any():
         index = int(np.argmax(invalid))
         near = difflib.get_close_matches(values.iloc[index], (*allowed, *synonyms), n=1)
-        hint = f"; did you mean {synonyms.get(near[0], near[0])}?" if near else "; fix it, or drop or rename the column"
+        hint = (f"; did you mean {synonyms.get(near[0], near[0])}?" if near
+                else "; fix it, or drop or rename the column")
         raise UserError(f"{source}: {_row_label(index, names)}, column {column}: "
                         f"{_cell_text(raw.iloc[index])}, where one of {', '.join(allowed)} is "
                         f"expected{hint}")

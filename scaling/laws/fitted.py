@@ -19,16 +19,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.errors import DataError, UserError, option
+from scaling.errors import DataError, UserError
 from scaling.laws import show
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.budgets import AllocationBudget
-from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.forms.variables import VARIABLES, six_nd
+from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.io import save
 from scaling.laws.law import LEVEL, Interval, Law
 from scaling.laws.table import RunsTable
+from scaling.laws.values import broadcast, variables_of
 
 if TYPE_CHECKING:
     from scaling.laws.evidence import Profile, Residuals, Rolling
@@ -166,11 +166,11 @@ class Fit:
             example = ", ".join(f"{name}=..." for name in self.law.form.variables)
             raise UserError("predict: one data frame, or values by name, are expected, as in "
                             f"predict({example})")
-        arrays, shape = _broadcast(self._values_of(data[0]) if data else values)
+        arrays, shape = broadcast(self._values_of(data[0]) if data else values)
         index = next((each.index for each in (*data, *values.values())
                       if isinstance(each, pd.DataFrame | pd.Series)), None)
         index = index if index is not None and shape == (len(index),) else None
-        flat = _variables(self.law.form, arrays)
+        flat = variables_of(self.law.form, arrays)
         with np.errstate(all="ignore"):
             value = self.law.loss(flat)
         if not interval:
@@ -249,6 +249,56 @@ class Fit:
 
         return rolling_origin(self.runs, [self.law.form], by, robust=self.objective)
 
+    def plot(self, ax: Any = None, *, x: str | None = None) -> Any:
+        """Outcomes against a variable, with the law and its 90% band: for each of a few values of
+        the second variable, and with further ones held at a median run's value.
+
+        Args:
+            ax: matplotlib axes to draw into, here and below; by default a new figure of pyplot.
+            x: the variable of the x axis; in a law of N and D it is d unless this is n or c.
+
+        Returns:
+            The axes, here and below; an array of them for several panels.
+
+        Raises:
+            UserError: the law has no such variable, or was loaded without its runs.
+            DataError: the fit did not converge.
+        """
+        return self._drawn("law", ax, x=x)
+
+    def plot_isoflop(
+        self, budgets: Sequence[float] | Array | None = None, ax: Any = None, *,
+        given: Mapping[str, float] | None = None,
+    ) -> Any:
+        """Loss against N at each compute budget, with the runs there and the optimum; by default at
+        the budgets of the runs. `given` has values of further variables."""
+        return self._drawn("isoflop", ax, budgets=budgets, given=given)
+
+    def plot_allocation(
+        self, compute: ArrayLike | None = None, *, given: Mapping[str, float] | None = None,
+    ) -> Any:
+        """N* and D* from the smallest to the largest `compute`, with 90% bands, beside those of
+        Kaplan, Hoffmann and Besiroglu."""
+        return self._drawn("allocation", compute=compute, given=given)
+
+    def plot_residuals(self) -> Any:
+        """Residuals in percent, measured / predicted - 1, against N, D and C."""
+        return self._drawn("residuals")
+
+    def plot_profile(self, name: str, ax: Any = None) -> Any:
+        """The profile of a parameter, or of the exponent a or b, and its interval."""
+        return self._drawn("profile", ax, profile=self.profile(name))
+
+    def plot_pairs(self) -> Any:
+        """Every pair of parameters over the resamples."""
+        return self._drawn("pairs")
+
+    def _drawn(self, figure: str, ax: Any = None, **options: Any) -> Any:
+        from scaling.laws.plots.figures import plot_law
+
+        table = self.table if figure in ("allocation", "pairs") else self.runs
+        return plot_law(figure, self.law, table, ax, options)
+
     def save(self, path: str | Path) -> None:
         """Write the law to a JSON file, which `load` and the commands read.
 
@@ -320,59 +370,3 @@ class Fit:
                 or (np.nan, np.nan) for i in range(len(next(iter(values.values()))))]
         low, high = np.array(ends, dtype=float).reshape(-1, 2).T
         return low, high
-
-
-def _broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:
-    """Values as arrays [R] of the same length, and the shape that they have together.
-
-    Raises:
-        UserError: a value is not a number, or shapes do not fit.
-    """
-    arrays = {}
-    for name, value in values.items():
-        try:
-            arrays[name] = np.asarray(value, dtype=float)
-        except (TypeError, ValueError):
-            raise UserError(f"{name}={value!r:.60}: a number or an array of numbers is expected"
-                            ) from None
-    try:
-        shape = np.broadcast_shapes(*(each.shape for each in arrays.values()))
-    except ValueError:
-        shapes = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
-        raise UserError(f"predict: arrays of one shape, or numbers, are expected, not of {shapes}"
-                        ) from None
-    return {name: np.broadcast_to(each, shape).ravel() for name, each in arrays.items()}, shape
-
-
-def _variables(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
-    """The variables of a form, [R] each; C = 6 N D if it is not given.
-
-    Raises:
-        UserError: a variable is missing, unknown or impossible.
-    """
-    arrays = dict(values)
-    if "c" in form.variables and "c" not in arrays and {"n", "d"} <= {*arrays}:
-        arrays["c"] = six_nd(arrays["n"], arrays["d"])
-    known = {*form.variables, *(("n", "d") if "c" in form.variables else ())}
-    for name in arrays:
-        if name not in known:
-            raise UserError(f"{form.name}: {name} is not among its variables, which are "
-                            f"{', '.join(form.variables)}")
-    missing = [name for name in form.variables if name not in arrays]
-    if missing:
-        lacking = " and ".join(f"{VARIABLES[name].symbol} ({VARIABLES[name].unit})"
-                               for name in missing)
-        example = ", ".join(f"{name}=..." for name in form.variables)
-        options = {"n": "--n N", "d": "--d D", "c": "--compute FLOPS"}
-        give = option(f"predict({example}) or a data frame with these columns", " and ".join(
-            options.get(name, f"--given {name}=VALUE") for name in missing))
-        raise UserError(f"{form.name}: needs {lacking}; give {give}")
-    for name in form.variables:
-        least_is_zero = VARIABLES[name].may_be_zero
-        wrong = ~(np.isfinite(arrays[name]) & (
-            (arrays[name] >= 0) if least_is_zero else (arrays[name] > 0)))
-        if wrong.any():
-            lowest = "of at least zero" if least_is_zero else "above zero"
-            raise UserError(f"{name} {arrays[name][wrong][0]:g}: a number "
-                            f"{lowest} is expected ({VARIABLES[name].unit})")
-    return {name: arrays[name] for name in form.variables}

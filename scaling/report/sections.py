@@ -56,7 +56,8 @@ def headline(results: ResultsFolder, law: Law) -> str:
         else:
             cards.append(card(f"held out: {run}", f"{percent(row['relative_error'])} error",
                               [expected, f"measured {number(row['measured'])}, "
-                                         f"{_inside(row)} the interval"]))
+                                         f"{_inside(row)} the interval",
+                               "error: predicted / measured - 1"]))
     return '<div class="cards">' + "\n".join(cards) + "</div>"
 
 
@@ -91,7 +92,7 @@ def law_tables(laws: Sequence[Law]) -> str:
                      span(r["interval"]), number(r["measured"]), percent(r["relative_error"]))
                     for run, r in law.heldout.items()]
             blocks.append(table(("held-out run", "N", "D", "predicted", "90% interval",
-                                 "measured", "error"), rows))
+                                 "measured", "predicted / measured - 1"), rows))
         blocks.append(warnings("Warnings", law.warnings))
     return "\n".join(block for block in blocks if block)
 

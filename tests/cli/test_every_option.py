@@ -21,6 +21,7 @@ DEFAULTS = {
     "allocate": {"--mfu": 0.4, "--inference-tokens": 0.0},
     "simulate": {"--noise": 0.01, "--noise-growth": 0.0, "--seeds": 1, "--seed": 0,
                  "--outliers": 0.0, "--outlier-size": 0.1, "--diverged": 0.0, "--repeats": 0},
+    "plot": {"--bootstrap": 1000},
     "data prepare": {"--special": "", "--sentinels": 0, "--validation-fraction": 0.05,
                      "--test-fraction": 0.02, "--deduplicate": "exact", "--contamination": "off",
                      "--not-utf8": "refuse", "--launcher": "local"},

@@ -71,6 +71,8 @@ def test_an_option_has_one_type_in_all_commands(option) -> None:
     by_command = options()[option]
     if option in ("--n", "--d"):  # of a table its column, of a run to be predicted the number
         assert by_command.pop("predict").metavar in ("N", "D")
+    if option == "--figure":  # the file of the one figure that a plan has; elsewhere a name
+        assert by_command.pop("sweep plan").kind is Path
     kinds = {(each.kind, "PATH" if option == "--out" else each.metavar)
              for each in by_command.values()}
     assert len(kinds) == 1, by_command

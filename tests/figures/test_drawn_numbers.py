@@ -13,10 +13,13 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from scaling.errors import UserError
-from scaling.figures import loss_surface, predicted_against_measured, three_panels
 from scaling.figures.grid import planned_grid
 from scaling.figures.results import _curves, _is_drawable
-from scaling.figures.style import (
+from scaling.figures.tokens import _thinned, loss_against_tokens
+from scaling.laws import FORMS, Bootstrap, Law, RunsTable, allocate, from_frame
+from scaling.laws.plots.kaplan import three_panels
+from scaling.laws.plots.prediction import predicted_against_measured
+from scaling.laws.plots.style import (
     count_axis,
     labelled_sizes,
     loss_axis,
@@ -25,8 +28,8 @@ from scaling.figures.style import (
     size_colours,
     spread_labels,
 )
-from scaling.figures.tokens import _thinned, loss_against_tokens
-from scaling.laws import FORMS, Bootstrap, Law, RunsTable, allocate, from_frame
+from scaling.laws.plots.surface import loss_surface
+from scaling.laws.show import short
 from scaling.report import sections
 from scaling.report.page import card, table, warnings
 
@@ -133,6 +136,12 @@ def test_kaplans_panels(runs: RunsTable) -> None:
         assert "0.100 to 0.200" in shown
     assert [row.removeprefix("r") for row in by["n", "envelope"]["run_id"]] == ["2", "5", "8"]
     assert by["d", "envelope"]["x"].tolist() == TOKENS.tolist()
+    # What is above each panel: how many runs, and the other variable of these.
+    of_c = runs.n[np.isin(runs.run_id, by["c", "envelope"]["run_id"])]
+    assert [panel.title.get_text() for panel in drawing.figure.axes] == [
+        f"{len(of_c)} of 9 runs: lowest loss up to each C, N {short(of_c.min())} to "
+        f"{short(of_c.max())}",
+        "3 of 9 runs: lowest loss up to each D, N = 1.6M", "3 of 9 runs: every N, at D = 160M"]
     low, high = drawing.figure.axes[0].get_ylim()
     losses = np.concatenate([runs.loss, [2.0], *(by[v, "law"]["loss"] for v in "cdn")])
     assert (low, high) == pytest.approx((losses.min() * 0.975, losses.max() * 1.18))

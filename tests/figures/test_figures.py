@@ -14,18 +14,14 @@ import pandas as pd
 import pytest
 
 from scaling.errors import UserError
-from scaling.figures import (
-    FIGURES,
-    loss_against_tokens,
-    open_results,
-    plot,
-    predicted_against_measured,
-)
+from scaling.figures import FIGURES, loss_against_tokens, open_results, plot, write
 from scaling.figures.results import draw
-from scaling.figures.style import Drawing, canvas, nice_ticks, write
 from scaling.laws import fit_law, read, save
 from scaling.laws.io import load
+from scaling.laws.plots.prediction import predicted_against_measured
+from scaling.laws.plots.style import Drawing, canvas, nice_ticks
 from scaling.laws.show import short
+from tests.conftest import ROOT
 
 
 def test_every_figure_is_a_png_an_svg_and_a_csv(reported: Path) -> None:
@@ -50,6 +46,20 @@ def test_figures_are_the_same_bytes_every_time(
     for path in written:
         assert path.read_bytes() == (reported / "figures" / path.name).read_bytes(), path.name
     assert dict(matplotlib.rcParams) == style  # the global style is unchanged
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_committed_figures_are_those_of_the_committed_laws(name: str) -> None:
+    results = ROOT / "results/quickstart"
+    ((_, drawing),) = draw(open_results(results), [name])
+    assert isinstance(drawing, Drawing)
+    committed = pd.read_csv(results / "figures" / f"{name}.csv", dtype={"run_id": str},
+                            keep_default_na=False, na_values={"loss": [""]})
+    again = drawing.data.reset_index(drop=True)
+    assert list(committed) == list(again)
+    for column in again.select_dtypes("number"):
+        np.testing.assert_allclose(pd.to_numeric(committed[column]), again[column], rtol=1e-6)
+    assert committed["series"].tolist() == again["series"].tolist()
 
 
 def test_csv_of_a_figure_escapes_spreadsheet_formulas(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scaling.figures.files import write
 from scaling.figures.grid import planned_grid
-from scaling.figures.style import write
 
 
 @pytest.fixture

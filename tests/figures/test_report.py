@@ -78,6 +78,7 @@ def test_the_page_shows_the_results(reported: Path, page: _Page) -> None:
     assert "Kaplan 2020: 0.73" in page.text
     held = law["heldout"]["large<b>"]
     assert f"{100 * held['relative_error']:+.2f}% error" in page.text
+    assert "error: predicted / measured - 1" in page.text
     assert "1 diverged" in page.text
     assert page.tags.count("img") == 4
     assert len(pd.read_csv(reported / "runs.csv")) == 26

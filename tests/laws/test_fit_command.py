@@ -103,7 +103,7 @@ def test_what_concerns_all_laws_is_printed_once(command, tmp_path: Path) -> None
 
 def test_tables_appear_as_each_law_is_done(command, two_sizes: Path, monkeypatch) -> None:
     seen: list[str] = []
-    real = fit_command._fit
+    real = fit_command.fit_form
 
     def watched(form, *words, **named):
         seen.append(form.name)
@@ -112,7 +112,7 @@ def test_tables_appear_as_each_law_is_done(command, two_sizes: Path, monkeypatch
     def printed(law, said):
         seen.append(f"{law.name} shown")
 
-    monkeypatch.setattr(fit_command, "_fit", watched)
+    monkeypatch.setattr(fit_command, "fit_form", watched)
     monkeypatch.setattr(fit_command, "_print_law", printed)
     assert command("fit", two_sizes, "--law", "kaplan-n", "--law", "kaplan-d", "--bootstrap", 0
                    ).code == 0

@@ -196,7 +196,7 @@ def _from_law(law: Law, budget: AllocationBudget, source: str) -> Allocation:
                         f"between N and D; laws that do are "
                         f"{', '.join(form.name for form in able)}")
     budget.check_form(law.form, source)
-    budget, expert_warnings = _with_active_experts(law, budget)
+    budget, expert_warnings = with_active_experts(law, budget)
     request: dict[str, Any] = {
         "source": source, "counting": str(law.convention["n"]),
         "inference_tokens": budget.inference_tokens, "unique_tokens": budget.unique_tokens,
@@ -221,7 +221,7 @@ def _from_law(law: Law, budget: AllocationBudget, source: str) -> Allocation:
     return Allocation(**request, **{"a": None, **finite}, **intervals, warnings=warnings)
 
 
-def _with_active_experts(
+def with_active_experts(
     law: Law, budget: AllocationBudget
 ) -> tuple[AllocationBudget, tuple[str, ...]]:
     """The budget with the FLOPs per token of a mixture of experts, and warnings about it.

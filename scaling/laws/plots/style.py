@@ -1,14 +1,12 @@
-"""The style of every figure, and writing it as PNG, SVG and the CSV of its data."""
+"""The style of every figure: colours, axes, ticks and labels, and figures to draw into."""
 
 from __future__ import annotations
 
 import functools
-import io
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -19,19 +17,17 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from scaling.laws.show import short
-from scaling.outputs import Output, csv_output, csv_text
 
 P = ParamSpec("P")
 
 INK, MUTED, GRID = "#1b1f24", "#6b7280", "#e4e7ec"
 ACCENT = "#c2410c"  # held-out runs: vermilion, distinguishable from viridis with colour blindness
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "mathtext.fontset": "dejavusans",
     "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
     "axes.labelsize": 9, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.linewidth": 0.8,
@@ -44,6 +40,10 @@ _STYLE: Any = {
     "savefig.dpi": 150, "figure.dpi": 150, "figure.facecolor": "white",
     "svg.fonttype": "path", "svg.hashsalt": "scaling", "path.simplify_threshold": 0.3,
 }
+
+
+Size = tuple[float, float]
+"""Width and height of a figure, in inches."""
 
 
 @dataclass(frozen=True)
@@ -59,73 +59,67 @@ def in_style(make: Callable[P, Drawing]) -> Callable[P, Drawing]:
 
     @functools.wraps(make)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Drawing:
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(STYLE):
             return make(*args, **kwargs)
 
     return styled
 
 
 def canvas(
-    width: float, height: float, columns: int = 1, *, share_y: bool = False
+    width: float, height: float, columns: int = 1, rows: int = 1, *, share_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `columns` panels side by side; width and height in inches."""
+    """A figure with rows x columns panels, and the panels row by row; width and height in
+    inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=share_y)[0])
+    return figure, list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
 
 
-def write(drawing: Drawing, stem: Path) -> list[Path]:
-    """Write STEM.png, STEM.svg and STEM.csv, reproducible byte for byte.
+def retitle(drawing: Drawing, title: str) -> None:
+    """Replace the title of a figure of one panel; a figure of several gets one above them."""
+    titled = [axes for axes in drawing.figure.axes if axes.get_title(loc="left")]
+    with matplotlib.rc_context(STYLE):
+        if len(titled) == 1:
+            _, *below = titled[0].get_title(loc="left").split("\n")
+            titled[0].set_title("\n".join([plain(title), *below]), loc="left")
+        else:
+            drawing.figure.suptitle(plain(title), x=0.01, ha="left", weight="bold",
+                                    fontsize=STYLE["axes.titlesize"] + 1)
 
-    Returns:
-        The paths of the three files.
 
-    Raises:
-        UserError: one of the files exists and was not written by this package, or is a table with
-            other columns.
+def set_titles(axes: Axes, title: str, below: str = "", width: int = 90) -> None:
+    """The title of a panel, and below it, in small letters, what holds for the panel.
+
+    Args:
+        axes: the panel.
+        title: the title.
+        below: lines below it, wrapped at `width` characters.
     """
-    png, svg = (Output(stem.with_suffix(suffix), _WRITER, partial(_has, mark))
-                for suffix, mark in ((".png", _PNG_MARK), (".svg", _SVG_MARK)))
-    table = csv_output(stem.with_suffix(".csv"), _WRITER, map(str, drawing.data.columns))
-    outputs = (png, svg, table)
-    for output in outputs:
-        output.check()
-    with matplotlib.rc_context(_STYLE):
-        # Both formats share one layout, which is the slow part.
-        drawing.figure.draw_without_rendering()
-        drawing.figure.set_layout_engine("none")
-        png.write(_png(drawing.figure))
-        svg.write(_svg(drawing.figure))
-    table.write(csv_text(drawing.data, float_format="%.8g"))
-    return [output.path for output in outputs]
+    lines = [each for line in below.split("\n") for each in textwrap.wrap(line, width)]
+    axes.set_title("\n".join([title, *("" for _ in lines)]), loc="left", fontsize=9.5,
+                   weight="bold", color=INK)
+    small = axes.set_title("\n".join(lines), loc="center", fontsize=7, weight="normal",
+                           color=MUTED)
+    small.set(x=0.0, ha="left")
 
 
-_WRITER = "scaling plot"
-_PNG_MARK, _SVG_MARK = b"Software\0scaling", b"<dc:source>scaling</dc:source>"
-"""Metadata that identifies files of this package: PNG text (https://www.w3.org/TR/png/#11keywords)
-and Dublin Core."""
+def plain(text: str) -> str:
+    """A user's text, such as a column's name, in which a dollar sign begins no formula and every
+    other character than printable ones is a space."""
+    printable = "".join(each if each.isprintable() else " " for each in text)
+    return printable.replace("$", r"\$")
 
 
-def _has(mark: bytes, found: bytes) -> bool:
-    return mark in found
-
-
-def _png(figure: Figure) -> bytes:
-    """A PNG of 256 colours: a third of the size, without a visible difference."""
-    raw, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", metadata={"Software": None})
-    info = PngInfo()
-    info.add_text("Software", "scaling")
-    Image.open(raw).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        small, format="png", optimize=True, pnginfo=info
-    )
-    return small.getvalue()
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Source": "scaling"})
-    return buffer.getvalue()
+def legend(axes: Axes, handles: Sequence[Any], title: str = "") -> None:
+    """A legend to the right of the panel if the figure's layout makes room for it, otherwise at the
+    emptiest place in the panel."""
+    beside = isinstance(axes.figure.get_layout_engine(), ConstrainedLayoutEngine)
+    place: Any = ({"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+                  if beside else {"loc": "best", "framealpha": 0.85})
+    drawn = axes.legend(handles=handles, title=title or None, fontsize=7.5, labelspacing=0.35,
+                        handlelength=1.6, **place)
+    drawn.set_alignment("left")
+    drawn.get_title().set(color=INK, fontsize=7.5)
 
 
 def size_colours(sizes: Sequence[float]) -> dict[float, Any]:

@@ -9,44 +9,47 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from scaling.figures.style import (
+from scaling.laws.law import LEVEL, Law
+from scaling.laws.plots.axes import fitted_runs_label, variable_label
+from scaling.laws.plots.style import (
     ACCENT,
     GRID,
     INK,
     MUTED,
     Drawing,
+    Size,
     canvas,
     count_axis,
     in_style,
     loss_axis,
     scientific,
+    set_titles,
     size_colours,
 )
-from scaling.laws import LEVEL, Law, RunsTable
-from scaling.laws.table import Array
+from scaling.laws.table import Array, RunsTable
 
-_PANELS = (
-    ("c", "compute C (FLOP)", "Compute"),
-    ("d", "training tokens D", "Data"),
-    ("n", "parameters N", "Parameters"),
-)
+_PANELS = (("c", "Compute"), ("d", "Data"), ("n", "Parameters"))
 
 
 @in_style
-def three_panels(table: RunsTable, laws: Mapping[str, Law]) -> Drawing:
-    """Loss against compute, data and parameters: all runs in grey, those on the envelope in the
-    colour of their size, and the fitted law.
+def three_panels(
+    table: RunsTable, laws: Mapping[str, Law], *, inches: Size = (9.6, 3.4)
+) -> Drawing:
+    """Loss against compute, data and parameters: all runs in grey, the fitted ones in the colour of
+    their size, and the fitted law. Above each panel: which runs its law was fitted to, and the
+    other variable of these.
 
     Args:
         table: the runs, with N counted as the laws count it.
         laws: laws by name; `kaplan-c`, `kaplan-d` and `kaplan-n` are drawn if present.
+        inches: width and height of the figure.
     """
-    figure, panels = canvas(9.6, 3.4, columns=3, share_y=True)
+    figure, panels = canvas(*inches, columns=3, share_y=True)
     colours = size_colours(list(table.n))
     drawn: list[pd.DataFrame] = []
     heldout = [(run, run.loss) for run in table.heldout if run.loss is not None]
     losses = [*table.loss, *(loss for _, loss in heldout)]
-    for axes, (variable, label, title) in zip(panels, _PANELS, strict=True):
+    for axes, (variable, title) in zip(panels, _PANELS, strict=True):
         law = laws.get(f"kaplan-{variable}")
         axes.set_xscale("log")
         x = getattr(table, variable)
@@ -70,8 +73,8 @@ def three_panels(table: RunsTable, laws: Mapping[str, Law]) -> Drawing:
             _equation(axes, law, variable)
         if variable != "c":
             count_axis(axes.xaxis, *axes.get_xlim())
-        axes.set_xlabel(label + (f" ({table.convention['n']})" if variable == "n" else ""))
-        axes.set_title(title)
+        axes.set_xlabel(variable_label(variable, table))
+        set_titles(axes, title, "" if law is None else fitted_runs_label(law.form, table), 60)
     # The equation is in the upper right corner, above the decreasing laws and the runs.
     loss_axis(panels[0], losses, headroom=1.18)
     _legend(panels[0], bool(heldout), laws)
@@ -109,7 +112,7 @@ def _legend(axes: Axes, heldout: bool, laws: Mapping[str, Law]) -> None:
     handles: list[Artist] = []
     if laws:
         handles += axes.plot([], [], "o", ms=5, color="#33638d", mec="white",
-                             label="lowest losses (colour: N)")
+                             label="fitted runs (colour: N)")
     handles += axes.plot([], [], "o", ms=3.2, color=MUTED, alpha=0.35, mew=0, label="other runs")
     if heldout:
         handles += axes.plot([], [], "D", ms=5.5, color=ACCENT, mec="white", label="held-out run")

@@ -5,22 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from scaling.figures.style import (
+from scaling.laws.law import LEVEL, Law
+from scaling.laws.plots.axes import n_label, outcome_label
+from scaling.laws.plots.style import (
     ACCENT,
     INK,
     MUTED,
     Drawing,
+    Size,
     canvas,
     in_style,
     labelled_sizes,
     size_colours,
 )
-from scaling.laws import LEVEL, Law, RunsTable
 from scaling.laws.show import short
+from scaling.laws.table import RunsTable
 
 
 @in_style
-def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
+def predicted_against_measured(
+    table: RunsTable, law: Law, *, inches: Size = (9.2, 3.7)
+) -> Drawing:
     """Left panel: measured against predicted loss. Right panel: residuals in percent against
     compute.
 
@@ -30,12 +35,13 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     Args:
         table: the runs, with N counted as the law counts it.
         law: any fitted law.
+        inches: width and height of the figure.
     """
-    figure, (left, right) = canvas(9.2, 3.7, columns=2)
+    figure, (left, right) = canvas(*inches, columns=2)
     colours = size_colours(list(table.n))
     rows = law.form.fitted_rows(table)
     fitted = table.take(rows)
-    predicted = law.loss({"n": fitted.n, "d": fitted.d, "c": fitted.c})
+    predicted = law.loss(fitted.values)
     percent = 100 * (fitted.loss / predicted - 1)
     labelled = labelled_sizes(fitted.n)
     for size, colour in colours.items():
@@ -51,8 +57,7 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     })]
     ends = [*predicted, *fitted.loss]
     for run in table.heldout:
-        values = {"n": np.array([run.n]), "d": np.array([run.d]), "c": np.array([run.c])}
-        expected = float(law.loss(values)[0])
+        expected = float(law.loss(run.values)[0])
         low, high = law.prediction_interval(run.values) or (expected, expected)
         left.plot([expected, expected], [low, high], color=ACCENT, lw=2, alpha=0.5, zorder=2,
                   solid_capstyle="butt")
@@ -75,8 +80,8 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     left.plot(ends, ends, color=MUTED, lw=0.9, zorder=1)
     left.set_xlim(*ends)
     left.set_ylim(*ends)
-    left.set_xlabel("predicted loss (nats per token)")
-    left.set_ylabel("measured loss (nats per token)")
+    left.set_xlabel(f"predicted {outcome_label(law.form)}")
+    left.set_ylabel(f"measured {outcome_label(law.form)}")
     left.set_title(f"Predicted and measured: {law.name}")
     right.set_xscale("log")
     right.axhline(0, color=MUTED, lw=0.9, zorder=1)
@@ -89,7 +94,7 @@ def predicted_against_measured(table: RunsTable, law: Law) -> Drawing:
     if table.heldout:
         left.plot([], [], color=ACCENT, lw=2, alpha=0.5, marker="D", ms=6, mec="white",
                   label=f"held out, {LEVEL:.0%}\nprediction interval")
-    legend = left.legend(loc="upper left", title=f"N ({table.convention['n']})",
+    legend = left.legend(loc="upper left", title=f"N ({n_label(table)})",
                          handlelength=1.2, labelspacing=0.35)
     legend.set_alignment("left")
     legend.get_title().set(color=INK, fontsize=8)

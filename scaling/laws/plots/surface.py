@@ -10,24 +10,35 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from scaling.figures.style import ACCENT, INK, Drawing, canvas, count_axis, in_style, nice_ticks
-from scaling.laws import LEVEL, Law, RunsTable
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
-from scaling.laws.table import Array
+from scaling.laws.law import LEVEL, Law
+from scaling.laws.plots.axes import n_label
+from scaling.laws.plots.style import (
+    ACCENT,
+    INK,
+    Drawing,
+    Size,
+    canvas,
+    count_axis,
+    in_style,
+    nice_ticks,
+)
+from scaling.laws.table import Array, RunsTable
 
 _GRID = 120
 
 
 @in_style
-def loss_surface(table: RunsTable, law: Law) -> Drawing:
+def loss_surface(table: RunsTable, law: Law, *, inches: Size = (6.6, 4.6)) -> Drawing:
     """Contours of the law over (C, N) at C = 6 N D, the measured runs in the same colours, and
     N*(C) with its 90% bootstrap band.
 
     Args:
         table: the runs, with N counted as the law counts it.
         law: a law of N and D that has an optimum.
+        inches: width and height of the figure.
     """
-    figure, (axes,) = canvas(6.6, 4.6)
+    figure, (axes,) = canvas(*inches)
     heldout = [run for run in table.heldout if run.loss is not None]
     all_c = [*table.c, *(run.c for run in table.heldout)]
     all_n = [*table.n, *(run.n for run in table.heldout)]
@@ -35,7 +46,8 @@ def loss_surface(table: RunsTable, law: Law) -> Drawing:
     n = np.geomspace(min(all_n) / 1.8, max(all_n) * 1.8, _GRID)
     c_grid, n_grid = np.meshgrid(c, n)
     d_grid = c_grid / (FLOPS_PER_PARAMETER_TOKEN * n_grid)
-    loss = law.loss({"n": n_grid.ravel(), "d": d_grid.ravel()}).reshape(c_grid.shape)
+    loss = law.loss({"n": n_grid.ravel(), "d": d_grid.ravel(), "c": c_grid.ravel()}
+                    ).reshape(c_grid.shape)
 
     measured = [*table.loss, *(run.loss for run in heldout if run.loss is not None)]
     low, high = min(measured) * 0.97, max(measured) * 1.04
@@ -67,7 +79,7 @@ def loss_surface(table: RunsTable, law: Law) -> Drawing:
     count_axis(axes.yaxis, *axes.get_ylim())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("training compute C = 6 N D (FLOP)")
-    axes.set_ylabel(f"parameters N ({table.convention['n']})")
+    axes.set_ylabel(f"parameters N ({n_label(table)})")
     axes.set_title("Fitted loss, and the efficient frontier")
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, ticks=levels, pad=0.02,
                           aspect=30)
@@ -93,7 +105,8 @@ def _frontier(axes: Axes, law: Law, c: Array) -> pd.DataFrame:
     rows = pd.DataFrame({"series": "frontier", "run_id": "", "c": c})
     rows["n"] = [_optimum(law, law.point, value)[0] for value in c]
     rows["loss"] = law.loss({"n": rows["n"].to_numpy(),
-                             "d": c / (FLOPS_PER_PARAMETER_TOKEN * rows["n"].to_numpy())})
+                             "d": c / (FLOPS_PER_PARAMETER_TOKEN * rows["n"].to_numpy()),
+                             "c": c})
     band = law.band(lambda params: np.column_stack([_optimum(law, params, v) for v in c]))
     if band is not None:
         rows["n_low"], rows["n_high"] = band

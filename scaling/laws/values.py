@@ -1,0 +1,70 @@
+"""Values of a law's variables, from what a user gives: numbers, arrays, or columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scaling.errors import UserError, option
+from scaling.laws.forms.form import Form
+from scaling.laws.forms.variables import VARIABLES, six_nd
+
+Array = NDArray[np.float64]
+
+
+def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:
+    """Values as arrays [R] of the same length, and the shape that they have together.
+
+    Raises:
+        UserError: a value is not a number, or shapes do not fit.
+    """
+    arrays = {}
+    for name, value in values.items():
+        try:
+            arrays[name] = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            raise UserError(f"{name}={value!r:.60}: a number or an array of numbers is expected"
+                            ) from None
+    try:
+        shape = np.broadcast_shapes(*(each.shape for each in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
+        raise UserError(f"predict: arrays of one shape, or numbers, are expected, not of {shapes}"
+                        ) from None
+    return {name: np.broadcast_to(each, shape).ravel() for name, each in arrays.items()}, shape
+
+
+def variables_of(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
+    """The variables of a form, [R] each; C = 6 N D if it is not given.
+
+    Raises:
+        UserError: a variable is missing, unknown or impossible.
+    """
+    arrays = dict(values)
+    if "c" in form.variables and "c" not in arrays and {"n", "d"} <= {*arrays}:
+        arrays["c"] = six_nd(arrays["n"], arrays["d"])
+    known = {*form.variables, *(("n", "d") if "c" in form.variables else ())}
+    for name in arrays:
+        if name not in known:
+            raise UserError(f"{form.name}: {name} is not among its variables, which are "
+                            f"{', '.join(form.variables)}")
+    missing = [name for name in form.variables if name not in arrays]
+    if missing:
+        lacking = " and ".join(f"{VARIABLES[name].symbol} ({VARIABLES[name].unit})"
+                               for name in missing)
+        example = ", ".join(f"{name}=..." for name in form.variables)
+        options = {"n": "--n N", "d": "--d D", "c": "--compute FLOPS"}
+        give = option(f"predict({example}) or a data frame with these columns", " and ".join(
+            options.get(name, f"--given {name}=VALUE") for name in missing))
+        raise UserError(f"{form.name}: needs {lacking}; give {give}")
+    for name in form.variables:
+        least_is_zero = VARIABLES[name].may_be_zero
+        wrong = ~(np.isfinite(arrays[name]) & (
+            (arrays[name] >= 0) if least_is_zero else (arrays[name] > 0)))
+        if wrong.any():
+            lowest = "of at least zero" if least_is_zero else "above zero"
+            raise UserError(f"{name} {arrays[name][wrong][0]:g}: a number "
+                            f"{lowest} is expected ({VARIABLES[name].unit})")
+    return {name: arrays[name] for name in form.variables}
