@@ -33,7 +33,7 @@ from scaling.laws.where import row_mask
 
 Array = NDArray[np.float64]
 
-_STATUSES = ("done", "diverged", "failed", "planned")
+STATUSES = ("done", "diverged", "failed", "planned")
 _SYNONYMS = {
     **dict.fromkeys(("finished", "complete", "completed", "success", "ok"), "done"),
     **dict.fromkeys(("crashed", "killed", "error", "preempted", "canceled"), "failed"),
@@ -124,13 +124,13 @@ def from_frame(
 
     names = run_ids(frame, source)
     roles = label_column(frame, source, "role", ROLES, names, {})
-    statuses = label_column(frame, source, "status", _STATUSES, names, _SYNONYMS)
+    statuses = label_column(frame, source, "status", STATUSES, names, _SYNONYMS)
     mask = np.ones(len(frame), dtype=bool) if where is None else row_mask(frame, where, source)
 
     grid = (roles == "grid") & mask
     fitted = np.flatnonzero(grid & (statuses == "done"))
     heldout = np.flatnonzero(roles == "heldout")
-    excluded = {s: int((grid & (statuses == s)).sum()) for s in _STATUSES if s != "done"}
+    excluded = {s: int((grid & (statuses == s)).sum()) for s in STATUSES if s != "done"}
     excluded["heldout"] = len(heldout)
     if former := int((roles == "former").sum()):
         excluded["former"] = former

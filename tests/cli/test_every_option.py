@@ -25,6 +25,7 @@ DEFAULTS = {
                      "--test-fraction": 0.02, "--deduplicate": "exact", "--contamination": "off",
                      "--not-utf8": "refuse", "--launcher": "local"},
     "data show": {"--samples": 2},
+    "forecast seal": RUNS | {"--note": ""}, "forecast check": RUNS | {"--tolerance": 1e-3},
     "sweep plan": RUNS | {"--measure": True},
     "sweep run": RUNS | {"--launcher": "local"},
     "sweep status": RUNS, "sweep retry": RUNS, "sweep cancel": RUNS, "sweep export": RUNS,
