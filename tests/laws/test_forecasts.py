@@ -147,7 +147,7 @@ def test_a_ledger_that_a_crash_cut_off_is_told_and_left(ledger, fit):
     assert ledger.read_bytes().startswith(whole)
     assert len(sl.read_ledger(ledger)) == 4
     ledger.write_bytes(whole[:20])
-    with pytest.raises(UserError, match="line 1 is cut off.*remove the file"):
+    with pytest.raises(UserError, match=r"line 1 is cut off.*remove the file"):
         sl.read_ledger(ledger)
 
 
@@ -370,10 +370,10 @@ def test_other_files_are_refused_and_left_alone(fit, tmp_path):
     for content in (b"mine\n", b"{}\n", b'{"command": "scaling fit"}\n', b"\x00\xff", b"\n"):
         path = tmp_path / "notes.jsonl"
         path.write_bytes(content)
-        for act in (lambda: sl.read_ledger(path), lambda: append(path, []),
-                    lambda: sl.seal_forecast(fit, path, n=1e6, d=1e6)):
+        for act in (sl.read_ledger, lambda file: append(file, []),
+                    lambda file: sl.seal_forecast(fit, file, n=1e6, d=1e6)):
             with pytest.raises(UserError, match=r"notes\.jsonl: line 1 was not written by"):
-                act()
+                act(path)
         assert path.read_bytes() == content
     link = tmp_path / "link.jsonl"
     link.symlink_to(tmp_path / "real.jsonl")
@@ -391,7 +391,6 @@ def test_what_cannot_be_forecast_is_not_sealed(fit, tmp_path):
     for law, values, error, text in (
             (fit, {"n": 1e6}, UserError, "needs D"), (fit, {"n": 1e6, "d": -1}, UserError, "d -1"),
             (fit, {"n": 1e6, "d": 1e6, "experts": 8}, UserError, "experts is not among"),
-            (fit, {"n": [1e6, 1e7], "d": 1e6}, UserError, "forecast one run"),
             (fit, {"n": 1e6, "d": 1e6, "note": "x" * 1001}, UserError, "1,001 characters"),
             (bad, {"n": 1e6, "d": 1e6}, DataError, "did not converge")):
         with pytest.raises(error, match=text):

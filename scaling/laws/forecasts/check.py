@@ -17,8 +17,8 @@ from scaling.laws.forecasts.outcomes import (
     FinishedRun,
     RunColumns,
     Times,
+    differing,
     finished_runs,
-    has_values,
     law_table,
     runs_of,
     table_times,
@@ -230,11 +230,11 @@ def _checked(
     rows = []
     for run in runs_of(forecast, runs, tolerance):
         began, ended = times(run.run_id) if times is not None else (None, None)
-        same = has_values(forecast, run, tolerance)
+        other = differing(forecast, run, tolerance)
         fitted = forecast.fitted_point if run.fitted is None else run.fitted
         rows.append(CheckedForecast(
-            forecast, SCORED if same else _difference(forecast, run), run.run_id, run.outcome,
-            when_sealed(forecast, began, ended), fitted))
+            forecast, _difference(forecast, run, other) if other else SCORED, run.run_id,
+            run.outcome, when_sealed(forecast, began, ended), fitted))
     if rows:
         return rows
     status = waiting.get(forecast.run_id or "", "planned")
@@ -242,10 +242,11 @@ def _checked(
                             fitted=forecast.fitted_point)]
 
 
-def _difference(forecast: SealedForecast, run: FinishedRun) -> str:
+def _difference(forecast: SealedForecast, run: FinishedRun, variables: list[str]) -> str:
+    wanted = forecast.variables
     return "the run has " + ", ".join(
-        f"{VARIABLES[v].symbol} {short(run.values.get(v))} instead of {short(value)}"
-        for v, value in forecast.variables.items())
+        f"{VARIABLES[v].symbol} {short(run.values.get(v))} instead of {short(wanted[v])}"
+        for v in variables)
 
 
 def _scores_of(rows: list[CheckedForecast]) -> ForecastScores:

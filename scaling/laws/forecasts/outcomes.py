@@ -75,7 +75,7 @@ def law_table(
     convention = law.convention
     outcome = convention.get("loss", _NATS)
     if columns.loss is None and outcome != _NATS:
-        raise UserError(f"{law.name}: predicts {outcome}; give its column with "
+        raise UserError(f"{source}: {law.name:.40} predicts {outcome!s:.80}; give its column with "
                         f"{option('loss=COLUMN', '--loss COLUMN')}")
     sizes = {v: getattr(columns, v) or _column(convention.get(v)) for v in _SIZES}
     counting: Counting | None = columns.counting
@@ -149,13 +149,13 @@ def runs_of(
     such as several seeds."""
     if forecast.run_id is not None:
         return [run for run in runs if run.run_id == forecast.run_id]
-    return [run for run in runs if has_values(forecast, run, tolerance)]
+    return [run for run in runs if not differing(forecast, run, tolerance)]
 
 
-def has_values(forecast: SealedForecast, run: FinishedRun, tolerance: float) -> bool:
-    """Whether a run has the values of a forecast."""
-    return all(abs(run.values.get(v, np.nan) - value) <= tolerance * abs(value)
-               for v, value in forecast.variables.items())
+def differing(forecast: SealedForecast, run: FinishedRun, tolerance: float) -> list[str]:
+    """The variables in which a run differs from a forecast."""
+    return [v for v, value in forecast.variables.items()
+            if not abs(run.values.get(v, np.nan) - value) <= tolerance * abs(value)]
 
 
 def unfinished(frame: pd.DataFrame, source: str) -> dict[str, str]:

@@ -158,7 +158,7 @@ def forecast(
     check_note(note)
     fit = _as_fit(law)
     law = fit.law
-    point = dict(values)
+    point = {v: _number(v, value) for v, value in values.items()}
     if "c" in law.form.variables and "c" not in point and {"n", "d"} <= {*point}:
         point["c"] = 6 * point["n"] * point["d"]
     # `predict` reports what is missing, unknown or impossible.
@@ -167,14 +167,14 @@ def forecast(
         if v in law.form.variables or v not in ("n", "d", "c")}
     prediction = fit.predict(**inputs)
     if not isinstance(prediction, float) or not 0 < prediction < math.inf:
-        raise UserError(f"{law.name}: predicts {prediction!s:.40}, where one positive number is "
-                        "expected; forecast one run, within the reach of the law")
-    arrays = {v: np.array([float(inputs[v])]) for v in law.form.variables}
+        raise UserError(f"{law.name}: predicts {prediction!s:.40}, where a positive number is "
+                        "expected; forecast a run within the reach of the law")
+    arrays = {v: np.array([inputs[v]]) for v in law.form.variables}
     quantiles = law.prediction_quantiles(arrays, QUANTILES)
     described = describe(law, name)
     return {
         "law": vars(described),
-        "run": {"run_id": run_id, "variables": {v: float(value) for v, value in point.items()}},
+        "run": {"run_id": run_id, "variables": point},
         "fitted_point": _fitted_point(fit, described, point, table),
         "prediction": prediction, "interval": law.prediction_interval(arrays),
         "quantiles": quantiles and dict(zip(map(str, QUANTILES), quantiles, strict=True)),
@@ -189,6 +189,14 @@ def describe(law: Law, name: str | None = None) -> ForecastingLaw:
         name or law.name, law.name, law.form.formula, law.params, law.convention,
         {"kind": robust.kind, "delta": robust.delta}, law.n_runs, law.data_sha256,
         sha256_of(finite(law.to_json())))
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}={value!r:.40}: one number is expected, since a forecast is of one "
+                        "run") from None
 
 
 def _as_fit(law: Fit | Law) -> Fit:
