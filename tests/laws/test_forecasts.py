@@ -319,17 +319,19 @@ def test_a_law_that_was_fitted_to_the_run_is_named_and_not_scored(fit, tmp_path)
     envelope = sl.fit(table.assign(role="grid"), "kaplan-c", resamples=0)  # of some of the runs
     for law in (fit, sl.Fit(everything.law, everything.objective),
                 sl.Fit(envelope.law, envelope.objective)):
-        sl.seal_forecast(law, path, run_id="run26", n=9e5 + EMBEDDINGS * (law is not envelope),
-                         d=8e6, name=law.law.name)
+        total = law.law.convention["n"] == "total"
+        sl.seal_forecast(law, path, run_id="run26", n=9e5 + EMBEDDINGS * total, d=8e6)
     assert [each.fitted_point for each in sl.read_ledger(path)] == [False, None, None]
     sl.seal_forecast(everything, path, run_id="run25", n=9e5 + EMBEDDINGS, d=6e6)
     sl.seal_forecast(fit, path, n=SIZES[0] + EMBEDDINGS, d=TOKENS[0])
     assert [each.fitted_point for each in sl.read_ledger(path)[3:]] == [True, True]
-    check = sl.check_forecasts(path, table.assign(role="grid"), n="params_total")
-    assert [row.fitted for row in check.rows] == [False, True, None, True, True]
-    assert [row.counts for row in check.rows] == [True, False, True, False, False]
+    check = sl.check_forecasts(path, table.assign(role="grid"))
+    assert [row.fitted for row in check.rows] == [False, True, True, True, True]
+    assert [row.counts for row in check.rows] == [True, False, False, False, False]
     assert len([w for w in check.warnings if "chinchilla was fitted to the run" in w]) == 3
-    assert "without 3 fitted to the run" in check.text()
+    assert "without 4 fitted to the run" in check.text()
+    rows = sl.check_forecasts(path, table).rows  # without the runs of the second and third law
+    assert [row.fitted for row in rows] == [False, None, None, True, True]
 
 
 def test_a_calibrated_forecaster_has_its_coverage():
