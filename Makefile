@@ -38,9 +38,13 @@ quickstart: .venv/core  ## corpus, sweep, laws, prediction, held-out model, repo
 laws:
 	@echo "--- fit the laws, and predict the loss of the held-out model"
 	$(BIN)/scaling fit $(RESULTS) --save $(RESULTS)/laws.json
+	$(BIN)/scaling forecast seal $(RESULTS) --heldout-of $(SWEEP) --runs $(RUNS) --ledger $(RESULTS)/forecasts.jsonl
 	@echo "--- train the held-out model"
 	$(BIN)/scaling sweep run $(SWEEP) --heldout --runs $(RUNS) --out $(RESULTS)
 	@echo "--- compare the prediction with its loss"
+	@# A clone whose held-out run is finished has sealed nothing.
+	@if [ -e $(RESULTS)/forecasts.jsonl ]; then \
+		$(BIN)/scaling forecast check $(RESULTS)/forecasts.jsonl $(RESULTS) --runs $(RUNS); fi
 	$(BIN)/scaling fit $(RESULTS) --save $(RESULTS)/laws.json
 	$(BIN)/scaling plot $(RESULTS)
 	$(BIN)/scaling report $(RESULTS)

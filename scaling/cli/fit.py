@@ -146,7 +146,7 @@ def fit(
                         "--law kaplan-nd")
     approaches, named = split(law)
     forms = forms_of(named, fix, tie) if named or not approaches else []
-    other_columns = columns(column, forms)
+    other_columns = columns(column, {v for form in forms for v in form.variables})
     evidence.check(requested, forms)
     check_noise(noise)
     path = table_path(runs)

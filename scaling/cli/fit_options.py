@@ -3,7 +3,7 @@ laws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -137,8 +137,20 @@ def _value(name: str, text: str) -> float:
     return value
 
 
-def columns(column: Sequence[str] | None, forms: Sequence[Form]) -> dict[str, str]:
-    """Columns by variable, from `--column`; each variable must be in one of the forms."""
+def columns(
+    column: Sequence[str] | None, variables: Collection[str],
+    fix: str = "choose one that has it with --law (scaling fit --list)",
+) -> dict[str, str]:
+    """Columns by variable, from `--column`.
+
+    Args:
+        column: the values of the option.
+        variables: those of the laws, one of which each has to be.
+        fix: the end of the message about another variable.
+
+    Raises:
+        UserError: a value is not NAME=COLUMN, or names another variable.
+    """
     from scaling.laws.forms.variables import VARIABLES
 
     found = _pairs(column, "--column", "experts=num_experts")
@@ -150,7 +162,7 @@ def columns(column: Sequence[str] | None, forms: Sequence[Form]) -> dict[str, st
             names = ", ".join(v for v in VARIABLES if v not in SIZES)
             raise UserError(f"--column {name}={found[name]}: no law has a variable {name}; "
                             f"one of {names} is expected")
-        if all(name not in form.variables for form in forms):
+        if name not in variables:
             raise UserError(f"--column {name}={found[name]}: no fitted law has the variable "
-                            f"{name}; choose one that has it with --law (scaling fit --list)")
+                            f"{name}; {fix}")
     return found

@@ -24,6 +24,7 @@ from scaling.cli import (
     compare,
     data,
     fit,
+    forecast,
     models,
     plot,
     predict,
@@ -65,6 +66,7 @@ app.add_typer(sweep.app, name="sweep")
 app.command(cls=JsonSwitchCommand)(fit.fit)
 app.command(cls=JsonSwitchCommand)(allocate.allocate)
 app.command()(predict.predict)
+app.add_typer(forecast.app, name="forecast")
 app.command(cls=JsonSwitchCommand)(compare.compare)
 app.command()(simulate.simulate)
 app.command()(plot.plot)

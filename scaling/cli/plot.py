@@ -133,7 +133,7 @@ def plot(
     approaches, named = split([law or "chinchilla"])
     form = None if approaches else forms(named, fix, tie)[0]
     _check_names(options.names, LAW_FIGURES if form else ("envelope",), law or "chinchilla")
-    other_columns = columns(column, [] if form is None else [form])
+    other_columns = columns(column, () if form is None else form.variables)
     path = table_path(runs)
     source = RunsSource(path, read_frame(path), {"n": n, "d": d, "c": c, "loss": loss}, where,
                         n_convention, cluster, final, smooth)

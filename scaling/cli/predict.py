@@ -47,8 +47,8 @@ def predict(
     from scaling.laws import show
 
     values = pairs(given or [], "--given")
-    points = _points(n, d, compute)
-    laws = [pair for name in law for pair in _laws(name)]
+    points = points_of(n, d, compute)
+    laws = [pair for name in law for pair in fits_named(name)]
     check_given(values, [fit.law for _, fit in laws])
     rows: list[dict[str, Any]] = []
     failed: dict[str, UserError] = {}
@@ -71,10 +71,14 @@ def predict(
         out.print(f"warning: {warning}", style="yellow", markup=False)
 
 
-def _points(
+def points_of(
     n: list[str] | None, d: list[str] | None, compute: list[str] | None
 ) -> list[dict[str, float]]:
-    """The values of N and D, or of C, of each prediction."""
+    """The values of N and D, or of C, of each prediction.
+
+    Raises:
+        UserError: no value is given, or the options do not fit each other.
+    """
     if compute is not None:
         if n is not None or d is not None:
             raise UserError("--compute stands instead of --n and --d; give either")
@@ -92,8 +96,12 @@ def _points(
             for point in zip(*arrays, strict=True)]
 
 
-def _laws(name: str) -> list[tuple[str, Fit]]:
-    """A published law, or the laws of a file, each with its label."""
+def fits_named(name: str) -> list[tuple[str, Fit]]:
+    """A published law, or the laws of a file, each with its label.
+
+    Raises:
+        UserError: there is no such law or file, or no law in it predicts an outcome.
+    """
     from scaling.laws import Fit, load
     from scaling.laws.published import published_named
 

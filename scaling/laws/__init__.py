@@ -19,7 +19,8 @@
     approaches       N*(C) without a law of the loss
     allocation       optimal N and D under a law
     conventions      ways of counting N and C
-    evidence         profiles, comparisons, forecasts, residuals, checklist
+    evidence         profiles, comparisons, rolling forecasts, residuals, checklist
+    forecasts        predictions that are sealed before their runs exist, and checked afterwards
     design           expected uncertainty of planned runs, and the runs to train next
     plots            figures of laws and their runs
     show.py          numbers and equations as text
@@ -36,6 +37,14 @@ from scaling.laws.approaches import Curves, Frontier, curves_from_frame, fit_app
 from scaling.laws.fit_runs import compare, fit, load
 from scaling.laws.fitted import Fit, Prediction
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
+from scaling.laws.forecasts import (
+    ForecastCheck,
+    SealedForecast,
+    check_forecasts,
+    read_ledger,
+    seal_forecast,
+    seal_heldout,
+)
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import law
@@ -52,9 +61,10 @@ from scaling.laws.table import RunsTable
 
 __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "DataError", "Fit",
-    "Form", "Frontier", "Law", "PowerSum", "Prediction", "Published", "ResidualLoss",
-    "RunsTable", "Term", "UserError", "allocate", "chain", "compare", "constrain",
-    "curves_from_frame", "fit", "fit_approach", "fit_law", "form_named", "from_frame", "law",
-    "law_from_json", "load", "load_loss_laws", "plot_envelope", "published", "read", "save",
+    "ForecastCheck", "Form", "Frontier", "Law", "PowerSum", "Prediction", "Published",
+    "ResidualLoss", "RunsTable", "SealedForecast", "Term", "UserError", "allocate", "chain",
+    "check_forecasts", "compare", "constrain", "curves_from_frame", "fit", "fit_approach",
+    "fit_law", "form_named", "from_frame", "law", "law_from_json", "load", "load_loss_laws",
+    "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast", "seal_heldout",
     "with_heldout",
 ]

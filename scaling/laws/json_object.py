@@ -28,10 +28,13 @@ class JsonObject:
         content: the parsed JSON value.
         source: name of the file in messages.
         path: dotted path of this object inside the file, for messages.
+        writer: the command that writes such files, for messages.
     """
 
-    def __init__(self, content: Any, source: str, path: str = "") -> None:
-        self.source, self._path = source, path
+    def __init__(
+        self, content: Any, source: str, path: str = "", writer: str = "scaling fit --save"
+    ) -> None:
+        self.source, self._path, self._writer = source, path, writer
         if not isinstance(content, dict) or len(content) > _MAX_SIZE:
             raise self.error("", content, "an object")
         self._content: dict[str, Any] = content
@@ -44,7 +47,7 @@ class JsonObject:
         text = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
         path = ".".join(part for part in (self._path, key) if part)
         return UserError(f"{self.source}: {f'{path}: ' if path else ''}{text}, where {expected} "
-                         "is expected; `scaling fit --save` writes such files")
+                         f"is expected; `{self._writer}` writes such files")
 
     def __contains__(self, key: str) -> bool:
         return self._content.get(key) is not None
@@ -56,7 +59,7 @@ class JsonObject:
         """A nested object; empty if absent."""
         value = self._content.get(key)
         return JsonObject({} if value is None else value, self.source,
-                          f"{self._path}.{key}" if self._path else key)
+                          f"{self._path}.{key}" if self._path else key, self._writer)
 
     def items(self, key: str, most: int, exactly: bool = False) -> list[Any]:
         """A list of at most `most` values, or of exactly `most`; empty if absent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -150,6 +150,21 @@ class Law:
         Combines the spread of the law over resamples with the scatter of runs about the law: the
         prediction of every resample is added to every residual.
         """
+        ends = self.prediction_quantiles(values, _quantiles())
+        return None if ends is None else (ends[0], ends[1])
+
+    def prediction_quantiles(
+        self, values: Mapping[str, Array], shares: Sequence[float]
+    ) -> tuple[float, ...] | None:
+        """Quantiles of the same predictive distribution of one new run's outcome.
+
+        Args:
+            values: variables of shape [1].
+            shares: probabilities, from 0 to 1.
+
+        Returns:
+            One outcome for each share; None without a bootstrap.
+        """
         if self.bootstrap is None or not len(self.samples):
             return None
         residuals = self.bootstrap.residuals
@@ -161,8 +176,7 @@ class Law:
         outcomes = outcomes[np.isfinite(outcomes)]
         if not outcomes.size:
             return None
-        low, high = np.quantile(outcomes, _quantiles())
-        return float(low), float(high)
+        return tuple(np.quantile(outcomes, shares).tolist())
 
     def to_json(self) -> dict[str, Any]:
         """The law as JSON-compatible data, as `scaling fit --save` writes it."""

@@ -141,8 +141,7 @@ def from_frame(
 
     names = run_ids(frame, source)
     roles = label_column(frame, source, "role", ROLES, names, {})
-    status = _status_column(frame)
-    statuses = label_column(frame, source, status, _STATUSES, names, _SYNONYMS)
+    statuses = statuses_of(frame, source, names)
     mask = np.ones(len(frame), dtype=bool) if where is None else row_mask(frame, where, source)
 
     grid = (roles == "grid") & mask
@@ -178,6 +177,18 @@ def from_frame(
     )
     with np.errstate(all="ignore"):
         return with_clusters(check_table(table, frame), frame, cluster, final, smooth)
+
+
+def statuses_of(
+    frame: pd.DataFrame, source: str, names: list[str] | None
+) -> NDArray[np.character]:
+    """The status of every row, [R]: done, diverged, failed or planned, whose words in trackers and
+    schedulers are known, too; done without a column of statuses.
+
+    Raises:
+        UserError: a cell has another word.
+    """
+    return label_column(frame, source, _status_column(frame), _STATUSES, names, _SYNONYMS)
 
 
 def _status_column(frame: pd.DataFrame) -> str:

@@ -9,12 +9,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from scaling.errors import UserError
 from scaling.files import DISK_FULL, read_json, write_atomically
-from scaling.runs.files import END_STATUSES, read_config
+from scaling.runs.files import END_STATUSES, is_run_id, read_config
 from scaling.runs.folder import RunFolder
 from scaling.runs.planned import PlannedRun
 
@@ -109,6 +110,29 @@ def readable_record(folder: RunFolder) -> dict[str, Any] | None:
         return folder.record()
     except (UserError, OSError):
         return None
+
+
+def run_times(runs: Path, run_id: str) -> tuple[datetime | None, datetime | None]:
+    """When a finished run began and ended, from its folder; None for what is not known.
+
+    The beginning is the time of its configuration or, if that is earlier, the end less the seconds
+    of training: a copied file is newer than the run, and an interrupted run took longer.
+
+    Args:
+        runs: the folder of runs.
+        run_id: the run, or any other text.
+    """
+    folder = RunFolder(runs / run_id)
+    record = readable_record(folder) if is_run_id(run_id) else None
+    began = ended = None
+    with suppress(ValueError, OverflowError):  # an invalid time, or none
+        ended = datetime.fromisoformat((record or {}).get("finished", ""))
+        ended = ended if ended.tzinfo else ended.replace(tzinfo=UTC)
+        began = ended - timedelta(seconds=float((record or {}).get("seconds") or 0))
+    with suppress(OSError):
+        written = datetime.fromtimestamp(folder.config_path.stat().st_mtime, UTC)
+        began = began and min(began, written)
+    return began, ended
 
 
 def status_and_record(folder: RunFolder) -> tuple[str, dict[str, Any]]:

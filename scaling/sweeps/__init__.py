@@ -11,7 +11,6 @@
     wandb_export.py, tensorboard_export.py
                          histories for Weights & Biases and for TensorBoard
     prune.py             removal of checkpoints that no run needs
-    file_lock.py         the lock of a results folder while its tables are replaced
 
 Workers, which train the runs, are started by scaling/launch.
 """

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from scaling.errors import UserError
+from scaling.file_lock import file_lock
 from scaling.outputs import Output, csv_text
 from scaling.runs.folder import join_names
 from scaling.runs.planned import FORMER
 from scaling.runs.state import UNREADABLE, readable_metrics, run_state, status_and_record
-from scaling.sweeps.file_lock import file_lock
 from scaling.sweeps.kept_rows import (
     FINISHED,
     parse,

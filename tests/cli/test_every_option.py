@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import typer
 
+import scaling.laws as sl
 from scaling.cli.main import app
 from tests.cli.test_options import commands
 
@@ -26,6 +27,7 @@ DEFAULTS = {
                      "--test-fraction": 0.02, "--deduplicate": "exact", "--contamination": "off",
                      "--not-utf8": "refuse", "--launcher": "local"},
     "data show": {"--samples": 2},
+    "forecast seal": RUNS | {"--note": ""}, "forecast check": RUNS | {"--tolerance": 1e-3},
     "sweep plan": RUNS | {"--measure": True},
     "sweep run": RUNS | {"--launcher": "local"},
     "sweep status": RUNS, "sweep retry": RUNS, "sweep cancel": RUNS, "sweep export": RUNS,
@@ -63,6 +65,8 @@ def work(tmp_path_factory) -> Path:
         "other_n": n * draw.uniform(0.9, 1.1, n.size), "other_d": d * 1.5,
         "other_c": 7 * n * d, "other_loss": loss * 1.01})
     runs.to_csv(folder / "runs.csv", index=False)
+    sl.save([sl.fit_law(sl.read(runs), law, resamples=0) for law in ("chinchilla", "kaplan-d")],
+            folder / "laws.json")
     runs.iloc[: 20].to_csv(folder / "fewer.csv", index=False)
     pd.DataFrame({"params_total": [2e6, 2e9], "params_non_embedding": [1e6, 1e9]}).to_csv(
         folder / "models.csv", index=False)
@@ -94,6 +98,8 @@ SIMULATE = "simulate besiroglu2024 --sizes 1e7:1e9:3 --ratios 5,80"
 STUDY = "simulate besiroglu2024 --budgets 1e18:1e20:3 --repeats 4 --json"
 SUGGEST = ("sweep suggest runs.csv --target loss --at 1e22 --budget 1e20 --bootstrap 0 "
            "--max-runs 3 --json")
+
+SEAL = "forecast seal laws.json --law chinchilla --n 1e8 --d 1e10 --ledger a.jsonl --json"
 
 CASES = [
     (FIT, laws, ["--law kaplan-d", "--n other_n", "--loss other_loss", "--where params_total>2e7",
@@ -134,6 +140,11 @@ CASES = [
       "--n-convention non-embedding"]),
     (SUGGEST, lambda text: json.loads(text)["now"]["bootstrap_interval"], ["--bootstrap 20"]),
     (f"{SUGGEST} --n params_total", lambda text: json.loads(text)["runs"], ["--c other_c"]),
+    (SEAL, lambda text: [
+        (f["law"], f["variables"], f["prediction"]) for f in json.loads(text)["forecasts"]],
+     ["--n 2e8", "--d 2e10", "--law kaplan-d"]),
+    ("forecast seal krajewski2024 --n 1e8 --d 1e10 --given granularity=2 --ledger b.jsonl --json",
+     lambda text: json.loads(text)["forecasts"][0]["prediction"], ["--given granularity=8"]),
     ("models gpt2/124M --json", plain, ["--context 512", "--vocab-size 1000"]),
     ("schema run", plain, ["sweep"]),
 ]

@@ -70,7 +70,8 @@ def place(tmp_path: Path, command, monkeypatch) -> Path:
 def test_an_option_has_one_type_in_all_commands(option) -> None:
     by_command = options()[option]
     if option in ("--n", "--d"):  # of a table its column, of a run to be predicted the number
-        assert by_command.pop("predict").metavar in ("N", "D")
+        for of_a_run in ("predict", "forecast seal"):
+            assert by_command.pop(of_a_run).metavar in ("N", "D")
     if option == "--figure":  # the file of the one figure that a plan has; elsewhere a name
         assert by_command.pop("sweep plan").kind is Path
     kinds = {(each.kind, "PATH" if option == "--out" else each.metavar)

@@ -75,6 +75,14 @@ REFUSED = {
     "compare into its models": (
         "compare", "besiroglu2024", "--convention", "total", "--models", "runs.csv", "--out",
         "runs.csv"),
+    "seal into its laws": ("forecast", "seal", "laws.json", "--n", "1e6", "--d", "1e6", "--ledger",
+                           "laws.json"),
+    "seal into a user's JSON": ("forecast", "seal", "laws.json", "--n", "1e6", "--d", "1e6",
+                                "--ledger", "notes.json"),
+    "check into its ledger": ("forecast", "check", "forecasts.jsonl", "runs.csv", "--out",
+                              "forecasts.jsonl"),
+    "check into its runs": ("forecast", "check", "forecasts.jsonl", "runs.csv", "--out",
+                            "runs.csv"),
     "simulate over trained runs": ("simulate", "besiroglu2024", *BUDGETS, "--out", "runs.csv"),
     "simulate over a user's table": ("simulate", "besiroglu2024", *BUDGETS, "--out", "notes.csv"),
     "simulate over what it is like": (

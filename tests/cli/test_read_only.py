@@ -48,6 +48,8 @@ fit results --law kaplan-d --bootstrap 20 --save new/laws.json
 allocate besiroglu2024 --compute 1e18 --out allocation.json
 compare besiroglu2024 --out new/comparison.json
 simulate besiroglu2024 --budgets 1e18:1e19:3 --out simulated.csv
+forecast seal results --n 1e6 --d 1e6 --ledger forecasts.jsonl
+forecast seal results --n 1e6 --d 1e6 --ledger new/forecasts.jsonl
 plot results
 report results
 """.strip().splitlines()]

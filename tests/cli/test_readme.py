@@ -59,7 +59,8 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
                 assert repr(eval(text, names))
             else:
                 exec(text, names)
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["own.json"]
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "own.json", "forecasts.jsonl"}
 
 
 @pytest.fixture

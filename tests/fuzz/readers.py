@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from scaling.config import RunConfig, SweepConfig, load, override, validate
@@ -269,6 +270,54 @@ def _(folder: Path, made: Made) -> Prepared:
                 assert row.n is None or (row.d is not None and row.n >= 1 and row.d >= 1)
 
     return Prepared(path, read)
+
+
+@reader("ledger of forecasts", many=5000, why="2 ms each: the runs are read, too")
+def _(folder: Path, made: Made) -> Prepared:
+    from scaling.laws import Fit, check_forecasts, load, seal_heldout
+
+    runs = ROOT / "results/quickstart/runs.csv"
+    table = pd.read_csv(runs)
+    path = folder / "forecasts.jsonl"
+    laws = {name: law for name, law in load(made.results / "laws.json").items()
+            if isinstance(law, Fit)}
+    seal_heldout(laws, path, table.assign(
+        status=np.where(table["role"] == "heldout", "planned", "done")))
+
+    def read() -> None:
+        found = check_forecasts(path, table)
+        json.dumps(found.to_json(), allow_nan=False)
+        assert found.text()
+
+    return Prepared(path, read)
+
+
+@reader("ledger of forecasts whose hashes are right", many=5000,
+        why="2 ms each: the runs are read, too")
+def _(folder: Path, made: Made) -> Prepared:
+    """Anyone can compute hashes, so every value is checked as well."""
+    from scaling.laws import check_forecasts, published, seal_forecast
+    from scaling.laws.forecasts.ledger import canonical, sha256_of
+
+    path, sealed = folder / "forecasts.jsonl", folder / "sealed.jsonl"
+    law = published()["besiroglu2024"].law
+    assert law is not None
+    seal_forecast(law, path, n=1e6, d=1e7)
+    table = pd.DataFrame({"params_total": [1e6], "tokens": [1e7], "loss": [3.0]})
+
+    def read() -> None:
+        try:
+            content = json.loads(path.read_bytes())
+            content.pop("sha256", None)
+            line = canonical(content | {"sha256": sha256_of(content)})
+        except (ValueError, RecursionError, AttributeError, TypeError):  # no record at all
+            return
+        sealed.write_text(line + "\n")
+        found = check_forecasts(sealed, table)
+        json.dumps(found.to_json(), allow_nan=False)
+        assert found.text()
+
+    return Prepared(path, read, names="*")
 
 
 def _of_results(name: str) -> Prepare:

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from scaling.errors import UserError
+from scaling.file_lock import _acquire, _open, file_lock
 from scaling.laws import read as read_runs
 from scaling.runs.state import record_failure
 from scaling.sweeps import table
-from scaling.sweeps.file_lock import _acquire, _open, file_lock
 from tests.tiny_sweep import begin, end
 
 

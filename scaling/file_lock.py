@@ -1,4 +1,7 @@
-"""A file lock, under which one process at a time reads and replaces the files of a folder."""
+"""A file lock, under which one process at a time reads and replaces a file or those of a folder.
+
+Like files.py, this module is below every package; of the package it imports errors.py alone.
+"""
 
 from __future__ import annotations
 
