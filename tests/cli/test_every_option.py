@@ -18,11 +18,12 @@ from tests.cli.test_options import commands
 
 RUNS = {"--runs": "runs"}
 DEFAULTS = {
-    "fit": {"--bootstrap": 1000, "--resample": "case", "--interval": "bca", "--seed": 0},
+    "fit": {"--bootstrap": 1000, "--resample": "case", "--interval": "bca", "--seed": 0,
+            "--smooth": 1},
     "allocate": {"--mfu": 0.4, "--inference-tokens": 0.0},
     "simulate": {"--noise": 0.01, "--noise-growth": 0.0, "--seeds": 1, "--seed": 0,
                  "--outliers": 0.0, "--outlier-size": 0.1, "--diverged": 0.0, "--repeats": 0},
-    "plot": {"--bootstrap": 1000},
+    "plot": {"--bootstrap": 1000, "--smooth": 1},
     "data prepare": {"--special": "", "--sentinels": 0, "--validation-fraction": 0.05,
                      "--test-fraction": 0.02, "--deduplicate": "exact", "--contamination": "off",
                      "--not-utf8": "refuse", "--launcher": "local"},
@@ -63,7 +64,7 @@ def work(tmp_path_factory) -> Path:
     runs = pd.DataFrame({
         "params_total": n, "params_non_embedding": n - 5e6, "tokens": d, "loss": loss,
         "other_n": n * draw.uniform(0.9, 1.1, n.size), "other_d": d * 1.5,
-        "other_c": 7 * n * d, "other_loss": loss * 1.01})
+        "other_c": 7 * n * d, "other_loss": loss * 1.01, "pair": np.arange(25) // 2})
     runs.to_csv(folder / "runs.csv", index=False)
     sl.save([sl.fit_law(sl.read(runs), law, resamples=0) for law in ("chinchilla", "kaplan-d")],
             folder / "laws.json")
@@ -108,8 +109,12 @@ CASES = [
     ("fit runs.csv --law kaplan-c --bootstrap 0 --json", laws, ["--c other_c"]),
     ("fit runs.csv --law chinchilla --bootstrap 0 --json", laws, [
         "--fix E=1.6", "--tie alpha=beta", "--delta 0.5"]),
-    (RESAMPLED, laws, ["--bootstrap 30", "--resample residual", "--resample size",
-                       "--interval percentile", "--seed 1"]),
+    (RESAMPLED, laws, ["--bootstrap 30", "--resample residual", "--interval percentile",
+                       "--seed 1", "--cluster pair"]),
+    ("fit runs.csv --law chinchilla --bootstrap 20 --json", laws, ["--resample size"]),
+    ("fit runs.csv --law chinchilla --bootstrap 0 --cluster pair --json", laws, ["--final"]),
+    ("fit runs.csv --law chinchilla --bootstrap 0 --cluster pair --final --json", laws, [
+        "--smooth 2"]),
     (f"{ALLOCATE} --compute 1e20", allocations, [
         "--compute 1e21", "--inference-tokens 1e12", "--fixed-n 1e9", "--fixed-d 1e10"]),
     (f"{ALLOCATE} --gpu-hours 10 --gpu H100", allocations, [
