@@ -25,6 +25,7 @@ _BLOCK = 100_000    # problems times runs in one block, which fits a core's cach
 _PLAIN_STEPS = 8    # steps after which further ones are bent
 _PRECISION = 1e-16  # of a prediction
 _ROUNDING = 1e-14   # relative, of an objective
+_EQUAL = 1e-9       # relative, of two objectives: a constant of 1e-10 and one of zero
 _STEPS_TO_ZERO = 24  # steps after which the minimum at a constant of zero is tried
 _BEND = 0.1         # length of the step, relative to the whole, in the second difference along it
 
@@ -178,7 +179,7 @@ def _without_constant(
         at_zero = _minimise(form, x_RV, y_BR[active], w_BR[active], start, smooth,
                             (*held, index))
         done = (at_zero.converged & (at_zero.gradient[:, index] > 0)
-                & (at_zero.value <= value[active]))
+                & (at_zero.value <= value[active] * (1 + _EQUAL)))
         finished = active[done]
         theta[finished], value[finished] = at_zero.theta[done], at_zero.value[done]
         converged[finished] = True

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import Form, project_coefficients
+from scaling.laws.forms.form import (
+    Form,
+    constant_of,
+    log_of_constant,
+    project_coefficients,
+)
 from scaling.laws.forms.formula import Formula
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
@@ -20,7 +25,7 @@ Array = NDArray[np.float64]
 _FAMILY_EXPONENTS = (0.15, 0.4)
 _FAMILY_POWERS = (0.15, 1.0)
 _FAMILY_E = (0.001, 0.6)
-_FAMILY_LOGS = [0, 1, 2, 5]  # indices of the parameters whose logarithms are in theta
+_FAMILY_LOGS = [1, 2, 5]  # indices of the parameters but E whose logarithms are in theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,10 @@ class QFamily(Form):
     @property
     def exponents(self) -> tuple[str, ...]:
         return ("alpha", "beta")
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        return ("E",)
 
     @property
     def scaling_params(self) -> frozenset[str]:
@@ -59,8 +68,9 @@ class QFamily(Form):
     def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
         log_loss, share, _, of_n, by_q = self._parts(theta_BP, x_RV)
         a, b = share * of_n, share * (1 - of_n)
+        of_e = np.exp(theta_BP[:, :1] - log_loss)  # one less the share has no digits near E = 0
         return log_loss, np.stack(
-            [1 - share, a, b, -a * x_RV[:, 0], -b * x_RV[:, 1], share * by_q], axis=-1)
+            [of_e, a, b, -a * x_RV[:, 0], -b * x_RV[:, 1], share * by_q], axis=-1)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """At fixed E, q and exponents the bracket is linear in A^(1/q) and B^(1/q)."""
@@ -75,14 +85,14 @@ class QFamily(Form):
 
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         e, a, b, alpha, beta, log_q = theta_BP.T
-        logs = [e, a + alpha * centre_V[0], b + beta * centre_V[1]]
+        logs = [a + alpha * centre_V[0], b + beta * centre_V[1]]
         with np.errstate(over="ignore"):
-            return np.stack([*np.exp(logs), alpha, beta, np.exp(log_q)], axis=-1)
+            return np.stack([constant_of(e), *np.exp(logs), alpha, beta, np.exp(log_q)], axis=-1)
 
     def from_params(self, params_BP: Array) -> Array:
         theta = np.array(params_BP, dtype=float)
-        with np.errstate(divide="ignore"):  # of E = 0
-            theta[:, _FAMILY_LOGS] = np.log(theta[:, _FAMILY_LOGS])
+        theta[:, 0] = log_of_constant(theta[:, 0])
+        theta[:, _FAMILY_LOGS] = np.log(theta[:, _FAMILY_LOGS])
         return theta
 
     def optimum(self, params_BP: Array, c: Array | float) -> Array:

@@ -31,6 +31,7 @@ STEP = 1e-6
 """Step of theta in finite differences of the gradient."""
 ZERO = -50.0
 """The coordinate in theta, a logarithm, of a constant that is zero."""
+_NO_CONSTANT = 1e-9  # below this, a constant has no effect on any outcome
 _MIN_SHARE = 0.02  # of the loss, that a term has at a starting point
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +190,19 @@ def _best_per_size(table: RunsTable) -> NDArray[np.intp]:
     runs = np.flatnonzero(d_index == shared[-1]) if len(shared) else np.arange(len(size_index))
     order = runs[np.lexsort((table.loss[runs], size_index[runs]))]
     return np.sort(order[np.unique(size_index[order], return_index=True)[1]])
+
+
+def constant_of(log: Array) -> Array:
+    """Constants from their coordinates in theta: zero where they have no effect on any outcome."""
+    with np.errstate(over="ignore"):
+        value = np.exp(log)
+    return np.where(value < _NO_CONSTANT, 0.0, value)
+
+
+def log_of_constant(value: Array) -> Array:
+    """The coordinates in theta of constants, of which zero is `ZERO`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(value == 0, ZERO, np.log(value))
 
 
 def project_coefficients(

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import STEP, Form, project_coefficients
+from scaling.laws.forms.form import (
+    STEP,
+    Form,
+    constant_of,
+    log_of_constant,
+    project_coefficients,
+)
 
 Array = NDArray[np.float64]
 
@@ -46,6 +52,11 @@ class Formula(Form):
     @property
     def coefficients(self) -> tuple[str, ...]:
         return (*super().coefficients, *self.linear)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        return tuple(p for p in self.parameters
+                     if p not in self.scaling_params and p not in self.signed)
 
     @property
     def scaling_params(self) -> frozenset[str]:
@@ -110,10 +121,15 @@ class Formula(Form):
         return np.asarray(np.exp(project_coefficients(terms_RK, target_R, scale_R)))
 
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
-        return np.asarray(self._natural(theta_BP))
+        params = np.asarray(self._natural(theta_BP))
+        for index in map(self.parameters.index, self.constants):
+            params[:, index] = constant_of(theta_BP[:, index])
+        return params
 
     def from_params(self, params_BP: Array) -> Array:
         theta = np.array(params_BP, dtype=float)
+        for index in map(self.parameters.index, self.constants):
+            theta[:, index] = np.exp(log_of_constant(theta[:, index]))
         with np.errstate(divide="ignore", invalid="ignore"):
             theta[:, self._positive] = np.log(theta[:, self._positive])
         return theta

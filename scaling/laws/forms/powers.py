@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.forms.form import EXPONENT_STARTS, ZERO, Form, project_coefficients
+from scaling.laws.forms.form import (
+    EXPONENT_STARTS,
+    Form,
+    constant_of,
+    log_of_constant,
+    project_coefficients,
+)
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, VARIABLES
 
 Array = NDArray[np.float64]
-
-_NO_CONSTANT = 1e-15  # below this, a constant has no effect on any outcome
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,7 @@ class PowerSum(Form):
         params = np.array(theta_BP, dtype=float)
         origin = self._log_terms(theta_BP, self._design(-centre_V[None]))[..., 0]
         for k, term in enumerate(self.terms):
-            value = np.exp(origin[:, k])
-            if not term.powers:  # a fit may end at a constant of zero
-                value[value < _NO_CONSTANT] = 0
+            value = np.exp(origin[:, k]) if term.powers else constant_of(origin[:, k])
             params[:, self.parameters.index(term.coefficient)] = value
         return params
 
@@ -144,10 +146,7 @@ class PowerSum(Form):
         theta = np.array(params_BP, dtype=float)
         for term in self.terms:
             index = self.parameters.index(term.coefficient)
-            value = theta[:, index]
-            if not term.powers:
-                value = np.where(value == 0, np.exp(ZERO), value)
-            theta[:, index] = np.log(value)
+            theta[:, index] = (np.log if term.powers else log_of_constant)(theta[:, index])
         return theta
 
 
