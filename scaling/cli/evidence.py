@@ -80,6 +80,20 @@ def show(
     return content
 
 
+def show_choice(fitted: Sequence[Fit]) -> dict[str, Any]:
+    """Print which of the laws of all runs predicts larger runs best.
+
+    Returns:
+        The same as plain data under `choice`; empty if there are fewer than two such laws.
+    """
+    from scaling.laws import choose
+
+    of_all_runs = [each for each in fitted if each.law.form.envelope is None and each.law.converged]
+    if len(of_all_runs) < 2:
+        return {}
+    return {"choice": _shown(choose(of_all_runs))}
+
+
 def _sensitivity(fitted: Fit) -> dict[str, Any]:
     """Sensitivity of the law to the objective, the largest losses and each size; its residuals."""
     from scaling.laws.evidence.residuals import residuals

@@ -47,7 +47,7 @@ def fit(
         metavar="RUNS", help="CSV or Parquet table of runs, or a results folder with runs.csv.")],
     law: Annotated[list[str] | None, typer.Option(
         help="Law to fit, or approach-1, approach-2, approach-2-akima; may be repeated. By "
-             "default Kaplan's four and Chinchilla.",
+             "default Kaplan's four, Chinchilla, and the q-family that has both.",
         rich_help_panel=LAWS, show_default=False)] = None,
     list_: Annotated[bool, typer.Option(
         "--list", callback=show_list, is_eager=True, rich_help_panel=LAWS,
@@ -124,9 +124,10 @@ def fit(
     --profile alpha --compare --rolling c --sensitivity --checklist`
 
     Only finished runs of the grid are fitted; diverged, failed, planned and held-out runs are
-    counted. Any two of N, D and C are enough: C = 6 N D gives the third. A law that cannot be
-    fitted to these runs is reported with the reason, and the others are printed and saved; if
-    none can be fitted, the exit status is 1.
+    counted. Any two of N, D and C are enough: C = 6 N D gives the third. Without --law, the laws
+    of all runs are also judged by their predictions of larger runs, and averaged. A law that
+    cannot be fitted to these runs is reported with the reason, and the others are printed and
+    saved; if none can be fitted, the exit status is 1.
     """
     from scaling.laws.fit_runs import residual_loss
     from scaling.laws.fitting.bootstrap import check_resamples
@@ -179,11 +180,12 @@ def fit(
             save_laws(laws, save, inputs)
             err.print(f"wrote {save}", markup=False)
         content = evidence.show(results.laws, source.frame, requested)
+        choice = evidence.show_choice(results.laws) if law is None else {}
     if evidence_file is not None:
         evidence_output.write(with_command(content, evidence_output.command))
         err.print(f"wrote {evidence_file}", markup=False)
     if json_output:
-        print_text(laws_text(laws, {"evidence": content} if any(requested) else {}))
+        print_text(laws_text(laws, ({"evidence": content} if any(requested) else {}) | choice))
 
 
 def _print_law(law: Law, printed: Container[str]) -> None:

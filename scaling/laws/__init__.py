@@ -12,6 +12,7 @@
     fit_runs.py, fitted.py, values.py
                      `fit`, and `Fit`: a law with its runs, as used in a notebook, and the values
                      that it predicts for
+    choice.py        `choose`: which of several forms predicts larger runs best, and their average
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -34,6 +35,7 @@ from scaling.errors import DataError, UserError
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.chain import Chained, chain
 from scaling.laws.approaches import Curves, Frontier, curves_from_frame, fit_approach
+from scaling.laws.choice import FormChoice, choose
 from scaling.laws.fit_runs import compare, fit, load
 from scaling.laws.fitted import Fit, Prediction
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
@@ -61,9 +63,9 @@ from scaling.laws.table import RunsTable
 
 __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "DataError", "Fit",
-    "ForecastCheck", "Form", "Frontier", "Law", "PowerSum", "Prediction", "Published",
+    "ForecastCheck", "Form", "FormChoice", "Frontier", "Law", "PowerSum", "Prediction", "Published",
     "ResidualLoss", "RunsTable", "SealedForecast", "Term", "UserError", "allocate", "chain",
-    "check_forecasts", "compare", "constrain", "curves_from_frame", "fit", "fit_approach",
+    "check_forecasts", "choose", "compare", "constrain", "curves_from_frame", "fit", "fit_approach",
     "fit_law", "form_named", "from_frame", "law", "law_from_json", "load", "load_loss_laws",
     "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast", "seal_heldout",
     "with_heldout",

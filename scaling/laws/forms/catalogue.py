@@ -67,5 +67,5 @@ _ALL: tuple[Form, ...] = (
 FORMS: dict[str, Form] = {form.name: form for form in _ALL}
 """Every form that can be fitted, by name."""
 
-DEFAULT = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")
+DEFAULT = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla", "q-family")
 """Laws of the loss that can be fitted to any sweep over N and D."""
