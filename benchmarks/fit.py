@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from scaling.laws import FORMS, RunsTable, fit_law, from_frame, published, read
+from scaling.laws import FORMS, ResidualLoss, RunsTable, fit_law, from_frame, published, read
 from scaling.laws.evidence.refit import prepare
 from scaling.laws.fitting.bootstrap import BootstrapProblem, refit_resamples
 from scaling.laws.forms.losses import DELTA
@@ -84,6 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = (read(arguments.runs, n=arguments.n, c=arguments.c) if arguments.runs else synthetic())
     form = FORMS["chinchilla"]
+    hoffmann = ResidualLoss("huber")  # the objective of the loop
     x, y = form.coordinates(table.values), np.log(table.loss)
     ones = np.ones(len(y))
     starts = list(itertools.product(*GRID))
@@ -96,11 +97,11 @@ def main() -> None:
 
     for _ in range(arguments.rounds):
         start = time.perf_counter()
-        law = fit_law(table, form, resamples=0)
+        law = fit_law(table, form, robust=hoffmann, resamples=0)
         record("fit", start)
         theta = form.from_params(law.point)[0]
-        prepared = prepare(table, form)
-        problem = BootstrapProblem(form, prepared.x, prepared.y, prepared.runs.n, prepared.theta,
+        prepared = prepare(table, form, hoffmann)
+        problem = BootstrapProblem(form, prepared.x, prepared.y, np.arange(len(y)), prepared.theta,
                                    prepared.starts, prepared.robust)
         start = time.perf_counter()
         refitted = refit_resamples(problem, "case", RESAMPLES, 0)

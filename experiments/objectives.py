@@ -53,15 +53,24 @@ TARGET = {"n": np.array([3e9]), "d": np.array([6e10])}
 Array = NDArray[np.float64]
 
 
-def sweep(seed: int, kind: str) -> tuple[RunsTable, float]:
-    """The runs of a synthetic sweep, and the true loss at the target."""
+def constants(seed: int, kind: str) -> Array:
+    """E, A at 5e7 parameters, B at 1e9 tokens, alpha and beta of a synthetic sweep."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     e, alpha, beta = np.array([1.69, 0.34, 0.28]) * np.exp(0.15 * rng.standard_normal(3))
     a, b = np.array([0.7, 0.8]) * np.exp(0.3 * rng.standard_normal(2))
+    return np.array([e, a, b, alpha, beta])
 
-    def loss(n: Array, d: Array) -> Array:
-        return np.asarray(e + a * (n / 5e7) ** -alpha + b * (d / 1e9) ** -beta)
 
+def loss_of(constants: Array, n: Array, d: Array) -> Array:
+    """The true loss."""
+    e, a, b, alpha, beta = constants
+    return np.asarray(e + a * (n / 5e7) ** -alpha + b * (d / 1e9) ** -beta)
+
+
+def sweep(seed: int, kind: str) -> tuple[RunsTable, float]:
+    """The runs of a synthetic sweep, and the true loss at the target."""
+    true = constants(seed, kind)
+    rng = np.random.default_rng([seed, KINDS.index(kind), 1])
     n, d = (axis.ravel().repeat(2) for axis in np.meshgrid(
         np.geomspace(1e7, 3e8, 5), np.geomspace(2e8, 6e9, 5)))
     z = rng.standard_normal(n.size)
@@ -69,8 +78,9 @@ def sweep(seed: int, kind: str) -> tuple[RunsTable, float]:
         z = rng.standard_t(3, n.size) / np.sqrt(3)
     if kind == KINDS[2]:
         z += (rng.random(n.size) < 0.05) * 10 * np.abs(rng.standard_normal(n.size))
-    frame = pd.DataFrame({"n": n, "d": d, "loss": loss(n, d) * np.exp(NOISE * z)})
-    return from_frame(frame, "sweep", n="n", d="d"), float(loss(TARGET["n"], TARGET["d"])[0])
+    frame = pd.DataFrame({"n": n, "d": d, "loss": loss_of(true, n, d) * np.exp(NOISE * z)})
+    return (from_frame(frame, "sweep", n="n", d="d"),
+            float(loss_of(true, TARGET["n"], TARGET["d"])[0]))
 
 
 def estimates(table: RunsTable) -> dict[str, tuple[float, float, float]]:

@@ -7,6 +7,7 @@
     frozen.py        values that cannot be changed
     checks.py, compute_checks.py
                      checks of a runs table: units, compute, repeated rows
+    checkpoints.py   rows that are checkpoints of fewer runs
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
     fit_runs.py, fitted.py, values.py

@@ -38,7 +38,8 @@ class Bootstrap:
         resamples: number of resamples drawn.
         converged: number of resamples that converged.
         seed: seed of the draws.
-        samples: printed parameters of the converged resamples, [B, P].
+        samples: printed parameters of the converged resamples, widened for the parameters that
+            were fitted, [B, P].
         residuals: residuals of the fit to all runs, of the outcome's logarithm if the form has
             the log link, scaled up for the P degrees of freedom used by the parameters.
         left_out: printed parameters with one run, or one part of many runs, left out, [J, P].

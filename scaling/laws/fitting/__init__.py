@@ -6,5 +6,6 @@
     bootstrap.py          bootstrap and jackknife refits
     intervals.py          BCa intervals, and standard errors by the delta method
     likelihood_ratio.py   the scale of the objective, sandwich variances
+    misfit.py             runs far from the law, patterns, lack of fit, absent terms
     diagnose.py           warnings about a fit
 """

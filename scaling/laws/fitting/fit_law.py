@@ -18,6 +18,7 @@ from scaling.laws.fitting.bootstrap import (
     jackknife,
     refit_resamples,
     resampled_units,
+    widen,
 )
 from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
@@ -122,7 +123,8 @@ def _fit(
     if resamples and not is_interpolation:
         by, unit = resampled_units(fitted, by)
         problem = BootstrapProblem(form, x, y, unit, theta, starts, robust)
-        samples, left_out = refit_resamples(problem, by, resamples, seed, watch), jackknife(problem)
+        samples = widen(problem, by, refit_resamples(problem, by, resamples, seed, watch))
+        left_out = jackknife(problem)
         boot = Bootstrap(resamples, len(samples), seed, form.to_params(samples, centre),
                          residuals * np.sqrt(len(y) / dof), form.to_params(left_out, centre),
                          by, method)
