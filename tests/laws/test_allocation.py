@@ -259,6 +259,10 @@ def test_repeated_data_has_an_optimum_at_every_budget() -> None:
     assert best.a is None
     assert allocate(law, AllocationBudget(c=1e22, unique_tokens=1e9)).n == pytest.approx(
         5.465e9, rel=1e-3)
+    # A model that is far too large is at the lowest loss, too, for many times the compute.
+    large = allocate(law, AllocationBudget(c=1e30, n=1e11, unique_tokens=1e9))
+    assert large.excess == pytest.approx(0, abs=1e-9)
+    assert large.waste == pytest.approx(1 - best.total / large.total)
 
 
 @pytest.mark.parametrize("target", [4.0, 2.9, 2.762, 2.7615])
@@ -277,9 +281,9 @@ def test_a_loss_above_the_floor_of_repeated_data_is_reached(target: float) -> No
 def test_a_loss_that_rises_again_is_left_where_it_is_lowest() -> None:
     """K and M make the lowest loss finite, in closed form: each term has its own minimum."""
     law = _custom("E + A*n**-0.3 + B*d**-0.25 + K*n**0.5 + M*d**0.5", E=1.7, A=400.0, B=400.0,
-                  K=1e-6, M=3e-7)
+                  K=1e-6, M=3e-5)
     n = (0.3 * 400 / (0.5 * 1e-6)) ** (1 / 0.8)
-    d = (0.25 * 400 / (0.5 * 3e-7)) ** (1 / 0.75)
+    d = (0.25 * 400 / (0.5 * 3e-5)) ** (1 / 0.75)
     lowest = loss(law, n, d)
     below, above = allocate(law, 0.5 * 6 * n * d), allocate(law, 1e4 * 6 * n * d)
     assert below.loss > lowest

@@ -91,12 +91,15 @@ def test_given_budgets_choose_the_convention_and_the_tolerance() -> None:
     table = from_frame(_own_sweep("flops_counted", spread=0.04), "runs")
     # Runs of a budget are up to 0.08 apart, so that the budgets have to be given.
     found = fit_approach(table, "approach-2", budgets=BUDGETS[1:4].tolist(), tolerance=0.05)
+    large = table.take(np.flatnonzero(table.n > 0.99 * BEST[3] / 3))
+    assert fit_approach(large, "approach-2", budgets=BUDGETS[3:].tolist(),
+                        tolerance=0.05).n_runs == 14
     assert found.convention["c"] == "column flops_counted"
     assert found.optima.c.tolist() == pytest.approx(BUDGETS[1:4].tolist())
     assert found.excluded["in_no_budget"] == 14
     few = fit_approach(table, "approach-2", budgets=BUDGETS[1:4].tolist(), tolerance=0.03)
     assert few.excluded["in_no_budget"] == 14 + 3 * 2
-    with pytest.raises(DataError, match="none of the 35 runs is within 0.05 .* Give other budgets"):
+    with pytest.raises(DataError, match=r"none of the 35 runs is within .* Give other budgets"):
         fit_approach(table, "approach-2", budgets=[1e25], tolerance=0.05)
     for wrong, says in (({"budgets": [-1.0]}, r"budgets=\[-1\]: positive numbers"),
                         ({"budgets": [1e18, 1.01e18]}, "closer than twice"),
@@ -105,14 +108,15 @@ def test_given_budgets_choose_the_convention_and_the_tolerance() -> None:
             fit_approach(table, "approach-2", **wrong)
 
 
-def _skewed(width: float, sizes: int = 9) -> RunsTable:
-    """Noiseless runs of Hoffmann's law at five budgets, on grids about its optima."""
+def _skewed(width: float, sizes: int = 9, middle: float = 1.0) -> RunsTable:
+    """Noiseless runs of Hoffmann's law at five budgets, on grids about its optima times `middle`.
+    """
     law = published_named("hoffmann2022-3").law
     assert law is not None
     c = np.logspace(17, 21, 5)
     best = law.form.optimum(law.point, c)
     assert best is not None
-    n = np.outer(best, np.geomspace(1 / width, width, sizes)).ravel()
+    n = np.outer(best, middle * np.geomspace(1 / width, width, sizes)).ravel()
     loss = law.loss({"n": n, "d": np.repeat(c, sizes) / (6 * n)})
     return from_frame(pd.DataFrame({"n": n, "c": np.repeat(c, sizes), "loss": loss}), "runs",
                       n="n", c="c")
@@ -121,25 +125,31 @@ def _skewed(width: float, sizes: int = 9) -> RunsTable:
 @pytest.mark.parametrize("of", ["loss", "log-loss"])
 @pytest.mark.parametrize("skew", [-0.004, 0.0, 0.004])
 def test_a_cubic_recovers_a_cubic_valley(of: str, skew: float) -> None:
-    factors = np.array([0.2, 0.5, 0.7, 1.5, 2.0, 4.0, 5.0])
+    factors = np.array([0.3, 0.5, 0.7, 1.5, 2.0, 4.0, 8.0])  # off their middle
     x = np.log(factors)
     y = 1.1 + 0.03 * x**2 + skew * x**3
-    n, c = np.outer(BEST, factors), np.outer(BUDGETS, np.ones(7))
-    table = from_frame(pd.DataFrame({
-        "n": n.ravel(), "c": c.ravel(),
-        "loss": np.tile(np.exp(y) if of == "log-loss" else y, 5)}), "runs", n="n", c="c")
-    found = fit_approach(table, "approach-2-cubic", target=of)
+    losses = np.exp(y) if of == "log-loss" else y
+    found = fit_approach(_valleys(factors, losses), "approach-2-cubic", target=of)
     np.testing.assert_allclose(found.optima.n, BEST, rtol=1e-8)
     np.testing.assert_allclose(found.optima.loss, np.exp(1.1) if of == "log-loss" else 1.1)
-    parabola = fit_approach(table, "approach-2", target=of)
+    parabola = fit_approach(_valleys(factors, losses), "approach-2", target=of)
     assert (np.abs(np.log(parabola.optima.n / BEST)) > 0.01).all() == (skew != 0)
-    straight = from_frame(pd.DataFrame({"n": n.ravel(), "c": c.ravel(),
-                                        "loss": np.tile(5 - x - 0.1 * x**3, 5)}), "runs", n="n",
-                          c="c")
+
+
+def test_a_cubic_without_a_minimum_or_of_three_sizes_is_left_out() -> None:
+    factors = np.geomspace(0.3, 8, 7)
+    falling = 5 - np.log(factors) - 0.1 * np.log(factors) ** 3
     with pytest.raises(DataError, match="a cubic through them has no minimum"):
-        fit_approach(straight, "approach-2-cubic")
+        fit_approach(_valleys(factors, falling), "approach-2-cubic")
     with pytest.raises(DataError, match="has 3 distinct sizes, where 4 are needed"):
-        fit_approach(table.take(np.flatnonzero(np.tile(factors < 1, 5))), "approach-2-cubic")
+        fit_approach(_valleys(factors[:3], np.array([2.1, 2.0, 2.1])), "approach-2-cubic")
+
+
+def _valleys(factors: np.ndarray, losses: np.ndarray) -> RunsTable:
+    """Runs with the same losses at every budget, at sizes that are multiples of BEST."""
+    return from_frame(pd.DataFrame({
+        "n": np.outer(BEST, factors).ravel(), "c": np.repeat(BUDGETS, len(factors)),
+        "loss": np.tile(losses, len(BEST))}), "runs", n="n", c="c")
 
 
 def test_cubics_cover_the_minimum_of_a_skewed_valley_and_parabolas_do_not() -> None:
@@ -165,7 +175,7 @@ def test_cubics_cover_the_minimum_of_a_skewed_valley_and_parabolas_do_not() -> N
 
 
 def test_the_standard_error_of_a_cubic_is_the_spread_of_its_minima() -> None:
-    table, rng = _skewed(8.0), np.random.default_rng(1)
+    table, rng = _skewed(8.0, middle=4.0), np.random.default_rng(1)
     minima, errors = [], []
     for _ in range(150):
         noisy = replace(table, loss=table.loss * np.exp(0.001 * rng.standard_normal(

@@ -35,7 +35,6 @@ STEP = 1e-4         # of the differences, in log N or log FLOPs: short, because 
 STENCIL = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
 FIRST = np.array([1.0, -8.0, 0.0, 8.0, -1.0]) / 12
 _SECOND = np.array([-1.0, 16.0, -30.0, 16.0, -1.0]) / 12
-_ROUNDING = 2e-14        # of a second difference, relative to the loss
 _MAX_STEP_N = 1.0        # largest Newton step in log N
 TOLERANCE = 1e-7         # of a step: Newton's next step would be about its square
 ITERATIONS = 80
@@ -168,8 +167,7 @@ def refine(form: Form, params: Array, budget: AllocationBudget, t_B: Array, x_B:
         step = np.clip(step, -_MAX_STEP_N, np.minimum(_MAX_STEP_N, half_way))
         x[rows] += step
         done[rows] = (np.abs(step) < TOLERANCE) | ~np.isfinite(step)
-        is_noise = done[rows] & (np.abs(second) < _ROUNDING * np.abs(f[:, 2])) & (h == STEP)
-        x[rows[(x[rows] < 0) | ~np.isfinite(step) | is_noise]] = np.nan
+        x[rows[(x[rows] < 0) | ~np.isfinite(step)]] = np.nan
     return np.where(done, x, np.nan)
 
 
