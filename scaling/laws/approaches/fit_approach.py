@@ -131,6 +131,12 @@ def _approach_2(
     table, warnings = in_shared_budgets(table, _LEAST_SIZES[name], budgets, tolerance)
     profiles, outside = group_by_budget(table, budgets, tolerance)
     warnings += outside
+    if not profiles:
+        raise DataError(
+            f"{name}: none of the {table.loss.size} runs is within {tolerance:.2g} in ln C of a "
+            f"given budget; they have {table.c.min():.4g} to {table.c.max():.4g} FLOP (C "
+            f"{table.convention['c']}). Give other {option('budgets=', '--budgets')}, or a larger "
+            f"{option('tolerance=', '--tolerance')}")
     n_grouped = int(sum(p.loss.size for p in profiles))
     if within is not None:
         if not within > 1:

@@ -105,12 +105,6 @@ def group_by_budget(
     if outside := int((budget_of < 0).sum()):
         warnings = (f"{outside} of {len(budget_of)} runs are further than {tolerance:.2g} in ln C "
                     "from every given budget, and are left out",)
-    if (budget_of < 0).all():
-        raise DataError(
-            f"none of the {len(budget_of)} runs is within {tolerance:.2g} in ln C of a given "
-            f"budget; they have {table.c.min():.4g} to {table.c.max():.4g} FLOP (C "
-            f"{table.convention.get('c', '')}). Give other {option('budgets=', '--budgets')}, or a "
-            f"larger {option('tolerance=', '--tolerance')}")
     profiles = []
     for i, centre in enumerate(centres):
         rows = np.flatnonzero(budget_of == i)
