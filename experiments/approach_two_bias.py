@@ -49,7 +49,7 @@ from scaling.files import write_atomically
 from scaling.laws import Law, RunsTable, fit_law, from_frame
 from scaling.laws.approaches import Screen, fit_approach, group_by_budget
 from scaling.laws.approaches.optima import screen_optima
-from scaling.laws.approaches.parabola import ParabolaTarget, parabola_minima
+from scaling.laws.approaches.parabola import ParabolaTarget, polynomial_minima
 from scaling.laws.published import published_named
 
 CONSTANTS = ("hoffmann2022-3-printed", "hoffmann2022-3")
@@ -106,7 +106,7 @@ def errors(name: str, target: ParabolaTarget, design: Design) -> dict[str, float
     table = runs(law, design)
     frontier = fit_approach(table, "approach-2", target=target, screen=Screen(0.0, np.inf))
     groups, _ = group_by_budget(table)
-    kept = screen_optima(groups, parabola_minima(groups, target), Screen()).used
+    kept = screen_optima(groups, polynomial_minima(groups, target), Screen()).used
     optimal_tokens = TARGET_FLOPS / (6 * optimal_size(law, TARGET_FLOPS))
     approach_3 = fit_law(table, law.form, resamples=0)
     approach_3_tokens = TARGET_FLOPS / (6 * optimal_size(approach_3, TARGET_FLOPS))

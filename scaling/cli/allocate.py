@@ -67,6 +67,9 @@ def allocate(
 
     Example: `scaling allocate besiroglu2024 --compute 1e22 --fixed-n 7e9`
 
+    Example: `scaling allocate besiroglu2024 --fixed-n 7e9 --fixed-d 2e12`, for the loss of this
+    model, the compute that it takes and how far it is from the best use of that compute
+
     Kaplan's and Hoffmann's published allocations are shown for comparison if they apply to the
     question. The exit status is 1 if none of the given laws has an answer.
     """
@@ -85,7 +88,8 @@ def allocate(
     budgets = [
         AllocationBudget(c=c, loss=target, inference_tokens=inference_tokens,
                          unique_tokens=unique_tokens, n=fixed_n, d=fixed_d, given=values)
-        for c, target in _budgets(compute, gpu_hours, gpu, mfu, targets)
+        for c, target in _budgets(compute, gpu_hours, gpu, mfu, targets,
+                                  is_prediction=fixed_n is not None and fixed_d is not None)
     ]
     named = [pair for name in law for pair in load_laws(name, budgets[0])]
     entries = [entry for _, entry in named]
@@ -109,7 +113,8 @@ def allocate(
     if json_output:
         print_text(text)
     requested = [row for of_budget in rows for row in of_budget[:len(named)]]
-    if all(row.n is None or row.d is None for row in requested):
+    if all(row.n is None or row.d is None or (row.fixed == "both" and row.loss is None)
+           for row in requested):
         raise typer.Exit(1)  # the warnings give the reasons
 
 
@@ -130,13 +135,16 @@ def _print_allocations(budget: AllocationBudget, rows: list[Allocation]) -> None
     extra: list[tuple[str, str, bool]] = []
     if not (budget.n or budget.d):
         extra.append(("a", "a", False))
-    if budget.loss is not None or budget.inference_tokens:
+    spends_less = any(row.total is not None and budget.c is not None and row.total < budget.c
+                      for row in rows)
+    if budget.c is None or budget.inference_tokens or spends_less:
         extra += [("training FLOPs", "c", False), ("all FLOPs", "total", False)]
     if budget.unique_tokens is not None:
         extra.append(("epochs", "epochs", False))
     if budget.n or budget.d:
-        extra += [(f"above the loss at the best {star['n' if budget.n else 'd']}", "excess",
-                   False), ("compute wasted", "waste", True)]
+        best = "N and D" if budget.is_prediction else star["n" if budget.n else "d"]
+        extra += [(f"above the loss at the best {best}", "excess", False),
+                  ("compute wasted", "waste", True)]
     for title, name, is_percentage in extra:
         columns += [title] + (["90% interval"] if name != "c" else [])
         for cell, row in zip(cells, rows, strict=True):
@@ -154,14 +162,19 @@ def _range(row: Allocation, name: str) -> str:
     """The interval of N or D, or "fixed"."""
     from scaling.laws import show
 
-    return "fixed" if row.fixed == name else show.short_span(getattr(row, f"{name}_interval"))
+    is_fixed = row.fixed in (name, "both")
+    return "fixed" if is_fixed else show.short_span(getattr(row, f"{name}_interval"))
 
 
 def _title(budget: AllocationBudget) -> str:
     from scaling.laws import show
 
-    text = f"loss {budget.loss:g}" if budget.c is None else (
-        f"{budget.c:.4g} {'' if budget.inference_tokens else 'training '}FLOPs")
+    if budget.is_prediction:
+        text = f"N {show.short(budget.n)} and D {show.short(budget.d)}"
+    elif budget.c is None:
+        text = f"loss {budget.loss:g}"
+    else:
+        text = f"{budget.c:.4g} {'' if budget.inference_tokens else 'training '}FLOPs"
     if budget.inference_tokens:
         text += f", training and inference on {show.short(budget.inference_tokens)} tokens"
     if budget.unique_tokens is not None:
@@ -279,15 +292,23 @@ def check_given(given: Mapping[str, float], laws: Iterable[object]) -> None:
 
 def _budgets(
     compute: list[str] | None, gpu_hours: float | None, gpu: str | None, mfu: float,
-    targets: Sequence[AllocationBudget] | None,
+    targets: Sequence[AllocationBudget] | None, *, is_prediction: bool,
 ) -> list[tuple[float | None, float | None]]:
-    """Pairs of FLOPs and target loss, one of which is None."""
-    if sum(given is not None for given in (compute, gpu_hours, targets)) != 1:
+    """Pairs of FLOPs and target loss, one of which is None; both are if N and D are fixed."""
+    named = {"--compute": compute, "--gpu-hours": gpu_hours, "--target-loss": targets}
+    given = [name for name, value in named.items() if value is not None]
+    if is_prediction and given:
+        raise UserError(f"{given[0]}, --fixed-n and --fixed-d are all given, where at most two of "
+                        "them are expected, since the third follows from two; leave one out")
+    if len(given) != 1 and not is_prediction:
         raise UserError("give the budget either as --compute FLOPS, or as --gpu-hours H --gpu "
-                        "NAME; or, instead of a budget, a loss to reach as --target-loss NATS")
+                        "NAME; or, instead of a budget, a loss to reach as --target-loss NATS, or "
+                        "both --fixed-n N and --fixed-d D")
     if gpu_hours is None and gpu is not None:
         raise UserError("--gpu belongs to --gpu-hours; --compute and --target-loss need no "
                         "accelerator")
+    if is_prediction:
+        return [(None, None)]
     if targets is not None:
         return [(None, target.loss) for target in targets]
     if compute is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from scaling.cli.fit_options import SIZES
@@ -11,7 +12,15 @@ from scaling.console import out, print_table, progress
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws import Curves, Frontier
+    from scaling.laws import Curves, Fit, Frontier
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How approach 2 groups runs by budget: options of `fit_approach`."""
+
+    budgets: list[float] | None
+    tolerance: float
 
 
 def split(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -29,21 +38,54 @@ def check_noise(noise: float | None) -> None:
                         "such as 0.003")
 
 
+def grouping(
+    approaches: Sequence[str], budgets: str | None, tolerance: float | None
+) -> Grouping:
+    """The values of `--budgets` and `--tolerance`.
+
+    Raises:
+        UserError: one is given without approach 2, or is not what it should be.
+    """
+    from scaling.cli.simulate import numbers
+    from scaling.laws.approaches.isoflop import TOLERANCE
+
+    for name, value in (("--budgets", budgets), ("--tolerance", tolerance)):
+        if value is not None and not any(each.startswith("approach-2") for each in approaches):
+            raise UserError(f"{name} {value}: an option of approach 2, which groups runs by their "
+                            "compute; add --law approach-2, or leave it out")
+    return Grouping(None if budgets is None else numbers(budgets, "--budgets"),
+                    TOLERANCE if tolerance is None else tolerance)
+
+
 def fit_one(
-    name: str, source: RunsSource, resampling: BootstrapOptions, noise: float | None
+    name: str, source: RunsSource, resampling: BootstrapOptions, noise: float | None,
+    grouped: Grouping, laws: Sequence[Fit],
 ) -> Frontier:
     """Fit an approach to runs, or approach 1 to whole training curves.
+
+    Args:
+        name: name of the approach.
+        source: the runs.
+        resampling: resamples and their seed.
+        noise: standard deviation of the log-loss between runs, or None.
+        grouped: how runs are grouped by budget.
+        laws: laws of the same command; a disagreement with one becomes a warning.
 
     Raises:
         DataError, UserError: as `fit_approach`, and the reader of the table.
     """
-    from scaling.laws import fit_approach
+    from scaling.laws import RunsTable, disagreement, fit_approach
 
     table: Any = curves_of(source) if name == "approach-1" else source.table(
         None if source.columns["n"] else "total", SIZES)
     with progress(f"{name}: resamples", resampling.resamples) as bar:
-        return fit_approach(table, name, noise=noise, resamples=max(resampling.resamples, 1),
-                            seed=resampling.seed, watch=bar.update)
+        frontier = fit_approach(
+            table, name, noise=noise, budgets=grouped.budgets, tolerance=grouped.tolerance,
+            resamples=max(resampling.resamples, 1), seed=resampling.seed, watch=bar.update)
+    if not isinstance(table, RunsTable):
+        return frontier
+    apart = [line for fitted in laws if (line := disagreement(fitted.law, frontier, table))]
+    return replace(frontier, warnings=(*frontier.warnings, *apart))
 
 
 def curves_of(source: RunsSource) -> Curves:

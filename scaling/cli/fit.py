@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from scaling.cli import evidence
-from scaling.cli.approaches import check_noise, fit_one, print_approach, split
+from scaling.cli.approaches import check_noise, fit_one, grouping, print_approach, split
 from scaling.cli.fit_options import (
     EVIDENCE,
     FITS,
@@ -46,8 +46,8 @@ def fit(
     runs: Annotated[Path, typer.Argument(
         metavar="RUNS", help="CSV or Parquet table of runs, or a results folder with runs.csv.")],
     law: Annotated[list[str] | None, typer.Option(
-        help="Law to fit, or approach-1, approach-2, approach-2-akima; may be repeated. By "
-             "default Kaplan's four, Chinchilla, and the q-family that has both.",
+        help="Law to fit, or approach-1, approach-2, approach-2-cubic, approach-2-akima; may be "
+             "repeated. By default Kaplan's four, Chinchilla, and the q-family that has both.",
         rich_help_panel=LAWS, show_default=False)] = None,
     list_: Annotated[bool, typer.Option(
         "--list", callback=show_list, is_eager=True, rich_help_panel=LAWS,
@@ -83,6 +83,13 @@ def fit(
     noise: Annotated[float | None, typer.Option(
         help="Standard deviation of the log-loss between runs, for approach-2; by default "
              "estimated from the runs.", rich_help_panel=FITS, show_default=False)] = None,
+    budgets: Annotated[str | None, typer.Option(
+        metavar="LIST", help="FLOPs of the budgets of approach-2, such as 1e18,1e19; by default "
+                             "runs of about the same compute share one.",
+        rich_help_panel=FITS, show_default=False)] = None,
+    tolerance: Annotated[float | None, typer.Option(
+        help="Largest difference of the logarithm of compute between a run and its budget, for "
+             "approach-2; by default 0.02.", rich_help_panel=FITS, show_default=False)] = None,
     profile: ProfileNames = None,
     compare: Annotated[bool, typer.Option(
         "--compare", rich_help_panel=EVIDENCE,
@@ -150,6 +157,7 @@ def fit(
     other_columns = columns(column, {v for form in forms for v in form.variables})
     evidence.check(requested, forms)
     check_noise(noise)
+    grouped = grouping(approaches, budgets, tolerance)
     path = table_path(runs)
     if evidence_file is not None:
         evidence_output = json_file(evidence_file, "scaling fit --evidence", [path])
@@ -171,7 +179,7 @@ def fit(
                 results.laws.append(fitted)
         for name in approaches:
             with results.failures(name):
-                frontier = fit_one(name, source, resampling, noise)
+                frontier = fit_one(name, source, resampling, noise, grouped, results.laws)
                 print_approach(frontier)
                 results.frontiers.append(frontier)
         results.check()

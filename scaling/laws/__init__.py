@@ -35,7 +35,13 @@ scipy.optimize.nnls: SciPy imports them when they are first used.
 from scaling.errors import DataError, UserError
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.chain import Chained, chain
-from scaling.laws.approaches import Curves, Frontier, curves_from_frame, fit_approach
+from scaling.laws.approaches import (
+    Curves,
+    Frontier,
+    curves_from_frame,
+    disagreement,
+    fit_approach,
+)
 from scaling.laws.choice import FormChoice, choose
 from scaling.laws.fit_runs import compare, fit, load
 from scaling.laws.fitted import Fit, Prediction
@@ -66,8 +72,8 @@ __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "DataError", "Fit",
     "ForecastCheck", "Form", "FormChoice", "Frontier", "Law", "PowerSum", "Prediction", "Published",
     "ResidualLoss", "RunsTable", "SealedForecast", "Term", "UserError", "allocate", "chain",
-    "check_forecasts", "choose", "compare", "constrain", "curves_from_frame", "fit", "fit_approach",
-    "fit_law", "form_named", "from_frame", "law", "law_from_json", "load", "load_loss_laws",
-    "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast", "seal_heldout",
-    "with_heldout",
+    "check_forecasts", "choose", "compare", "constrain", "curves_from_frame", "disagreement", "fit",
+    "fit_approach", "fit_law", "form_named", "from_frame", "law", "law_from_json", "load",
+    "load_loss_laws", "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast",
+    "seal_heldout", "with_heldout",
 ]

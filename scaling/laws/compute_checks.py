@@ -1,15 +1,15 @@
-"""Checks of the compute of a runs table: its unit, and C compared with 6 N D."""
+"""The compute of a runs table: its unit, C compared with 6 N D, and other columns that count it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError, option
-from scaling.laws.columns import parse_numbers
+from scaling.laws.columns import RowIndices, parse_numbers
 from scaling.laws.forms.variables import N_COLUMNS, SIX_ND, UNIT_FACTORS, six_nd
 from scaling.laws.table import RunsTable
 
@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 _CONSTANT, _SIMILAR, _UNRELATED = 1.02, 2.0, 1e4  # spread of C / (6 N D)
 _SIX_ND_COLUMN, _SIX_ND_TOLERANCE = "flops_6nd", 3.0
+_COMPUTE_WORDS = ("flop", "compute")  # in the name of a column of FLOPs
 _THOUSANDS, _GAP = 1e3, 1e2  # ratio of units, and of runs in two different units
 
 
@@ -63,6 +64,34 @@ def check_six_nd_column(table: RunsTable, frame: pd.DataFrame) -> Iterator[str]:
         yield (f"column {_SIX_ND_COLUMN}: its median is {np.median(ratio):.3g} times {SIX_ND} of "
                f"{columns[0]} and {columns[1]}, so one of the three is in another unit or is "
                f"another quantity; C is taken as {SIX_ND}")
+
+
+def other_flops(
+    frame: pd.DataFrame, columns: Mapping[str, str], rows: RowIndices, d: Array
+) -> dict[str, Array]:
+    """FLOPs of the runs by the name of each further convention that a table has columns for: 6 N D
+    with either count of N, and every column of FLOPs.
+
+    Args:
+        frame: the table.
+        columns: the columns that N, D and C are read from.
+        rows: rows of the runs in the table, [R].
+        d: training tokens, [R].
+    """
+    names = [str(name) for name in frame.columns]
+    found = {}
+    for name in names:
+        is_n = name in N_COLUMNS.values()
+        is_c = any(word in name.lower() for word in _COMPUTE_WORDS)
+        if not (is_n or is_c) or names.count(name) > 1 or frame[name].dtype.kind not in "iuf":
+            continue
+        values = parse_numbers(frame[name].iloc[rows])
+        if is_n and (name != columns.get("n") or "c" in columns):
+            found[f"{SIX_ND} with N of column {name}"] = six_nd(values, d)
+        elif is_c and name != columns.get("c"):
+            found[f"column {name}"] = values
+    return {name: values for name, values in found.items()
+            if (np.isfinite(values) & (values > 0)).all()}
 
 
 def _check_units(table: RunsTable, ratio: Array, middle: float, label: str) -> None:

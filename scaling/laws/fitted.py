@@ -195,7 +195,7 @@ class Fit:
             compute: training FLOPs, or several budgets.
             loss: the loss to reach, instead of `compute`.
             n: fixed number of parameters.
-            d: fixed number of training tokens.
+            d: fixed number of training tokens; with `n` too, what the law predicts for them.
             unique_tokens: distinct training tokens that there are, in a law of repeated data.
             inference_tokens: tokens of the model's lifetime, whose FLOPs the budget includes.
             given: values of further variables, by name.

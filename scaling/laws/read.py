@@ -20,6 +20,7 @@ from scaling.laws.columns import (
     row_label,
     run_ids,
 )
+from scaling.laws.compute_checks import other_flops
 from scaling.laws.forms.variables import (
     FLOPS_PER_PARAMETER_TOKEN,
     N_COLUMNS,
@@ -174,6 +175,7 @@ def from_frame(
         _heldout_runs(heldout, statuses, names, n_d_c, values, extra_values), excluded, convention,
         notes, {v: column[order] for v, column in z.items()},
         source=source, columns=columns | extra_columns, rows=rows,
+        flops=other_flops(frame, columns, rows, x["d"][order]),
     )
     with np.errstate(all="ignore"):
         return with_clusters(check_table(table, frame), frame, cluster, final, smooth)

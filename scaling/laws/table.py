@@ -58,6 +58,8 @@ class RunsTable:
         rows: row of each run in the file, counted from 0.
         cluster: the run that each row belongs to, [R], if rows are checkpoints or repeated
             measurements of fewer runs; else empty.
+        flops: FLOPs as other columns of the table count them, [R] each, by the name of the
+            convention. No law is fitted to them; approach 2 looks for budgets in them.
     """
 
     n: Array
@@ -75,6 +77,7 @@ class RunsTable:
     columns: Mapping[str, str] = field(default_factory=dict)
     rows: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     cluster: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+    flops: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         freeze_fields(self)
@@ -101,6 +104,7 @@ class RunsTable:
             extra={name: values[rows] for name, values in self.extra.items()},
             rows=self.rows[rows] if len(self.rows) else self.rows,
             cluster=self.cluster[rows] if len(self.cluster) else self.cluster,
+            flops={name: values[rows] for name, values in self.flops.items()},
         )
 
     @property

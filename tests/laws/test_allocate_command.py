@@ -94,6 +94,34 @@ def test_budgets_far_outside_a_law_have_no_result(command, tmp_path: Path, words
     assert sum(message in line for line in done.out.splitlines()) <= 2
 
 
+def test_fixed_n_and_d_say_the_loss_and_what_it_takes(command, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    done = command("allocate", NAMED, "--fixed-n", "1e9", "--fixed-d", "1e11", "--out", path)
+    assert done.code == 0
+    assert "N 1B and D 100B" in done.out
+    own = json.loads(path.read_text())["allocations"][0]
+    assert (own["n"], own["d"], own["c"]) == (1e9, 1e11, 6e20)
+    assert own["loss"] == pytest.approx(2.3718, abs=1e-3)
+    assert 0 < own["excess"] < 0.1
+    far = command("allocate", NAMED, "--fixed-n", "2", "--fixed-d", "1e11")
+    assert far.code == 1
+    assert "above that of a uniform prediction" in far.out
+
+
+def test_a_budget_that_buys_nothing_more_says_so(command, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    done = command("allocate", "muennighoff2023", "--compute", "1e22,1e27", "--unique-tokens",
+                   "1e9", "--out", path)
+    assert done.code == 0
+    assert done.out.count("the rest of the budget buys nothing") == 1  # once for both
+    full, part = json.loads(path.read_text())["allocations"]
+    assert full["n"] == pytest.approx(5.465e9, rel=1e-3)
+    assert full["d"] == pytest.approx(3.05e11, rel=1e-3)
+    assert full["loss"] == pytest.approx(part["loss"], abs=1e-8)
+    assert full["loss"] == pytest.approx(2.7614, abs=1e-4)
+    assert full["total"] == 1e22 < part["total"] < 1e27
+
+
 @pytest.mark.parametrize("law", ["kaplan2020", "hoffmann2022-1", "deepseek2024"])
 def test_sizes_below_one_are_not_reported(command, tmp_path: Path, law: str) -> None:
     """Laws of sizes alone have no loss by which such a budget could be detected."""

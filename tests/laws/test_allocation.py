@@ -13,6 +13,7 @@ from scaling.laws import FORMS, Bootstrap, Law, allocate, fit_law, from_frame, p
 from scaling.laws.allocation.allocate import can_allocate
 from scaling.laws.allocation.budgets import AllocationBudget
 from scaling.laws.allocation.optimise import solve
+from scaling.laws.forms.custom import law as own_law
 
 pytestmark = pytest.mark.quick
 
@@ -219,6 +220,121 @@ def _loss_of(law: Law, n: float, d: float, u: float) -> float:
     return float(law.loss(values)[0])
 
 
+def _uncertain(law: Law, times: int = 20) -> Law:
+    """The law with resamples, all parameters uncertain by two percent."""
+    spread = 0.02 * np.random.default_rng(0).standard_normal((times, law.point.shape[1]))
+    return replace(law, bootstrap=Bootstrap(times, times, 0, law.point * np.exp(spread),
+                                            np.zeros(10)))
+
+
+def _custom(formula: str, **params: float) -> Law:
+    return Law(form=own_law(formula), convention={"n": "total"}, params=params)
+
+
+def _on_budget(law: Law, c: float, u: float, points: int = 50_001) -> tuple[float, float]:
+    """N and the loss of the best of many sizes that spend all of a budget."""
+    n = np.geomspace(1e6, 1e13, points)
+    losses = law.loss({"n": n, "d": c / (6 * n), "u": np.full_like(n, u)})
+    return float(n[losses.argmin()]), float(losses.min())
+
+
+def test_repeated_data_has_an_optimum_at_every_budget() -> None:
+    law = published()["muennighoff2023"].law
+    assert law is not None
+    law, losses = _uncertain(law), []
+    for c in (1e20, 3e21, 1e22, 1e24, 1e28):
+        best = allocate(law, AllocationBudget(c=c, unique_tokens=1e9))
+        n, lowest = _on_budget(law, c, 1e9)
+        assert best.loss == pytest.approx(lowest, abs=1e-9), c
+        assert best.loss_interval[0] < best.loss < best.loss_interval[1]
+        assert best.n_interval[0] < best.n < best.n_interval[1]
+        if best.total == c:
+            assert best.n == pytest.approx(n, rel=3e-3), c
+        assert any("rest of the budget buys nothing" in w for w in best.warnings) == (c >= 1e22), c
+        losses.append((best.loss, best.total))
+    assert losses == sorted(losses, key=lambda row: -row[0])
+    # The last two spend the same, which is less than the budget, and has no exponent.
+    assert losses[-1] == losses[-2]
+    assert losses[-1][1] < 1e23
+    assert best.a is None
+    assert allocate(law, AllocationBudget(c=1e22, unique_tokens=1e9)).n == pytest.approx(
+        5.465e9, rel=1e-3)
+    # A model that is far too large is at the lowest loss, too, for many times the compute.
+    large = allocate(law, AllocationBudget(c=1e30, n=1e11, unique_tokens=1e9))
+    assert large.excess == pytest.approx(0, abs=1e-9)
+    assert large.waste == pytest.approx(1 - best.total / large.total)
+
+
+@pytest.mark.parametrize("target", [4.0, 2.9, 2.762, 2.7615])
+def test_a_loss_above_the_floor_of_repeated_data_is_reached(target: float) -> None:
+    law = published()["muennighoff2023"].law
+    assert law is not None
+    cheap = allocate(law, AllocationBudget(loss=target, unique_tokens=1e9))
+    assert _on_budget(law, cheap.total, 1e9)[1] == pytest.approx(target, abs=1e-8)
+    # Less reaches less, and the words for a loss below the floor say what it is.
+    assert _on_budget(law, cheap.total * 0.9, 1e9)[1] > target
+    below = allocate(law, AllocationBudget(loss=2.76, unique_tokens=1e9))
+    assert below.total is None
+    assert any("out of reach" in w and "whose lowest loss is 2.76145" in w for w in below.warnings)
+
+
+def test_a_loss_that_rises_again_is_left_where_it_is_lowest() -> None:
+    """K and M make the lowest loss finite, in closed form: each term has its own minimum."""
+    law = _custom("E + A*n**-0.3 + B*d**-0.25 + K*n**0.5 + M*d**0.5", E=1.7, A=400.0, B=400.0,
+                  K=1e-6, M=3e-5)
+    n = (0.3 * 400 / (0.5 * 1e-6)) ** (1 / 0.8)
+    d = (0.25 * 400 / (0.5 * 3e-5)) ** (1 / 0.75)
+    lowest = loss(law, n, d)
+    below, above = allocate(law, 0.5 * 6 * n * d), allocate(law, 1e4 * 6 * n * d)
+    assert below.loss > lowest
+    assert below.total == 0.5 * 6 * n * d
+    assert (above.n, above.d) == (pytest.approx(n, rel=1e-4), pytest.approx(d, rel=1e-4))
+    assert above.loss == pytest.approx(lowest, rel=1e-12)
+    assert above.total == pytest.approx(6 * n * d, rel=1e-4)
+    assert any("rest of the budget buys nothing" in w for w in above.warnings)
+    sure = allocate(_uncertain(law), 1e8 * n * d)
+    assert sure.n == pytest.approx(above.n, rel=1e-6)
+    assert sure.n_interval[0] < n < sure.n_interval[1]
+    # A fixed size is trained on no more tokens than do it good; and one that is too large is cut.
+    fixed = allocate(law, AllocationBudget(c=1e4 * 6 * n * d, n=n / 5))
+    assert (fixed.n, fixed.d) == (pytest.approx(n / 5), pytest.approx(d, rel=1e-4))
+    assert fixed.excess == pytest.approx(loss(law, n / 5, d) - lowest, rel=1e-6)
+    few = allocate(law, AllocationBudget(c=1e4 * 6 * n * d, d=d / 5))
+    assert (few.n, few.d) == (pytest.approx(n, rel=1e-4), pytest.approx(d / 5))
+    # Of the two token counts that give a loss, the smaller one is the cheaper.
+    target = loss(law, n / 5, d / 3)
+    reached = allocate(law, AllocationBudget(loss=target, n=n / 5))
+    assert reached.d == pytest.approx(d / 3, rel=1e-6)
+    assert any("whose lowest loss is" in w
+               for w in allocate(law, AllocationBudget(loss=0.99 * lowest)).warnings)
+
+
+def test_budgets_of_laws_that_keep_falling_are_spent(law: Law) -> None:
+    for c in (1e15, 1e22, 1e30):
+        best = allocate(law, AllocationBudget(c=c, flops_per_token=six_n))
+        assert best.total == c
+        assert not any("buys nothing" in w for w in best.warnings)
+    lasting = _custom("E + A*exp(-n/S) + B*exp(-d/T)", E=2.0, A=3.0, B=3.0, S=1e9, T=1e10)
+    assert any("buys nothing" in w for w in allocate(lasting, 1e26).warnings)
+
+
+def test_fixed_n_and_d_are_a_prediction(sampled: Law) -> None:
+    found = allocate(sampled, AllocationBudget(n=1e9, d=1e11))
+    hand = 1.8172 + 482.01 / 1e9**0.3478 + 2085.43 / 1e11**0.3658
+    assert found.loss == pytest.approx(hand, rel=1e-12)
+    assert (found.n, found.d, found.c, found.total) == (1e9, 1e11, 6e20, 6e20)
+    assert found.fixed == "both"
+    values = {"n": np.array([1e9]), "d": np.array([1e11])}
+    low, high = sampled.loss_band(values)
+    assert found.loss_interval == (pytest.approx(low[0]), pytest.approx(high[0]))
+    assert found.n_interval is found.d_interval is found.total_interval is None
+    same = allocate(sampled, AllocationBudget(c=6e20, n=1e9))
+    assert (found.excess, found.waste) == (pytest.approx(same.excess), pytest.approx(same.waste))
+    served = allocate(sampled, AllocationBudget(n=1e9, d=1e11, inference_tokens=1e12))
+    assert served.total == pytest.approx(6e20 + 2e21)
+    assert served.c == pytest.approx(6e20)
+
+
 def test_every_published_law_of_n_and_d_is_at_a_minimum() -> None:
     given = {"sparsity": 0.75, "granularity": 8.0}
     for entry in published().values():
@@ -256,7 +372,10 @@ def test_intervals_are_those_of_new_runs(grid, constants) -> None:
 @pytest.mark.parametrize(("arguments", "message"), [
     ({}, "either compute in FLOPs or a target loss"),
     ({"c": 1e20, "loss": 2.0}, "either compute in FLOPs or a target loss"),
-    ({"c": 1e20, "n": 1e9, "d": 1e9}, "both fixed"),
+    ({"c": 1e20, "n": 1e9, "d": 1e9}, "compute=, n= and d= are all given"),
+    ({"loss": 2.0, "n": 1e9, "d": 1e9}, "loss=, n= and d= are all given"),
+    ({"n": 1e9}, "compute= or loss=; or both n= and d="),
+    ({"n": 1e18, "d": 1e20}, "N 1e\\+18 and D 1e\\+20 take compute 6e\\+38"),
     ({"c": 1e20, "n": -1}, "fixed N -1: a positive number of parameters"),
     ({"loss": float("nan")}, "nats per token"),
     ({"c": 1e20, "inference_tokens": -1.0}, "inference tokens -1: a positive number of tokens"),

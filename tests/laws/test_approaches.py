@@ -31,7 +31,7 @@ from scaling.laws.approaches.envelope import envelope, local_linear_smooth
 from scaling.laws.approaches.isoflop import IsoFlopProfile
 from scaling.laws.approaches.line import fit_log_line
 from scaling.laws.approaches.optima import Optima, ProfileMinimum, seed_noise
-from scaling.laws.approaches.parabola import parabola_minima
+from scaling.laws.approaches.parabola import polynomial_minima
 from scaling.laws.published import published_named
 
 pytestmark = pytest.mark.quick
@@ -106,10 +106,10 @@ def test_standard_errors_are_the_spread_of_the_optima() -> None:
     optima, known, pooled = [], [], []
     for table in _noisy(_table(n, c, loss), 0.003, 200, rng):
         groups, _ = group_by_budget(table)
-        given = parabola_minima(groups, noise=0.003)
+        given = polynomial_minima(groups, noise=0.003)
         optima.append([m.log_n for m in given])
         known.append([m.log_n_se for m in given])
-        pooled.append([m.log_n_se for m in parabola_minima(groups)])
+        pooled.append([m.log_n_se for m in polynomial_minima(groups)])
     spread = np.std(optima, axis=0)
     np.testing.assert_allclose(np.mean(known, axis=0), spread, rtol=0.15)
     # Pooling assumes the same noise of the loss at every budget, which is only approximate here.

@@ -106,10 +106,10 @@ def test_laws_that_cannot_be_fitted_do_not_hide_the_others(grid, tmp_path: Path)
         _run("fit", tmp_path, "--law", "chinchilla")
 
 
-def test_without_a_choice_the_five_laws_are_fitted(results: Path) -> None:
+def test_without_a_choice_the_default_laws_are_fitted(results: Path) -> None:
     _run("fit", results, "--bootstrap", 0, "--save", results / "laws.json")
     names = [law["law"] for law in json.loads((results / "laws.json").read_text())["laws"]]
-    assert names == ["kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla"]
+    assert names == ["kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla", "q-family"]
 
 
 def test_every_law_is_listed() -> None:

@@ -51,14 +51,14 @@ def test_held_out_runs_are_sealed_and_checked(place, command):
     assert records[-1]["sha256"] in sealed.out
     assert [(r["law"]["name"], r["run"]["run_id"], r["note"]) for r in records] == [
         (name, HELDOUT, "before")
-        for name in ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla")]
+        for name in ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla", "q-family")]
     n = {"total": 1017344, "non-embedding": 984448}  # of this run, from the committed table
     assert all(r["run"]["variables"]["n"] == n[r["law"]["convention"]["n"]] for r in records)
     again = command(*SEAL, "--json")
-    assert [row["new"] for row in json.loads(again.out)["forecasts"]] == [False] * 5
-    assert len((place / LEDGER).read_text().splitlines()) == 5
+    assert [row["new"] for row in json.loads(again.out)["forecasts"]] == [False] * 6
+    assert len((place / LEDGER).read_text().splitlines()) == 6
     waiting = command("forecast", "check", LEDGER, "results")
-    assert (waiting.code, waiting.out.count("no run yet")) == (0, 6), waiting.err
+    assert (waiting.code, waiting.out.count("no run yet")) == (0, 7), waiting.err
     write_table(place / "results/runs.csv", heldout="done")
     done = command("forecast", "check", LEDGER, "results", "--out", "check.json", "--json")
     assert done.code == 0, done.err
@@ -66,8 +66,9 @@ def test_held_out_runs_are_sealed_and_checked(place, command):
     content = json.loads(done.out)
     # The errors of README's table, to its digits.
     assert {row["law"]: round(100 * row["relative_error"], 1) for row in content["rows"]} == {
-        "chinchilla": 4.5, "kaplan-nd": -0.7, "kaplan-d": 0.2, "kaplan-n": 1.6, "kaplan-c": -6.0}
-    assert content["scores"]["inside"] == 5
+        "chinchilla": 3.2, "kaplan-nd": -1.1, "kaplan-d": 0.2, "kaplan-n": 1.6, "kaplan-c": -6.0,
+        "q-family": -1.4}
+    assert content["scores"]["inside"] == 6
     assert command("forecast", "check", LEDGER, "results", "--head", records[1]["sha256"]).code == 0
     assert_refused(command("forecast", "check", LEDGER, "results", "--head", "0" * 64),
                    "no record with the hash")
@@ -94,7 +95,7 @@ def test_columns_and_times_of_a_table(place, command):
     assert command(*SEAL, cwd=place).code == 0
     write_table(place / "late.csv", heldout="done", started="2020-01-01T00:00:00")
     done = command("forecast", "check", LEDGER, "late.csv")
-    assert (done.code, done.out.count("after it began")) == (0, 5)
+    assert (done.code, done.out.count("after it began")) == (0, 6)
     assert "the scores are of 0, without 5 sealed after the run began" in done.out
     done = command("forecast", "check", LEDGER, "late.csv", "--n", "batch_tokens", "--json")
     assert all("N 512 instead of" in row["state"] for row in json.loads(done.out)["rows"])

@@ -25,7 +25,7 @@ from scaling.laws.approaches import (
 from scaling.laws.approaches.akima import akima_minima
 from scaling.laws.approaches.line import fit_log_line
 from scaling.laws.approaches.optima import ProfileMinimum, noise_at, seed_noise
-from scaling.laws.approaches.parabola import parabola_minima
+from scaling.laws.approaches.parabola import polynomial_minima
 from scaling.laws.conventions.recount import monotone_interpolation, published_relation, recount
 from scaling.laws.design.fisher import Noise, Target, estimate_noise, target_named
 from scaling.laws.design.grid import Design, by_ratio, from_table, isoflop, rectangle
@@ -79,9 +79,9 @@ def _profiles(noise: float) -> tuple[IsoFlopProfile, ...]:
 def test_the_error_of_a_vertex_is_that_of_numpys_polynomial() -> None:
     """With the scatter of all runs about their parabolas, or with a given noise."""
     profiles = _profiles(0.003)
-    found = parabola_minima([*profiles])
-    given = parabola_minima([*profiles], noise=0.002)
-    logs = parabola_minima([*profiles], "log-loss", noise=0.002)
+    found = polynomial_minima([*profiles])
+    given = polynomial_minima([*profiles], noise=0.002)
+    logs = polynomial_minima([*profiles], "log-loss", noise=0.002)
     fits = [np.polyfit(p.log_n, p.loss, 2, cov="unscaled") for p in profiles]
     left = [p.loss - np.polyval(fit[0], p.log_n) for p, fit in zip(profiles, fits, strict=True)]
     variance = sum(float(r @ r) for r in left) / (2 * (6 - 3))

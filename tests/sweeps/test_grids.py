@@ -6,13 +6,15 @@ import json
 import math
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from scaling.accounting import count_parameters
 from scaling.config import RunConfig, SweepConfig, run_identity, validate
 from scaling.data.prepare import prepare
 from scaling.errors import UserError
-from scaling.laws import FORMS, Law, save
+from scaling.laws import FORMS, Law, fit_approach, read, save
 from scaling.optim.schedule import learning_rate
 from scaling.sweeps.plan import claim_results, make_plan
 from tests.conftest import write_corpus
@@ -53,6 +55,20 @@ def test_a_budget_is_met_within_one_percent_of_counted_flops(plan_of, store):
     for flops in spent:
         assert min(abs(flops / budget - 1) for budget in budgets) < 0.01
     assert sum(flops < 5e8 for flops in spent) == 2
+
+
+def test_approach_two_finds_the_budgets_of_an_isoflop_grid(plan_of):
+    """They are equal in counted FLOPs, not in 6 N D."""
+    plan = plan_of({"kind": "isoflop", "budgets": [1e9, 3e9]},
+                   sizes={"kind": "ladder", "params": [1e3, 3e4], "count": 5, "d_head": 4})
+    runs = pd.DataFrame([{**p.facts, "tokens": p.run.trained_tokens} for p in plan.runs])
+    best = np.log(runs["params_total"].median())
+    runs["loss"] = 3 - 1e-10 * runs["flops_counted"] + 0.01 * (
+        np.log(runs["params_total"]) - best) ** 2
+    found = fit_approach(read(runs), "approach-2")
+    assert found.convention["c"] == "column flops_counted"
+    np.testing.assert_allclose(found.optima.c, [1e9, 3e9], rtol=0.01)
+    np.testing.assert_allclose(found.optima.n, np.exp(best), rtol=0.1)
 
 
 def test_a_window_of_ratios_excludes_points_by_their_actual_ratio(plan_of):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
-from scaling.laws.allocation.optimise import Solution, solve
+from scaling.laws.allocation.optimise import Solution, lowest_loss, solve
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, MOST_LOSS
 from scaling.laws.law import Interval, Law
@@ -25,20 +25,25 @@ _MAX_FLOPS = 1e36
 _BELOW_ONE = ("the law gives fewer than one parameter or one token at this budget, which is far "
               "outside the range of its runs; raise the budget")
 _MIN_SOLVED = 0.95  # share of the resamples with an optimum, below which a warning is added
+_NOTHING = 1e-3    # nats per token: less than what another seed changes counts as nothing
+_MOST_USED = 0.1   # share of a budget that buys all but nothing, below which this is said
+_NEAR = 10 * _NOTHING  # nats per token that a tenth of a budget may cost, to be looked into
 FAR_FACTOR = 100.0
 """Budgets above this multiple of the largest fitted compute get an extrapolation warning."""
 
 
 @dataclass(frozen=True, repr=False)
 class Allocation:
-    """The optimal allocation of a budget, or the cheapest allocation that reaches a loss.
+    """The optimal allocation of a budget, the cheapest allocation that reaches a loss, or what a
+    law predicts for fixed N and D.
 
     `c` is training FLOPs, 6 N D unless the budget counts them otherwise, and `total` includes
-    inference FLOPs. `n`, `d` and `loss` (nats per token) are None if the law does not determine
-    them. `a` is d log N* / d log C. If N or D was `fixed`, `excess` is the loss above the optimum
-    at the same FLOPs, and `waste` the share of the FLOPs that the optimum would save at the same
-    loss. `epochs` is set if unique tokens are given. Intervals cover 90% unless `level` is set;
-    they are confidence intervals of the law, not prediction intervals of a new run.
+    inference FLOPs; both are less than the budget if more FLOPs do not lower the loss. `n`, `d` and
+    `loss` (nats per token) are None if the law does not determine them. `a` is d log N* / d log C.
+    If N or D or both were `fixed`, `excess` is the loss above the optimum at the same FLOPs, and
+    `waste` the share of the FLOPs that the optimum would save at the same loss. `epochs` is set if
+    unique tokens are given. Intervals cover 90% unless `level` is set; they are confidence
+    intervals of the law, not prediction intervals of a new run.
     """
 
     source: str
@@ -58,7 +63,7 @@ class Allocation:
     inference_tokens: float = 0.0
     unique_tokens: float | None = None
     epochs: float | None = None
-    fixed: Literal["n", "d"] | None = None
+    fixed: Literal["n", "d", "both"] | None = None
     excess: float | None = None
     waste: float | None = None
     total_interval: Interval | None = None
@@ -200,11 +205,12 @@ def _from_law(law: Law, budget: AllocationBudget, source: str) -> Allocation:
     request: dict[str, Any] = {
         "source": source, "counting": str(law.convention["n"]),
         "inference_tokens": budget.inference_tokens, "unique_tokens": budget.unique_tokens,
-        "fixed": "n" if budget.n is not None else "d" if budget.d is not None else None,
+        "fixed": "both" if budget.is_prediction else "n" if budget.n is not None else (
+            "d" if budget.d is not None else None),
     }
     unsolved: dict[str, Any] = {**request, "n": budget.n, "d": budget.d, "loss": budget.loss,
                                 "a": None, "c": None if budget.inference_tokens else budget.c}
-    if not is_determined(law):
+    if not (budget.is_prediction or is_determined(law)):
         return Allocation(**unsolved, warnings=(
             *law.warnings, *expert_warnings, *_extrapolation_warning(law, budget.c)))
     quantities = _quantities(budget, solve(law.form, law.point, budget))
@@ -212,8 +218,9 @@ def _from_law(law: Law, budget: AllocationBudget, source: str) -> Allocation:
     if not _is_plausible(point["n"], point["d"], point["loss"], point["c"]):
         reason = _unsolved_reason(law, budget, point["loss"])
         return Allocation(**unsolved, warnings=(*law.warnings, *expert_warnings, reason))
-    warnings = (*law.warnings, *expert_warnings, *_extrapolation_warning(law, point["c"]))
-    intervals, unsolved_share = _intervals(law, budget, list(quantities), point["total"])
+    warnings = (*law.warnings, *expert_warnings, *_extrapolation_warning(law, point["c"]),
+                *_idle_warning(law, budget, point))
+    intervals, unsolved_share = _intervals(law, budget, point)
     if unsolved_share > 1 - _MIN_SOLVED:
         warnings += (_resample_warning(budget, unsolved_share),)
     finite: dict[str, Any] = {
@@ -241,17 +248,20 @@ def with_active_experts(
 
 
 def _intervals(
-    law: Law, budget: AllocationBudget, names: list[str], total: float
+    law: Law, budget: AllocationBudget, point: dict[str, Any]
 ) -> tuple[dict[str, Any], float]:
     """Bootstrap intervals of the reported quantities, by name, and the share of the resamples
     that have no solution and are left out. Quantities that the budget fixes have no interval."""
     evaluated: list[Array] = []
+    names = list(point)
+    # A law that stopped falling has an optimum, but no exponent.
+    needed = [names.index(name) for name in ("c", "n", "d", "loss", "total")]
 
     def quantities(params_BP: Array) -> Array:
-        values_BQ = np.stack(list(_quantities(budget, solve(law.form, params_BP, budget, total))
-                                  .values()), axis=1)
-        values_BQ[~np.isfinite(values_BQ).all(axis=1)] = np.nan
-        evaluated.append(values_BQ)
+        solution = solve(law.form, params_BP, budget, point["total"])
+        values_BQ = np.stack(list(_quantities(budget, solution).values()), axis=1)
+        values_BQ[~np.isfinite(values_BQ[:, needed]).all(axis=1)] = np.nan
+        evaluated.append(values_BQ[:, needed])
         return values_BQ
 
     band = law.band(quantities)
@@ -260,7 +270,7 @@ def _intervals(
     unsolved_share = float(np.isnan(evaluated[0]).any(axis=1).mean())
     return {f"{name}_interval": (float(low), float(high))
             for name, low, high in zip(names, *band, strict=True)
-            if name != "c" and low < high}, unsolved_share
+            if name != "c" and low < high and math.isfinite(point[name])}, unsolved_share
 
 
 def _quantities(budget: AllocationBudget, solution: Solution) -> dict[str, Array]:
@@ -305,13 +315,39 @@ def _unsolved_reason(law: Law, budget: AllocationBudget, loss: float) -> str:
         if not most > budget.loss:
             return (f"a loss of {budget.loss:g} takes fewer than one parameter or one token under "
                     "this law; choose a lower loss")
-        return (f"a loss of {budget.loss:g} is out of reach under this law at any compute; "
+        floor = float(lowest_loss(law.form, law.point, budget)[0])
+        known = f", whose lowest loss is {floor:.6g}" if floor > budget.loss else ""
+        return (f"a loss of {budget.loss:g} is out of reach under this law at any compute{known}; "
                 "choose a higher loss")
     if budget.n is not None or budget.d is not None:
         return ("the budget leaves no compute for training, or the law has no optimum to compare "
                 "with; raise the budget, or lower the fixed N or D or the inference tokens")
     return ("the law has no optimum at this budget: its loss decreases towards one parameter or "
             "towards one token")
+
+
+def _idle_warning(
+    law: Law, budget: AllocationBudget, point: Mapping[str, float]
+) -> tuple[str, ...]:
+    """A warning if the loss stops falling, or rises again, within a compute budget."""
+    if budget.c is None:
+        return ()
+    n, d, loss, total = (point[name] for name in ("n", "d", "loss", "total"))
+    less = math.sqrt(_MOST_USED)
+    fewer = np.array([n if budget.n is not None else n * less]), np.array(
+        [d if budget.d is not None else d * less])
+    if total == budget.c and not law.loss(budget.values(*fewer))[0] < loss + _NEAR:
+        return ()
+    if loss + _NOTHING <= MOST_LOSS:
+        enough = solve(law.form, law.point, replace(budget, c=None, loss=loss + _NOTHING), total)
+        if enough.total[0] < _MOST_USED * budget.c:
+            return (f"the loss stops falling within this budget: {enough.total[0]:.3g} FLOPs "
+                    f"(N = {enough.n[0]:.3g}, D = {enough.d[0]:.3g}) reach "
+                    f"{loss + _NOTHING:.4g}, and the rest of the budget buys nothing (less than "
+                    f"{_NOTHING:g} nats per token)",)
+    return () if total == budget.c else (
+        f"the loss is lowest at {total:.3g} FLOPs and no lower beyond, so the rest of the budget "
+        "buys nothing",)
 
 
 def _resample_warning(budget: AllocationBudget, share: float) -> str:

@@ -31,8 +31,9 @@ _GIVEN_VARIABLES = tuple(name for name in VARIABLES if name not in ("n", "d", "c
 class AllocationBudget:
     """A compute budget or a target loss, with the constraints of an allocation.
 
-    Exactly one of `c` and `loss` is given. With `inference_tokens` the budget covers training and
-    inference: C = 6 N D + 2 N D_inference (Sardana et al. 2024, eq. 1 and 2).
+    Exactly one of `c` and `loss` is given, or neither if N and D are both fixed, which is a
+    prediction. With `inference_tokens` the budget covers training and inference: C = 6 N D + 2 N
+    D_inference (Sardana et al. 2024, eq. 1 and 2).
     """
 
     c: float | None = None
@@ -55,11 +56,7 @@ class AllocationBudget:
     takes a third of it."""
 
     def __post_init__(self) -> None:
-        if (self.c is None) == (self.loss is None):
-            raise UserError("a budget is either compute in FLOPs or a target loss, not both")
-        if self.n is not None and self.d is not None:
-            raise UserError("N and D are both fixed, which leaves nothing to optimise; fix only "
-                            "one of them")
+        self._check_number_given()
         for name, value, variable, example in (
             ("compute", self.c, "c", "1e21"), ("fixed N", self.n, "n", "7e9"),
             ("fixed D", self.d, "d", "1e12"), ("unique tokens", self.unique_tokens, "d", "1e11"),
@@ -80,8 +77,26 @@ class AllocationBudget:
                                 f"({VARIABLES[name].unit})")
         self._check_affordable()
 
+    def _check_number_given(self) -> None:
+        """Check that neither too little nor too much of C, the loss, N and D is given."""
+        compute, loss = option("compute=", "--compute"), option("loss=", "--target-loss")
+        n, d = option("n=", "--fixed-n"), option("d=", "--fixed-d")
+        if self.is_prediction:
+            for name, value in ((compute, self.c), (loss, self.loss)):
+                if value is not None:
+                    raise UserError(f"{name}, {n} and {d} are all given, where at most two of them "
+                                    "are expected, since the third follows from two; leave one "
+                                    "out")
+        elif (self.c is None) == (self.loss is None):
+            raise UserError("a budget is either compute in FLOPs or a target loss, not both: give "
+                            f"{compute} or {loss}; or both {n} and {d}, for the loss that they "
+                            "give")
+
     def _check_affordable(self) -> None:
         """Check that the compute covers at least one parameter and one token."""
+        if self.n is not None and self.d is not None:
+            check_amount(f"N {self.n:g} and D {self.d:g} take compute",
+                         float(self.total_flops(self.n, self.d)), "c", "1e21")
         if self.c is None:
             return
         n = 1.0 if self.n is None else self.n
@@ -95,6 +110,11 @@ class AllocationBudget:
             raise UserError(f"compute {self.c:g}: leaves less than {left}, because "
                             f"{' and '.join(parts)} take at least {least:.3g} FLOPs; raise the "
                             "compute or lower them")
+
+    @property
+    def is_prediction(self) -> bool:
+        """Whether N and D are both fixed, which leaves nothing to allocate."""
+        return self.n is not None and self.d is not None
 
     @property
     def is_plain(self) -> bool:

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from scaling.errors import DataError, UserError
+from scaling.errors import DataError, UserError, option
 from scaling.laws.approaches import akima, parabola
 from scaling.laws.approaches.envelope import POINTS, Curves, envelope
 from scaling.laws.approaches.frontier import APPROACHES, Frontier
-from scaling.laws.approaches.isoflop import TOLERANCE, IsoFlopProfile, group_by_budget
+from scaling.laws.approaches.isoflop import (
+    TOLERANCE,
+    IsoFlopProfile,
+    group_by_budget,
+    in_shared_budgets,
+)
 from scaling.laws.approaches.line import Line, fit_log_line
 from scaling.laws.approaches.optima import (
     LossNoise,
@@ -28,6 +33,9 @@ from scaling.laws.forms.variables import SIX_ND
 from scaling.laws.table import RunsTable
 
 _MAX_LISTED = 3  # budgets in an error message
+_DEGREES: dict[str, parabola.Degree] = {"approach-2": 2, "approach-2-cubic": 3}
+_LEAST_SIZES = {"approach-2-akima": akima.MIN_SIZES,
+                **{name: parabola.least_sizes(degree) for name, degree in _DEGREES.items()}}
 
 
 def fit_approach(
@@ -50,16 +58,20 @@ def fit_approach(
     """Fit N* and D* as power laws of C by one of Hoffmann's approaches without a law of the loss.
 
     Args:
-        table: finished runs for approach 2 and its variant; `Curves` for approach 1.
-        name: approach-1, approach-2 or approach-2-akima.
-        budgets: approach 2: FLOPs of the budgets; None groups the runs by C.
+        table: finished runs for approach 2 and its variants; `Curves` for approach 1.
+        name: approach-1, approach-2, approach-2-cubic or approach-2-akima.
+        budgets: approach 2: FLOPs of the budgets; None groups the runs by C. Where runs do not
+            share budgets in the C of the table, C is the column of FLOPs, or 6 N D with the N, in
+            which they do; the result's convention names it.
         tolerance: approach 2: largest difference of ln C between a run and its budget.
         within: approach 2: leaves out sizes further than this factor from the size with the
             lowest loss of their budget, since distant sizes skew a parabola; None for all sizes.
-        target: approach-2: whether the parabolas are fitted to the loss or to its logarithm.
+        target: approach-2, approach-2-cubic: whether the polynomials are fitted to the loss or to
+            its logarithm.
         noise: approach 2: standard deviation of the log-loss between runs, a number or a function
-            of the budget in FLOP. By default approach-2 estimates it from the scatter about the
-            parabolas, and approach-2-akima from runs of the same size and budget.
+            of the budget in FLOP. By default approach-2 and approach-2-cubic estimate it from the
+            scatter about the polynomials, and approach-2-akima from runs of the same size and
+            budget.
         weighted: approach 2: whether optima are weighted by 1/n_se^2; by default only in
             approach-2-akima, as in Porian et al.
         screen: approach 2: criteria for using an optimum.
@@ -116,7 +128,15 @@ def _approach_2(
     weighted: bool | None, screen: Screen, resamples: int, seed: int,
     watch: Callable[[int], None],
 ) -> Frontier:
-    profiles, warnings = group_by_budget(table, budgets, tolerance)
+    table, warnings = in_shared_budgets(table, _LEAST_SIZES[name], budgets, tolerance)
+    profiles, outside = group_by_budget(table, budgets, tolerance)
+    warnings += outside
+    if not profiles:
+        raise DataError(
+            f"{name}: none of the {table.loss.size} runs is within {tolerance:.2g} in ln C of a "
+            f"given budget; they have {table.c.min():.4g} to {table.c.max():.4g} FLOP (C "
+            f"{table.convention['c']}). Give other {option('budgets=', '--budgets')}, or a larger "
+            f"{option('tolerance=', '--tolerance')}")
     n_grouped = int(sum(p.loss.size for p in profiles))
     if within is not None:
         if not within > 1:
@@ -127,9 +147,11 @@ def _approach_2(
         "tolerance": tolerance, **({} if within is None else {"within": within}),
     }
     minima: list[ProfileMinimum]
-    if name == "approach-2":
-        minima = parabola.parabola_minima(profiles, target, noise)
-        convention |= {"parabola": f"{target} in ln N"}
+    if name in _DEGREES:
+        if _DEGREES[name] == 3:  # an off-centre grid biases parabolas, but hardly cubics
+            screen = Screen(screen.edge, np.inf)
+        minima = parabola.polynomial_minima(profiles, target, noise, _DEGREES[name])
+        convention |= {"cubic" if _DEGREES[name] == 3 else "parabola": f"{target} in ln N"}
     else:
         # An off-centre grid biases parabolas, but not the interpolation.
         screen = Screen(screen.edge, np.inf)
@@ -137,14 +159,16 @@ def _approach_2(
         if noise is None and resamples:
             raise UserError("approach-2-akima: needs the noise, a standard deviation of the "
                             "log-loss between runs such as 0.002, since no two runs have the same "
-                            "size and budget; give it, or train a second seed")
+                            "size and budget; give it with "
+                            f"{option('noise=', '--noise')}, or train a second seed")
         minima = akima.akima_minima(profiles, noise or 0.0, resamples=resamples, seed=seed,
                                     watch=watch)
         convention |= {"interpolation": "Akima, log-loss in ln N", "resamples": resamples}
     optima = screen_optima(profiles, minima, screen)
-    _check_enough_optima(name, optima)
+    grouped = np.mean([p.sizes.size >= _LEAST_SIZES[name] for p in profiles]) >= 0.5
+    _check_enough_optima(name, optima, table.convention["c"], bool(grouped))
     kept = optima.kept
-    weighted = (name != "approach-2" and resamples > 0) if weighted is None else weighted
+    weighted = (name == "approach-2-akima" and resamples > 0) if weighted is None else weighted
     n, d = _lines(name, kept, weighted)
     warnings += optima.warnings + _few_budgets(kept)
     if name == "approach-2":
@@ -172,16 +196,18 @@ def _lines(name: str, kept: Optima, weighted: bool) -> tuple[Line, Line]:
     return fit_log_line(kept.c, kept.n, weights), fit_log_line(kept.c, kept.d, weights)
 
 
-def _check_enough_optima(name: str, optima: Optima) -> None:
+def _check_enough_optima(name: str, optima: Optima, counting: str, grouped: bool) -> None:
     n_used = int(optima.used.sum())
     if n_used >= 2:
         return
     reasons = optima.warnings
     listed = "; ".join(reasons[:_MAX_LISTED])
     more = f"; and {len(reasons) - _MAX_LISTED} more" if len(reasons) > _MAX_LISTED else ""
-    raise DataError(f"{name}: {n_used} of {len(optima.c)} budgets have an optimum that can be "
-                    f"used, where at least 2 are needed: {listed}{more}. Runs that are not grouped "
-                    "by budget can be fitted with the law chinchilla")
+    budgets = "" if grouped else (
+        f"; budgets that are not found can be given with {option('budgets=', '--budgets')}")
+    raise DataError(f"{name}: {n_used} of {len(optima.c)} budgets (C {counting}) have an optimum "
+                    f"that can be used, where at least 2 are needed: {listed}{more}. Runs that are "
+                    f"not grouped by budget can be fitted with the law chinchilla{budgets}")
 
 
 def _few_budgets(kept: Optima) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from scaling.laws.law_json import MOST_WARNINGS, convention_of, counts_of
 APPROACHES: dict[str, str] = {
     "approach-1": "Hoffmann et al. 2022, section 3.1",
     "approach-2": "Hoffmann et al. 2022, section 3.2",
+    "approach-2-cubic": "Hoffmann et al. 2022, section 3.2, with cubics for skewed valleys",
     "approach-2-akima": "Porian et al. 2024, section 3",
 }
 """The approaches, with their sources."""

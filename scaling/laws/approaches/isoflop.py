@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import DataError, UserError
+from scaling.errors import DataError, UserError, option
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.02
 """Largest difference of ln C between runs of one budget. If the loss scales as C^-0.05, it changes
 the loss by a thousandth."""
+_ENOUGH = 0.8  # share of the runs in budgets with enough sizes, from which C is not doubted
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,13 @@ def group_by_budget(
         raise DataError("approach 2 needs runs, but the table has no finished run")
     for name in ("n", "d", "c"):
         if np.isnan(getattr(table, name)).any():
+            column = option(f"{name}=COLUMN", f"--{name} COLUMN")
             raise UserError(f"approach 2 needs N, D and C of every run, but {name.upper()} is "
-                            f"missing; give its column with --{name} COLUMN, or two of the three")
+                            f"missing; give its column with {column}, or two of the three")
     if not 0 <= tolerance < math.inf:
-        raise UserError(f"tolerance {tolerance:g}: a non-negative number is expected, in ln C, "
-                        f"such as {TOLERANCE}")
+        named = option(f"tolerance={tolerance:g}", f"--tolerance {tolerance:g}")
+        raise UserError(f"{named}: a non-negative number is expected, in ln C, such as "
+                        f"{TOLERANCE}")
     log_c = np.log(table.c)
     if budgets is None:
         centres, budget_of = _detect_budgets(log_c, tolerance)
@@ -114,6 +117,50 @@ def group_by_budget(
     return profiles, warnings
 
 
+def in_shared_budgets(
+    table: RunsTable, n_sizes: int, budgets: Sequence[float] | None = None,
+    tolerance: float = TOLERANCE,
+) -> tuple[RunsTable, tuple[str, ...]]:
+    """The table with C in the convention in which its runs share budgets.
+
+    The table's own C is kept if most runs are in budgets with enough sizes. Otherwise C is 6 N D
+    with either N, or the column of FLOPs, that has the most such runs.
+
+    Args:
+        table: the runs.
+        n_sizes: distinct sizes that a budget needs.
+        budgets: the budgets in FLOP; None detects them.
+        tolerance: in ln C.
+
+    Returns:
+        The table, and a warning if C is not its own.
+
+    Raises:
+        UserError: as `group_by_budget`.
+    """
+    def runs_in_budgets(c: Array) -> int:
+        try:
+            profiles, _ = group_by_budget(replace(table, c=c), budgets, tolerance)
+        except DataError:
+            return 0
+        counts = [p.loss.size for p in profiles if p.sizes.size >= n_sizes]
+        return sum(counts) if len(counts) > 1 else 0
+
+    own = table.convention.get("c", "")
+    most = runs_in_budgets(table.c)
+    if most >= _ENOUGH * table.loss.size:
+        return table, ()
+    best = None
+    for name, c in table.flops.items():
+        if (count := runs_in_budgets(c)) > most:
+            best, most = name, count
+    if best is None:
+        return table, ()
+    return replace(table, c=table.flops[best], convention=table.convention | {"c": best}), (
+        f"C is {best}, in which the runs share budgets, and not {own}; so is the compute of every "
+        "allocation by these optima",)
+
+
 def _detect_budgets(log_c: Array, tolerance: float) -> tuple[Array, NDArray[np.intp]]:
     """ln C of the budgets, and the index of each run's budget."""
     order = np.argsort(log_c, kind="stable")
@@ -128,8 +175,10 @@ def _detect_budgets(log_c: Array, tolerance: float) -> tuple[Array, NDArray[np.i
             low, high = np.exp([members.min(), members.max()])
             raise DataError(
                 f"budgets cannot be distinguished: runs from {low:.4g} to {high:.4g} FLOP follow "
-                f"each other in steps of less than {tolerance:.2g} in ln C; give the budgets, or a "
-                "smaller tolerance, or fit the law chinchilla, which needs no budgets")
+                f"each other in steps of less than {tolerance:.2g} in ln C; give the budgets with "
+                f"{option('budgets=', '--budgets')}, or a smaller "
+                f"{option('tolerance=', '--tolerance')}, or fit the law chinchilla, which needs no "
+                "budgets")
     return np.array([log_c[budget_of == i].mean() for i in range(count)]), budget_of
 
 
@@ -138,14 +187,15 @@ def _assign_budgets(
 ) -> tuple[Array, NDArray[np.intp]]:
     """ln C of the given budgets, and the index of each run's budget, -1 for none."""
     values = np.sort(np.array(budgets, dtype=float))
+    shown = ",".join(f"{value:.6g}" for value in budgets)
+    named = option(f"budgets=[{shown}]", f"--budgets {shown}")
     if not values.size or not (np.isfinite(values) & (values > 0)).all():
-        raise UserError(f"budgets {list(budgets)}: positive numbers of FLOPs are expected, such "
-                        "as 1e18")
+        raise UserError(f"{named}: positive numbers of FLOPs are expected, such as 1e18")
     centres = np.log(values)
     if (np.diff(centres) <= 2 * tolerance).any():
-        raise UserError(f"budgets {list(budgets)}: two of them are closer than twice the "
-                        f"tolerance, {tolerance:.2g} in ln C; give a smaller tolerance, or drop "
-                        "one of them")
+        raise UserError(f"{named}: two of them are closer than twice the tolerance, "
+                        f"{tolerance:.2g} in ln C; give a smaller "
+                        f"{option('tolerance=', '--tolerance')}, or drop one of them")
     distance = np.abs(log_c[:, None] - centres)
     nearest = distance.argmin(axis=1)
     # The lower bound is for budgets given with fewer digits than the runs' C.

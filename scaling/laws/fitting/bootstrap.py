@@ -179,7 +179,8 @@ def widen(problem: BootstrapProblem, by: ResampleUnit, samples_BP: Array) -> Arr
     factor = np.sqrt(units / max(units - samples_BP.shape[1], units / 2))
     wide = problem.optimum + factor * (samples_BP - problem.optimum)
     for index in map(problem.form.fitted_parameters.index, problem.form.constants):
-        at, each = constant_of(problem.optimum[index]), constant_of(samples_BP[:, index])
+        at = constant_of(problem.optimum[index:index + 1])
+        each = constant_of(samples_BP[:, index])
         wide[:, index] = log_of_constant(np.maximum(at + factor * (each - at), 0.0))
     return np.asarray(wide)
 

@@ -37,7 +37,7 @@ RESAMPLES = 1000
 _RTOL = 1e-6          # of the objective, within which two optima are the same
 _SUBSET = 1_000       # most runs that every start is fitted to
 _ADAPTIONS = 30       # of delta
-_DELTA_RTOL = 1e-4
+_DELTA_RTOL = 1e-7
 _MAX_REFINED = 8      # different optima of the subset that are refined on all runs
 
 
