@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.fitting.bootstrap import ResampleUnit
-from scaling.laws.fitting.intervals import bca_intervals
+from scaling.laws.fitting.intervals import bca_intervals, widened
 from scaling.laws.forms.constrained import formula_json
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
@@ -38,13 +38,14 @@ class Bootstrap:
         resamples: number of resamples drawn.
         converged: number of resamples that converged.
         seed: seed of the draws.
-        samples: printed parameters of the converged resamples, widened for the parameters that
-            were fitted, [B, P].
+        samples: printed parameters of the converged resamples, [B, P].
         residuals: residuals of the fit to all runs, of the outcome's logarithm if the form has
             the log link, scaled up for the P degrees of freedom used by the parameters.
         left_out: printed parameters with one run, or one part of many runs, left out, [J, P].
         by: what was resampled.
         method: how intervals are computed from the samples.
+        widening: factor by which deviations from the estimate are then enlarged, for the
+            parameters that were fitted.
     """
 
     resamples: int
@@ -55,6 +56,7 @@ class Bootstrap:
     left_out: Array = field(default_factory=lambda: np.empty((0, 0)))
     by: ResampleUnit = "case"
     method: Method = "bca"
+    widening: float = 1.0
 
     def __post_init__(self) -> None:
         freeze_fields(self)
@@ -138,8 +140,10 @@ class Law:
         boot = self.bootstrap
         left_out = boot.left_out if boot.method == "bca" else boot.left_out[:0]
         with np.errstate(all="ignore"):
-            return bca_intervals(quantity(boot.samples), quantity(self.point)[0],
-                                 quantity(left_out) if len(left_out) else None, level)
+            samples, point = quantity(boot.samples), quantity(self.point)[0]
+            ends = bca_intervals(samples, point, quantity(left_out) if len(left_out) else None,
+                                 level)
+            return widened(ends, point, samples, boot.widening)
 
     def loss_band(self, values: Mapping[str, Array]) -> tuple[Array, Array] | None:
         """90% confidence band of the law itself: lower and upper ends, [R] each."""
@@ -173,6 +177,8 @@ class Law:
             residuals = _evenly(np.sort(residuals), max(1, _MAX_PAIRS // len(self.samples)))
         with np.errstate(all="ignore"):
             predicted = self.form.apply_link(self.form.loss(self.samples, values))
+            centre = self.form.apply_link(self.form.loss(self.point, values))
+            predicted = centre + self.bootstrap.widening * (predicted - centre)
             outcomes = self.form.invert_link(predicted + residuals)
         outcomes = outcomes[np.isfinite(outcomes)]
         if not outcomes.size:
@@ -202,6 +208,7 @@ class Law:
             "bootstrap": {} if boot is None else {
                 "resamples": boot.resamples, "converged": boot.converged, "seed": boot.seed,
                 "level": LEVEL, "by": boot.by, "method": boot.method,
+                "widening": boot.widening,
                 "samples": _thin(boot.samples, KEPT_SAMPLES),
                 "left_out": _round(boot.left_out.tolist()),
                 "residuals": _thin(np.sort(boot.residuals), KEPT_RESIDUALS),

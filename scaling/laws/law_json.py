@@ -174,13 +174,20 @@ def _heldout(fields: JsonObject) -> dict[str, dict[str, Any]]:
     return rows
 
 
+_MOST_WIDENING = 2.0  # of intervals, for the parameters that were fitted
+
+
 def _bootstrap(fields: JsonObject, n_params: int) -> Bootstrap:
     samples = fields.array("samples", KEPT_SAMPLES, n_params)
     residuals = fields.array("residuals", KEPT_RESIDUALS)
     if len(samples) and not (len(residuals) and np.isfinite(residuals).all()):
         raise fields.error("residuals", residuals.tolist(), "a list of numbers")
+    widening = fields.number("widening") if "widening" in fields else 1.0
+    if not 1 <= widening <= _MOST_WIDENING:
+        raise fields.error("widening", widening, f"a number from 1 to {_MOST_WIDENING:g}")
     return Bootstrap(
         fields.count("resamples"), fields.count("converged"), fields.count("seed"), samples,
         residuals, fields.array("left_out", KEPT_LEFT_OUT, n_params),
         _BY[fields.text("by", _BY)] if "by" in fields else "case",
-        _METHODS[fields.text("method", _METHODS)] if "method" in fields else "percentile")
+        _METHODS[fields.text("method", _METHODS)] if "method" in fields else "percentile",
+        widening)

@@ -89,8 +89,8 @@ def test_the_last_rows_of_each_run(smooth: int) -> None:
 
 def test_repeated_rows_of_one_run_tell_no_more_than_one() -> None:
     """Eight copies of every row: resamples of runs are those of the runs alone, to the last bit of
-    the draws, and resamples of rows are narrower by the square root of eight, and less widened for the
-    five parameters."""
+    the draws. Resamples of rows are narrower by the square root of eight, and less widened for the
+    parameters."""
     n, d = (axis.ravel() for axis in np.meshgrid(
         np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5)))
     loss = _loss(n, d) * np.exp(0.004 * np.random.default_rng(3).standard_normal(25))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError, option
 from scaling.laws.fitting.minimise import Minimum, minimise
-from scaling.laws.forms.form import Form, constant_of, log_of_constant
+from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.table import RunsTable
 
@@ -166,23 +166,14 @@ def _fit_chunk(
     return np.asarray(theta[converged & _determined(problem, w_BR)]), from_starts
 
 
-def widen(problem: BootstrapProblem, by: ResampleUnit, samples_BP: Array) -> Array:
-    """Resamples, [B, P], farther from the optimum by the square root of units over degrees of
-    freedom: the fit has made the residuals that are resampled smaller than the errors.
-
-    Constants are moved themselves, not their logarithms, and no further than to zero. Resampled
-    residuals are corrected beforehand (`_residuals`).
-    """
+def widening(problem: BootstrapProblem, by: ResampleUnit) -> float:
+    """The factor by which resamples scatter too little: the square root of units over degrees of
+    freedom, since the fit has made residuals smaller than the errors. At most the square root of
+    two. One for resampled residuals, which are corrected beforehand (`_residuals`)."""
     if by == "residual":
-        return samples_BP
+        return 1.0
     units = int(problem.unit.max()) + 1
-    factor = np.sqrt(units / max(units - samples_BP.shape[1], units / 2))
-    wide = problem.optimum + factor * (samples_BP - problem.optimum)
-    for index in map(problem.form.fitted_parameters.index, problem.form.constants):
-        at = constant_of(problem.optimum[index:index + 1])
-        each = constant_of(samples_BP[:, index])
-        wide[:, index] = log_of_constant(np.maximum(at + factor * (each - at), 0.0))
-    return np.asarray(wide)
+    return float(np.sqrt(units / max(units - len(problem.optimum), units / 2)))
 
 
 def jackknife(problem: BootstrapProblem) -> Array:

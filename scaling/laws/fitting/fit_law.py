@@ -18,7 +18,7 @@ from scaling.laws.fitting.bootstrap import (
     jackknife,
     refit_resamples,
     resampled_units,
-    widen,
+    widening,
 )
 from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
@@ -123,11 +123,11 @@ def _fit(
     if resamples and not is_interpolation:
         by, unit = resampled_units(fitted, by)
         problem = BootstrapProblem(form, x, y, unit, theta, starts, robust)
-        samples = widen(problem, by, refit_resamples(problem, by, resamples, seed, watch))
+        samples = refit_resamples(problem, by, resamples, seed, watch)
         left_out = jackknife(problem)
         boot = Bootstrap(resamples, len(samples), seed, form.to_params(samples, centre),
                          residuals * np.sqrt(len(y) / dof), form.to_params(left_out, centre),
-                         by, method)
+                         by, method, widening(problem, by))
 
     law = Law(
         form=form,
@@ -314,7 +314,7 @@ def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | Non
 
     names = [*form.parameters, "a", "b"][:quantities(law.point).shape[1]]
     with np.errstate(invalid="ignore", over="ignore"):
-        spread = robust_deviation(quantities(boot.samples))
+        spread = boot.widening * robust_deviation(quantities(boot.samples))
     band = law.band(quantities)
     assert band is not None
     fixed = {*form.constraints.get("fixed", {})}

@@ -63,6 +63,27 @@ def _adjusted(ends: Array, samples: Array, point: float, left_out: Array) -> Arr
     return np.asarray(ndtr(bias + z / denominator)) if (denominator > 0).all() else ends
 
 
+def widened(
+    ends: tuple[Array, Array], point_Q: Array, samples_BQ: Array, factor: float
+) -> tuple[Array, Array]:
+    """Intervals whose ends are farther from the estimate by a factor: of their logarithms for a
+    quantity that is positive in all samples, otherwise of themselves, but not across zero for one
+    that is never negative.
+
+    Args:
+        ends: lower and upper ends, [Q] each.
+        point_Q: the quantities of the fit, [Q].
+        samples_BQ: the quantities of the resamples, [B, Q].
+        factor: at least one.
+    """
+    least = np.nanmin(np.where(np.isfinite(samples_BQ), samples_BQ, np.nan), axis=0)
+    least = np.minimum(least, point_Q)
+    positive = least > 0
+    low, high = (np.where(positive, point_Q * (end / point_Q) ** factor,
+                          point_Q + factor * (end - point_Q)) for end in ends)
+    return np.where(least >= 0, np.maximum(low, 0.0), low), np.asarray(high)
+
+
 def robust_deviation(samples_BQ: Array) -> Array:
     """Standard deviations of quantities over resamples, [Q].
 
