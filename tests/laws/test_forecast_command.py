@@ -96,7 +96,7 @@ def test_columns_and_times_of_a_table(place, command):
     write_table(place / "late.csv", heldout="done", started="2020-01-01T00:00:00")
     done = command("forecast", "check", LEDGER, "late.csv")
     assert (done.code, done.out.count("after it began")) == (0, 6)
-    assert "the scores are of 0, without 5 sealed after the run began" in done.out
+    assert "the scores are of 0, without 6 sealed after the run began" in done.out
     done = command("forecast", "check", LEDGER, "late.csv", "--n", "batch_tokens", "--json")
     assert all("N 512 instead of" in row["state"] for row in json.loads(done.out)["rows"])
     done = command("forecast", "check", LEDGER, "late.csv", "--n-convention", "total", "--json")
