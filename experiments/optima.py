@@ -12,12 +12,13 @@ from the best five of the starts to full precision. The objective of our fit is 
 printed parameters by the formula of this file, so that a wrong prediction would be seen, too.
 
 Ours is worse if its objective is more than a millionth above the rival's, and higher by more than a
-residual of 1e-8 in every run: without noise, both objectives are rounding errors.
+residual of 1e-8 in every run: without noise, both objectives are rounding errors. M4's alpha has
+the same bound in both (`MOST_ALPHA`): without it, the objective may decrease for ever.
 
-    OMP_NUM_THREADS=1 python experiments/optima.py                # an hour on one core
-    OMP_NUM_THREADS=1 python experiments/optima.py --designs 5    # two minutes
+    OMP_NUM_THREADS=1 python experiments/optima.py                # about three hours on one core
+    OMP_NUM_THREADS=1 python experiments/optima.py --designs 5    # four minutes
 
-Result: results/optima/ and experiments/LOG.md.
+Result: results/optima/, so far of 19 designs a law, and experiments/LOG.md.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Rival:
         parameters: names of the parameters.
         positive: those whose logarithms the rival fits.
         draw: random constants, for variables divided by their geometric means.
-        extra: levels of the variables other than N, D and C.
+        variables: names of the variables.
     """
 
     formula: Callable[[Any, Any], Any]
