@@ -3,6 +3,7 @@
     fit_law.py            the entry point: many starts, one optimum, and its diagnostics
     preflight.py          checks of the losses before a fit
     minimise.py           batched Newton's method for robust objectives
+    valley.py             searches along flat, curved valleys
     bootstrap.py          bootstrap and jackknife refits
     intervals.py          BCa intervals, and standard errors by the delta method
     likelihood_ratio.py   the scale of the objective, sandwich variances

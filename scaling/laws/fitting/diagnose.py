@@ -20,6 +20,7 @@ from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum
+from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval
 from scaling.laws.table import RunsTable
@@ -30,6 +31,8 @@ Finding = tuple[str, set[str]]
 
 _MIN_SPREAD = 0.1     # of log D at given N, below which effects of N and D are indistinguishable
 _CONDITION = 1e10     # of the Hessian, scaled to a unit diagonal
+_EFFECT = 1e-8        # of a unit of a coordinate of theta on a prediction
+_AT_BOUND = 1e-3      # relative distance
 _AGREEMENT = 0.5      # share of the starts
 _MAX_LISTED = 10      # values in one message
 _RESAMPLES_LOST = 0.05
@@ -86,7 +89,8 @@ class Evidence:
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
-              _zero_constants, _conditioning, _start_agreement, _not_the_longest, _far_runs,
+              _zero_constants, _upper_bound, _without_effect,
+              _conditioning, _start_agreement, _not_the_longest, _far_runs,
               _lack_of_fit, _patterns, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     absent = [*_absent_terms(evidence)]
@@ -178,6 +182,35 @@ def _zero_constants(e: Evidence) -> Iterator[Finding]:
         if e.params[name] == 0:
             yield (f"{name} is at its bound of 0: these runs show no limit that the outcome "
                    "approaches, and a law with one would predict more beyond them", set())
+
+
+def _upper_bound(e: Evidence) -> Iterator[Finding]:
+    """An upper bound of the outcome, e_0 of M4, that the runs do not show."""
+    base = e.form.base if isinstance(e.form, Constrained) else e.form
+    if not isinstance(base, Sigmoidal) or not {"alpha", "e_0"} <= {*e.form.fitted_parameters}:
+        return
+    largest = float(e.fitted.loss.max())
+    if e.params["alpha"] > MOST_ALPHA * (1 - _AT_BOUND):
+        yield (f"alpha is at its bound of {MOST_ALPHA:g}: these runs show no upper bound that the "
+               "outcome comes from, and do not determine e_0; a law without one, such as "
+               f"m2-{base.variables[0]}, may do", {"alpha", "e_0", "beta"})
+    elif e.params["e_0"] <= largest * (1 + _AT_BOUND):
+        yield (f"e_0 is at its bound, the largest outcome ({largest:.4g}): the runs show no "
+               "approach to an upper bound, and only the largest outcomes determine e_0",
+               {"alpha", "e_0", "beta"})
+
+
+def _without_effect(e: Evidence) -> Iterator[Finding]:
+    """Parameters that change no prediction, because the fit follows a valley to its end."""
+    slopes = np.abs(e.form.gradient(e.theta[None], e.x)[1][0]).max(axis=0)
+    reported = {name for name in e.form.constants if e.params[name] == 0}
+    reported |= {name for _, names in _upper_bound(e) for name in names}
+    names = [name for name, slope in zip(e.form.fitted_parameters, slopes, strict=True)
+             if slope < _EFFECT and name not in reported]
+    if names:
+        yield (f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on the "
+               "predictions at the optimum, and these runs do not determine "
+               f"{'it' if len(names) == 1 else 'them'}; use a law without", {*names})
 
 
 def _negative_exponents(e: Evidence, absent: set[str]) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.preflight import check_losses
+from scaling.laws.fitting.valley import follow_valley
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
@@ -38,6 +39,9 @@ _RTOL = 1e-6          # of the objective, within which two optima are the same
 _SUBSET = 1_000       # most runs that every start is fitted to
 _ADAPTIONS = 30       # of delta
 _DELTA_RTOL = 1e-7
+_VALLEY = 1e-3        # relative difference of objectives along one valley
+_NEAR = 0.3           # objectives so much above the lowest are followed along their valleys, too
+_MAX_FOLLOWED = 3
 _MAX_REFINED = 8      # different optima of the subset that are refined on all runs
 
 
@@ -110,7 +114,10 @@ def _fit(
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     x, y = x - centre, form.apply_link(fitted.loss)
     starts, minima = _search(form, x, y, fitted.loss, robust)
-    robust, minima = _adapt(form, x, y, robust, minima)
+    minima = _follow_valleys(form, x, y, robust, minima)
+    if robust.kind == "adaptive":
+        robust, minima = _adapt(form, x, y, robust, minima)
+        minima = _follow_valleys(form, x, y, robust, minima)
     best = int(np.argmin(minima.value))
     theta = minima.theta[best]
     point = form.to_params(theta[None], centre)
@@ -206,15 +213,12 @@ def _search(
 def _adapt(
     form: Form, x: Array, y: Array, robust: ResidualLoss, minima: Minimum
 ) -> tuple[ResidualLoss, Minimum]:
-    """The loss with its delta adapted to the residuals, and the minima under it; both as they are
-    for a loss that does not adapt."""
+    """The adaptive loss with its delta adapted to the residuals, and the minima under it."""
     theta = minima.theta[[int(np.argmin(minima.value))]]
     weight = np.ones((1, len(y)))
     for _ in range(_ADAPTIONS):
         residuals = y - form.predict(theta, x)[0]
         previous, robust = robust, robust.adapted(residual_scale(residuals, theta.shape[1]))
-        if robust == previous:
-            return robust, minima
         theta = minimise(form, x, y, weight, theta, robust).theta
         if abs(robust.delta - previous.delta) <= _DELTA_RTOL * robust.delta:
             break
@@ -226,6 +230,36 @@ def _adapt(
     at = np.where(np.isfinite(minima.value), group + 1, 0)
     at[int(np.argmin(minima.value))] = 0
     return robust, Minimum(*(getattr(after, name)[at] for name in Minimum.__dataclass_fields__))
+
+
+def _follow_valleys(
+    form: Form, x: Array, y: Array, robust: ResidualLoss, minima: Minimum
+) -> Minimum:
+    """The minima, of which the lowest few that did not converge are followed along their valleys.
+
+    Minima on one valley differ by less than `_VALLEY` and the lowest of them is followed; all of
+    them get its end.
+    """
+    lowest = float(minima.value.min())
+    if not np.isfinite(lowest):
+        return minima
+    parts = {name: getattr(minima, name).copy() for name in Minimum.__dataclass_fields__}
+    order = np.argsort(minima.value, kind="stable")
+    candidates = [i for i in order if not minima.converged[i]
+                  and minima.value[i] <= lowest * (1 + _NEAR) + len(y) * 1e-16]
+    followed = 0
+    while candidates and followed < _MAX_FOLLOWED:
+        first = candidates[0]
+        same = [i for i in candidates
+                if minima.value[i] <= minima.value[first] * (1 + _VALLEY) + len(y) * 1e-16]
+        candidates = candidates[len(same):]
+        end, is_end = follow_valley(form, x, y, minima.theta[first], robust)
+        followed += 1
+        if end.value[0] <= minima.value[first]:
+            for name, values in parts.items():
+                values[same] = getattr(end, name)[0]
+            parts["converged"][same] = is_end
+    return Minimum(**parts)
 
 
 def _check_variables(form: Form, table: RunsTable) -> None:

@@ -27,6 +27,7 @@ _PRECISION = 1e-16  # of a prediction
 _ROUNDING = 1e-14   # relative, of an objective
 _EQUAL = 1e-9       # relative, of two objectives: a constant of 1e-10 and one of zero
 _STEPS_TO_ZERO = 24  # steps after which the minimum at a constant of zero is tried
+_NO_EFFECT = 1e-28   # relative size in the metric, of a parameter that changes no prediction
 _BEND = 0.1         # length of the step, relative to the whole, in the second difference along it
 
 
@@ -51,7 +52,7 @@ class Minimum:
 
 def minimise(
     form: Form, x_RV: Array, y_BR: Array, w_BR: Array, theta_BP: Array, robust: ResidualLoss,
-    *, held: tuple[int, ...] = (),
+    *, held: tuple[int, ...] = (), steps: int = _MAX_STEPS,
 ) -> Minimum:
     """Minimise sum_r w[b, r] rho(y[b, r] - f(theta[b], x[r])) for every b.
 
@@ -64,6 +65,7 @@ def minimise(
         theta_BP: starting points.
         robust: rho.
         held: indices of parameters that stay at their starts.
+        steps: most steps of each problem.
     """
     y_BR = np.broadcast_to(y_BR, w_BR.shape)
     block = max(1, _BLOCK // max(1, w_BR.shape[1]))
@@ -74,7 +76,7 @@ def minimise(
         # errstate is per thread; steps that overflow are rejected.
         with np.errstate(all="ignore"):
             for smooth in robust.stages():
-                minimum = _minimise(form, x_RV, y, w, theta, smooth, held)
+                minimum = _minimise(form, x_RV, y, w, theta, smooth, held, steps)
                 theta = minimum.theta
             exact = (w * robust.cost(y - form.predict(theta, x_RV))).sum(axis=-1)
         return Minimum(theta, exact, minimum.gradient, minimum.hessian, minimum.converged)
@@ -89,7 +91,7 @@ def minimise(
 
 def _minimise(
     form: Form, x_RV: Array, y_BR: Array, w_BR: Array, start_BP: Array, smooth: ScaledHuber,
-    held: tuple[int, ...] = (),
+    held: tuple[int, ...] = (), steps: int = _MAX_STEPS,
 ) -> Minimum:
     """Damped Newton steps on one smooth loss until every problem has converged or stalled.
 
@@ -99,13 +101,14 @@ def _minimise(
 
     Args:
         held: indices of parameters that stay at their starts.
+        steps: most steps of each problem.
     """
     theta = np.array(start_BP, dtype=float)
     damping = np.full(len(theta), 1e-2)
     value = _value(form, x_RV, y_BR, w_BR, theta, smooth)
     converged = np.zeros(len(theta), dtype=bool)
     active = np.arange(len(theta))
-    for step_number in range(_MAX_STEPS):
+    for step_number in range(steps):
         if step_number == _STEPS_TO_ZERO:
             active = _without_constant(form, x_RV, y_BR, w_BR, smooth, theta, value, converged,
                                        active, held)
@@ -254,7 +257,17 @@ class _Newton:
     @staticmethod
     def of(g: Array, h: Array, m: Array) -> _Newton:
         """The steps for gradients g, Hessians h and metrics m."""
-        size = np.sqrt(np.maximum(np.diagonal(m, axis1=-2, axis2=-1), 1e-300))
+        diagonal = np.diagonal(m, axis1=-2, axis2=-1)
+        # Parameters without an effect on any prediction stay: rounding errors in their rows of the
+        # Hessian would hide the curvature along the others.
+        absent = diagonal <= _NO_EFFECT * diagonal.max(axis=-1, keepdims=True)
+        if absent.any():
+            either = absent[:, :, None] | absent[:, None, :]
+            unit = np.eye(m.shape[-1])
+            g = np.where(absent, 0.0, g)
+            h, m = np.where(either, unit, h), np.where(either, unit, m)
+            diagonal = np.diagonal(m, axis1=-2, axis2=-1)
+        size = np.sqrt(np.maximum(diagonal, 1e-300))
         unit = m / (size[:, :, None] * size[:, None, :])
         s, q = np.linalg.eigh(unit)
         # Columns of `basis` are orthonormal in m; directions in which m is nearly zero stay short.

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.forms.curve import Curve
+from scaling.laws.forms.formula import Formula
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import VARIABLES
 
 Array = NDArray[np.float64]
 
+_PLACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the first break, in the range of log x
+_WIDTHS = (0.15, 0.5, 1.5)
+_SLOPES = (0.05, 0.15, 0.35)
+_CHANGES = (-0.3, -0.1, 0.1, 0.3)
 _FIRST = 3  # index of the first break's parameters, after E, A and c0
 
 
@@ -30,6 +36,20 @@ class Broken(Curve):
             c, d, f = (getattr(p, f"{letter}{i}") for letter in "cdf")
             decay = decay + c * f * _softplus((log_x - np.log(d)) / f)
         return p.E + p.A * np.exp(-decay)
+
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        """With one break: for each of several places in the range of x, and widths, the exponents
+        of a grid with the lowest error. With several breaks: every point of `grid`."""
+        if self._n_breaks > 1:
+            return super().starts(x_RV, outcome_R)
+        log_x = np.log(x_RV[:, 0])
+        places = np.exp(log_x.min() + np.ptp(log_x) * np.array(_PLACES))
+        grid = {"c0": _SLOPES, "c1": _CHANGES, "d1": tuple(map(float, places)), "f1": _WIDTHS}
+        starts = Formula.starts(replace(self, grid=grid), x_RV, outcome_R)
+        error = ((self.predict(starts, x_RV) - np.log(outcome_R)) ** 2).sum(axis=-1)
+        order = np.argsort(error, kind="stable")
+        _, best = np.unique(starts[order][:, _FIRST + 1:], axis=0, return_index=True)
+        return np.asarray(starts[order[best]])
 
     @property
     def _n_breaks(self) -> int:

@@ -15,7 +15,7 @@ from scaling.laws.forms.formula import Formula
 Array = NDArray[np.float64]
 
 _SMALL, _LARGE = 1e7, 1e9  # the two N at which theta holds the values of the three functions
-_INITIAL_A1 = -0.05  # not zero, at which alpha would have no effect
+_MIN_GROUPS = 3  # sizes, or groups of similar sizes, that starting points are made of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,10 @@ class Farseer(Formula):
     three functions.
     """
 
-    slopes: tuple[float, ...] = (0.2, 0.4)
-    """Initial values of the exponent of D."""
+    slopes: tuple[float, ...] = (0.15, 0.3, 0.55)
+    """Initial values of the exponent of D at the smallest and the largest N."""
+    powers: tuple[float, ...] = (-0.15, 0.15)
+    """Initial values of the powers of N."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
@@ -48,32 +50,72 @@ class Farseer(Formula):
         a, b, power = (params_BP[:, i::3] for i in range(3))
         return np.asarray(_interleave(a * _SMALL**power + b, a * _LARGE**power + b, power))
 
+    def predict(self, theta_BP: Array, x_RV: Array) -> Array:
+        return self._parts(theta_BP, x_RV)[0]
+
+    def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
+        """In closed form: the law has nine parameters, and a fit follows long valleys."""
+        log_loss, of_floor, log_decay, shares, slopes = self._parts(theta_BP, x_RV)
+        by_function = (-(1 - of_floor) * log_decay, 1 - of_floor, of_floor)
+        columns = []
+        for i, by in enumerate(by_function):
+            columns += [by * (1 - shares[i]), by * shares[i], by * slopes[i]]
+        return log_loss, np.stack(columns, axis=-1)
+
+    def _parts(
+        self, theta_BP: Array, x_RV: Array
+    ) -> tuple[Array, Array, Array, list[Array], list[Array]]:
+        """log L; the share of the constant in L; the exponent of D times log D; and for each of the
+        three functions its share w of the way from the small to the large N, which is
+        (N^p - S^p)/(L^p - S^p), and its derivative with respect to the power p: [B, R] each."""
+        log_n, log_d = np.log(x_RV).T
+        log_n, whole = log_n - np.log(_SMALL), np.log(_LARGE / _SMALL)
+        values, shares, slopes = [], [], []
+        with np.errstate(all="ignore"):
+            for low, high, power in zip(*(theta_BP[:, i::3].T[..., None] for i in range(3)),
+                                        strict=True):
+                part, total = np.expm1(power * log_n), np.expm1(power * whole)
+                w = part / total
+                by_power = (log_n * (part + 1) - w * whole * (total + 1)) / total
+                values.append(low + (high - low) * w)
+                shares.append(w)
+                slopes.append((high - low) * by_power)
+            log_decay = np.exp(values[0]) * log_d
+            log_loss = np.logaddexp(values[2], values[1] - log_decay)
+            return log_loss, np.exp(values[2] - log_loss), log_decay, shares, slopes
+
     def _natural(self, theta_BP: Any) -> Any:
         low, high, power = (theta_BP[:, i::3] for i in range(3))
         a = (high - low) / (_LARGE**power - _SMALL**power)
         return _interleave(a, low - a * _SMALL**power, power)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """As in the first stage of the paper: a constant and a coefficient for each N at a given
-        exponent of D, and a linear fit of the logarithms of each to N^power."""
+        """As in the first stage of the paper: a constant and a coefficient for each N at given
+        exponents of D, and a linear fit of the logarithms of each to N^power. Exponents of D are
+        given at the smallest and at the largest N. Where few sizes have several token counts, runs
+        of similar N count as one size."""
         n, d = x_RV.T
-        groups = [n == size for size in np.unique(n) if len(np.unique(d[n == size])) > 1]
-        if len(groups) < 2:  # fewer than two sizes have several token counts: one law for all
-            groups = [np.ones(len(n), dtype=bool)] * 2
-            sizes = np.array([n.min(), n.max()])
-        else:
-            sizes = np.array([n[group][0] for group in groups])
+        groups = [n == size for size in np.unique(n) if len(np.unique(d[n == size])) > 2]
+        if len(groups) < _MIN_GROUPS:
+            parts = np.array_split(np.argsort(n, kind="stable"), _MIN_GROUPS)
+            groups = [np.isin(np.arange(len(n)), part) for part in parts]
+        sizes = np.array([np.exp(np.log(n[group]).mean()) for group in groups])
+        place = np.log(sizes / sizes[0]) / np.log(sizes[-1] / sizes[0])
+        ends = np.log([_SMALL, _LARGE])
         starts = []
-        for *powers, slope in itertools.product(*self.grid.values(), self.slopes):
+        for low, high, power in itertools.product(self.slopes, self.slopes, self.powers):
+            log_slopes = np.log(low) + np.log(high / low) * place
             logs = np.array([
                 project_coefficients(
-                    np.stack([d[group]**-slope, np.ones(group.sum())], axis=-1), outcome_R[group])
-                for group in groups])
-            lines = [np.polyfit(sizes**power, log, 1)
-                     for power, log in zip(powers[1:], logs.T, strict=True)]
-            b1 = np.log(slope) - _INITIAL_A1 * np.mean(sizes**powers[0])
-            starts.append([_INITIAL_A1, b1, powers[0], *lines[0], powers[1], *lines[1], powers[2]])
-        return self.from_params(np.array(starts))
+                    np.stack([d[group]**-np.exp(log_slope), np.ones(group.sum())], axis=-1),
+                    outcome_R[group])
+                for group, log_slope in zip(groups, log_slopes, strict=True)])
+            theta = []
+            for values in (log_slopes, *logs.T):
+                a, b = np.polyfit(sizes**power, values, 1)
+                theta += [*(a * np.exp(power * ends) + b), power]
+            starts.append(theta)
+        return np.array(starts)
 
 
 def _interleave(*columns: Any) -> Any:
@@ -88,7 +130,6 @@ FORMS: tuple[Form, ...] = (
         source="Li et al. 2025, Farseer, section 3", variables=("n", "d"),
         parameters=("a1", "b1", "alpha", "a2", "b2", "beta", "a3", "b3", "gamma"),
         signed=("a1", "b1", "alpha", "a2", "b2", "beta", "a3", "b3", "gamma"), distinct=4,
-        grid={"alpha": (0.1,), "beta": (-0.1, 0.1), "gamma": (0.1, 0.25)},
     ),
 )
 """The Farseer law."""

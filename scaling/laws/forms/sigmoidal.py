@@ -15,10 +15,14 @@ Array = NDArray[np.float64]
 _MAX_NEWTON_STEPS = 60  # six are usual
 _STEP_TOLERANCE = 1e-8  # convergence is quadratic, so the next step would be rounding error
 _MIN_ALPHA = 1e-15
+MOST_ALPHA = 20.0
+"""The bound of alpha. As it grows, so does e_0, and the law approaches one without an upper bound,
+(eps - e_inf) exp(k eps) = beta x^-c; at the bound, beta still is a number that can be printed."""
+_LARGEST = 30.0  # coordinate of alpha that stands for the bound itself
 _ALPHAS = (0.3, 1.0, 2.0)
 _HIGHEST = (1.02, 1.3)   # initial e_0, relative to the largest outcome
 _LOWEST = (0.5, 0.95)    # initial e_inf, relative to the smallest outcome
-_C, _E_INF, _E_0, _ALPHA = 1, 2, 3, 4  # indices in theta, which holds logarithms
+_C, _E_INF, _E_0, _ALPHA = 1, 2, 3, 4  # indices in theta
 
 
 class Sigmoidal(Curve):
@@ -28,7 +32,22 @@ class Sigmoidal(Curve):
     h = log sigma(t) - alpha log sigma(-t) - r = 0 with a known r. h increases with t, with a slope
     between 1 and alpha, and is convex or concave everywhere, so that Newton's method converges to
     the unique root from any start.
+
+    theta holds logarithms, and of alpha minus log(1/alpha - 1/MOST_ALPHA), which is infinite at its
+    bound.
     """
+
+    def _natural(self, theta_BP: Any) -> Any:
+        params = super()._natural(theta_BP)
+        params[:, _ALPHA] = 1 / (1 / MOST_ALPHA + np.exp(-theta_BP[:, _ALPHA]))
+        return params
+
+    def from_params(self, params_BP: Array) -> Array:
+        theta = super().from_params(params_BP)
+        with np.errstate(divide="ignore"):
+            room = np.maximum(1 / params_BP[:, _ALPHA] - 1 / MOST_ALPHA, np.exp(-_LARGEST))
+            theta[:, _ALPHA] = -np.log(room)
+        return theta
 
     def outcome_of(self, p: Any, v: Any) -> Any:
         with np.errstate(all="ignore"):
@@ -46,6 +65,7 @@ class Sigmoidal(Curve):
         with np.errstate(all="ignore"):
             span, t, f_by, _, t_by, eps = self._slopes(theta_BP, x_RV)
             j_BRP = (f_by + (span * _bump(t))[..., None] * t_by) / eps[..., None]
+            j_BRP[..., _ALPHA] *= self._alpha_slope(theta_BP)
             # If e_0 is below e_inf the value is NaN, and the derivatives are not used.
             return np.log(eps), np.where(np.isfinite(j_BRP), j_BRP, 0.0)
 
@@ -56,6 +76,9 @@ class Sigmoidal(Curve):
             span, t, f_by, h_by, t_by, eps = self._slopes(theta_BP, x_RV)
             e_inf, e_0, alpha = self._natural(theta_BP).T[_E_INF:, :, None]
             up, bump = 1 / (1 + np.exp(-t)), _bump(t)
+            slope = self._alpha_slope(theta_BP)  # first, all derivatives are by log alpha
+            j_BRP = np.concatenate([j_BRP[..., :_ALPHA], j_BRP[..., _ALPHA:] / slope[..., None]],
+                                   axis=-1)
             zero = np.zeros_like(t)
             s_by = np.stack([zero, zero, zero - e_inf, zero + e_0, zero], axis=-1)
             log_span_by = s_by / span[..., None]
@@ -76,14 +99,21 @@ class Sigmoidal(Curve):
             eps_pq[..., _E_INF, _E_INF] += f_by[..., _E_INF]
             eps_pq[..., _E_0, _E_0] += f_by[..., _E_0]
             log_eps_pq = eps_pq / eps[..., None, None] - _outer(j_BRP, j_BRP)
+            log_eps_pq[..., _ALPHA, :] *= slope[..., None]
+            log_eps_pq[..., :, _ALPHA] *= slope[..., None]
+            log_eps_pq[..., _ALPHA, _ALPHA] -= j_BRP[..., _ALPHA] * slope * (1 - slope)
             log_eps_pq = np.where(np.isfinite(log_eps_pq), log_eps_pq, 0.0)
         return np.asarray(np.einsum("br,brpq->bpq", w_BR, log_eps_pq))
+
+    def _alpha_slope(self, theta_BP: Array) -> Array:
+        """The derivative of log alpha by its coordinate, [B, 1]."""
+        return np.asarray(1 / (1 + np.exp(theta_BP[:, _ALPHA, None]) / MOST_ALPHA))
 
     def _slopes(
         self, theta_BP: Array, x_RV: Array
     ) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """The span and t, [B, R] each; the derivatives with respect to theta of F and h at fixed
-        t, and of t, [B, R, P] each; and eps, [B, R]."""
+        """The span and t, [B, R] each; the derivatives with respect to logarithms of F and h at
+        fixed t, and of t, [B, R, P] each; and eps, [B, R]."""
         _, c, e_inf, e_0, alpha = self._natural(theta_BP).T[..., None]
         log_beta = theta_BP[:, 0, None]  # beta itself may overflow if c is large
         log_x = np.log(x_RV[:, 0])
