@@ -47,6 +47,7 @@ def test_a_law_with_too_many_parameters_predicts_as_a_simple_one(name: str) -> N
     assert any("determine" in text or "condition number" in text for text in law.warnings)
 
 
+@pytest.mark.slow
 def test_m4_warns_of_an_upper_bound_that_the_runs_do_not_show() -> None:
     """At the largest loss, and at the bound of alpha: the latter for x exp(2 x) = 3000 D^-.3."""
     power = 1.7 + 900 / D**0.3
