@@ -16,7 +16,7 @@ import pytest
 from scaling.errors import UserError
 from scaling.figures import FIGURES, loss_against_tokens, open_results, plot, write
 from scaling.figures.results import draw
-from scaling.laws import fit_law, read, save
+from scaling.laws import Law, fit_law, read, save
 from scaling.laws.io import load
 from scaling.laws.plots.prediction import predicted_against_measured
 from scaling.laws.plots.style import Drawing, canvas, nice_ticks
@@ -78,6 +78,10 @@ def test_svgs_load_nothing(reported: Path) -> None:
         assert "<script" not in svg
 
 
+def _chinchilla(folder: Path) -> Law:
+    return next(law for law in load(folder / "laws.json") if law.name == "chinchilla")
+
+
 def test_numbers_beside_the_tokens_figure(reported: Path) -> None:
     data = pd.read_csv(reported / "figures" / "loss_against_tokens.csv")
     runs = pd.read_csv(reported / "runs.csv")
@@ -89,8 +93,7 @@ def test_numbers_beside_the_tokens_figure(reported: Path) -> None:
     curve = data[(data["series"] == "curve") & (data["run_id"] == "run00")]
     assert 50 < len(curve) <= 121
     assert curve["tokens"].max() == 250_000
-    law = load(reported / "laws.json")[-1]
-    assert law.name == "chinchilla"
+    law = _chinchilla(reported)
     line = data[data["series"] == "law"]
     np.testing.assert_allclose(
         line["loss"], law.loss({"n": line["n"].to_numpy(), "d": line["tokens"].to_numpy()}),
@@ -102,7 +105,7 @@ def test_numbers_beside_the_other_figures(reported: Path) -> None:
     frontier = surface[surface["series"] == "frontier"]
     assert (frontier["n_low"] < frontier["n"]).all()
     assert (frontier["n"] < frontier["n_high"]).all()
-    law = load(reported / "laws.json")[-1]
+    law = _chinchilla(reported)
     slope = np.polyfit(np.log(frontier["c"]), np.log(frontier["n"]), 1)[0]
     assert slope == pytest.approx(law.exponents["a"], rel=1e-5)
 
@@ -170,7 +173,7 @@ def test_a_law_without_finite_losses_is_not_drawn(
 ) -> None:
     shutil.copy(fitted / "runs.csv", tmp_path)
     content = json.loads((fitted / "laws.json").read_text())
-    content["laws"][-1]["params"] |= change
+    next(law for law in content["laws"] if law["law"] == "chinchilla")["params"] |= change
     (tmp_path / "laws.json").write_text(json.dumps(content))
     drawn = dict(draw(open_results(tmp_path)))
     assert "has a finite loss for these runs" in str(drawn["prediction"])

@@ -196,9 +196,9 @@ def test_a_record_is_what_the_law_predicts(fit, ledger):
     assert (first.prediction, first.interval, first.level) == (value, (low, high), 0.9)
     assert (first.quantiles[0.05], first.quantiles[0.95]) == pytest.approx((low, high), rel=1e-12)
     law = fit.law
-    outcomes = np.exp(np.log(law.form.loss(law.samples, {"n": np.array([1e6]),
-                                                         "d": np.array([2e6])}))
-                      + law.bootstrap.residuals).ravel()
+    predicted = np.log(law.form.loss(law.samples, {"n": np.array([1e6]), "d": np.array([2e6])}))
+    predicted = np.log(value) + law.bootstrap.widening * (predicted - np.log(value))
+    outcomes = np.exp(predicted + law.bootstrap.residuals).ravel()
     assert tuple(first.quantiles) == QUANTILES
     for probability, quantile in first.quantiles.items():
         assert np.mean(outcomes <= quantile) == pytest.approx(probability, abs=2 / outcomes.size)

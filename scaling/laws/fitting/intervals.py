@@ -76,8 +76,8 @@ def widened(
         samples_BQ: the quantities of the resamples, [B, Q].
         factor: at least one.
     """
-    least = np.nanmin(np.where(np.isfinite(samples_BQ), samples_BQ, np.nan), axis=0)
-    least = np.minimum(least, point_Q)
+    finite = np.where(np.isfinite(samples_BQ), samples_BQ, np.inf)
+    least = np.minimum(finite.min(axis=0), point_Q)
     positive = least > 0
     low, high = (np.where(positive, point_Q * (end / point_Q) ** factor,
                           point_Q + factor * (end - point_Q)) for end in ends)
