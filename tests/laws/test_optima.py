@@ -18,7 +18,7 @@ FAR = {"d": np.array([1e12])}
 
 @pytest.mark.parametrize(("name", "seed"), [
     *((name, 2) for name in optima.RIVALS if name not in ("farseer", "m4-n")),
-    ("farseer", 4), ("m4-n", 4),
+    ("farseer", 4), pytest.param("m4-n", 4, marks=pytest.mark.slow),
 ])
 def test_no_optimum_is_above_scipys(
     name: str, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -38,6 +38,7 @@ def _fit(name: str, loss: np.ndarray) -> Law:
     return fit_law(table, name, resamples=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["broken-d", "m4-d"])
 def test_a_law_with_too_many_parameters_predicts_as_a_simple_one(name: str) -> None:
     """Without a break or an upper bound the objective has flat valleys."""
