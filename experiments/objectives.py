@@ -9,8 +9,7 @@ Method: synthetic sweeps of Chinchilla's form over 5 x 5 sizes and tokens with t
 of .4% that is normal, has Student's t distribution with three degrees of freedom, or has 5% of
 outliers of up to tens of standard deviations on one side. Each sweep has random constants:
 exponents and terms scatter by 15 and 30% about Hoffmann's. Every estimator predicts the loss at ten
-times the largest N and D. For the objectives, the 90% bootstrap interval of the predicted loss is
-checked, too.
+times the largest N and D. (experiments/interval_coverage.py has the intervals.)
 
 Published runs: with `--reference DIR`, Chinchilla's law by rolling origin: fitted to the runs of
 low compute, predicting the rest, at three cuts (`scaling fit --rolling c`).
@@ -55,7 +54,10 @@ Array = NDArray[np.float64]
 
 def constants(seed: int, kind: str) -> Array:
     """E, A at 5e7 parameters, B at 1e9 tokens, alpha and beta of a synthetic sweep."""
-    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    return _constants(np.random.default_rng([seed, KINDS.index(kind)]))
+
+
+def _constants(rng: np.random.Generator) -> Array:
     e, alpha, beta = np.array([1.69, 0.34, 0.28]) * np.exp(0.15 * rng.standard_normal(3))
     a, b = np.array([0.7, 0.8]) * np.exp(0.3 * rng.standard_normal(2))
     return np.array([e, a, b, alpha, beta])
@@ -69,8 +71,8 @@ def loss_of(constants: Array, n: Array, d: Array) -> Array:
 
 def sweep(seed: int, kind: str) -> tuple[RunsTable, float]:
     """The runs of a synthetic sweep, and the true loss at the target."""
-    true = constants(seed, kind)
-    rng = np.random.default_rng([seed, KINDS.index(kind), 1])
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    true = _constants(rng)
     n, d = (axis.ravel().repeat(2) for axis in np.meshgrid(
         np.geomspace(1e7, 3e8, 5), np.geomspace(2e8, 6e9, 5)))
     z = rng.standard_normal(n.size)
@@ -83,18 +85,16 @@ def sweep(seed: int, kind: str) -> tuple[RunsTable, float]:
             float(loss_of(true, TARGET["n"], TARGET["d"])[0]))
 
 
-def estimates(table: RunsTable) -> dict[str, tuple[float, float, float]]:
-    """Predicted loss at the target by estimator, and the ends of its interval or NaN."""
+def estimates(table: RunsTable) -> dict[str, float]:
+    """Predicted loss at the target by estimator."""
     found = {}
     for name, robust in OBJECTIVES.items():
         law = fit_law(table, "chinchilla", robust=robust, resamples=RESAMPLES)
-        band = law.loss_band(TARGET)
-        assert band is not None
-        found[name] = (float(law.loss(TARGET)[0]), float(band[0][0]), float(band[1][0]))
+        found[name] = float(law.loss(TARGET)[0])
         samples = law.form.loss(law.samples, TARGET)[:, 0]
-        found[f"median of resamples, {name}"] = (float(np.median(samples)), np.nan, np.nan)
-    found[f"delta {NARROW} sd"] = (_narrow(table), np.nan, np.nan)
-    found["informed exponents"] = (_informed(table), np.nan, np.nan)
+        found[f"median of resamples, {name}"] = float(np.median(samples))
+    found[f"delta {NARROW} sd"] = _narrow(table)
+    found["informed exponents"] = _informed(table)
     return found
 
 
@@ -140,23 +140,20 @@ def study(sweeps: int) -> pd.DataFrame:
         for kind in KINDS:
             for seed in range(sweeps):
                 table, truth = sweep(seed, kind)
-                for name, (value, low, high) in estimates(table).items():
-                    rows.append((kind, name, value / truth - 1, (high - low) / value,
-                                 low <= truth <= high if np.isfinite(low) else np.nan))
+                rows += [(kind, name, value / truth - 1)
+                         for name, value in estimates(table).items()]
                 bar.update(KINDS.index(kind) * sweeps + seed + 1)
-    return pd.DataFrame(rows, columns=["noise", "estimator", "error", "width", "covered"])
+    return pd.DataFrame(rows, columns=["noise", "estimator", "error"])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean absolute and root mean square error, width and coverage of the interval, in percent."""
+    """Mean absolute and root mean square error, in percent."""
     groups = rows.assign(absolute=rows["error"].abs(), square=rows["error"] ** 2).groupby(
         ["noise", "estimator"], sort=False)
-    mean = groups[["absolute", "square", "width", "covered"]].mean()
+    mean = groups[["absolute", "square"]].mean()
     return pd.DataFrame({
         "mean_error_percent": 100 * mean["absolute"],
         "rms_error_percent": 100 * np.sqrt(mean["square"]),
-        "interval_width_percent": 100 * mean["width"],
-        "coverage_percent": 100 * mean["covered"].astype(float),
         "sweeps": groups.size()}).reset_index()
 
 
