@@ -12,7 +12,7 @@ from scaling.laws.forms.losses import ResidualLoss
 
 Array = NDArray[np.float64]
 
-_CLIP = 4.0
+_CLIP = 10.0
 _STEP = 1e-5  # of theta, in finite differences of the parameters
 
 
