@@ -61,7 +61,7 @@ def with_clusters(
     if smooth != 1 and not final:
         raise UserError(f"{option('smooth', '--smooth')}: averages the last rows of each run; give "
                         f"{option('final=True', '--final')}, too")
-    if smooth < 1:
+    if not isinstance(smooth, int | np.integer) or smooth < 1:
         raise UserError(f"{option(f'smooth={smooth}', f'--smooth {smooth}')}: a number of rows "
                         "from 1 on is expected")
     if cluster is not None:

@@ -85,6 +85,9 @@ class FormChoice(PrintableResult):
             UserError: a variable is missing or impossible, the fits count N in different ways, or
                 one has no resamples.
         """
+        if not isinstance(interval, bool):
+            raise UserError(f"interval={interval!r:.40}: True or False is expected; the interval "
+                            "is that of a new run's outcome")
         if len({str(fit.law.convention.get("n")) for fit in self.fits.values()}) > 1:
             raise UserError("predict: the laws count N in different ways; fit them to one table, "
                             "read with counting=\"total\"")
@@ -152,11 +155,13 @@ def choose(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> FormChoice:
     """
     named: dict[str, Fit] = {}
     for each in fits:
-        some = ([(each.law.name, each)] if isinstance(each, Fit) else
-                each.items() if isinstance(each, Mapping) else [(f.law.name, f) for f in each])
-        for name, fit in some:
+        some: Iterable[tuple[str, Any]] = (
+            each.items() if isinstance(each, Mapping) else
+            [("", fit) for fit in ([each] if not isinstance(each, Iterable) else each)])
+        for given, fit in some:
             if not isinstance(fit, Fit):
                 raise UserError(f"choose: fits are expected, not a {type(fit).__name__}")
+            name = given or fit.law.name
             named[name if name not in named else f"{name} {len(named) + 1}"] = fit
     if len(named) < 2:
         raise UserError("choose: at least two fits are expected, such as choose(a, b)")
@@ -165,9 +170,14 @@ def choose(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> FormChoice:
         if fit.law.form.envelope is not None:
             raise UserError(f"choose: {name} is fitted to an envelope of the runs only; give laws "
                             "of all runs, such as chinchilla, kaplan-nd and q-family")
-        if sorted(fit.runs.run_id) != sorted(first.runs.run_id):
+        if _outcomes(fit) != _outcomes(first):
             raise UserError(f"choose: {name} was fitted to other runs; fit all to one table")
     return _choice(named, first.runs)
+
+
+def _outcomes(fit: Fit) -> list[tuple[str, float]]:
+    """The runs' names and outcomes, in an order that does not depend on what N counts."""
+    return sorted(zip(fit.runs.run_id, fit.runs.loss.tolist(), strict=True))
 
 
 def _choice(named: Mapping[str, Fit], table: RunsTable) -> FormChoice:

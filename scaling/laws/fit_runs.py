@@ -90,6 +90,9 @@ def fit(
     if fix is not None and not isinstance(fix, Mapping):
         raise UserError(f"fix={fix!r:.40}: values by parameter are expected, such as "
                         "{'E': 1.69}")
+    if isinstance(tie, str | Mapping):
+        raise UserError(f"tie={tie!r:.40}: pairs of parameters are expected, such as "
+                        "[('alpha', 'beta')]")
     form = constrain(_form(law), fix, tie)
     if isinstance(runs, RunsTable):
         given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),

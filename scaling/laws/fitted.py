@@ -208,6 +208,11 @@ class Fit:
         Raises:
             UserError: the law does not support such a budget, or a number is impossible.
         """
+        for name, value in (("loss", loss), ("n", n), ("d", d)):
+            if value is not None and np.ndim(value) != 0:
+                raise UserError(f"{name}={value!r:.40}: one number is expected; only compute= may "
+                                "be several budgets")
+
         def one(c: float | None) -> Allocation:
             return allocate(self.law, AllocationBudget(
                 c=c, loss=loss, n=n, d=d, unique_tokens=unique_tokens,

@@ -15,6 +15,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.law import Law
 
 NOT_DETERMINED = "not determined"
+_EXPONENTS = {"a": "a (N* ~ C^a)", "b": "b (D* ~ C^b)"}
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -88,8 +89,9 @@ def parameter_table(law: Law) -> TextTable:
                  and (law.exponents[name] is not None or name in law.se)}
     rows = []
     for name, value in {**law.params, **exponents}.items():
+        full_name = _EXPONENTS[name] if name in exponents else name
         shown = NOT_DETERMINED if value is None or is_undetermined(law, name) else number(value)
-        rows.append((_full_name(name), shown, number(law.se.get(name), 3),
+        rows.append((full_name, shown, number(law.se.get(name), 3),
                      number(law.se_delta.get(name), 3), span(law.intervals.get(name)),
                      law.form.units.get(name, "")))
     columns = ("parameter", "value", "se", "se by delta", "90% interval", "unit")
@@ -134,10 +136,6 @@ def convergence(law: Law) -> str:
     if law.bootstrap:
         text += f"; {law.bootstrap.converged} of {law.bootstrap.resamples} resamples converged"
     return text
-
-
-def _full_name(name: str) -> str:
-    return {"a": "a (N* ~ C^a)", "b": "b (D* ~ C^b)"}.get(name, name)
 
 
 @dataclass(frozen=True)

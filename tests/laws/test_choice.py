@@ -116,6 +116,8 @@ def test_few_runs_judge_no_form() -> None:
     (lambda a, b: [a, sl.fit(a.runs, "henighan-n", resamples=0)], "an envelope of the runs"),
     (lambda a, b: [a, sl.fit(_runs(1.0, sizes=4), "kaplan-nd", n="n", d="d", resamples=0)],
      "to other runs"),
+    (lambda a, b: [a, sl.fit(_runs(1.0, noise=0.01), "kaplan-nd", n="n", d="d", resamples=0)],
+     "to other runs"),  # of the same sizes, with other losses
 ])
 def test_what_cannot_be_chosen_from_is_told(fits, said) -> None:
     a, b = _fits(_runs(1.0), forms=("chinchilla", "kaplan-nd"))

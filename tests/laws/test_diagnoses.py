@@ -120,6 +120,13 @@ def test_a_term_that_the_runs_do_not_show_is_not_determined(
     law = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=8)
     assert {name for name, value in law.se.items() if value is None} == names
     assert {*law.intervals} - {k for k, v in law.intervals.items() if v} == names
+    # No term that follows noise takes over beyond the runs.
+    n, d = frame["params_total"].to_numpy(float), frame["tokens"].to_numpy(float)
+    at = {"n": np.array([n.min() / 10, n.max()]), "d": np.array([d.max(), d.max() * 10])}
+    at = at if variable == "n" else {"n": np.array([n.min(), n.max()]),
+                                     "d": np.array([d.max() * 100, d.min() / 100])}
+    np.testing.assert_allclose(law.loss(at), 1.69 + coefficient * at[
+        "n" if variable == "d" else "d"] ** -exponent, rtol=1e-6 + 5 * noise)
     (said,) = (text for text in law.warnings if "the fit is as good without" in text)
     assert f"no effect of {variable.upper()}" in said
     assert f"such as henighan-{'n' if variable == 'd' else 'd'}" in said

@@ -88,7 +88,7 @@ class AllocationBudget:
                                     "are expected, since the third follows from two; leave one "
                                     "out")
         elif (self.c is None) == (self.loss is None):
-            raise UserError("a budget is either compute in FLOPs or a target loss, not both: give "
+            raise UserError("a budget is either compute in FLOPs or a target loss: give "
                             f"{compute} or {loss}; or both {n} and {d}, for the loss that they "
                             "give")
 

@@ -29,6 +29,7 @@ NULL_SAMPLES = 199
 
 _TOLERANCE = 1e-9  # of an objective: a nested form may fit better only by rounding
 _ROUNDING = 1e-16
+_MEANINGLESS = 100.0  # relative error of an outcome, beyond which a form is not determined there
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,8 @@ def log_likelihood(residuals: Array, robust: ResidualLoss) -> float:
     residuals. In natural logarithms, on the scale of the linked outcome.
     """
     n_runs = len(residuals)
+    if not np.isfinite(residuals).all():
+        return -np.inf
     total = max(float(robust.cost(residuals).sum()), n_runs * robust.stages()[-1].rounding_cost)
     if robust.kind == "l1":
         return -n_runs * (1 + float(np.log(2 * total / n_runs)))
@@ -265,7 +268,9 @@ def _held_out(prepared: PreparedFit) -> tuple[Array, Array]:
     predicted = prepared.form.predict(refits.theta, prepared.x)[own, np.arange(len(own))]
     error = prepared.form.invert_link(predicted) / prepared.runs.loss - 1
     cost = prepared.robust.cost(prepared.y - predicted)
-    return np.where(usable[own], cost, np.nan), np.where(usable[own], error, np.nan)
+    # Without some size a term may be undetermined, and its prediction there meaningless.
+    known = usable[own] & np.isfinite(error) & (np.abs(error) < _MEANINGLESS)
+    return np.where(known, cost, np.nan), np.where(known, error, np.nan)
 
 
 def _verdict(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,7 @@ class BootstrapProblem:
         optimum: theta of the fit, [P].
         starts: starting points, [S, P].
         robust: loss of the residuals.
+        held: indices of parameters that resamples do not change, those of dropped terms.
     """
 
     form: Form
@@ -54,6 +55,12 @@ class BootstrapProblem:
     optimum: Array
     starts: Array
     robust: ResidualLoss
+    held: tuple[int, ...] = ()
+
+    @property
+    def has_one_step_fits(self) -> bool:
+        """Whether a resample is fitted by one Newton step."""
+        return len(self.y) >= _MANY_RUNS and not self.held
 
 
 def check_resamples(resamples: int, seed: int) -> None:
@@ -80,6 +87,9 @@ def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, N
     Raises:
         UserError: the runs have no sizes or clusters, or all belong to one.
     """
+    if by not in get_args(ResampleUnit):
+        raise UserError(f"{option('resample=', '--resample ')}{by}: one of "
+                        f"{', '.join(get_args(ResampleUnit))} is expected")
     each = np.arange(table.loss.size)
     if by == "residual" or (by == "case" and not table.cluster.size):
         return by, each
@@ -121,7 +131,7 @@ def refit_resamples(
         theta of every converged resample, [B, P] with B <= resamples.
     """
     rng = np.random.default_rng(seed)
-    one_step = _OneStepFits(problem) if len(problem.y) >= _MANY_RUNS else None
+    one_step = _OneStepFits(problem) if problem.has_one_step_fits else None
     parts, from_starts = [], False
     for first in range(0, resamples, _CHUNK):
         y_BR, w_BR = _draw(problem, by, min(_CHUNK, resamples - first), rng)
@@ -178,13 +188,12 @@ def widening(problem: BootstrapProblem, by: ResampleUnit) -> float:
 
 def jackknife(problem: BootstrapProblem) -> Array:
     """theta with each unit left out, or each of a hundred parts if there are more, [J, P]."""
-    runs = len(problem.y)
     parts = min(int(problem.unit.max()) + 1, _MAX_PARTS)
     # Runs are sorted by size, so every part has runs of all sizes.
     part_of_run = problem.unit % parts
     w_JR = (part_of_run != np.arange(parts)[:, None]).astype(float)
     y_JR = np.broadcast_to(problem.y, w_JR.shape)
-    if runs >= _MANY_RUNS:
+    if problem.has_one_step_fits:
         return _OneStepFits(problem).theta(y_JR, w_JR)
     minima = _solve(problem, y_JR, w_JR, np.tile(problem.optimum, (parts, 1)))
     return np.asarray(minima.theta)
@@ -249,7 +258,8 @@ class _OneStepFits:
 
 
 def _solve(problem: BootstrapProblem, y_BR: Array, w_BR: Array, start_BP: Array) -> Minimum:
-    return minimise(problem.form, problem.x, y_BR, w_BR, start_BP, problem.robust)
+    return minimise(problem.form, problem.x, y_BR, w_BR, start_BP, problem.robust,
+                    held=problem.held)
 
 
 def _residuals(problem: BootstrapProblem) -> tuple[Array, Array]:

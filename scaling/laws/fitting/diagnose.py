@@ -13,13 +13,13 @@ from scaling.laws.fitting.misfit import (
     far_runs,
     lack_of_fit,
     patterns,
-    term_p_value,
+    terms_with_parameters,
+    without_term,
 )
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.forms.powers import PowerSum
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval
@@ -89,12 +89,13 @@ class Evidence:
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
-              _zero_constants, _upper_bound, _without_effect,
+              _zero_constants, _not_finite, _upper_bound,
               _conditioning, _start_agreement, _not_the_longest, _far_runs,
               _lack_of_fit, _patterns, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     absent = [*_absent_terms(evidence)]
-    findings += [*absent, *_negative_exponents(evidence, {n for _, names in absent for n in names})]
+    gone = {name for _, names in absent for name in names}
+    findings += [*absent, *_negative_exponents(evidence, gone), *_without_effect(evidence, gone)]
     unknown = {name for _, names in findings for name in names}
     findings += _wide_intervals(evidence, unknown)
     if unknown & {*evidence.form.exponents}:
@@ -150,23 +151,14 @@ def _dependence(e: Evidence) -> tuple[float, float]:
 def _absent_terms(e: Evidence) -> Iterator[Finding]:
     """Terms without which the fit is as good, up to chance: their parameters are not known, and
     neither is a constant that would take their place."""
-    base = e.form.base if isinstance(e.form, Constrained) else e.form
-    if (not isinstance(base, PowerSum) or len(base.terms) < 2 or len(e.y) <= len(e.theta)
-            or _dependence(e)[1] < _MIN_SPREAD):
+    if len(e.y) <= len(e.theta) or _dependence(e)[1] < _MIN_SPREAD:
         return
-    free = e.form.fitted_parameters
-    for term in base.terms:
-        names = {term.coefficient, *(exponent for _, exponent in term.powers)}
-        others = {name for other in base.terms if other is not term
-                  for name in (other.coefficient, *(exponent for _, exponent in other.powers))}
-        own = (names - others) & {*free}
-        if not term.powers or term.coefficient not in free:
-            continue
-        p_value = term_p_value(e.form, term, e.x, e.y, e.theta, e.starts, e.robust, own)
+    for term, own in terms_with_parameters(e.form):
+        p_value, _ = without_term(e.form, term, own, e.x, e.y, e.theta, e.starts, e.robust)
         if p_value <= SIGNIFICANT:
             continue
         variables = " and ".join(VARIABLES[v].symbol for v, _ in term.powers)
-        unknown = own | {*e.form.constants}
+        unknown = {*own, *e.form.constants}
         rest = f", only {' + '.join([*e.form.constants, 'this term'])} is" \
             if e.form.constants else ""
         simpler = _ONE_VARIABLE.get(term.powers[0][0], "")
@@ -200,13 +192,14 @@ def _upper_bound(e: Evidence) -> Iterator[Finding]:
                {"alpha", "e_0", "beta"})
 
 
-def _without_effect(e: Evidence) -> Iterator[Finding]:
-    """Parameters that change no prediction, because the fit follows a valley to its end."""
+def _without_effect(e: Evidence, absent: set[str]) -> Iterator[Finding]:
+    """Parameters that change no prediction, because the fit follows a valley to its end; but for
+    those of absent terms."""
     slopes = np.abs(e.form.gradient(e.theta[None], e.x)[1][0]).max(axis=0)
     reported = {name for name in e.form.constants if e.params[name] == 0}
     reported |= {name for _, names in _upper_bound(e) for name in names}
     names = [name for name, slope in zip(e.form.fitted_parameters, slopes, strict=True)
-             if slope < _EFFECT and name not in reported]
+             if slope < _EFFECT and name not in reported | absent]
     if names:
         yield (f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on the "
                "predictions at the optimum, and these runs do not determine "
@@ -220,6 +213,15 @@ def _negative_exponents(e: Evidence, absent: set[str]) -> Iterator[Finding]:
         if not value > 0 and name not in absent:
             yield (f"{name} is {value:.3g}: the loss does not decrease with its variable in these "
                    "runs, so a power law is meaningless", {*e.form.scaling_params})
+
+
+def _not_finite(e: Evidence) -> Iterator[Finding]:
+    names = [name for name in e.form.parameters if not np.isfinite(e.params[name])
+             or not np.isfinite(e.intervals.get(name) or 0.0).all()]
+    if names:
+        yield (f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not finite in the fit "
+               "or in its resamples: these runs do not determine "
+               f"{'it' if len(names) == 1 else 'them'}", {*names})
 
 
 def _conditioning(e: Evidence) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from scaling.laws.fitting.bootstrap import (
 from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
+from scaling.laws.fitting.misfit import drop_rising_terms
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.fitting.valley import follow_valley
 from scaling.laws.forms.catalogue import FORMS
@@ -119,7 +120,7 @@ def _fit(
         robust, minima = _adapt(form, x, y, robust, minima)
         minima = _follow_valleys(form, x, y, robust, minima)
     best = int(np.argmin(minima.value))
-    theta = minima.theta[best]
+    theta, dropped = drop_rising_terms(form, x, y, minima.theta[best], starts, robust)
     point = form.to_params(theta[None], centre)
 
     convergence = _convergence(minima, best, len(y))
@@ -129,7 +130,8 @@ def _fit(
     is_interpolation = len(y) <= len(theta)  # which no resample has more runs than
     if resamples and not is_interpolation:
         by, unit = resampled_units(fitted, by)
-        problem = BootstrapProblem(form, x, y, unit, theta, starts, robust)
+        starts[:, dropped] = theta[list(dropped)]
+        problem = BootstrapProblem(form, x, y, unit, theta, starts, robust, dropped)
         samples = refit_resamples(problem, by, resamples, seed, watch)
         left_out = jackknife(problem)
         boot = Bootstrap(resamples, len(samples), seed, form.to_params(samples, centre),
@@ -142,7 +144,8 @@ def _fit(
         params=dict(zip(form.parameters, map(float, point[0]), strict=True)),
         n_runs=len(y),
         excluded=_excluded(form, table, fitted),
-        objective=float(minima.value[best]),
+        objective=(float(robust.cost(residuals).sum()) if dropped
+                   else float(minima.value[best])),
         se_delta=({} if is_interpolation
                   else delta_method_errors(form, x, y, theta, centre, robust)),
         exponents=_exponents(form, point),

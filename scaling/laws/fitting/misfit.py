@@ -6,7 +6,7 @@ Residuals are on the scale of the form's predictions, in most laws logarithms of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,10 @@ from scipy.special import fdtrc
 
 from scaling.laws.fitting.likelihood_ratio import score_moments
 from scaling.laws.fitting.minimise import minimise
+from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import ZERO, Form
 from scaling.laws.forms.losses import WIDTH, ResidualLoss, residual_scale
-from scaling.laws.forms.powers import Term
+from scaling.laws.forms.powers import PowerSum, Term
 
 Array = NDArray[np.float64]
 
@@ -30,6 +31,7 @@ of a term."""
 _ROUNDING = 1e-9      # of an outcome; smaller differences are not evidence
 _MOST_RUNS = 1_000    # evenly spaced ones, that a term is tested on
 _OTHER_STARTS = 3
+_HARMLESS_EXPONENT = 0.3  # of a term whose coefficient is zero
 _MIN_REPLICATES = 3   # degrees of freedom of the scatter between runs of one point
 
 
@@ -117,33 +119,78 @@ def lack_of_fit(r_R: Array, n_params: int, x_RV: Array) -> tuple[float, float, f
     return float(np.sqrt(miss)), float(np.sqrt(scatter)), p_value
 
 
-def term_p_value(
-    form: Form, term: Term, x_RV: Array, y_R: Array, theta_P: Array, starts_SP: Array,
-    robust: ResidualLoss, own: Collection[str],
-) -> float:
-    """p-value of the test that a term of a sum is absent: the rise of the objective without it,
-    in units of the scatter (Schrader and Hettmansperger 1980), as an F statistic. One if the term
-    explains nothing but rounding.
+def terms_with_parameters(form: Form) -> list[tuple[Term, tuple[str, ...]]]:
+    """The terms of a sum that may be absent, each with its fitted parameters that no other term
+    has; empty for other forms."""
+    base = form.base if isinstance(form, Constrained) else form
+    if not isinstance(base, PowerSum) or len(base.terms) < 2:
+        return []
+    names = [{term.coefficient, *(exponent for _, exponent in term.powers)} for term in base.terms]
+    return [
+        (term, tuple(p for p in form.fitted_parameters if p in names[i]
+                     and not any(p in other for j, other in enumerate(names) if j != i)))
+        for i, term in enumerate(base.terms)
+        if term.powers and term.coefficient in form.fitted_parameters]
+
+
+def without_term(
+    form: Form, term: Term, own: Sequence[str], x_RV: Array, y_R: Array, theta_P: Array,
+    starts_SP: Array, robust: ResidualLoss,
+) -> tuple[float, Array]:
+    """Test whether a term of a sum is absent: by the rise of the objective without it, in units of
+    the scatter (Schrader and Hettmansperger 1980), as an F statistic.
 
     Args:
         form: the fitted form.
-        term: the term, which has powers.
+        term: the term.
+        own: names of the fitted parameters that only this term has.
         x_RV: variables in the form's coordinates, centred as in the fit.
         y_R: outcomes on the scale of the form's predictions.
         theta_P: the optimum.
         starts_SP: starting points of the fit, some of which are tried without the term.
         robust: loss of the residuals.
-        own: names of the fitted parameters that only this term has.
+
+    Returns:
+        The p-value, one if the term explains nothing but rounding; and theta without the term.
     """
     held = tuple(map(form.fitted_parameters.index, own))
     every = -(-len(y_R) // _MOST_RUNS)
     x_RV, y_R = x_RV[::every], y_R[::every]
     begin = np.concatenate([theta_P[None], starts_SP[::-(-len(starts_SP) // _OTHER_STARTS)]])
+    begin[:, held] = _HARMLESS_EXPONENT
     begin[:, form.fitted_parameters.index(term.coefficient)] = ZERO
     without = minimise(form, x_RV, y_R, np.ones((len(begin), len(y_R))), begin, robust, held=held)
     r_R = y_R - form.predict(theta_P[None], x_RV)[0]
     dof = max(1, len(y_R) - len(theta_P))
     meat, curvature = score_moments(r_R, len(theta_P), robust)
     scatter = max(meat * len(y_R) / dof / curvature, _ROUNDING**2)
-    rise = 2 * float(without.value.min() - robust.cost(r_R).sum())
-    return float(fdtrc(len(own), dof, max(rise, 0.0) / len(own) / scatter))
+    best = int(np.argmin(without.value))
+    rise = 2 * float(without.value[best] - robust.cost(r_R).sum())
+    p_value = float(fdtrc(len(own), dof, max(rise, 0.0) / len(own) / scatter))
+    return p_value, without.theta[best]
+
+
+def drop_rising_terms(
+    form: Form, x_RV: Array, y_R: Array, theta_P: Array, starts_SP: Array, robust: ResidualLoss
+) -> tuple[Array, tuple[int, ...]]:
+    """The optimum of a law of the loss without the terms that rise with their variable and that the
+    runs show no sign of: such a term follows noise, and exceeds the loss beyond the runs.
+
+    Returns:
+        theta, [P], and the indices of the parameters of the terms that were dropped.
+    """
+    dropped: tuple[int, ...] = ()
+    if not form.outcome.startswith("loss") or len(y_R) <= len(theta_P):
+        return theta_P, dropped
+    for term, own in terms_with_parameters(form):
+        held = tuple(map(form.fitted_parameters.index, own))
+        falls = all(theta_P[form.fitted_parameters.index(exponent)] > 0
+                    for _, exponent in term.powers if exponent in own)
+        if falls:
+            continue
+        p_value, theta = without_term(form, term, own, x_RV, y_R, theta_P, starts_SP, robust)
+        if p_value > SIGNIFICANT:
+            dropped += held
+            ones = np.ones((1, len(y_R)))
+            theta_P = minimise(form, x_RV, y_R, ones, theta[None], robust, held=dropped).theta[0]
+    return theta_P, dropped

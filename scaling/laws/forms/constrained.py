@@ -17,6 +17,7 @@ from scaling.laws.forms.powers import PowerSum
 Array = NDArray[np.float64]
 
 _MAX_EXPONENT = 10
+_LARGEST = 1e6  # coordinate of theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ def _offset(form: Form, fixed: Mapping[str, float]) -> list[float]:
     with np.errstate(all="ignore"):
         theta = form.from_params(values)[0]
     for i, name in enumerate(form.parameters):
-        if name in fixed and not np.isfinite(theta[i]):
+        if name in fixed and not abs(theta[i]) < _LARGEST:  # of a coefficient of zero
             raise UserError(f"{form.name}: {name} = {fixed[name]:g}: a positive number is expected")
     return [float(theta[i]) if p in fixed else 0.0 for i, p in enumerate(form.parameters)]
 

@@ -24,6 +24,14 @@ from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, VARIABLES
 Array = NDArray[np.float64]
 
 
+_ABSENT = -1e300  # logarithm of a coefficient of zero: its term is zero whatever its exponents
+
+
+def _log_of_coefficient(value: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(value == 0, _ABSENT, np.log(value))
+
+
 @dataclass(frozen=True)
 class Term:
     """One term of a sum: coefficient / (product of variables raised to exponents).
@@ -146,7 +154,8 @@ class PowerSum(Form):
         theta = np.array(params_BP, dtype=float)
         for term in self.terms:
             index = self.parameters.index(term.coefficient)
-            theta[:, index] = (np.log if term.powers else log_of_constant)(theta[:, index])
+            theta[:, index] = (_log_of_coefficient if term.powers
+                               else log_of_constant)(theta[:, index])
         return theta
 
 

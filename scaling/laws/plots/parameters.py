@@ -25,7 +25,7 @@ from scaling.laws.plots.style import (
     set_titles,
     size_colours,
 )
-from scaling.laws.show import number
+from scaling.laws.show import is_undetermined, number
 
 _LOG_FROM = 10.0  # ratio of a parameter's values from which its axis is logarithmic
 _MARGIN = 0.06    # of a panel beyond its points
@@ -78,19 +78,22 @@ def draw_profile(axes: Axes, profile: Profile, law: Law) -> pd.DataFrame:
 
 
 def varying_parameters(law: Law) -> list[str]:
-    """The parameters that differ between the resamples, so not those that are fixed.
+    """The parameters that the runs determine and that differ between the resamples, so not those
+    that are fixed.
 
     Raises:
-        UserError: the law has no resamples, or all of its parameters are fixed.
+        UserError: the law has no resamples, or no such parameter.
     """
     if not len(law.samples):
         raise UserError(f"{law.name}: has no resamples whose parameters could be drawn; fit it "
                         "with resamples=1000")
     names = [name for name, values in zip(law.form.parameters, law.samples.T, strict=True)
-             if np.ptp(values[np.isfinite(values)]) > 0]
+             if np.isfinite(values).all() and np.ptp(values) > 0
+             and not is_undetermined(law, name)]
     if not names:
-        raise UserError(f"{law.name}: the resamples agree in every parameter, so there is nothing "
-                        "to draw; fit it to more runs, or fix fewer parameters")
+        raise UserError(f"{law.name}: the runs determine no parameter, or the resamples agree in "
+                        "all, so there is nothing to draw; fit it to more runs, or fix fewer "
+                        "parameters")
     return names
 
 
