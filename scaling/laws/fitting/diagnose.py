@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.fitting.misfit import (
+    MIN_SPREAD,
     SIGNIFICANT,
+    dependence,
     far_runs,
     lack_of_fit,
     patterns,
@@ -29,7 +31,6 @@ Array = NDArray[np.float64]
 Finding = tuple[str, set[str]]
 """A warning, and the parameters that it marks as undetermined."""
 
-_MIN_SPREAD = 0.1     # of log D at given N, below which effects of N and D are indistinguishable
 _CONDITION = 1e10     # of the Hessian, scaled to a unit diagonal
 _EFFECT = 1e-8        # of a unit of a coordinate of theta on a prediction
 _AT_BOUND = 1e-3      # relative distance
@@ -131,27 +132,17 @@ def _losses_below_floor(e: Evidence) -> Iterator[Finding]:
 
 
 def _collinear(e: Evidence) -> Iterator[Finding]:
-    slope, spread = _dependence(e)
-    if spread < _MIN_SPREAD:
+    slope, spread = dependence(e.form, e.x)
+    if spread < MIN_SPREAD:
         yield (f"N determines D in these runs (D ~ N^{slope:.2f}, and at given N, D varies by only "
                f"{100 * spread:.1f}%), so the effects of N and D cannot be distinguished; train "
                "some size on several token counts", {*e.form.scaling_params})
 
 
-def _dependence(e: Evidence) -> tuple[float, float]:
-    """The slope of log D along log N, and the spread of log D about it; infinite for a law that is
-    not of both."""
-    if not {"n", "d"} <= {*e.form.variables}:
-        return np.nan, np.inf
-    n, d = (e.x[:, e.form.variables.index(v)] for v in ("n", "d"))
-    slope, level = np.polyfit(n, d, 1)
-    return float(slope), float(np.std(d - slope * n - level))
-
-
 def _absent_terms(e: Evidence) -> Iterator[Finding]:
     """Terms without which the fit is as good, up to chance: their parameters are not known, and
     neither is a constant that would take their place."""
-    if len(e.y) <= len(e.theta) or _dependence(e)[1] < _MIN_SPREAD:
+    if len(e.y) <= len(e.theta) or dependence(e.form, e.x)[1] < MIN_SPREAD:
         return
     for term, own in terms_with_parameters(e.form):
         p_value, _ = without_term(e.form, term, own, e.x, e.y, e.theta, e.starts, e.robust)

@@ -27,6 +27,8 @@ FAR = 6.0
 SIGNIFICANT = 0.01
 """p-value of a pattern or of a lack of fit that is reported, and above which the runs show no sign
 of a term."""
+MIN_SPREAD = 0.1
+"""Spread of log D at given N, below which effects of N and D are indistinguishable."""
 
 _ROUNDING = 1e-9      # of an outcome; smaller differences are not evidence
 _MOST_RUNS = 1_000    # evenly spaced ones, that a term is tested on
@@ -119,6 +121,16 @@ def lack_of_fit(r_R: Array, n_params: int, x_RV: Array) -> tuple[float, float, f
     return float(np.sqrt(miss)), float(np.sqrt(scatter)), p_value
 
 
+def dependence(form: Form, x_RV: Array) -> tuple[float, float]:
+    """The slope of log D along log N, and the spread of log D about it; infinite for a law that is
+    not of both."""
+    if not {"n", "d"} <= {*form.variables}:
+        return np.nan, np.inf
+    n, d = (x_RV[:, form.variables.index(v)] for v in ("n", "d"))
+    slope, level = np.polyfit(n, d, 1)
+    return float(slope), float(np.std(d - slope * n - level))
+
+
 def terms_with_parameters(form: Form) -> list[tuple[Term, tuple[str, ...]]]:
     """The terms of a sum that may be absent, each with its fitted parameters that no other term
     has; empty for other forms."""
@@ -180,13 +192,15 @@ def drop_rising_terms(
         theta, [P], and the indices of the parameters of the terms that were dropped.
     """
     dropped: tuple[int, ...] = ()
-    if not form.outcome.startswith("loss") or len(y_R) <= len(theta_P):
+    if (not form.outcome.startswith("loss") or len(y_R) <= len(theta_P)
+            or dependence(form, x_RV)[1] < MIN_SPREAD):
         return theta_P, dropped
     for term, own in terms_with_parameters(form):
         held = tuple(map(form.fitted_parameters.index, own))
-        falls = all(theta_P[form.fitted_parameters.index(exponent)] > 0
-                    for _, exponent in term.powers if exponent in own)
-        if falls:
+        rises = any(theta_P[form.fitted_parameters.index(exponent)] <= 0
+                    for _, exponent in term.powers
+                    if exponent in own and exponent in form.exponents)
+        if not rises:
             continue
         p_value, theta = without_term(form, term, own, x_RV, y_R, theta_P, starts_SP, robust)
         if p_value > SIGNIFICANT:
