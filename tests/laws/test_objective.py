@@ -10,6 +10,8 @@ from scipy.integrate import quad
 from scipy.optimize import brentq, minimize
 
 from scaling.laws import FORMS, ResidualLoss, RunsTable, constrain, fit_law, from_frame
+from scaling.laws.fitting.minimise import minimise
+from scaling.laws.forms.form import ZERO
 from scaling.laws.forms.losses import WIDTH, residual_scale
 
 
@@ -88,6 +90,19 @@ def test_a_constant_of_zero_is_a_minimum(name: str) -> None:
     assert (law.samples[:, 0] == 0).any()
     low, high = law.intervals["E"] or (1.0, 0.0)
     assert low == 0 < high
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "q-family"])
+def test_a_fit_that_begins_at_a_constant_of_zero_leaves_it(name: str) -> None:
+    table, form = _table(0.004), FORMS[name]
+    x, y = form.coordinates(table.values), np.log(table.loss)
+    x = x - x.mean(axis=0)
+    right = fit_law(table, name, robust=ResidualLoss("squared"), resamples=0)
+    begin = form.starts(x, table.loss)
+    begin[:, 0] = ZERO
+    with np.errstate(all="ignore"):
+        found = minimise(form, x, y, np.ones((len(begin), len(y))), begin, ResidualLoss("squared"))
+    assert found.value.min() == pytest.approx(right.objective, rel=1e-7)
 
 
 def test_zero_is_no_minimum_where_a_constant_helps() -> None:

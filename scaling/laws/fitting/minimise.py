@@ -25,6 +25,7 @@ _BLOCK = 100_000    # problems times runs in one block, which fits a core's cach
 _PLAIN_STEPS = 8    # steps after which further ones are bent
 _PRECISION = 1e-16  # of a prediction
 _ROUNDING = 1e-14   # relative, of an objective
+_SMALL_CONSTANT = 1e-3  # of the smallest outcome
 _EQUAL = 1e-9       # relative, of two objectives: a constant of 1e-10 and one of zero
 _STEPS_TO_ZERO = 24  # steps after which the minimum at a constant of zero is tried
 _NO_EFFECT = 1e-28   # relative size in the metric, of a parameter that changes no prediction
@@ -68,6 +69,7 @@ def minimise(
         steps: most steps of each problem.
     """
     y_BR = np.broadcast_to(y_BR, w_BR.shape)
+    theta_BP = _from_zero(form, y_BR, theta_BP, held)
     block = max(1, _BLOCK // max(1, w_BR.shape[1]))
 
     def solve(first: int) -> Minimum:
@@ -87,6 +89,16 @@ def minimise(
         parts = list(pool.map(solve, range(0, len(theta_BP), block)))
     return Minimum(*(np.concatenate([getattr(part, name) for part in parts])
                      for name in Minimum.__dataclass_fields__))
+
+
+def _from_zero(form: Form, y_BR: Array, theta_BP: Array, held: tuple[int, ...]) -> Array:
+    """Starting points whose constants are not zero, where no step would move them."""
+    theta = np.array(theta_BP, dtype=float)
+    small = _SMALL_CONSTANT * np.abs(form.invert_link(y_BR[:1])).min()
+    for index in map(form.fitted_parameters.index, form.constants):
+        if index not in held and small > 0:
+            theta[:, index] = np.maximum(theta[:, index], np.log(small))
+    return theta
 
 
 def _minimise(
@@ -166,10 +178,11 @@ def _without_constant(
     form: Form, x_RV: Array, y_BR: Array, w_BR: Array, smooth: ScaledHuber, theta: Array,
     value: Array, converged: NDArray[np.bool_], active: NDArray[np.intp], held: tuple[int, ...],
 ) -> NDArray[np.intp]:
-    """Finish the problems whose minimum is at a constant of zero, in place.
+    """Finish the problems whose way leads to a constant of zero, in place.
 
-    Zero is a minimum if the objective increases with the constant there, and if it is not above
-    the objective so far.
+    It does if the lowest objective for half of the present constant is below that for the constant
+    itself, that for zero is not above it, and the objective increases with the constant at zero.
+    A minimum at zero alone does not suffice: there may be a lower one at a larger constant.
 
     Returns:
         The problems that remain.
@@ -177,12 +190,21 @@ def _without_constant(
     for index in map(form.fitted_parameters.index, form.constants):
         if index in held:
             continue
-        start = theta[active]
-        start[:, index] = ZERO
-        at_zero = _minimise(form, x_RV, y_BR[active], w_BR[active], start, smooth,
-                            (*held, index))
+
+        def fit(
+            log: Array | float, index: int = index, rows: NDArray[np.intp] = active
+        ) -> Minimum:
+            """Fits with the constant held at these logarithms."""
+            start = theta[rows]
+            start[:, index] = log
+            return _minimise(form, x_RV, y_BR[rows], w_BR[rows], start, smooth, (*held, index))
+
+        now = theta[active, index]
+        here, half, at_zero = fit(now), fit(now - np.log(2)), fit(ZERO)
+        lowest = np.minimum(value[active], here.value)
         done = (at_zero.converged & (at_zero.gradient[:, index] > 0)
-                & (at_zero.value <= value[active] * (1 + _EQUAL)))
+                & (half.value <= here.value * (1 + _EQUAL))
+                & (at_zero.value <= lowest * (1 + _EQUAL)))
         finished = active[done]
         theta[finished], value[finished] = at_zero.theta[done], at_zero.value[done]
         converged[finished] = True
