@@ -144,8 +144,7 @@ def _fit(
         params=dict(zip(form.parameters, map(float, point[0]), strict=True)),
         n_runs=len(y),
         excluded=_excluded(form, table, fitted),
-        objective=(float(robust.cost(residuals).sum()) if dropped
-                   else float(minima.value[best])),
+        objective=float(robust.cost(residuals).sum()),
         se_delta=({} if is_interpolation
                   else delta_method_errors(form, x, y, theta, centre, robust)),
         exponents=_exponents(form, point),

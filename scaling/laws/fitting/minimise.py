@@ -24,7 +24,6 @@ _DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # factors of the last damping, all
 _BLOCK = 100_000    # problems times runs in one block, which fits a core's cache
 _PLAIN_STEPS = 8    # steps after which further ones are bent
 _PRECISION = 1e-16  # of a prediction
-_ROUNDING = 1e-14   # relative, of an objective
 _SMALL_CONSTANT = 1e-3  # of the smallest outcome
 _EQUAL = 1e-9       # relative, of two objectives: a constant of 1e-10 and one of zero
 _STEPS_TO_ZERO = 24  # steps after which the minimum at a constant of zero is tried
@@ -156,7 +155,7 @@ def _minimise(
                 lower = bent_value < new
                 trial[lower], new[lower] = bent[lower], bent_value[lower]
             # The last step is taken even if the objective has no more digits to decrease by.
-            better = new < value[active[left]] * np.where(done[left], 1 + _ROUNDING, 1)
+            better = new < value[active[left]] + np.where(done[left], 10 * rounding[left], 0)
             improved = active[left[better]]
             theta[improved], value[improved] = trial[better], new[better]
             damping[improved] *= factor

@@ -79,7 +79,6 @@ class ResidualLoss:
 
 
 ADAPTIVE = ResidualLoss("adaptive")
-HUBER = ResidualLoss("huber")
 
 
 def residual_scale(r: Array, n_params: int) -> float:
