@@ -100,7 +100,8 @@ def soak(
     # The processes of a training are found by the absolute path of its folder.
     folder = folder.resolve()
     plan = make_plan(load(SweepConfig, sweep), str(sweep), folder / "undisturbed" / "runs")
-    planned = len(plan.runs_of_role(GRID))
+    steps = {run.run_id: run.run.steps for run in plan.runs_of_role(GRID)}
+    planned = len(steps)
     undisturbed = Training(sweep.resolve(), folder / "undisturbed", workers)
     disturbed = Training(sweep.resolve(), folder / "disturbed", workers)
     violated: list[str] = []
@@ -111,7 +112,7 @@ def soak(
         first_launch = time.monotonic()
         with progress("disturbed", kills) as bar:
             counts = kill_at_random(
-                disturbed, planned, kills, mean_seconds, seed, bar.update)
+                disturbed, steps, kills, mean_seconds, seed, bar.update)
         last_kill = time.monotonic()
         finished_at_last_kill = disturbed.n_finished()
         with progress("recovery", planned) as bar:

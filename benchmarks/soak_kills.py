@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +25,12 @@ WEIGHTS: dict[KillKind, int] = {"worker": 5, "launcher": 2, "checkpoint write": 
 scheduled, but happen when such a write is found."""
 WRITE_KILL_PROBABILITY = 0.7
 """Probability of a kill when a write of a record or of a trunk's state is found."""
-CHECKPOINT_WAIT_SECONDS = 15.0
-"""Longest wait for a checkpoint write; after that, a worker is killed instead."""
+MAX_CHECKPOINT_WAIT = 4.0
+"""Longest wait for a checkpoint write, in mean pauses; after that, a worker is killed instead."""
 MIN_PAUSE_FACTOR, MAX_PAUSE_FACTOR = 0.1, 4.0
 """Limits of `pause_factor`."""
 REMAINING_SHARE = 0.1
-"""Share of the runs that are to be unfinished at the last kill."""
+"""Share of the steps that are to be untrained at the last kill."""
 MAX_IDLE_PAUSES = 60
 """Longest time without a kill, in mean pauses. After that no process can be killed, since launchers
 exit as soon as they start."""
@@ -115,20 +115,20 @@ def lease_holder(folder: Path) -> int | None:
     return None
 
 
-def pause_factor(kills: float, finished: float) -> float:
+def pause_factor(kills: float, trained: float) -> float:
     """Factor of the mean pause before the next kill, such that the last kill is shortly before the
     end of the sweep: short pauses delay the runs, until the number of kills has caught up.
 
     Args:
         kills: share of the kills that are done.
-        finished: share of the runs that are finished.
+        trained: share of the steps that are trained.
     """
-    factor = (1 - REMAINING_SHARE - finished) / (1 - REMAINING_SHARE) / (1 - kills)
+    factor = (1 - REMAINING_SHARE - trained) / (1 - REMAINING_SHARE) / (1 - kills)
     return min(max(factor, MIN_PAUSE_FACTOR), MAX_PAUSE_FACTOR)
 
 
 def kill_at_random(
-    training: Training, planned: int, kills: int, mean_seconds: float, seed: int,
+    training: Training, steps: Mapping[str, int], kills: int, mean_seconds: float, seed: int,
     report: Callable[[int, str], None] = lambda *_: None,
 ) -> Counter[KillKind]:
     """Train a sweep and kill its processes, until the requested number of kills is reached, the
@@ -139,10 +139,11 @@ def kill_at_random(
 
     Args:
         training: the sweep; launchers that have exited are restarted.
-        planned: number of runs of the sweep.
+        steps: optimizer steps of the runs of the sweep, by run ID.
         kills: number of kills.
-        mean_seconds: mean pause between two scheduled kills, which is exponentially distributed;
-            it is multiplied by `pause_factor`.
+        mean_seconds: mean pause between two scheduled kills, which is exponentially distributed.
+            `pause_factor` multiplies it, again and again during the pause: a sweep may come near
+            its end in one pause.
         seed: of the pauses, kinds and processes. Their effect also depends on the machine.
         report: called with the number of kills and a text on the progress of the sweep.
 
@@ -152,22 +153,29 @@ def kill_at_random(
     rng = random.Random(seed)
     counts: Counter[KillKind] = Counter()
     watcher = WriteWatcher(training)
-    next_kill = time.monotonic() + rng.expovariate(1 / mean_seconds)
+    pause_left = rng.expovariate(1)  # in mean pauses
+    factor, scheduled = 1.0, 0.0
     target: KillKind | None = None
-    refreshed, last_kill = 0.0, time.monotonic()
+    refreshed, now = 0.0, time.monotonic()
+    last_kill = now
     while counts.total() < kills:
-        now = time.monotonic()
+        elapsed, now = time.monotonic() - now, time.monotonic()
         if now - refreshed >= REFRESH_SECONDS:
             idle = now - last_kill > MAX_IDLE_PAUSES * mean_seconds
             if training.poll() or training.failure_files() or idle:
                 break
             watcher.refresh()
             training.measure_disk()
-            report(counts.total(), f"kills, {training.n_finished()} of {planned} runs finished")
+            factor = pause_factor(counts.total() / kills, training.share_trained(steps))
+            report(counts.total(), f"kills, {training.n_finished()} of {len(steps)} runs finished")
             refreshed = now
-        if target is None and now >= next_kill:
-            target = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        if target == "checkpoint write" and now - next_kill > CHECKPOINT_WAIT_SECONDS:
+        if target is None:
+            pause_left -= elapsed / (mean_seconds * factor)
+            if pause_left <= 0:
+                target = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+                scheduled, pause_left = now, rng.expovariate(1)
+        wait = (now - scheduled) / (mean_seconds * factor)
+        if target == "checkpoint write" and wait > MAX_CHECKPOINT_WAIT:
             target = "worker"
         killed: KillKind | None = None
         if write := watcher.new_write():
@@ -182,8 +190,5 @@ def kill_at_random(
         if killed is not None:
             counts[killed] += 1
             refreshed, last_kill = 0.0, now
-        if target is None and now >= next_kill and counts.total() < kills:
-            factor = pause_factor(counts.total() / kills, training.n_finished() / planned)
-            next_kill = now + rng.expovariate(1 / (mean_seconds * factor))
         time.sleep(POLL_SECONDS)
     return counts

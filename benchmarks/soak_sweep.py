@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +146,20 @@ class Training:
     def n_finished(self) -> int:
         """Number of runs that have a record."""
         return sum(1 for _ in self.runs.glob("*/record.json"))
+
+    def share_trained(self, steps: Mapping[str, int]) -> float:
+        """Share of the steps of all runs that are trained, as far as their metrics tell.
+
+        Args:
+            steps: optimizer steps of the runs of the sweep, by run ID.
+        """
+        trained = 0
+        for folder in self.run_folders():
+            if folder.record_path.exists():
+                trained += steps[folder.path.name]
+            elif line := folder.last_metrics():
+                trained += line["step"]
+        return trained / sum(steps.values())
 
     def failure_files(self) -> list[Path]:
         """The failure files of failed runs."""

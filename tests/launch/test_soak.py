@@ -138,6 +138,14 @@ def test_a_run_that_nobody_trained_is_missed(undisturbed, disturbed):
     assert violations(undisturbed, disturbed, 3) == ["undisturbed: 2 records of 3 runs"]
 
 
+def test_share_of_the_steps_that_are_trained(disturbed):
+    steps = {"aa": 60, "bb": 60, "cc": 80}
+    (disturbed.runs / "bb" / "record.json").unlink()
+    assert disturbed.share_trained(steps) == (60 + 40) / 200
+    write_lines(disturbed, "bb", {"step": 50, "loss": 4.0, "tokens": 500})
+    assert disturbed.share_trained(steps) == (60 + 50) / 200
+
+
 def test_a_stray_process_is_found(undisturbed, disturbed):
     code = "import sys; print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code, f"{disturbed.runs}/plan"],
