@@ -136,10 +136,11 @@ def fit(
     cannot be fitted to these runs is reported with the reason, and the others are printed and
     saved; if none can be fitted, the exit status is 1.
     """
-    from scaling.laws.fit_runs import residual_loss
+    from scaling.laws.fit_runs import best_of, residual_loss
     from scaling.laws.fitting.bootstrap import check_resamples
+    from scaling.laws.forms.catalogue import CHOSEN_FROM
     from scaling.laws.frames import read_frame, table_path
-    from scaling.laws.io import laws_output, laws_text
+    from scaling.laws.io import choice_json, laws_output, laws_text
     from scaling.laws.io import save as save_laws
     from scaling.outputs import json_output as json_file
     from scaling.outputs import with_command
@@ -184,16 +185,20 @@ def fit(
                 results.frontiers.append(frontier)
         results.check()
         laws: list[Law | Frontier] = [*(fitted.law for fitted in results.laws), *results.frontiers]
+        of_all_runs = [each for each in results.laws if each.law.name in CHOSEN_FROM]
+        choice = best_of(of_all_runs).choice if law is None and of_all_runs else None
         if save is not None:
-            save_laws(laws, save, inputs)
+            save_laws(laws, save, inputs, choice=choice)
             err.print(f"wrote {save}", markup=False)
         content = evidence.show(results.laws, source.frame, requested)
-        choice = evidence.show_choice(results.laws) if law is None else {}
+        if choice is not None:
+            evidence.print_result(choice)
     if evidence_file is not None:
         evidence_output.write(with_command(content, evidence_output.command))
         err.print(f"wrote {evidence_file}", markup=False)
     if json_output:
-        print_text(laws_text(laws, ({"evidence": content} if any(requested) else {}) | choice))
+        print_text(laws_text(laws, ({"evidence": content} if any(requested) else {})
+                             | choice_json(laws, choice)))
 
 
 def _print_law(law: Law, printed: Container[str]) -> None:

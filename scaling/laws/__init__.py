@@ -13,7 +13,8 @@
     fit_runs.py, fitted.py, values.py
                      `fit`, and `Fit`: a law with its runs, as used in a notebook, and the values
                      that it predicts for
-    choice.py        `choose`: which of several forms predicts larger runs best, and their average
+    choice.py, form_choice.py
+                     `choose`: which of several forms predicts larger runs best, and their average
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -42,9 +43,9 @@ from scaling.laws.approaches import (
     disagreement,
     fit_approach,
 )
-from scaling.laws.choice import FormChoice, choose
+from scaling.laws.choice import choose
 from scaling.laws.fit_runs import compare, fit, load
-from scaling.laws.fitted import Fit, Prediction
+from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forecasts import (
     ForecastCheck,
@@ -54,6 +55,7 @@ from scaling.laws.forecasts import (
     seal_forecast,
     seal_heldout,
 )
+from scaling.laws.form_choice import FormChoice
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import law
@@ -67,6 +69,7 @@ from scaling.laws.plots import plot_envelope
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
 from scaling.laws.table import RunsTable
+from scaling.laws.values import Prediction
 
 __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "DataError", "Fit",

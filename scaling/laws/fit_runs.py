@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,15 +12,17 @@ import pandas as pd
 
 from scaling.errors import UserError, option
 from scaling.laws.approaches.frontier import Frontier
+from scaling.laws.choice import choose
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
+from scaling.laws.forms.catalogue import CHOSEN_FROM, FORMS
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import law as own_law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
-from scaling.laws.io import load as read_laws
+from scaling.laws.io import load_with_choice
 from scaling.laws.law import Law, Method
 from scaling.laws.read import frame_of, from_frame
 from scaling.laws.table import RunsTable
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 def fit(
     runs: RunsTable | pd.DataFrame | str | Path,
-    law: str | Form | Callable[..., object] = "chinchilla",
+    law: str | Form | Callable[..., object] | None = None,
     *,
     n: str | None = None,
     d: str | None = None,
@@ -56,11 +59,14 @@ def fit(
 
     `sl.fit(frame, "chinchilla", n="params", d="tokens", fix={"E": 1.69})`
 
+    Without `law`, Chinchilla's form, Kaplan's L(N, D) and the q-family that contains both are
+    fitted, and the one is returned that predicts larger runs best; its `choice` has the others.
+
     Args:
         runs: a table of runs from `read`; or a data frame or a file, which is read with the
             columns below as by `read`.
         law: a law's name (`FORMS` has all), or one of one's own: from `law`, as a formula, or as a
-            function.
+            function; by default it is chosen.
         n: column of parameters.
         d: column of training tokens.
         c: column of training FLOPs.
@@ -93,7 +99,12 @@ def fit(
     if isinstance(tie, str | Mapping):
         raise UserError(f"tie={tie!r:.40}: pairs of parameters are expected, such as "
                         "[('alpha', 'beta')]")
-    form = constrain(_form(law), fix, tie)
+    if law is None and (fix or tie):
+        raise UserError(f"{'fix' if fix else 'tie'}=: parameters of which law? name it, such as "
+                        "fit(runs, \"chinchilla\", ...)")
+    forms = [FORMS[name] for name in CHOSEN_FROM] if law is None else [
+        constrain(_form(law), fix, tie)]
+    form = forms[0]
     if isinstance(runs, RunsTable):
         given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
                                           ("counting", counting), ("extra", extra),
@@ -112,11 +123,24 @@ def fit(
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))
-    robust = (objective if isinstance(objective, ResidualLoss)
-              else residual_loss(form.robust, objective, delta))
-    fitted = fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
-                     method=interval, watch=watch)
-    return Fit(fitted, fitted.residual_loss, table)
+    fits = []
+    for each in forms:
+        robust = (objective if isinstance(objective, ResidualLoss)
+                  else residual_loss(each.robust, objective, delta))
+        fitted = fit_law(table, each, robust=robust, resamples=resamples, seed=seed, by=resample,
+                         method=interval, watch=watch)
+        fits.append(Fit(fitted, fitted.residual_loss, table))
+    return fits[0] if law is not None else best_of(fits)
+
+
+def best_of(fits: Sequence[Fit]) -> Fit:
+    """The fit that predicts larger runs best, with the choice; the first if only it converged."""
+    usable = [fit for fit in fits if fit.law.converged]
+    if len(usable) < 2:
+        return (usable or fits)[0]
+    choice = choose(usable)
+    best = next(fit for fit in usable if fit.law is choice.laws[choice.best])
+    return replace(best, choice=choice)
 
 
 def _form(law: str | Form | Callable[..., object]) -> Form:
@@ -190,15 +214,19 @@ def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
 def load(path: str | Path) -> dict[str, Fit | Frontier]:
     """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. Further ones of
     the same name are "chinchilla 2" and so on. They predict and allocate as when they were
-    fitted; their runs are not in the file.
+    fitted; their runs are not in the file. If the form was chosen, the one that predicts best has
+    the `choice`.
 
     Raises:
         UserError: the file is absent, or holds no laws.
     """
     found: dict[str, Fit | Frontier] = {}
     times: Counter[str] = Counter()
-    for law in read_laws(Path(path)):
+    laws, choice = load_with_choice(Path(path))
+    for law in laws:
         times[law.name] += 1
         name = law.name if times[law.name] == 1 else f"{law.name} {times[law.name]}"
-        found[name] = Fit(law, law.residual_loss) if isinstance(law, Law) else law
+        is_best = choice is not None and choice.laws[choice.best] is law
+        found[name] = law if not isinstance(law, Law) else Fit(
+            law, law.residual_loss, choice=choice if is_best else None)
     return found

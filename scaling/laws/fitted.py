@@ -13,7 +13,7 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,13 @@ from scaling.errors import DataError, UserError
 from scaling.laws import show
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.budgets import AllocationBudget
+from scaling.laws.form_choice import FormChoice
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.io import save
 from scaling.laws.law import LEVEL, Interval, Law
 from scaling.laws.table import RunsTable
-from scaling.laws.values import broadcast, variables_of
+from scaling.laws.values import Prediction, broadcast, variables_of
 
 if TYPE_CHECKING:
     from scaling.laws.evidence import Profile, Residuals, Rolling
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 _MOST_WARNINGS = 3  # in a repr
-
-
-class Prediction(NamedTuple):
-    """A predicted outcome with the ends of its 90% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,11 +47,13 @@ class Fit:
         law: form, parameters, uncertainty and convergence evidence.
         objective: the loss of the residuals that was minimised.
         table: the runs; None for a law that was published or loaded from a file.
+        choice: how the form was chosen from several by what they predict; None if it was named.
     """
 
     law: Law
     objective: ResidualLoss
     table: RunsTable | None = None
+    choice: FormChoice | None = None
 
     @property
     def runs(self) -> RunsTable:
@@ -140,8 +135,9 @@ class Fit:
         Args:
             data: a table with the columns that the runs were read from, or with the variables' own
                 names, instead of `values`.
-            interval: True or "prediction" for the 90% interval of a new run's outcome;
-                "confidence" for that of the law itself.
+            interval: True or "prediction" for the 90% interval of a new run's outcome, which
+                includes the choice of the form if it was chosen; "confidence" for that of the law
+                itself.
             values: the law's variables by name, numbers or arrays; C = 6 N D if only n and d are
                 given.
 
@@ -305,12 +301,14 @@ class Fit:
         return plot_law(figure, self.law, table, ax, options)
 
     def save(self, path: str | Path) -> None:
-        """Write the law to a JSON file, which `load` and the commands read.
+        """Write the law to a JSON file, which `load` and the commands read; with the laws that its
+        form was chosen from.
 
         Raises:
             UserError: the file was not written by this method or by `scaling fit --save`.
         """
-        save([self.law], Path(path))
+        save([self.law] if self.choice is None else [*self.choice.laws.values()], Path(path),
+             choice=self.choice)
 
     def summary(self) -> str:
         """All that is known of the fit, as text."""
@@ -319,6 +317,8 @@ class Fit:
                  show.convergence(law), show.parameter_table(law).text()]
         if law.heldout:
             lines.append(show.heldout_table(law).text())
+        if self.choice is not None:
+            lines.append(repr(self.choice))
         return "\n".join([*lines, *(f"warning: {warning}" for warning in law.warnings)])
 
     def __repr__(self) -> str:
@@ -326,16 +326,19 @@ class Fit:
         if not self.law.converged:
             lines.append("NOT CONVERGED")
         lines.append(show.parameter_table(self.law).text())
+        if self.choice is not None:
+            lines.append(self.choice.verdict())
         return "\n".join([*lines, *self._brief_warnings()])
 
     def _repr_html_(self) -> str:
         title = html.escape(f"{self.law.name}: {show.equation(self.law)}")
         warnings = "".join(f"<li>{html.escape(each)}</li>" for each in self._brief_warnings())
+        verdict = "" if self.choice is None else f"<br>{html.escape(self.choice.verdict())}"
         table = show.parameter_table(self.law)
         head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
                        for row in table.rows)
-        return (f"<p><b>{title}</b><br>{html.escape(show.run_counts(self.law))}</p>"
+        return (f"<p><b>{title}</b><br>{html.escape(show.run_counts(self.law))}{verdict}</p>"
                 f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
                 + (f"<ul>{warnings}</ul>" if warnings else ""))
 
@@ -367,6 +370,9 @@ class Fit:
                 if name in self.law.form.variables or "c" in self.law.form.variables}
 
     def _ends(self, values: Mapping[str, Array], interval: bool | str) -> tuple[Array, Array]:
+        """The ends of intervals, [R] each."""
+        if self.choice is not None and interval != "confidence":
+            return self.choice.alike().ends(values)
         if interval == "confidence":
             band = self.law.loss_band(values)
             assert band is not None

@@ -69,3 +69,6 @@ FORMS: dict[str, Form] = {form.name: form for form in _ALL}
 
 DEFAULT = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla", "q-family")
 """Laws of the loss that can be fitted to any sweep over N and D."""
+
+CHOSEN_FROM = ("chinchilla", "kaplan-nd", "q-family")
+"""Laws of all runs among these, from which the one is chosen that predicts larger runs best."""
