@@ -108,7 +108,7 @@ def fit(
         frame, source = frame_of(runs)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
-            smooth=smooth,
+            smooth=smooth, signed=form.signed_outcome,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))

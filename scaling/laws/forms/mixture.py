@@ -79,7 +79,7 @@ def data_mixture(shares: int) -> DataMixture:
     return DataMixture(
         name=f"ye-{shares}",
         formula=f"c + k exp({' + '.join(f't{j} r_{j}' for j in numbered)})",
-        source="Ye et al. 2024 (data mixing laws), arXiv:2403.16952, eq. 6",
+        source="Ye et al. 2024 (data mixing laws), arXiv:2403.16952",
         variables=tuple(f"share{j}" for j in numbered), parameters=("c", "k", *rates),
         signed=rates, robust=ResidualLoss("huber", 0.01),
     )

@@ -65,13 +65,14 @@ FORMS: tuple[Form, ...] = (
     # By the errors of the loss itself, like the authors', since its logarithm does not exist.
     Vocabulary(
         name="tao", formula="-E + A1/N^alpha1 + A2/N_v^alpha2 + B/D^beta",
-        source=f"{_SOURCE}, eq. 8", variables=("n", "vocabulary", "d"),
+        source=f"{_SOURCE}, approach 3", variables=("n", "vocabulary", "d"),
         parameters=("E", "A1", "A2", "B", "alpha1", "alpha2", "beta"), counting="non-embedding",
-        outcome="unigram-normalised loss, nats per token", link="identity", distinct=3,
+        outcome="unigram-normalised loss, nats per token", link="identity",
+        signed_outcome=True, distinct=3,
         grid={"alpha1": (0.25, 0.6), "alpha2": (0.3, 0.8), "beta": (0.25, 0.6)},
     ),
     PowerProduct(
-        name="tao-vocabulary", formula="k N^gamma", source=f"{_SOURCE}, section 4.1",
+        name="tao-vocabulary", formula="k N^gamma", source=f"{_SOURCE}, approach 2",
         variables=("n",), parameters=("k", "gamma"), counting="non-embedding",
         outcome=VARIABLES["vocabulary"].unit, robust=ResidualLoss("squared"),
         terms=(Term("k", (("n", "gamma"),)),), numerator=("gamma",),
