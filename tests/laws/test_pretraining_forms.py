@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 
-from scaling.errors import DataError, UserError
 import scaling.laws as sl
+from scaling.errors import DataError, UserError
 from scaling.laws import FORMS, Form, ResidualLoss, fit_law, from_frame, published
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms import (
@@ -381,7 +381,7 @@ def test_the_optimal_vocabulary_as_published() -> None:
 
 def test_unigram_normalised_losses_are_negative() -> None:
     """They are read, fitted and predicted; a law of another loss refuses them."""
-    form, values, outcome = _outcomes("tao")
+    _, values, outcome = _outcomes("tao")
     assert (outcome < 0).any()
     frame = pd.DataFrame({**values, "loss": outcome})
     columns = {"n": "n", "d": "d", "extra": {"vocabulary": None}}

@@ -1,5 +1,4 @@
-"""Laws of data mixtures: the loss on one domain as a function of the shares of the training domains.
-"""
+"""Laws of data mixtures: the loss on one domain as a function of the shares of training domains."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ class DataMixture(Formula):
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """At fixed c, log(L - c) is linear in log k and t."""
         if np.ptp(x_RV.sum(axis=-1)) < _TOLERANCE and x_RV.shape[1] > 1:
-            raise DataError(f"{self.name}: the shares add up to the same number in every run, which "
+            raise DataError(f"{self.name}: the shares add up to one number in every run, which "
                             "cannot tell k from t; leave out the share of one domain, with a law "
                             "of one share less")
         design = np.column_stack([np.ones(len(x_RV)), x_RV])
