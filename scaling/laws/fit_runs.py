@@ -154,7 +154,7 @@ def residual_loss(
                         f"{', '.join(KINDS)} is expected")
     kind = objective or own.kind
     if delta is None:
-        return ResidualLoss(kind)  # type: ignore[arg-type]
+        return own if kind == own.kind else ResidualLoss(kind)  # type: ignore[arg-type]
     named = option(f"delta={delta:g}", f"--delta {delta:g}")
     if not 0 < delta < float("inf"):
         raise UserError(f"{named}: a positive number is expected, such as 1e-3")

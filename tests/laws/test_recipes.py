@@ -28,10 +28,10 @@ def _law(form: str = "chinchilla", **changes: float) -> sl.Law:
 
 @pytest.fixture(scope="module")
 def sweep() -> pd.DataFrame:
-    """Task losses and accuracies of runs whose loss is too high or low by up to a percent, which
-    their accuracy follows."""
-    n, d = (each.ravel() for each in np.meshgrid(np.geomspace(1e7, 1e9, 6),
-                                                 np.geomspace(1e9, 1e11, 6)))
+    """Task losses and accuracies of two runs of each size, whose loss is too high or low by up to a
+    percent, which their accuracy follows."""
+    n, d, _ = (each.ravel() for each in np.meshgrid(
+        np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4), range(2)))
     noise = np.random.default_rng(1).standard_normal(n.size)
     loss = (0.4 + 60 * n**-0.3 + 200 * d**-0.3) * np.exp(3e-3 * noise)
     accuracy = 0.25 + 0.75 / (1 + np.exp(4 * (loss - 0.7)))
@@ -68,8 +68,9 @@ def test_resamples_of_a_chain_draw_the_same_runs(sweep: pd.DataFrame) -> None:
     losses = fit.first.law.form.loss(first, {"n": np.full(2, 7e9), "d": np.array([1e12, 4e12])})
     ends = 0.25 + 0.75 / (1 + np.exp(4 * (np.quantile(losses, [0.95, 0.05], axis=0) - 0.7)))
     np.testing.assert_allclose([found.low, found.high], ends, rtol=1e-3)
-    # A draw has as many of a run in the one law as in the other: fits to only those runs agree.
-    assert fit.second.law.n_runs == fit.first.law.n_runs == 36
+    # Runs of one size are in one order, that of their loss, though better ones are more accurate.
+    assert fit.second.runs.rows.tolist() == [*fit.first.runs.rows, -1]
+    assert fit.second.law.n_runs == fit.first.law.n_runs == 32
 
 
 def test_an_ideal_point_decides_what_the_runs_leave_open(sweep: pd.DataFrame) -> None:

@@ -77,10 +77,11 @@ FORMS: tuple[Form, ...] = (
         counting="non-embedding", distinct=3, robust=ResidualLoss("squared"),
         terms=(Term("N_c", (("n", "alpha_N"),)), Term("S_c", (("s", "alpha_S"),))),
     ),
-    # B and gamma are of the batch, and C and beta of the steps: M is B and K is S in the paper.
+    # The batch is M and S is K in the paper, whose beta is that of M and whose gamma is that of K.
+    # The equation was read in a summary of the paper, and its constants were not checked.
     PowerSum(
         name="schaipp", formula="E + A/N^alpha + B/batch^gamma + C/S^beta",
-        source="Schaipp 2026, arXiv:2607.01487 (three-term law); constants not checked",
+        source="Schaipp 2026 (three-term law), arXiv:2607.01487",
         variables=("n", "batch", "s"),
         parameters=("E", "A", "B", "C", "alpha", "gamma", "beta"), distinct=3,
         terms=(Term("E"), Term("A", (("n", "alpha"),)), Term("B", (("batch", "gamma"),)),

@@ -117,7 +117,8 @@ class PowerOfSum(QFamily):
     """E + (A N^-alpha + B D^-beta)^k, the q-family in parameters of the terms inside the bracket.
 
     The family's A, B, alpha and beta are A^k, B^k, k alpha and k beta, and its q is k. theta is
-    (log E, log A, log B, alpha, beta, log k), so that each parameter can be fixed.
+    (log E, log A, log B, alpha, beta, log k), so that each parameter can be fixed. There are no
+    published constants to check it against but those of the family.
     """
 
     def _family(self, theta_BP: Array) -> Array:
@@ -213,12 +214,13 @@ def _effective_by_r(unique: Any, total: Any, r: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saturating(Formula):
+class BoundedLoss(Formula):
     """E + (L_0 - E) h/(1 + h), with h = A/N^alpha + B/D^beta + C N^gamma/U^delta.
 
     The terms of h are a model that is too small, too few tokens D, and overfitting to the unique
     tokens U among them (D is T and U is D in the paper). The loss saturates at L_0, that of a model
-    that has learnt nothing. Where h is small this is Chinchilla's law with A and B times L_0 - E,
+    that has learnt nothing. The equation was read in summaries of the paper, and its constants were
+    not checked. Where h is small this is Chinchilla's law with A and B times L_0 - E,
     and a term of overfitting.
     """
 
@@ -294,8 +296,7 @@ FORMS: tuple[Form, ...] = (
     ),
     PowerOfSum(
         name="skaling", formula="E + (A N^-alpha + B D^-beta)^k",
-        source="the q-family with A^k, B^k, k alpha and k beta for its A, B, alpha and beta, and k "
-               "for its q; constants not checked",
+        source="the q-family in the parameters of the sum",
         variables=("n", "d"), parameters=("E", "A", "B", "alpha", "beta", "k"), distinct=3,
     ),
     DataConstrained(
@@ -305,11 +306,11 @@ FORMS: tuple[Form, ...] = (
         units={"R_D": "repetitions", "R_N": "repetitions"}, distinct=3,
         grid={"alpha": (0.2, 0.4), "beta": (0.2, 0.4), "R_D": (5.0, 50.0), "R_N": (1.0, 10.0)},
     ),
-    # A, B and C are a, b and c in the paper; their constants were not checked.
-    Saturating(
+    # A, B and C are a, b and c in the paper.
+    BoundedLoss(
         name="bryant", formula="E + (L_0 - E) h/(1 + h) with h = A/N^alpha + B/D^beta "
                                "+ C N^gamma/U_D^delta",
-        source="Bryant and Liu 2026, arXiv:2605.09189; constants not checked",
+        source="Bryant and Liu 2026, arXiv:2605.09189",
         variables=("n", "d", "u"),
         parameters=("E", "L_0", "A", "B", "C", "alpha", "beta", "gamma", "delta"), distinct=3,
         grid={"E": (0.4, 0.8), "L_0": (1.1, 2.0), "alpha": (0.2, 0.5), "beta": (0.2, 0.5),

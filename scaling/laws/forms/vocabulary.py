@@ -28,7 +28,7 @@ _SOURCE = "Tao et al. 2024, arXiv:2407.13623"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary(Formula):
+class VocabularyLoss(Formula):
     """-E + A1/N^alpha1 + A2/N_v^alpha2 + B/D^beta, a unigram-normalised loss.
 
     E is what a model of unlimited size and data gains over a unigram model, in nats per token. The
@@ -63,7 +63,7 @@ class Vocabulary(Formula):
 
 FORMS: tuple[Form, ...] = (
     # By the errors of the loss itself, like the authors', since its logarithm does not exist.
-    Vocabulary(
+    VocabularyLoss(
         name="tao", formula="-E + A1/N^alpha1 + A2/N_v^alpha2 + B/D^beta",
         source=f"{_SOURCE}, approach 3", variables=("n", "vocabulary", "d"),
         parameters=("E", "A1", "A2", "B", "alpha1", "alpha2", "beta"), counting="non-embedding",
