@@ -42,6 +42,8 @@ def predict(
 
     Example: `scaling predict besiroglu2024 --compute 1e21,1e22`
 
+    Example: `scaling predict mixture.json --given share1=0.3`
+
     If `scaling fit` chose the form, the law that predicts larger runs best comes first, then the
     average of the forms that count N as it does; both intervals include the choice of the form.
     A law that needs other values is left out with the reason. A published law has no interval.
@@ -49,7 +51,9 @@ def predict(
     from scaling.laws import show
 
     values = pairs(given or [], "--given")
-    points = points_of(n, d, compute)
+    # Laws of other variables alone, such as the shares of a mixture, need no N, D or C.
+    only_given = bool(values) and n is None and d is None and compute is None
+    points = [{}] if only_given else points_of(n, d, compute)
     laws = [pair for name in law for pair in fits_named(name)]
     check_given(values, [fit.law for _, fit in laws])
     rows: list[dict[str, Any]] = []

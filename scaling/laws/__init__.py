@@ -15,6 +15,8 @@
                      that it predicts for
     choice.py, form_choice.py
                      `choose`: which of several forms predicts larger runs best, and their average
+    fit_chain.py     `fit_chain`: from N and D to the loss on a task, and on to its accuracy
+    speedup.py       `speedup`: how much more compute or data one recipe needs than another
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -44,6 +46,7 @@ from scaling.laws.approaches import (
     fit_approach,
 )
 from scaling.laws.choice import choose
+from scaling.laws.fit_chain import ChainFit, fit_chain
 from scaling.laws.fit_runs import compare, fit, load
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
@@ -68,15 +71,16 @@ from scaling.laws.law_json import law_from_json
 from scaling.laws.plots import plot_envelope
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
+from scaling.laws.speedup import Speedup, speedup
 from scaling.laws.table import RunsTable
 from scaling.laws.values import Prediction
 
 __all__ = [
-    "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "DataError", "Fit",
-    "ForecastCheck", "Form", "FormChoice", "Frontier", "Law", "PowerSum", "Prediction", "Published",
-    "ResidualLoss", "RunsTable", "SealedForecast", "Term", "UserError", "allocate", "chain",
-    "check_forecasts", "choose", "compare", "constrain", "curves_from_frame", "disagreement", "fit",
-    "fit_approach", "fit_law", "form_named", "from_frame", "law", "law_from_json", "load",
-    "load_loss_laws", "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast",
-    "seal_heldout", "with_heldout",
+    "FORMS", "LEVEL", "Allocation", "Bootstrap", "ChainFit", "Chained", "Curves", "DataError",
+    "Fit", "ForecastCheck", "Form", "FormChoice", "Frontier", "Law", "PowerSum", "Prediction",
+    "Published", "ResidualLoss", "RunsTable", "SealedForecast", "Speedup", "Term", "UserError",
+    "allocate", "chain", "check_forecasts", "choose", "compare", "constrain", "curves_from_frame",
+    "disagreement", "fit", "fit_approach", "fit_chain", "fit_law", "form_named", "from_frame",
+    "law", "law_from_json", "load", "load_loss_laws", "plot_envelope", "published", "read",
+    "read_ledger", "save", "seal_forecast", "seal_heldout", "speedup", "with_heldout",
 ]

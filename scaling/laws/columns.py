@@ -125,7 +125,7 @@ def label_column(
 
 def numeric_column(
     frame: pd.DataFrame, source: str, column: str, rows: RowIndices, names: list[str] | None,
-    zero: bool = False,
+    zero: bool = False, signed: bool = False,
 ) -> Array:
     """The positive numbers of a column at the given rows.
 
@@ -136,6 +136,7 @@ def numeric_column(
         rows: indices of the rows to read, [R].
         names: names of the runs, for messages.
         zero: whether zero is allowed, too.
+        signed: whether any finite number is.
 
     Returns:
         The numbers, [R].
@@ -151,7 +152,7 @@ def numeric_column(
     if isinstance(raw.dtype, pd.CategoricalDtype):
         raw = raw.astype(object)
     values = parse_numbers(raw)
-    valid = np.isfinite(values) & ((values >= 0) if zero else (values > 0))
+    valid = np.isfinite(values) & (signed | ((values >= 0) if zero else (values > 0)))
     if not valid.all():
         i = int(np.argmin(valid))
         more = int((~valid).sum()) - 1
@@ -159,7 +160,7 @@ def numeric_column(
         raise UserError(
             f"{source}: {_row_label(int(rows[i]), names)}, column {column}: "
             f"{_cell_text(raw.iloc[i])}, where a "
-            f"{'non-negative' if zero else 'positive'} number is expected; "
+            f"{'finite' if signed else 'non-negative' if zero else 'positive'} number is expected; "
             f"{_how_to_fix(raw.iloc[i])}{rest}")
     return values
 

@@ -119,7 +119,7 @@ def fit(
         frame, source = frame_of(runs)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
-            smooth=smooth,
+            smooth=smooth, signed=form.signed_outcome,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))
@@ -178,7 +178,7 @@ def residual_loss(
                         f"{', '.join(KINDS)} is expected")
     kind = objective or own.kind
     if delta is None:
-        return ResidualLoss(kind)  # type: ignore[arg-type]
+        return own if kind == own.kind else ResidualLoss(kind)  # type: ignore[arg-type]
     named = option(f"delta={delta:g}", f"--delta {delta:g}")
     if not 0 < delta < float("inf"):
         raise UserError(f"{named}: a positive number is expected, such as 1e-3")

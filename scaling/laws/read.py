@@ -62,6 +62,7 @@ def read(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
+    signed: bool = False,
 ) -> RunsTable:
     """Read a runs table from a data frame, a CSV or Parquet file, or a folder with `runs.csv`.
 
@@ -87,6 +88,7 @@ def read(
             such as run or step, or by their loss, which falls along D at equal N.
         final: keep only the last row of each run.
         smooth: number of rows at the end of each run over which its loss is averaged, with `final`.
+        signed: whether losses may be zero or negative, as unigram-normalised ones are.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
@@ -94,7 +96,8 @@ def read(
     """
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
-                      needs=needs, where=where, cluster=cluster, final=final, smooth=smooth)
+                      needs=needs, where=where, cluster=cluster, final=final, smooth=smooth,
+                      signed=signed)
 
 
 def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
@@ -127,6 +130,7 @@ def from_frame(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
+    signed: bool = False,
 ) -> RunsTable:
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:
@@ -156,7 +160,8 @@ def from_frame(
         excluded["where"] = int(((roles == "grid") & ~mask).sum())
 
     def values(variable: str, rows: RowIndices) -> Array:
-        return numeric_column(frame, source, columns[variable], rows, names)
+        return numeric_column(frame, source, columns[variable], rows, names,
+                              signed=signed and variable == "loss")
 
     def extra_values(rows: RowIndices) -> dict[str, Array]:
         return {v: numeric_column(frame, source, column, rows, names, VARIABLES[v].may_be_zero)

@@ -60,6 +60,8 @@ class RunsTable:
             measurements of fewer runs; else empty.
         flops: FLOPs as other columns of the table count them, [R] each, by the name of the
             convention. No law is fitted to them; approach 2 looks for budgets in them.
+        ideal: whether a row is a point that is known without a run, such as a perfect accuracy at
+            a loss of zero, [R]; every resample includes these once.
     """
 
     n: Array
@@ -78,8 +80,11 @@ class RunsTable:
     rows: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     cluster: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     flops: Mapping[str, Array] = field(default_factory=dict)
+    ideal: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
 
     def __post_init__(self) -> None:
+        if not len(self.ideal):
+            object.__setattr__(self, "ideal", np.zeros(self.loss.size, dtype=np.bool_))
         freeze_fields(self)
 
     def __repr__(self) -> str:
@@ -105,6 +110,7 @@ class RunsTable:
             rows=self.rows[rows] if len(self.rows) else self.rows,
             cluster=self.cluster[rows] if len(self.cluster) else self.cluster,
             flops={name: values[rows] for name, values in self.flops.items()},
+            ideal=self.ideal[rows],
         )
 
     @property

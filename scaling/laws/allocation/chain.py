@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
-from scaling.laws.law import LEVEL, Law
+from scaling.laws.law import LEVEL, Law, paired_samples
 
 Array = NDArray[np.float64]
 
@@ -33,8 +33,9 @@ def chain(first: Law, second: Law, values: Mapping[str, Array]) -> Chained:
 
     Gadre et al. 2024 (section 3.2) and Bhagia et al. 2024 (section 3) predict downstream tasks
     this way. Resample i of the first law is paired with resample i of the second, so that the
-    interval includes the uncertainty of both. The two are drawn independently: a correlation
-    between the errors of a run's loss and of its downstream outcome is not included.
+    interval includes the uncertainty of both. Only the laws of `fit_chain` have resamples of the
+    same runs, which include a correlation between the errors of a run's loss and of its downstream
+    outcome; those of other laws count as independent.
 
     Args:
         first: a law of the loss, in nats per token of the same text as the second law's L.
@@ -55,11 +56,11 @@ def chain(first: Law, second: Law, values: Mapping[str, Array]) -> Chained:
                         f"expected before {second.name}, such as chinchilla")
     loss = first.loss(values)
     outcome = second.loss({"l": loss})
-    n_pairs = min(len(first.samples), len(second.samples))
-    if not n_pairs:
+    of_first, of_second = paired_samples(first, second)
+    if not len(of_first):
         return Chained(loss, outcome, None, None)
-    losses = first.form.loss(first.samples[:n_pairs], values)
+    losses = first.form.loss(of_first, values)
     outcomes = np.concatenate([second.form.loss(point[None], {"l": row})
-                               for point, row in zip(second.samples, losses, strict=False)])
+                               for point, row in zip(of_second, losses, strict=True)])
     low, high = np.quantile(outcomes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Chained(loss, outcome, low, high)

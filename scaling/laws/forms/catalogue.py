@@ -13,8 +13,11 @@ from scaling.laws.forms import (
     experts,
     farseer,
     hyperparameters,
+    mixture,
     powers,
     precision,
+    streams,
+    vocabulary,
 )
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.kaplan import KaplanJoint
@@ -60,6 +63,9 @@ _ALL: tuple[Form, ...] = (
     *experts.FORMS,
     *precision.FORMS,
     *annealing.FORMS,
+    *mixture.FORMS,
+    *vocabulary.FORMS,
+    *streams.FORMS,
     *curves.FORMS,
     *hyperparameters.FORMS,
 )
