@@ -13,6 +13,7 @@
     fit_runs.py, fitted.py, values.py
                      `fit`, and `Fit`: a law with its runs, as used in a notebook, and the values
                      that it predicts for
+    suggest_runs.py  `suggest`: the runs to train next
     choice.py        `choose`: which of several forms predicts larger runs best, and their average
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
@@ -66,6 +67,7 @@ from scaling.laws.law_json import law_from_json
 from scaling.laws.plots import plot_envelope
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
+from scaling.laws.suggest_runs import suggest
 from scaling.laws.table import RunsTable
 
 __all__ = [
@@ -75,5 +77,5 @@ __all__ = [
     "check_forecasts", "choose", "compare", "constrain", "curves_from_frame", "disagreement", "fit",
     "fit_approach", "fit_law", "form_named", "from_frame", "law", "law_from_json", "load",
     "load_loss_laws", "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast",
-    "seal_heldout", "with_heldout",
+    "seal_heldout", "suggest", "with_heldout",
 ]

@@ -93,16 +93,11 @@ def fit(
     if isinstance(tie, str | Mapping):
         raise UserError(f"tie={tie!r:.40}: pairs of parameters are expected, such as "
                         "[('alpha', 'beta')]")
-    form = constrain(_form(law), fix, tie)
+    form = constrain(as_form(law), fix, tie)
     if isinstance(runs, RunsTable):
-        given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
-                                          ("counting", counting), ("extra", extra),
-                                          ("where", where), ("cluster", cluster),
-                                          ("final", final or None),
-                                          ("smooth", None if smooth == 1 else smooth))
-                 if value is not None]
-        if given:
-            raise UserError(f"{given[0]}=: the runs were read already; give it to read")
+        check_read_already({"n": n, "d": d, "c": c, "loss": loss, "counting": counting, "extra": extra,
+                       "where": where, "cluster": cluster, "final": final or None,
+                       "smooth": None if smooth == 1 else smooth})
         table = runs
     else:
         frame, source = frame_of(runs)
@@ -119,7 +114,21 @@ def fit(
     return Fit(fitted, fitted.residual_loss, table)
 
 
-def _form(law: str | Form | Callable[..., object]) -> Form:
+def check_read_already(options: Mapping[str, object]) -> None:
+    """Check that no option of `read` is given for runs that were read already.
+
+    Args:
+        options: by name; None for those that are not given.
+
+    Raises:
+        UserError: one is given.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(f"{given[0]}=: the runs were read already; give it to read")
+
+
+def as_form(law: str | Form | Callable[..., object]) -> Form:
     """The form of a name, of a formula as text, or of a function."""
     if isinstance(law, Form):
         return law
