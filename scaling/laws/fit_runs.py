@@ -95,9 +95,10 @@ def fit(
                         "[('alpha', 'beta')]")
     form = constrain(as_form(law), fix, tie)
     if isinstance(runs, RunsTable):
-        check_read_already({"n": n, "d": d, "c": c, "loss": loss, "counting": counting, "extra": extra,
-                       "where": where, "cluster": cluster, "final": final or None,
-                       "smooth": None if smooth == 1 else smooth})
+        check_read_already({
+            "n": n, "d": d, "c": c, "loss": loss, "counting": counting, "extra": extra,
+            "where": where, "cluster": cluster, "final": final or None,
+            "smooth": None if smooth == 1 else smooth})
         table = runs
     else:
         frame, source = frame_of(runs)

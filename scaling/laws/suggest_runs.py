@@ -84,7 +84,7 @@ def suggest(
         DataError: there are too few runs for the law.
     """
     if isinstance(runs, Fit) and law is not None:
-        raise UserError("law=: the fit has its law already; give the runs instead, such as fit.runs")
+        raise UserError("law=: the fit has its law already; give its runs instead, fit.runs")
     form = runs.law.form if isinstance(runs, Fit) else as_form(law or "chinchilla")
     quantity = target_named(form, target, at)
     check_resamples(resamples, 0)

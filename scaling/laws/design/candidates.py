@@ -123,7 +123,7 @@ def max_run_flops(
                          ("the target's compute", at)):
         if amount is not None:
             check_amount(name, amount, "c", "1e20")
-    below = [run.c for run in table.heldout if run.c > table.c.max()]
+    below = [run.c for run in table.heldout if run.c > table.c.max(initial=0)]
     below += [] if at is None else [at]
     upper = min((float(np.nextafter(c, 0)) for c in below), default=np.inf)
     limits = [limit for limit in (budget, max_flops_per_run) if limit is not None]
