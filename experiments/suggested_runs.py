@@ -26,16 +26,16 @@ noise that grows towards small runs (as C^-0.15), 5% of outliers, small runs who
     OMP_NUM_THREADS=1 python experiments/suggested_runs.py    # three minutes on one core
 
 Result (results/suggested_runs/, medians over 60 laws a case): the hypothesis is wrong. If the law
-is as assumed, R2 is 0.990 for the full grid and 0.977 for the suggested tenth, 0.987 with up to four
-seeds; the suggested tenth is better for 35% of the laws, or 43%. A grid contains every run of its
-subsets, so under a true law and equal noise a subset cannot do better on average. Of the tenths,
-the suggested one is better than the random one in three cases (0.977 and 0.974; 0.898 and 0.774
-with noise that grows; 0.983 and 0.952 with outliers) and than the cheapest one in the latter two
-(0.832 and 0.969), but not where the law is as assumed (0.982). Where the law does not hold at small
-runs, all tenths are far behind the grid, and the suggested one (0.557) behind the random one
-(0.773), because its runs are those that the wrong law calls informative; more seeds make it worse.
-Under another law no design predicts the larger runs (R2 below zero), and those with the largest
-runs are the least wrong.
+is as assumed, R2 is 0.990 for the full grid and 0.977 for the suggested tenth, 0.987 with up to
+four seeds; these are better than the grid for 35% and 43% of the laws. A grid contains every run of
+its subsets, so under a true law and equal noise a subset cannot do better on average. The suggested
+tenth is better than the cheapest one in all cases but the first (0.898 and 0.832 with noise that
+grows, 0.983 and 0.969 with outliers; 0.977 and 0.982 in the first), and than the random one in the
+first three (0.774 and 0.952 with growing noise and outliers, 0.974 in the first). Where the law
+does not hold at small runs, all tenths are far behind the grid, and the suggested one (0.557) is
+behind the random one (0.773): it spends more on small runs, which the wrong law calls informative,
+and more seeds of them make it worse. Under another law no design predicts the larger runs (R2 below
+zero), and the designs with the largest runs are the least wrong.
 """
 
 from __future__ import annotations
