@@ -191,13 +191,13 @@ def _print_suggestion(
 ) -> None:
     from scaling.laws import show
 
-    where = "".join(f" at {name.upper()} {value:.4g}" for name, value in run_at.items())
-    where = where or ("" if at is None else f" at {at:.4g} FLOP")
+    point = ", ".join(f"{name.upper()} = {value:.4g}" for name, value in run_at.items())
+    where = f" at {point}" if point else "" if at is None else f" at {at:.4g} FLOP"
     title = (f"{found.target.name}{where} by {found.law}: {show.number(found.value)}; noise of "
              f"runs {found.noise.sd:.3g}; N counts {found.counting}; {found.candidates:,} "
              "candidates")
     named = any(run.run_id is not None for run in found.runs)
-    columns = ["", *(["run"] if named else []), "N", "D", "D/N", "FLOPs", "total FLOPs",
+    columns = [*(["", "run"] if named else ["run"]), "N", "D", "D/N", "FLOPs", "total FLOPs",
                *([] if cost is None else [cost, f"total {cost}"]), "90% interval after", "sd"]
     rows = [("now", *[""] * (len(columns) - 3), show.span(found.interval),
              show.number(found.sd, 3))]
