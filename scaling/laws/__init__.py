@@ -17,6 +17,7 @@
                      `choose`: which of several forms predicts larger runs best, and their average
     fit_chain.py     `fit_chain`: from N and D to the loss on a task, and on to its accuracy
     speedup.py       `speedup`: how much more compute or data one recipe needs than another
+    suggest_runs.py  `suggest`: the runs to train next
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -72,6 +73,7 @@ from scaling.laws.plots import plot_envelope
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
 from scaling.laws.speedup import Speedup, speedup
+from scaling.laws.suggest_runs import suggest
 from scaling.laws.table import RunsTable
 from scaling.laws.values import Prediction
 
@@ -82,5 +84,5 @@ __all__ = [
     "allocate", "chain", "check_forecasts", "choose", "compare", "constrain", "curves_from_frame",
     "disagreement", "fit", "fit_approach", "fit_chain", "fit_law", "form_named", "from_frame",
     "law", "law_from_json", "load", "load_loss_laws", "plot_envelope", "published", "read",
-    "read_ledger", "save", "seal_forecast", "seal_heldout", "speedup", "with_heldout",
+    "read_ledger", "save", "seal_forecast", "seal_heldout", "speedup", "suggest", "with_heldout",
 ]

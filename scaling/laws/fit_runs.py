@@ -103,17 +103,13 @@ def fit(
         raise UserError(f"{'fix' if fix else 'tie'}=: parameters of which law? name it, such as "
                         "fit(runs, \"chinchilla\", ...)")
     forms = [FORMS[name] for name in CHOSEN_FROM] if law is None else [
-        constrain(_form(law), fix, tie)]
+        constrain(as_form(law), fix, tie)]
     form = forms[0]
     if isinstance(runs, RunsTable):
-        given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
-                                          ("counting", counting), ("extra", extra),
-                                          ("where", where), ("cluster", cluster),
-                                          ("final", final or None),
-                                          ("smooth", None if smooth == 1 else smooth))
-                 if value is not None]
-        if given:
-            raise UserError(f"{given[0]}=: the runs were read already; give it to read")
+        check_read_already({
+            "n": n, "d": d, "c": c, "loss": loss, "counting": counting, "extra": extra,
+            "where": where, "cluster": cluster, "final": final or None,
+            "smooth": None if smooth == 1 else smooth})
         table = runs
     else:
         frame, source = frame_of(runs)
@@ -143,7 +139,21 @@ def best_of(fits: Sequence[Fit]) -> Fit:
     return replace(best, choice=choice)
 
 
-def _form(law: str | Form | Callable[..., object]) -> Form:
+def check_read_already(options: Mapping[str, object]) -> None:
+    """Check that no option of `read` is given for runs that were read already.
+
+    Args:
+        options: by name; None for those that are not given.
+
+    Raises:
+        UserError: one is given.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(f"{given[0]}=: the runs were read already; give it to read")
+
+
+def as_form(law: str | Form | Callable[..., object]) -> Form:
     """The form of a name, of a formula as text, or of a function."""
     if isinstance(law, Form):
         return law

@@ -169,7 +169,7 @@ def from_frame(
 
     def n_d_c(rows: RowIndices) -> dict[str, Array]:
         given: dict[str, Array] = {v: values(v, rows) for v in ("n", "d", "c") if v in columns}
-        return _fill(given, len(rows))
+        return fill_n_d_c(given, len(rows))
 
     x, y, z = n_d_c(fitted), values("loss", fitted), extra_values(fitted)
     # Sorted by value, so that the draws of the bootstrap do not depend on the order in the file.
@@ -196,6 +196,11 @@ def statuses_of(
         UserError: a cell has another word.
     """
     return label_column(frame, source, _status_column(frame), _STATUSES, names, _SYNONYMS)
+
+
+def has_statuses(frame: pd.DataFrame) -> bool:
+    """Whether a table has a column of the runs' statuses."""
+    return _status_column(frame) in frame
 
 
 def _status_column(frame: pd.DataFrame) -> str:
@@ -290,7 +295,7 @@ def _extra_column(frame: pd.DataFrame, source: str, variable: str, column: str |
         option(f"extra={{{variable!r}: COLUMN}}", f"--column {variable}=COLUMN"))
 
 
-def _fill(given: dict[str, Array], size: int) -> dict[str, Array]:
+def fill_n_d_c(given: dict[str, Array], size: int) -> dict[str, Array]:
     """n, d and c; if one of them is missing, it is computed from C = 6 N D."""
     six = FLOPS_PER_PARAMETER_TOKEN
     if len(given) < 2:  # one alone determines no other, and the law needs no more
