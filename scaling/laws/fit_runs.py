@@ -21,7 +21,7 @@ from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
 from scaling.laws.io import load as read_laws
 from scaling.laws.law import Law, Method
-from scaling.laws.read import frame_of, from_frame
+from scaling.laws.read import curves_of, frame_of, from_frame
 from scaling.laws.table import RunsTable
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def fit(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
+    curves: pd.DataFrame | str | Path | None = None,
+    strict: bool = False,
     fix: Mapping[str, float] | None = None,
     tie: Sequence[tuple[str, str]] = (),
     objective: str | ResidualLoss | None = None,
@@ -71,6 +73,9 @@ def fit(
         cluster: column that tells which rows are of one run.
         final: fit only the last row of each run.
         smooth: number of last rows of each run whose loss is averaged, with `final`.
+        curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
+            file of the runs.
+        strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
         fix: parameters that are fixed at values.
         tie: pairs of parameters; the second takes the value of the first.
         objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
@@ -99,7 +104,8 @@ def fit(
                                           ("counting", counting), ("extra", extra),
                                           ("where", where), ("cluster", cluster),
                                           ("final", final or None),
-                                          ("smooth", None if smooth == 1 else smooth))
+                                          ("smooth", None if smooth == 1 else smooth),
+                                          ("curves", curves), ("strict", strict or None))
                  if value is not None]
         if given:
             raise UserError(f"{given[0]}=: the runs were read already; give it to read")
@@ -108,7 +114,7 @@ def fit(
         frame, source = frame_of(runs)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
-            smooth=smooth,
+            smooth=smooth, curves=curves_of(runs, curves), strict=strict,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))

@@ -60,6 +60,8 @@ class RunsTable:
             measurements of fewer runs; else empty.
         flops: FLOPs as other columns of the table count them, [R] each, by the name of the
             convention. No law is fitted to them; approach 2 looks for budgets in them.
+        schedule: the "warmup" and the "cooldown" as fractions of the run, [R] each, NaN where
+            unknown; without those that the table does not tell. The health check reads them.
     """
 
     n: Array
@@ -78,6 +80,7 @@ class RunsTable:
     rows: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     cluster: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     flops: Mapping[str, Array] = field(default_factory=dict)
+    schedule: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         freeze_fields(self)
@@ -105,6 +108,7 @@ class RunsTable:
             rows=self.rows[rows] if len(self.rows) else self.rows,
             cluster=self.cluster[rows] if len(self.cluster) else self.cluster,
             flops={name: values[rows] for name, values in self.flops.items()},
+            schedule={name: values[rows] for name, values in self.schedule.items()},
         )
 
     @property
