@@ -13,8 +13,9 @@ Array = NDArray[np.float64]
 
 WINDOW = 0.1
 """Length of the windows whose medians are compared, as a fraction of the points of a curve."""
-DEVIATIONS = 6.0
-"""Smallest rise of a diverging loss, in standard deviations of the median of a window."""
+DEVIATIONS = 5.0
+"""Smallest rise of a diverging loss, in standard deviations of the median of a window. The largest
+rise of the curves of results/quickstart is 3.4."""
 LEAST_RISE = 0.01
 """Smallest rise of a diverging loss, as a fraction of it."""
 LONGEST_SPIKE = 0.25

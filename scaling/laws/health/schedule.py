@@ -16,9 +16,14 @@ from scaling.laws.table import RunsTable
 Array = NDArray[np.float64]
 
 LONGEST_WARMUP = 0.25
-"""Largest healthy warm-up, as a fraction of the run."""
+"""Largest healthy warm-up, as a fraction of the run. In runs of 14k and 56k parameters and 150k
+tokens, the loss was 0.4% higher than with a warm-up of a tenth if it was 20% or 40% of the run,
+which is less than the difference between seeds, 1.7% at 60% and 3.0% at 80%."""
 SHORTEST_COOLDOWN = 0.05
-"""Smallest healthy cool-down, as a fraction of the run."""
+"""Smallest healthy cool-down, as a fraction of the run. In runs of 14k and 56k parameters and 300k
+and 600k tokens, the loss was 0.6% higher than with a cool-down of a fifth if it was 10% of the run,
+1.6% at 5%, 2.5% at 3% and 4.0% at 1%; at 40% it was 0.1% higher. Haegele et al. 2024 find 10% to
+20% enough."""
 SIBLING_RATIO = 0.5
 """Smallest healthy ratio of a cool-down to the median one of the table."""
 

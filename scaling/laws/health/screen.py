@@ -31,6 +31,7 @@ CURVES = "curves.csv"
 """Name of the file of training curves, beside the runs table."""
 CURVE_COLUMNS = ("run_id", "tokens", "loss")
 
+_ALIKE = 0.05     # difference between cool-downs, as fractions of the run, that are alike
 _COMPLETE = 0.05  # largest distance of the last point of a curve from the run's end, as a fraction
 
 
@@ -132,7 +133,7 @@ def _comparable(
 ) -> Iterator[dict[int, NormalisedCurve]]:
     """Groups of normalised curves, by the index of the run, that should be alike: those of one
     cool-down, which changes the end of a curve; and enough of them."""
-    cooldown = np.round(np.nan_to_num(fractions(table, "cooldown"), nan=-1.0), 2)
+    cooldown = np.round(np.nan_to_num(fractions(table, "cooldown"), nan=-1.0) / _ALIKE)
     groups: dict[float, dict[int, NormalisedCurve]] = {}
     for run, name in enumerate(table.run_id):
         tokens, loss = curves.get(name, (np.empty(0), np.empty(0)))
