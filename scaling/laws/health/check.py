@@ -30,8 +30,8 @@ def check_health(
       than half of the fraction that is the median of the table.
     - `long_warmup`: the warm-up is longer than a fourth of the run.
     - `no_collapse`: the training curve, normalised by its end, is far from what the curves of the
-      other runs predict for its N and D (Qiu et al. 2025, arXiv 2507.02119). At least ten curves of
-      one cool-down are needed.
+      other runs predict for its N and D (Qiu et al. 2025, arXiv 2507.02119). At least twelve curves
+      of one cool-down are needed.
 
     The first and the last need training curves; the others need columns of the schedule, such as
     `warmup_fraction` and `decay_fraction`, `warmup_steps` and `steps`, or `warmup_tokens`.

@@ -23,16 +23,15 @@ BINS = np.linspace(0.2, 0.95, 7)
 end, by which curves are normalised, after them."""
 END = 0.93
 """Value of t/T from which the loss at the end is averaged."""
-MIN_CURVES = 10
+MIN_CURVES = 12
 """Fewest curves of one schedule that are compared."""
-DEVIATIONS = 2.5
-"""Root mean square over the bins, in standard deviations, above which a curve deviates. Added one
-by one to the runs of results/quickstart, 30 runs with another seed, or with twice or half of the
-learning rate, had at most 1.5; of runs of 600k tokens without a cool-down, 3.9 and 4.7. In 300
-random tables of ten of the former, one run in 3,000 was above."""
+DEVIATIONS = 2.0
+"""Root mean square over the bins, in standard deviations, above which a curve deviates.
+experiments/run_health.py has the deviations of healthy and unhealthy runs."""
 LEAST_SPREAD = 0.005
 """Smallest standard deviation of normalised curves between runs, as a fraction of them."""
 
+_CENTRES = (BINS[:-1] + BINS[1:]) / 2
 _FOLDS, _ITERATIONS = 30, 12
 
 
@@ -42,16 +41,23 @@ class NormalisedCurve:
 
     Attributes:
         level: logarithm of the normalised loss, [bins].
-        noise: standard deviation of it by the noise of the points, [bins].
+        points: number of points of equal length that the level is a mean of, [bins].
+        end_points: number of such points in the mean at the end, which divides all of them.
+        noise: standard deviation of the logarithm at a point.
     """
 
     level: Array
-    noise: Array
+    points: Array
+    end_points: float
+    noise: float
 
 
 def normalised_curve(t: Array, loss: Array, floor: float) -> NormalisedCurve | None:
-    """The curve (L - L_0) / (L_end - L_0) of a run in bins of t/T; None if it has fewer than two
-    points after `END`, a gap in front of them, or a loss that is not above L_0.
+    """The curve (L - L_0) / (L_end - L_0) of a run in bins of t/T; None if it has too few points,
+    or a loss that is not above L_0.
+
+    Means are weighted by the tokens between points: a loss is a mean since the previous point, and
+    the last one is often closer to it than others.
 
     Args:
         t: tokens seen at each point, as a fraction of those of the run, ascending, [P].
@@ -59,21 +65,22 @@ def normalised_curve(t: Array, loss: Array, floor: float) -> NormalisedCurve | N
         floor: L_0 in nats per token.
     """
     reducible = loss - floor
-    end = t > END
-    end[-2:] = True
-    used = t > BINS[0] / 2
     if len(t) < 2 * (len(BINS) - 1) or not (reducible > 0).all() or t[-2] < BINS[-2]:
         return None
-    log_y = np.log(reducible) - np.log(reducible[end].mean())
+    length = np.diff(t, prepend=0.0)
+    usual = float(np.median(length))
+    end = t > END
+    end[-2:] = True
+    log_y = np.log(reducible) - np.log(np.average(reducible[end], weights=length[end]))
     bin_of = np.digitize(t, BINS) - 1
-    number = np.array([(bin_of == each).sum() for each in range(len(BINS) - 1)])
-    centres = (BINS[:-1] + BINS[1:]) / 2
-    level = np.interp(centres, t, log_y)
-    for each in np.flatnonzero(number):
-        level[each] = log_y[bin_of == each].mean()
-    noise = point_noise([log_y[used]])
-    return NormalisedCurve(
-        level, noise * np.sqrt(1 / np.maximum(number, 1) + 1 / max(1, int(end.sum()))))
+    level, points = np.interp(_CENTRES, t, log_y), np.ones(len(_CENTRES))
+    for each in range(len(_CENTRES)):
+        inside = bin_of == each
+        if inside.any():
+            level[each] = np.average(log_y[inside], weights=length[inside])
+            points[each] = length[inside].sum() / usual
+    return NormalisedCurve(level, points, float(length[end].sum()) / usual,
+                           point_noise([log_y[t > BINS[0] / 2]]))
 
 
 def deviations(curves: list[NormalisedCurve], variables: Array) -> tuple[Array, Array]:
@@ -81,32 +88,43 @@ def deviations(curves: list[NormalisedCurve], variables: Array) -> tuple[Array, 
 
     In every bin the logarithm of the normalised loss is linear in the variables, by least absolute
     deviations, which a few deviating curves do not change. The line for a run is fitted without it.
+    The variance of a residual is that between runs, which is larger for sizes beyond the others (by
+    the leverage of a linear regression), and that of the points of the bin; the noise of the end,
+    by which a curve is divided, is common to all bins.
 
     Args:
         curves: normalised curves of runs of one schedule, of length R.
         variables: logarithms of N and D, [R, V].
 
     Returns:
-        The root mean square over the bins of the deviation in standard deviations, which are of
-        other runs and of the noise of the points, [R]; and the deviation in the bin where it is
-        largest, relative to the predicted value, with t/T of that bin, [R, 2].
+        The root mean square over the bins of the residuals in standard deviations, by their
+        covariance, [R]; and the residual that is the most standard deviations, relative to the
+        predicted value, with t/T of its bin, [R, 2].
     """
     level = np.stack([each.level for each in curves])
-    noise = np.stack([each.noise for each in curves])
     centred = variables - variables.mean(axis=0)
     design = np.concatenate([np.ones((len(level), 1)), centred], axis=1)
-    residual = np.empty_like(level)
+    residual, leverage = np.empty_like(level), np.empty(len(level))
     fold = np.arange(len(level)) % min(len(level), _FOLDS)
     for each in range(int(fold.max()) + 1):
         out = fold == each
         lines = _least_absolute(design[~out], level[~out])
         residual[out] = level[out] - design[out] @ lines
+        inverse = np.linalg.pinv(design[~out].T @ design[~out], hermitian=True)
+        leverage[out] = ((design[out] @ inverse) * design[out]).sum(axis=1)
     spread = np.maximum(1.4826 * np.median(np.abs(residual), axis=0), LEAST_SPREAD)
-    scaled = residual / np.hypot(spread, noise)
-    worst = np.abs(scaled).argmax(axis=1)
-    centres = (BINS[:-1] + BINS[1:]) / 2
+    noise = np.array([each.noise for each in curves])
+    # The noise of one short curve is uncertain, and that of all is about the same.
+    noise = np.maximum(noise, np.median(noise))
+    points = np.stack([each.points for each in curves])
+    own = spread**2 * (1 + leverage)[:, None] + noise[:, None]**2 / points
+    common = noise**2 / np.array([each.end_points for each in curves])
+    # The inverse of diag(own) + common, by Sherman and Morrison.
+    squares = (residual**2 / own).sum(axis=1) - common * (residual / own).sum(axis=1)**2 / (
+        1 + common * (1 / own).sum(axis=1))
+    worst = np.abs(residual / np.sqrt(own + common[:, None])).argmax(axis=1)
     largest = np.expm1(residual[np.arange(len(level)), worst])
-    return np.sqrt((scaled**2).mean(axis=1)), np.stack([largest, centres[worst]], axis=1)
+    return np.sqrt(squares / len(_CENTRES)), np.stack([largest, _CENTRES[worst]], axis=1)
 
 
 def _least_absolute(design: Array, y: Array) -> Array:

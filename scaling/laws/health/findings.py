@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,11 +58,14 @@ class Health(PrintableResult):
         findings: sorted by kind, in the order of `KINDS`, then as the runs are in the table.
         runs: number of runs.
         checked: number of runs that could be checked, by kind.
+        deviations: by run, the figure of `no_collapse` of each run that was compared, whether it is
+            a finding or not.
     """
 
     findings: tuple[Finding, ...]
     runs: int
     checked: dict[Kind, int]
+    deviations: Mapping[str, float]
 
     def __post_init__(self) -> None:
         freeze_fields(self)

@@ -86,8 +86,11 @@ def health_of(table: RunsTable, curves: pd.DataFrame | None, floor: float = 0.0)
     found = {each.run_id for each in findings}
     groups = list(_comparable(table, {name: curve for name, curve in losses.items()
                                       if name not in found}, floor))
+    figures: dict[str, float] = {}
     for group in groups:
-        findings += _no_collapse(table, group)
+        figure, largest = deviations([*group.values()], _log_sizes(table, [*group]))
+        figures |= zip([table.run_id[run] for run in group], figure.tolist(), strict=True)
+        findings += _no_collapse([table.run_id[run] for run in group], figure, largest)
     place = {name: run for run, name in enumerate(table.run_id)}
     order = {kind: at for at, kind in enumerate(KINDS)}
     checked: dict[Kind, int] = {
@@ -97,7 +100,7 @@ def health_of(table: RunsTable, curves: pd.DataFrame | None, floor: float = 0.0)
         "no_collapse": sum(map(len, groups)),
     }
     findings.sort(key=lambda each: (order[each.kind], place[each.run_id]))
-    return Health(tuple(findings), int(table.loss.size), checked)
+    return Health(tuple(findings), int(table.loss.size), checked, figures)
 
 
 def _curves_by_run(table: RunsTable, curves: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
@@ -147,14 +150,16 @@ def _comparable(
     yield from (group for group in groups.values() if len(group) >= MIN_CURVES)
 
 
-def _no_collapse(table: RunsTable, group: dict[int, NormalisedCurve]) -> Iterator[Finding]:
-    runs = np.array([*group])
+def _log_sizes(table: RunsTable, runs: list[int]) -> Array:
+    """Logarithms of N and D of runs, [R, 2]; of those that the table has."""
     variables = np.log(np.stack([table.n[runs], table.d[runs]], axis=1))
-    variables = variables[:, np.isfinite(variables).all(axis=0)]
-    figures, largest = deviations([*group.values()], variables)
-    for run, figure, (excess, at) in zip(runs, figures, largest, strict=True):
+    return np.asarray(variables[:, np.isfinite(variables).all(axis=0)])
+
+
+def _no_collapse(names: list[str], figures: Array, largest: Array) -> Iterator[Finding]:
+    for name, figure, (excess, at) in zip(names, figures, largest, strict=True):
         if figure > DEVIATIONS:
-            yield Finding(table.run_id[run], "no_collapse", (
+            yield Finding(name, "no_collapse", (
                 f"is {abs(excess):.1%} {'above' if excess > 0 else 'below'} what the others "
                 f"predict for its N and D at {at:.0%} of its length, {figure:.1f} standard "
                 "deviations over the whole curve"), float(figure))
