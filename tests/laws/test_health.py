@@ -153,17 +153,16 @@ def test_few_curves_are_not_compared(runs, curves):
 
 
 def test_curves_of_other_cooldowns_are_not_compared():
-    """24 runs that cool down and twelve that do not: none deviates from its own kind."""
-    runs, curves = family(0, noise=0.002, sizes=6, lengths=6)
-    short = np.arange(36) % 3 == 0
+    """48 runs that cool down and twelve that do not: none deviates from its own kind."""
+    runs, curves = family(0, noise=0.002, sizes=10, lengths=6)
+    short = np.arange(60) % 5 == 0
     runs["decay_fraction"] = np.where(short, 0.1, 0.2)
     t = curves["tokens"] / curves.groupby("run_id")["tokens"].transform("max")
     curves.loc[curves["run_id"].isin(runs["run_id"][short]) & (t > 0.8), "loss"] *= 1.05
     assert sl.check_health(runs, curves).findings == ()
-    assert sl.check_health(runs, curves).checked["no_collapse"] == 36
+    assert sl.check_health(runs, curves).checked["no_collapse"] == 60
     unknown = sl.check_health(runs.drop(columns="decay_fraction"), curves)
-    assert set(unknown.reasons) <= set(runs["run_id"][short])
-    assert len(unknown.findings) > 5
+    assert set(unknown.reasons) == set(runs["run_id"][short])
 
 
 @pytest.mark.parametrize("columns", [
