@@ -52,6 +52,10 @@ class RunsSource:
     """Whether only the last row of each run is read."""
     smooth: int = 1
     """Number of last rows of each run whose loss is averaged."""
+    curves: pd.DataFrame | None = None
+    """Training curves, by which the health of the runs is checked."""
+    strict: bool = False
+    """Whether unhealthy runs are left out."""
     _tables: dict[tuple[object, ...], RunsTable] = field(default_factory=dict)
 
     def table(
@@ -77,7 +81,7 @@ class RunsSource:
             self._tables[key] = from_frame(
                 self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
                 extra=other_columns, needs=needs, cluster=self.cluster, final=self.final,
-                smooth=self.smooth, signed=signed)
+                smooth=self.smooth, signed=signed, curves=self.curves, strict=self.strict)
         return self._tables[key]
 
 

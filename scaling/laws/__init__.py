@@ -8,6 +8,9 @@
     checks.py, compute_checks.py
                      checks of a runs table: units, compute, repeated rows
     checkpoints.py   rows that are checkpoints of fewer runs
+    health           runs that should not be in a fit
+    training_curves.py
+                     losses during training
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
     fit_runs.py, fitted.py, values.py
@@ -66,6 +69,8 @@ from scaling.laws.forms.custom import law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
+from scaling.laws.health.check import check_health
+from scaling.laws.health.findings import Finding, Health
 from scaling.laws.io import load_loss_laws, save
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
@@ -79,10 +84,11 @@ from scaling.laws.values import Prediction
 
 __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "ChainFit", "Chained", "Curves", "DataError",
-    "Fit", "ForecastCheck", "Form", "FormChoice", "Frontier", "Law", "PowerSum", "Prediction",
-    "Published", "ResidualLoss", "RunsTable", "SealedForecast", "Speedup", "Term", "UserError",
-    "allocate", "chain", "check_forecasts", "choose", "compare", "constrain", "curves_from_frame",
-    "disagreement", "fit", "fit_approach", "fit_chain", "fit_law", "form_named", "from_frame",
-    "law", "law_from_json", "load", "load_loss_laws", "plot_envelope", "published", "read",
-    "read_ledger", "save", "seal_forecast", "seal_heldout", "speedup", "suggest", "with_heldout",
+    "Finding", "Fit", "ForecastCheck", "Form", "FormChoice", "Frontier", "Health", "Law",
+    "PowerSum", "Prediction", "Published", "ResidualLoss", "RunsTable", "SealedForecast", "Speedup",
+    "Term", "UserError", "allocate", "chain", "check_forecasts", "check_health", "choose",
+    "compare", "constrain", "curves_from_frame", "disagreement", "fit", "fit_approach", "fit_chain",
+    "fit_law", "form_named", "from_frame", "law", "law_from_json", "load", "load_loss_laws",
+    "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast", "seal_heldout",
+    "speedup", "suggest", "with_heldout",
 ]

@@ -24,7 +24,7 @@ from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
 from scaling.laws.io import load_with_choice
 from scaling.laws.law import Law, Method
-from scaling.laws.read import frame_of, from_frame
+from scaling.laws.read import curves_of, frame_of, from_frame
 from scaling.laws.table import RunsTable
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def fit(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
+    curves: pd.DataFrame | str | Path | None = None,
+    strict: bool = False,
     fix: Mapping[str, float] | None = None,
     tie: Sequence[tuple[str, str]] = (),
     objective: str | ResidualLoss | None = None,
@@ -77,6 +79,9 @@ def fit(
         cluster: column that tells which rows are of one run.
         final: fit only the last row of each run.
         smooth: number of last rows of each run whose loss is averaged, with `final`.
+        curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
+            file of the runs.
+        strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
         fix: parameters that are fixed at values.
         tie: pairs of parameters; the second takes the value of the first.
         objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
@@ -109,13 +114,15 @@ def fit(
         check_read_already({
             "n": n, "d": d, "c": c, "loss": loss, "counting": counting, "extra": extra,
             "where": where, "cluster": cluster, "final": final or None,
-            "smooth": None if smooth == 1 else smooth})
+            "smooth": None if smooth == 1 else smooth, "curves": curves,
+            "strict": strict or None})
         table = runs
     else:
         frame, source = frame_of(runs)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
-            smooth=smooth, signed=form.signed_outcome,
+            smooth=smooth, signed=form.signed_outcome, curves=curves_of(runs, curves),
+            strict=strict,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))

@@ -30,6 +30,8 @@ from scaling.laws.forms.variables import (
     six_nd,
 )
 from scaling.laws.frames import read_frame, table_path
+from scaling.laws.health.schedule import schedule_fractions
+from scaling.laws.health.screen import curves_beside, screened
 from scaling.laws.table import HeldOutRun, RunsTable
 from scaling.laws.where import row_mask
 
@@ -63,6 +65,8 @@ def read(
     final: bool = False,
     smooth: int = 1,
     signed: bool = False,
+    curves: pd.DataFrame | str | Path | None = None,
+    strict: bool = False,
 ) -> RunsTable:
     """Read a runs table from a data frame, a CSV or Parquet file, or a folder with `runs.csv`.
 
@@ -89,6 +93,9 @@ def read(
         final: keep only the last row of each run.
         smooth: number of rows at the end of each run over which its loss is averaged, with `final`.
         signed: whether losses may be zero or negative, as unigram-normalised ones are.
+        curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
+            file.
+        strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
@@ -97,7 +104,25 @@ def read(
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
                       needs=needs, where=where, cluster=cluster, final=final, smooth=smooth,
-                      signed=signed)
+                      signed=signed, curves=curves_of(runs, curves), strict=strict)
+
+
+def curves_of(
+    runs: pd.DataFrame | str | Path, curves: pd.DataFrame | str | Path | None
+) -> pd.DataFrame | None:
+    """The given training curves, or by default those beside the file of the runs, if any.
+
+    Raises:
+        UserError: they are a file that cannot be read, or something else.
+    """
+    if curves is None:
+        return None if isinstance(runs, pd.DataFrame) else curves_beside(table_path(Path(runs)))
+    if isinstance(curves, pd.DataFrame):
+        return curves
+    if not isinstance(curves, str | Path):
+        raise UserError(f"curves: a data frame or the path of a CSV or Parquet file is expected, "
+                        f"not a {type(curves).__name__}")
+    return read_frame(Path(curves))
 
 
 def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
@@ -131,6 +156,8 @@ def from_frame(
     final: bool = False,
     smooth: int = 1,
     signed: bool = False,
+    curves: pd.DataFrame | None = None,
+    strict: bool = False,
 ) -> RunsTable:
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:
@@ -181,9 +208,11 @@ def from_frame(
         notes, {v: column[order] for v, column in z.items()},
         source=source, columns=columns | extra_columns, rows=rows,
         flops=other_flops(frame, columns, rows, x["d"][order]),
+        schedule=schedule_fractions(frame, rows, x["d"][order]),
     )
     with np.errstate(all="ignore"):
-        return with_clusters(check_table(table, frame), frame, cluster, final, smooth)
+        table = screened(check_table(table, frame), curves, strict)
+        return with_clusters(table, frame, cluster, final, smooth)
 
 
 def statuses_of(

@@ -28,12 +28,14 @@ from scaling.sweeps.plan import CLAIM, Plan, check_results, claim_results
 
 COLUMNS = (
     "run_id", "sweep", "role", "mode", "family", "objective", "corpus", "params_total",
-    "params_non_embedding", "tokens", "unique_tokens", "epochs", "batch_tokens", "lr", "seed",
-    "flops_6nd", "flops_counted", "loss", "loss_se", "bits_per_byte", "status",
+    "params_non_embedding", "tokens", "unique_tokens", "epochs", "batch_tokens", "lr",
+    "warmup_fraction", "decay_fraction", "seed", "flops_6nd", "flops_counted", "loss", "loss_se",
+    "bits_per_byte", "status",
 )
 """Losses are held-out, in nats per token; flops_6nd is 6 N D with N = params_total; flops_counted
-counts matrix products; status is done, diverged, failed or planned; role is grid, heldout, or
-former for a finished run that is no longer in the sweep."""
+counts matrix products; the warm-up and the decay of the learning rate are fractions of the run;
+status is done, diverged, failed or planned; role is grid, heldout, or former for a finished run
+that is no longer in the sweep."""
 
 CURVE_COLUMNS = ("run_id", "tokens", "loss")
 

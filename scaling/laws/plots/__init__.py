@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scaling.laws.approaches.envelope import Curves
+from scaling.laws.training_curves import Curves
 
 
 def plot_envelope(curves: Curves, ax: Any = None, *, smooth: float = 0.0) -> Any:
