@@ -10,9 +10,10 @@
     checkpoints.py   rows that are checkpoints of fewer runs
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
-    fit_runs.py, fitted.py, values.py
-                     `fit`, and `Fit`: a law with its runs, as used in a notebook, and the values
-                     that it predicts for
+    fit_runs.py, fitted.py, prediction.py, values.py
+                     `fit`, and `Fit`: a law with its runs, as used in a notebook; what it predicts,
+                     and the values that it predicts for
+    arguments.py     arguments of the public functions, checked against their annotations
     choice.py        `choose`: which of several forms predicts larger runs best, and their average
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
@@ -44,7 +45,7 @@ from scaling.laws.approaches import (
 )
 from scaling.laws.choice import FormChoice, choose
 from scaling.laws.fit_runs import compare, fit, load
-from scaling.laws.fitted import Fit, Prediction
+from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forecasts import (
     ForecastCheck,
@@ -64,6 +65,7 @@ from scaling.laws.io import load_loss_laws, save
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
 from scaling.laws.plots import plot_envelope
+from scaling.laws.prediction import Prediction
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
 from scaling.laws.table import RunsTable

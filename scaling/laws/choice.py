@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import UserError
-from scaling.laws.fitted import Fit, Prediction
+from scaling.laws.arguments import checked
+from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law
 from scaling.laws.frozen import freeze_fields
-from scaling.laws.law import LEVEL, Interval, Law
+from scaling.laws.law import LEVEL, Interval, Law, end_shares
+from scaling.laws.prediction import columns_of, ends_of, inputs_of, interval_asked_for
 from scaling.laws.show import PrintableResult, TextTable, number, percent, span, to_plain
 from scaling.laws.table import RunsTable
-from scaling.laws.values import broadcast, variables_of
 
 Array = NDArray[np.float64]
 
@@ -69,46 +70,40 @@ class FormChoice(PrintableResult):
         """The fit that predicts best."""
         return next(iter(self.fits.values()))
 
-    def predict(self, *, interval: bool = False, **values: ArrayLike) -> Any:
-        """The average of the predicted outcomes, as `Fit.predict` gives them for numbers or arrays.
+    @checked
+    def predict(
+        self, *data: pd.DataFrame, interval: bool | Literal["prediction"] = False,
+        level: float | None = None, **values: ArrayLike,
+    ) -> Any:
+        """The average of the predicted outcomes, for what `Fit.predict` takes, and as it gives
+        them.
 
         Args:
-            interval: also give the 90% interval of a new run's outcome under the mixture of the
-                forms' predictive distributions.
+            data: a table, instead of `values`.
+            interval: True for the interval of a new run's outcome under the mixture of the forms'
+                predictive distributions.
+            level: coverage of the interval, 0.9 by default; given alone it asks for one.
             values: the variables by name.
-
-        Returns:
-            A float for numbers, an array for arrays; with `interval` a `Prediction`, or a data
-            frame with `value`, `low` and `high`.
 
         Raises:
             UserError: a variable is missing or impossible, the fits count N in different ways, or
                 one has no resamples.
         """
-        if not isinstance(interval, bool):
-            raise UserError(f"interval={interval!r:.40}: True or False is expected; the interval "
-                            "is that of a new run's outcome")
+        kind, level = interval_asked_for(interval, level)
         if len({str(fit.law.convention.get("n")) for fit in self.fits.values()}) > 1:
             raise UserError("predict: the laws count N in different ways; fit them to one table, "
                             "read with counting=\"total\"")
-        arrays, shape = broadcast(values)
         laws = {name: fit.law for name, fit in self.fits.items()}
-        flat = variables_of(self.best.law.form, arrays)
-        value = _average(laws, self.weights, dict.fromkeys(laws, flat))
-        if not interval:
-            return float(value[0]) if shape == () else value.reshape(shape)
-        ends = []
-        for i in range(len(value)):
-            found = _mixture(laws, self.weights, {name: {v: each[i:i + 1] for v, each in
-                                                         flat.items()} for name in laws})
-            if found is None:
-                raise UserError("predict: has no intervals, since a law was fitted without "
-                                "resamples; fit it with resamples=1000")
-            ends.append(found)
-        if shape == ():
-            return Prediction(float(value[0]), *ends[0])
-        low, high = np.array(ends).T
-        return pd.DataFrame({"value": value, "low": low, "high": high})
+        columns = columns_of(self.best.law, self.best.table)
+        inputs = inputs_of(self.best.law.form, columns, data, values)
+        value = _average(laws, self.weights, dict.fromkeys(laws, inputs.values))
+        if kind is None:
+            return inputs.result(value, None)
+        if not all(len(law.samples) for law in laws.values()):
+            raise UserError("predict: has no intervals, since a law was fitted without "
+                            "resamples; fit it with resamples=1000")
+        return inputs.result(value, ends_of(inputs, lambda one: _mixture(
+            laws, self.weights, dict.fromkeys(laws, one), level)))
 
     def parts(self) -> list[str | TextTable]:
         """The errors and weights, what they say, and the predictions of the held-out runs."""
@@ -236,9 +231,10 @@ def _average(
 
 
 def _mixture(
-    laws: Mapping[str, Law], weights: Mapping[str, float], values: Mapping[str, Mapping[str, Array]]
+    laws: Mapping[str, Law], weights: Mapping[str, float],
+    values: Mapping[str, Mapping[str, Array]], level: float = LEVEL,
 ) -> Interval | None:
-    """The 90% interval of a new run's outcome under the mixture of predictive distributions, from
+    """The interval of a new run's outcome under the mixture of predictive distributions, from
     variables of shape [1]; None if a law has no resamples."""
     outcomes: list[Array] = []
     share: list[Array] = []
@@ -251,7 +247,7 @@ def _mixture(
     every, weight = np.concatenate(outcomes), np.concatenate(share)
     order = np.argsort(every)
     total = np.cumsum(weight[order]) - weight[order] / 2
-    low, high = np.interp([(1 - LEVEL) / 2, (1 + LEVEL) / 2], total, every[order])
+    low, high = np.interp(end_shares(level), total, every[order])
     return float(low), float(high)
 
 

@@ -1,0 +1,199 @@
+"""Arguments of the public functions, checked against their annotations.
+
+A notebook has no command line in front of it, so `fit(frame, delta="a")` reaches the arithmetic.
+`checked` refuses it in one sentence that names the argument, and so do all public functions and
+methods: what each of them accepts is written once, in its signature.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import numbers
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pandas as pd
+
+from scaling.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MAX_SHOWN = 40  # characters of a value in a message
+_COLUMNS = ("n", "d", "c", "loss", "cluster", "run")
+_SUCH_AS = {
+    "fix": "{'E': 1.69}", "tie": "[('alpha', 'beta')]", "extra": "{'experts': 'num_experts'}",
+    "given": "{'experts': 8}", "budgets": "[1e18, 1e19]", "where": "'tokens > 1e9'",
+    "delta": "1e-3", "level": "0.9", "seed": "0", "resamples": "1000", "smooth": "3",
+    "noise": "0.002", "start": "{'alpha': [0.1, 0.3]}", "formula": "'E + A*n**-alpha'",
+}
+_WORDS: dict[Any, str] = {
+    bool: "True or False", int: "an integer", float: "a number", str: "text", Path: "a path",
+    dict: "a dictionary", pd.DataFrame: "a data frame", type(None): "None",
+}
+_ONE_NUMBER = (numbers.Real, np.bool_)
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A public function that refuses arguments whose types are not those of its annotations.
+
+    Numbers are numbers of any library, and sequences may be arrays or series. An annotation of
+    which only a type checker can tell what it accepts, such as `ArrayLike`, accepts everything.
+
+    Raises:
+        UserError: an argument is missing, unknown or of another type.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UserError(_not_bound(function.__name__, signature, str(error), kwargs)) from None
+        hints = _hints(function)
+        for name, value in bound.arguments.items():
+            kind = signature.parameters[name].kind
+            each = (value.items() if kind is inspect.Parameter.VAR_KEYWORD else
+                    [(name, one) for one in value] if kind is inspect.Parameter.VAR_POSITIONAL
+                    else [(name, value)])
+            for named, one in each:
+                if name in hints and not _is(one, hints[name]):
+                    raise UserError(_refusal(named, one, hints[name]))
+        return function(*args, **kwargs)
+
+    return call
+
+
+@cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of the parameters; the type that is returned may be known to type checkers
+    only."""
+    own = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    return get_type_hints(types.SimpleNamespace(__annotations__=own), function.__globals__)
+
+
+def _not_bound(
+    name: str, signature: inspect.Signature, problem: str, given: Mapping[str, Any]
+) -> str:
+    names = [each for each in signature.parameters if each != "self"]
+    for unknown in given:
+        if unknown not in names:
+            near = difflib.get_close_matches(unknown, names, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            return f"{name}: has no argument {unknown}; {hint}It has {', '.join(names)}"
+    return f"{name}: {problem}; its arguments are {', '.join(names)}"
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; true for types that are not known here."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_is(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if hint in (int, float, bool):
+        return _is_number(value, hint)
+    if origin is Callable or hint is Callable:
+        return callable(value)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and (not inner or all(
+            _is(key, inner[0]) and _is(each, inner[1]) for key, each in value.items()))
+    if origin in (Sequence, Iterable, list, tuple):
+        return _is_sequence(value, origin, inner)
+    if origin is np.ndarray:
+        return isinstance(value, np.ndarray)
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    is_bool = isinstance(value, bool | np.bool_)
+    if kind is bool:
+        return is_bool
+    return not is_bool and isinstance(value, numbers.Integral if kind is int else numbers.Real)
+
+
+def _is_sequence(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
+    if isinstance(value, str | bytes | Mapping):
+        return False
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        if np.ndim(value) != 1:
+            return False
+        value = value.tolist()
+    if origin is Iterable:
+        return isinstance(value, Iterable)  # not read here: it may be read only once
+    if not isinstance(value, Sequence):
+        return False
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return len(value) == len(inner) and all(map(_is, value, inner))
+    return not inner or all(_is(each, inner[0]) for each in value)
+
+
+def _refusal(name: str, value: Any, hint: Any) -> str:
+    expected = "the name of a column" if name in _COLUMNS and str in (
+        hint, *get_args(hint)) else _expected(hint)
+    such_as = f", such as {_SUCH_AS[name]}" if name in _SUCH_AS else ""
+    if isinstance(value, str | bool | numbers.Real | type(None)):
+        return f"{name}={value!r:.{_MAX_SHOWN}}: {expected} is expected{such_as}"
+    return f"{name}: {expected} is expected, not {a_type(value)}{such_as}{_fix(value, hint)}"
+
+
+def _expected(hint: Any) -> str:
+    """What an annotation accepts, in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        words = dict.fromkeys(_expected(each) for each in inner if each is not type(None))
+        *first, last = words
+        return f"{', '.join(first)} or {last}" if first else last
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{each}"' for each in inner)
+    if origin is Callable or hint is Callable:
+        return "a function"
+    if origin is not None and issubclass(origin, Mapping):
+        return "a dictionary" if not inner else f"a dictionary of {_plural(inner[1])} by name"
+    if origin in (Sequence, Iterable, list, tuple):
+        if origin is tuple and inner[-1] is not Ellipsis:
+            return f"a tuple of {len(inner)}"
+        return f"a list of {_plural(inner[0])}" if inner else "a list"
+    if origin is np.ndarray:
+        return "an array"
+    return _WORDS.get(hint) or a_class(hint)
+
+
+def _plural(hint: Any) -> str:
+    singular = _expected(hint).removeprefix("a ").removeprefix("an ")
+    if get_origin(hint) is tuple:
+        return {2: "pairs", 3: "triples"}.get(len(get_args(hint)), "tuples")
+    return {"number": "numbers", "text": "texts", "integer": "integers",
+            "fit": "fits"}.get(singular, singular)
+
+
+def a_type(value: Any) -> str:
+    """What a value is, in words: `a list`, `an ndarray`."""
+    return a_class(type(value))
+
+
+def a_class(kind: Any) -> str:
+    """A class in words."""
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    named = {"Fit": "fit", "NoneType": "None", "RunsTable": "table of runs from read",
+             "str": "text", "dict": "dictionary", "DataFrame": "data frame"}.get(name, name)
+    return named if named == "None" else f"{'an' if named[0] in 'aeiouAEIOU' else 'a'} {named}"
+
+
+def _fix(value: Any, hint: Any) -> str:
+    """How to make a data frame of what is given instead of one."""
+    if pd.DataFrame not in (hint, *get_args(hint)):
+        return ""
+    if callable(getattr(value, "to_pandas", None)):
+        return "; make one with its method to_pandas()"
+    if isinstance(value, list | dict | np.ndarray):
+        return "; make one with pandas.DataFrame(...)"
+    return "; make one with its method to_frame()" if isinstance(value, pd.Series) else ""
