@@ -44,7 +44,7 @@ from scaling.laws.approaches import (
     fit_approach,
 )
 from scaling.laws.choice import FormChoice, choose
-from scaling.laws.fit_runs import compare, fit, load
+from scaling.laws.fit_runs import compare, fit, load, save
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forecasts import (
@@ -61,7 +61,7 @@ from scaling.laws.forms.custom import law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
-from scaling.laws.io import load_loss_laws, save
+from scaling.laws.io import load_loss_laws
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
 from scaling.laws.plots import plot_envelope

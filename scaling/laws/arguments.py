@@ -32,6 +32,7 @@ _SUCH_AS = {
     "delta": "1e-3", "level": "0.9", "seed": "0", "resamples": "1000", "smooth": "3",
     "noise": "0.002", "start": "{'alpha': [0.1, 0.3]}", "formula": "'E + A*n**-alpha'",
 }
+_INSTEAD = {"interval": "a coverage is given as level=0.9"}
 _WORDS: dict[Any, str] = {
     bool: "True or False", int: "an integer", float: "a number", str: "text", Path: "a path",
     dict: "a dictionary", pd.DataFrame: "a data frame", type(None): "None",
@@ -75,7 +76,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of the parameters; the type that is returned may be known to type checkers
     only."""
     own = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
-    return get_type_hints(types.SimpleNamespace(__annotations__=own), function.__globals__)
+    return get_type_hints(types.SimpleNamespace(__annotations__=own),
+                          inspect.unwrap(function).__globals__)
 
 
 def _not_bound(
@@ -141,7 +143,8 @@ def _refusal(name: str, value: Any, hint: Any) -> str:
         hint, *get_args(hint)) else _expected(hint)
     such_as = f", such as {_SUCH_AS[name]}" if name in _SUCH_AS else ""
     if isinstance(value, str | bool | numbers.Real | type(None)):
-        return f"{name}={value!r:.{_MAX_SHOWN}}: {expected} is expected{such_as}"
+        fix = f"; {_INSTEAD[name]}" if name in _INSTEAD else ""
+        return f"{name}={value!r:.{_MAX_SHOWN}}: {expected} is expected{such_as}{fix}"
     return f"{name}: {expected} is expected, not {a_type(value)}{such_as}{_fix(value, hint)}"
 
 

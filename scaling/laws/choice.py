@@ -141,6 +141,7 @@ class FormChoice(PrintableResult):
                 f"error is {100 * error[first]:.2g}%, that of {said}")
 
 
+@checked
 def choose(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> FormChoice:
     """Judge several laws of the same runs by their predictions of larger runs, and weight them:
     `choose(a, b)`, `choose([a, b])` or `choose({"mine": a, "theirs": b})`.
@@ -201,6 +202,8 @@ def _error(fit: Fit, known: set[str]) -> float | None:
     table = fit.runs
     is_known = np.array([name in known for name in table.run_id])
     if not 0 < is_known.sum() < len(is_known):
+        return None
+    if not (table.loss > 0).all():  # errors are relative
         return None
     if is_known.sum() < _RUNS_PER_PARAMETER * len(fit.law.form.fitted_parameters):
         return None
@@ -264,7 +267,7 @@ def _heldout(
         rows[run_id] = {
             "predicted": predicted, "interval": _mixture(laws, weights, values),
             "measured": run.loss,
-            "relative_error": None if run.loss is None else predicted / run.loss - 1}
+            "relative_error": predicted / run.loss - 1 if run.loss and run.loss > 0 else None}
     return rows
 
 

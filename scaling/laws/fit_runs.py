@@ -11,6 +11,7 @@ import pandas as pd
 
 from scaling.errors import UserError, option
 from scaling.laws.approaches.frontier import Frontier
+from scaling.laws.arguments import checked
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
@@ -20,6 +21,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
 from scaling.laws.io import load as read_laws
+from scaling.laws.io import save as save_laws
 from scaling.laws.law import Law, Method
 from scaling.laws.read import frame_of, from_frame
 from scaling.laws.table import RunsTable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from scaling.laws.evidence import Comparison
 
 
+@checked
 def fit(
     runs: RunsTable | pd.DataFrame | str | Path,
     law: str | Form | Callable[..., object] = "chinchilla",
@@ -87,12 +90,6 @@ def fit(
         UserError: a name is unknown, or the columns are not those of runs.
         DataError: there are too few runs for the law.
     """
-    if fix is not None and not isinstance(fix, Mapping):
-        raise UserError(f"fix={fix!r:.40}: values by parameter are expected, such as "
-                        "{'E': 1.69}")
-    if isinstance(tie, str | Mapping):
-        raise UserError(f"tie={tie!r:.40}: pairs of parameters are expected, such as "
-                        "[('alpha', 'beta')]")
     form = constrain(_form(law), fix, tie)
     if isinstance(runs, RunsTable):
         given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
@@ -164,6 +161,7 @@ def residual_loss(
     return ResidualLoss("huber", delta) if kind in ("adaptive", "huber") else own
 
 
+@checked
 def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
     """Compare laws fitted to the same runs by how well they predict sizes that are left out:
     `compare(a, b)`, `compare([a, b])` or `compare({"mine": a, "theirs": b})`.
@@ -187,6 +185,7 @@ def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
     return compare_forms(first.runs, [each.law.form for each in every], robust=first.objective)
 
 
+@checked
 def load(path: str | Path) -> dict[str, Fit | Frontier]:
     """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. Further ones of
     the same name are "chinchilla 2" and so on. They predict and allocate as when they were
@@ -202,3 +201,22 @@ def load(path: str | Path) -> dict[str, Fit | Frontier]:
         name = law.name if times[law.name] == 1 else f"{law.name} {times[law.name]}"
         found[name] = Fit(law, law.residual_loss) if isinstance(law, Law) else law
     return found
+
+
+@checked
+def save(
+    laws: Sequence[Fit | Law | Frontier] | Mapping[str, Fit | Frontier], path: str | Path
+) -> None:
+    """Write laws to a JSON file, which `load` and the commands read.
+
+    Args:
+        laws: fits, laws and frontiers, such as `[a, b]`, or what `load` returns.
+        path: a new file, or one that this function or `scaling fit --save` wrote before.
+
+    Raises:
+        UserError: the file was not written so, or there are no laws.
+    """
+    every = [*(laws.values() if isinstance(laws, Mapping) else laws)]
+    if not every:
+        raise UserError("save: at least one law is expected, such as [fit]")
+    save_laws([each.law if isinstance(each, Fit) else each for each in every], Path(path))

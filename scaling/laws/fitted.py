@@ -172,6 +172,18 @@ class Fit:
         return inputs.result(value, ends_of(
             inputs, lambda one: self.law.prediction_interval(one, level)))
 
+    def _given(self, given: Mapping[str, float] | None) -> dict[str, float]:
+        """Values of further variables by name, each of which the law has to have."""
+        found = by_variable(given or {}, self._columns, self.law.form.variables)
+        known = [name for name in self.law.form.variables if name not in ("n", "d", "c")]
+        for name in found:
+            if name not in self.law.form.variables:
+                expected = f"one of {', '.join(known)}" if known else "nothing"
+                raise UserError(f"given={{{name!r}: ...}}: {self.law.name} has no variable {name}; "
+                                f"{expected} is expected, since its variables are "
+                                f"{', '.join(self.law.form.variables)}")
+        return found
+
     @property
     def _columns(self) -> dict[str, str]:
         return columns_of(self.law, self.table)
@@ -205,7 +217,7 @@ class Fit:
         Raises:
             UserError: the law does not support such a budget, or a number is impossible.
         """
-        given = by_variable(given or {}, self._columns, self.law.form.variables)
+        given = self._given(given)
 
         def one(c: float | None) -> Allocation:
             return allocate(self.law, AllocationBudget(
@@ -236,7 +248,8 @@ class Fit:
 
     @checked
     def profile(
-        self, name: str, values: Sequence[float] | float | None = None, *, level: float = LEVEL
+        self, name: str, values: Sequence[float] | Array | float | None = None, *,
+        level: float = LEVEL
     ) -> Profile:
         """The lowest objective at each value of a parameter, or of the exponent a or b, and the
         interval of that coverage which follows from it.
@@ -279,12 +292,12 @@ class Fit:
 
     @checked
     def plot_isoflop(
-        self, budgets: Sequence[float] | float | None = None, ax: Any = None, *,
+        self, budgets: Sequence[float] | Array | float | None = None, ax: Any = None, *,
         given: Mapping[str, float] | None = None,
     ) -> Any:
         """Loss against N at each compute budget, with the runs there and the optimum; by default at
         the budgets of the runs. `given` has values of further variables."""
-        given = by_variable(given or {}, self._columns, self.law.form.variables)
+        given = self._given(given)
         return self._drawn("isoflop", ax, given=given, budgets=(
             None if budgets is None else broadcast({"budgets": budgets})[0]["budgets"].tolist()))
 
@@ -294,7 +307,7 @@ class Fit:
     ) -> Any:
         """N* and D* from the smallest to the largest `compute`, with 90% bands, beside those of
         Kaplan, Hoffmann and Besiroglu."""
-        given = by_variable(given or {}, self._columns, self.law.form.variables)
+        given = self._given(given)
         return self._drawn("allocation", compute=compute, given=given)
 
     def plot_residuals(self) -> Any:

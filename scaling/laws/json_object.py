@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 
 Array = NDArray[np.float64]
 
@@ -28,13 +28,14 @@ class JsonObject:
         content: the parsed JSON value.
         source: name of the file in messages.
         path: dotted path of this object inside the file, for messages.
-        writer: the command that writes such files, for messages.
+        writer: what writes such files, for messages; by default what writes laws.
     """
 
     def __init__(
-        self, content: Any, source: str, path: str = "", writer: str = "scaling fit --save"
+        self, content: Any, source: str, path: str = "", writer: str | None = None
     ) -> None:
-        self.source, self._path, self._writer = source, path, writer
+        self.source, self._path = source, path
+        self._writer = writer or option("Fit.save", "scaling fit --save")
         if not isinstance(content, dict) or len(content) > _MAX_SIZE:
             raise self.error("", content, "an object")
         self._content: dict[str, Any] = content

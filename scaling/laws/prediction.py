@@ -64,20 +64,13 @@ def interval_asked_for(
     new run's outcome.
 
     Raises:
-        UserError: the interval is something else, or the level is no coverage.
+        UserError: the level is no coverage.
     """
-    if isinstance(interval, float | int) and not isinstance(interval, bool):
-        raise UserError(f"interval={interval:g}: True, \"prediction\" or \"confidence\" is "
-                        f"expected; the coverage is level={interval if 0 < interval < 1 else 0.9:g}")
-    if not isinstance(interval, bool | np.bool_) and interval not in ("prediction", "confidence"):
-        raise UserError(f"interval={interval!r:.40}: True, \"prediction\" or \"confidence\" is "
-                        "expected")
     if level is not None:
         check_level(level)
-    if isinstance(interval, str):
-        return interval, LEVEL if level is None else level
-    wanted = bool(interval) or level is not None
-    return "prediction" if wanted else None, LEVEL if level is None else level
+    wanted = interval or level is not None
+    kind: IntervalKind = "confidence" if interval == "confidence" else "prediction"
+    return kind if wanted else None, LEVEL if level is None else level
 
 
 def inputs_of(

@@ -10,12 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError, option
+from scaling.laws.arguments import checked
 from scaling.laws.checkpoints import with_clusters
 from scaling.laws.checks import check_table
 from scaling.laws.columns import (
+    DATA_FRAME,
     RowIndices,
+    Sign,
     label_column,
-    numeric_column,
+    read_numbers,
     require_column,
     row_label,
     run_ids,
@@ -48,6 +51,7 @@ ROLES = ("grid", "heldout", "former")
 """Roles of a run: fitted; held out to test the law; or no longer part of its sweep."""
 
 
+@checked
 def read(
     runs: pd.DataFrame | str | Path,
     *,
@@ -97,6 +101,7 @@ def read(
                       needs=needs, where=where, cluster=cluster, final=final, smooth=smooth)
 
 
+@checked
 def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
     """The data frame of a table, and its name in messages.
 
@@ -104,14 +109,12 @@ def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
         UserError: it is a file that cannot be read, or something else.
     """
     if isinstance(runs, pd.DataFrame):
-        return runs, "the data frame"
-    if not isinstance(runs, str | Path):
-        raise UserError(f"runs: a data frame or the path of a CSV or Parquet file is expected, not "
-                        f"a {type(runs).__name__}")
+        return runs, DATA_FRAME
     path = table_path(Path(runs))
     return read_frame(path), str(path)
 
 
+@checked
 def from_frame(
     frame: pd.DataFrame,
     source: str,
@@ -131,6 +134,8 @@ def from_frame(
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:
         raise UserError(f"{source}: has a header and no rows; runs are expected")
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     columns, convention, notes = _choose_columns(frame, source, n, d, c, counting, needs)
     columns["loss"] = require_column(frame, source, loss or "loss", option("loss=", "--loss"))
     _check_distinct(columns, source)
@@ -155,25 +160,36 @@ def from_frame(
     if where is not None:
         excluded["where"] = int(((roles == "grid") & ~mask).sum())
 
+    problems: dict[str, None] = {}
+
     def values(variable: str, rows: RowIndices) -> Array:
-        return numeric_column(frame, source, columns[variable], rows, names)
+        # Which outcomes are possible depends on the law, which checks them.
+        sign: Sign = "any" if variable == "loss" else (
+            "non-negative" if variable in extra_columns and VARIABLES[variable].may_be_zero
+            else "positive")
+        found, problem = read_numbers(
+            frame, source, (columns | extra_columns)[variable], rows, names, sign)
+        if problem:
+            problems[problem] = None
+        return found
 
     def extra_values(rows: RowIndices) -> dict[str, Array]:
-        return {v: numeric_column(frame, source, column, rows, names, VARIABLES[v].may_be_zero)
-                for v, column in extra_columns.items()}
+        return {v: values(v, rows) for v in extra_columns}
 
     def n_d_c(rows: RowIndices) -> dict[str, Array]:
         given: dict[str, Array] = {v: values(v, rows) for v in ("n", "d", "c") if v in columns}
         return _fill(given, len(rows))
 
     x, y, z = n_d_c(fitted), values("loss", fitted), extra_values(fitted)
+    heldout_runs = _heldout_runs(heldout, statuses, names, n_d_c, values, extra_values)
+    if problems:
+        raise UserError(f"{source}: {'; '.join(problems)}")
     # Sorted by value, so that the draws of the bootstrap do not depend on the order in the file.
     order = np.lexsort((y, x["c"], x["d"], x["n"]))
     rows = fitted[order]
     table = RunsTable(
         x["n"][order], x["d"][order], x["c"][order], y[order], _run_names(rows, names),
-        _heldout_runs(heldout, statuses, names, n_d_c, values, extra_values), excluded, convention,
-        notes, {v: column[order] for v, column in z.items()},
+        heldout_runs, excluded, convention, notes, {v: column[order] for v, column in z.items()},
         source=source, columns=columns | extra_columns, rows=rows,
         flops=other_flops(frame, columns, rows, x["d"][order]),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
 from scaling.laws.allocation.optimise import Solution, lowest_loss, solve
+from scaling.laws.arguments import checked
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, MOST_LOSS
 from scaling.laws.law import LEVEL, Interval, Law, check_level
@@ -105,6 +106,7 @@ class FrontierLike(Protocol):
         """N* and D* at a budget of C FLOP."""
 
 
+@checked
 def allocate(
     law: Law | Published | FrontierLike, budget: AllocationBudget | float, source: str = "",
     level: float = LEVEL,
@@ -118,7 +120,8 @@ def allocate(
         level: coverage of the intervals of a law; those of optimal sizes alone are 90% ones.
 
     Raises:
-        UserError: the budget is not positive, the level is no coverage, or the law does not support such a budget.
+        UserError: the budget is not positive, the level is no coverage, or the law does not support
+            such a budget.
     """
     if not isinstance(budget, AllocationBudget):
         budget = AllocationBudget(c=budget)

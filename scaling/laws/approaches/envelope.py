@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scaling.errors import DataError, UserError
 from scaling.laws.approaches.line import Line, fit_log_line
 from scaling.laws.approaches.optima import Optima
+from scaling.laws.arguments import checked
 from scaling.laws.columns import parse_numbers, require_column
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
 
@@ -59,6 +60,7 @@ class Curves:
         return np.flatnonzero(self.run == run)
 
 
+@checked
 def curves_from_frame(
     frame: pd.DataFrame, source: str, *, run: str = "run_id", n: str = "n", d: str = "d",
     loss: str = "loss",
@@ -77,6 +79,8 @@ def curves_from_frame(
         UserError: a column is missing, a cell is not a positive number, or a run has several
             sizes or several losses at one number of tokens.
     """
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     for column in (run, n, d, loss):
         try:
             require_column(frame, source, column, "another option")

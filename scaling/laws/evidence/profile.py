@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
@@ -20,9 +21,10 @@ from scaling.laws.fitting.likelihood_ratio import LikelihoodScale, likelihood_sc
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.law import LEVEL
+from scaling.laws.law import LEVEL, check_level
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
+from scaling.laws.values import broadcast
 
 Array = NDArray[np.float64]
 
@@ -67,6 +69,11 @@ class Profile(PrintableResult):
     flat_range: tuple[float, float]
     warnings: tuple[str, ...]
 
+    def to_frame(self) -> pd.DataFrame:
+        """The profile as a data frame with the columns `value`, `objective` and `converged`."""
+        return pd.DataFrame({"value": self.values, "objective": self.objectives,
+                             "converged": self.converged})
+
     def parts(self) -> list[str | TextTable]:
         """The interval and the objective at each value."""
         rows = [(value, objective, objective / self.objective - 1 if self.objective else None)
@@ -91,7 +98,7 @@ def profile(
     table: RunsTable,
     form: Form | str,
     name: str,
-    values: Sequence[float] | Array | None = None,
+    values: Sequence[float] | Array | float | None = None,
     *,
     robust: ResidualLoss | None = None,
     level: float = LEVEL,
@@ -115,6 +122,7 @@ def profile(
         UserError: the form has no such quantity or fixes it, a value is impossible, or the runs
             cannot be fitted.
     """
+    check_level(level)
     prepared = prepare(table, form, robust)
     quantity, logged = quantity_named(prepared, name)
     optimum = float(quantity(prepared.theta[None])[0])
@@ -212,9 +220,9 @@ def _find_reach(
     return reach
 
 
-def _user_targets(name: str, values: Sequence[float] | Array, logged: bool) -> Array:
+def _user_targets(name: str, values: Sequence[float] | Array | float, logged: bool) -> Array:
     """The user's values as sorted targets, as logarithms if `logged`."""
-    targets = np.unique(np.asarray(values, dtype=float))
+    targets = np.unique(broadcast({"values": values})[0]["values"])
     if not targets.size or not np.isfinite(targets).all() or (logged and targets[0] <= 0):
         kind = "positive numbers" if logged else "numbers"
         raise UserError(f"profile of {name}: {kind} are expected as values, such as "

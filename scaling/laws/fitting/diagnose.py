@@ -41,6 +41,7 @@ _COEFFICIENT_FACTOR = 100.0   # ratio of the ends of an interval that is too wid
 _EXPONENT_FACTOR = 3.0
 _ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
 """What remains of Chinchilla's law without the term of a variable."""
+_FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most extreme ones
 _FEW_UNITS = 10       # sizes or clusters, below which resamples of them are too alike
 
 
@@ -92,7 +93,7 @@ def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
               _zero_constants, _not_finite, _upper_bound,
               _conditioning, _start_agreement, _not_the_longest, _far_runs,
-              _lack_of_fit, _patterns, _lost_resamples)
+              _lack_of_fit, _patterns, _few_resamples, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     absent = [*_absent_terms(evidence)]
     gone = {name for _, names in absent for name in names}
@@ -306,6 +307,14 @@ def _percent(e: Evidence, residual: float, sign: str = "") -> str:
     """A residual in percent of the outcome, or as it is if the form predicts the outcome itself."""
     return (f"{100 * np.expm1(residual):{sign}.2g}%" if e.form.link == "log"
             else f"{residual:{sign}.2g}")
+
+
+def _few_resamples(e: Evidence) -> Iterator[Finding]:
+    if e.boot is not None and e.boot.resamples < _FEW_RESAMPLES:
+        count = e.boot.resamples
+        yield (f"{count} resample{'s' * (count != 1)}: too few for intervals, whose ends are then "
+               f"the most extreme resamples; 1000 are usual, and {_FEW_RESAMPLES} the fewest",
+               set())
 
 
 def _lost_resamples(e: Evidence) -> Iterator[Finding]:

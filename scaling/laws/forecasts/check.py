@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scaling.errors import UserError, option
+from scaling.laws.arguments import checked
 from scaling.laws.forecasts.ledger import SealedForecast, read_ledger
 from scaling.laws.forecasts.outcomes import (
     TOLERANCE,
@@ -147,10 +149,11 @@ class ForecastCheck(PrintableResult):
             "by_law": {name: scores.to_json() for name, scores in self.by_law.items()}}
 
 
+@checked
 def check_forecasts(
     ledger: str | Path, runs: pd.DataFrame | str | Path, *, n: str | None = None,
     d: str | None = None, c: str | None = None, loss: str | None = None,
-    counting: Counting | None = None, extra: dict[str, str | None] | None = None,
+    counting: Counting | None = None, extra: Mapping[str, str | None] | None = None,
     where: str | None = None, tolerance: float = TOLERANCE, head: str | None = None,
     times: Times | None = None,
 ) -> ForecastCheck:

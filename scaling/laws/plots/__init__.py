@@ -23,8 +23,10 @@ from __future__ import annotations
 from typing import Any
 
 from scaling.laws.approaches.envelope import Curves
+from scaling.laws.arguments import checked
 
 
+@checked
 def plot_envelope(curves: Curves, ax: Any = None, *, smooth: float = 0.0) -> Any:
     """Loss against compute along training curves, and their lower envelope (approach 1).
 
