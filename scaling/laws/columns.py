@@ -82,10 +82,10 @@ def run_ids(frame: pd.DataFrame, source: str) -> list[str] | None:
         UserError: a run has no name, or two runs have the same.
     """
     if "run_id" not in frame:
-        index = frame.index
-        if index.name != "run_id" and not (index.inferred_type == "string" and index.is_unique):
+        own = frame.index
+        if own.name != "run_id" and not (own.inferred_type == "string" and own.is_unique):
             return None
-        frame = pd.DataFrame({"run_id": index})
+        frame = pd.DataFrame({"run_id": own})
     column = frame[require_column(frame, source, "run_id", "another name")]
     if column.isna().any():
         index = int(np.argmax(column.isna()))

@@ -103,9 +103,8 @@ def fit_approach(
     if isinstance(table, Curves):
         raise UserError(f"{name} needs a table of finished runs, but training curves were given; "
                         "fit those with approach-1")
-    if budgets is not None:
-        budgets = np.atleast_1d(np.asarray(budgets, dtype=float)).tolist()
-    return _approach_2(table, name, budgets, tolerance, within, target, noise, weighted,
+    several = None if budgets is None else np.atleast_1d(np.asarray(budgets, dtype=float)).tolist()
+    return _approach_2(table, name, several, tolerance, within, target, noise, weighted,
                        screen or Screen(), resamples, seed, watch)
 
 

@@ -148,8 +148,8 @@ def compare_forms(
         has_error = bool(np.isfinite(mean_costs[i]))
         same = [j for j in range(len(fits)) if j != i and _predict_alike(costs[i], costs[j])]
         if same and (i == best or best in same):
-            other = form_label(fits[best if i != best else same[0]].form)
-            apart, verdict = False, f"neither is better: predicts as {other} does"
+            alike = fits[best if i != best else same[0]].form
+            apart, verdict = False, f"neither is better: predicts as {form_label(alike)} does"
         elif i == best:
             apart, verdict = False, "best at unseen sizes"
         else:

@@ -77,9 +77,9 @@ def draw_with_pyplot(
         The axes; an array of them, [rows, columns], for several panels.
     """
     if ax is not None:
-        axes = _one_axes(ax)
-        draw([axes])
-        return axes
+        own = _one_axes(ax)
+        draw([own])
+        return own
     import matplotlib.pyplot as plt
 
     resolution = matplotlib.rcParams["figure.dpi"]
