@@ -33,11 +33,14 @@ _SUCH_AS = {
     "noise": "0.002", "start": "{'alpha': [0.1, 0.3]}", "formula": "'E + A*n**-alpha'",
 }
 _INSTEAD = {"interval": "a coverage is given as level=0.9"}
-_WORDS: dict[Any, str] = {
-    bool: "True or False", int: "an integer", float: "a number", str: "text", Path: "a path",
-    dict: "a dictionary", pd.DataFrame: "a data frame", type(None): "None",
+_WORDS = {
+    "bool": "True or False", "int": "an integer", "float": "a number", "str": "text",
+    "Path": "a path", "PosixPath": "a path", "dict": "a dictionary", "DataFrame": "a data frame",
+    "NoneType": "None", "Fit": "a fit", "Law": "a law", "Published": "a published law",
+    "Frontier": "a frontier", "FrontierLike": "a frontier", "Form": "a form", "Curves": "curves",
+    "RunsTable": "a table of runs from read",
 }
-_ONE_NUMBER = (numbers.Real, np.bool_)
+"""Types in words, by their names."""
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -95,6 +98,8 @@ def _not_bound(
 def _is(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type; true for types that are not known here."""
     origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
     if origin in (Union, types.UnionType):
         return any(_is(value, each) for each in inner)
     if origin is Literal:
@@ -103,7 +108,7 @@ def _is(value: Any, hint: Any) -> bool:
         return _is_number(value, hint)
     if origin is Callable or hint is Callable:
         return callable(value)
-    if origin is not None and issubclass(origin, Mapping):
+    if _is_mapping(hint):
         return isinstance(value, Mapping) and (not inner or all(
             _is(key, inner[0]) and _is(each, inner[1]) for key, each in value.items()))
     if origin in (Sequence, Iterable, list, tuple):
@@ -139,43 +144,87 @@ def _is_sequence(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
 
 
 def _refusal(name: str, value: Any, hint: Any) -> str:
-    expected = "the name of a column" if name in _COLUMNS and str in (
-        hint, *get_args(hint)) else _expected(hint)
+    """The message about an argument, or about the first item of one that is of another type."""
+    for kind in _alternatives(hint):
+        inner = get_args(kind)
+        items: Iterable[tuple[Any, Any]] = ()
+        if _is_mapping(kind) and isinstance(value, Mapping):
+            items = value.items()
+        elif get_origin(kind) is Sequence and isinstance(value, Sequence | np.ndarray | pd.Series) \
+                and not isinstance(value, str | bytes) and np.ndim(value) == 1:
+            items = enumerate(value.tolist() if isinstance(value, np.ndarray | pd.Series)
+                              else value)
+        for key, item in items:
+            if _is_mapping(kind) and not _is(key, inner[0]):
+                return _refusal(f"a key of {name}", key, inner[0])
+            if not _is(item, inner[-1]):
+                return _refusal(f"{name}[{key!r:.{_MAX_SHOWN}}]", item, inner[-1])
+    is_column = name in _COLUMNS and str in _alternatives(hint)
+    expected = "the name of a column" if is_column else _expected(hint)
     such_as = f", such as {_SUCH_AS[name]}" if name in _SUCH_AS else ""
+    fix = f"; {_INSTEAD[name]}" if name in _INSTEAD else _fix(value, hint)
     if isinstance(value, str | bool | numbers.Real | type(None)):
-        fix = f"; {_INSTEAD[name]}" if name in _INSTEAD else ""
-        return f"{name}={value!r:.{_MAX_SHOWN}}: {expected} is expected{such_as}{fix}"
-    return f"{name}: {expected} is expected, not {a_type(value)}{such_as}{_fix(value, hint)}"
+        return f"{name}={_shown(value)}: {expected} is expected{such_as}{fix}"
+    return f"{name}: {expected} is expected, not {a_type(value)}{such_as}{fix}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return get_args(hint) if is_union else (hint,)
+
+
+def _is_mapping(hint: Any) -> bool:
+    origin = get_origin(hint)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _expected(hint: Any) -> str:
     """What an annotation accepts, in words."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        words = dict.fromkeys(_expected(each) for each in inner if each is not type(None))
-        *first, last = words
-        return f"{', '.join(first)} or {last}" if first else last
-    if origin is Literal:
-        return "one of " + ", ".join(f'"{each}"' for each in inner)
-    if origin is Callable or hint is Callable:
+    kinds = _alternatives(hint)
+    words: dict[str, None] = {}
+    for kind in kinds:
+        if kind is str and Path in kinds:
+            continue  # as a path
+        if get_origin(kind) is Literal:
+            words |= dict.fromkeys(f'"{each}"' for each in get_args(kind))
+        elif kind is not type(None):
+            words |= dict.fromkeys(["True", "False"] if kind is bool else [_words(kind)])
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _words(kind: Any) -> str:
+    """One alternative of an annotation in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Callable or kind is Callable:
         return "a function"
-    if origin is not None and issubclass(origin, Mapping):
-        return "a dictionary" if not inner else f"a dictionary of {_plural(inner[1])} by name"
+    if _is_mapping(kind):
+        return f"a dictionary of {_plural(inner[1])} by name" if inner else "a dictionary"
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return {2: "a pair", 3: "a triple"}.get(len(inner), f"a tuple of {len(inner)}")
     if origin in (Sequence, Iterable, list, tuple):
-        if origin is tuple and inner[-1] is not Ellipsis:
-            return f"a tuple of {len(inner)}"
         return f"a list of {_plural(inner[0])}" if inner else "a list"
     if origin is np.ndarray:
         return "an array"
-    return _WORDS.get(hint) or a_class(hint)
+    return a_class(kind)
 
 
 def _plural(hint: Any) -> str:
-    singular = _expected(hint).removeprefix("a ").removeprefix("an ")
+    """The items of a list in words."""
     if get_origin(hint) is tuple:
         return {2: "pairs", 3: "triples"}.get(len(get_args(hint)), "tuples")
-    return {"number": "numbers", "text": "texts", "integer": "integers",
-            "fit": "fits"}.get(singular, singular)
+    each = [_words(kind).removeprefix("a ").removeprefix("an ") for kind in _alternatives(hint)
+            if kind is not type(None)]
+    return " or ".join(dict.fromkeys(
+        word if word in ("text", "Any") else f"{word}s" for word in each))
 
 
 def a_type(value: Any) -> str:
@@ -186,14 +235,19 @@ def a_type(value: Any) -> str:
 def a_class(kind: Any) -> str:
     """A class in words."""
     name = kind.__name__ if isinstance(kind, type) else str(kind)
-    named = {"Fit": "fit", "NoneType": "None", "RunsTable": "table of runs from read",
-             "str": "text", "dict": "dictionary", "DataFrame": "data frame"}.get(name, name)
-    return named if named == "None" else f"{'an' if named[0] in 'aeiouAEIOU' else 'a'} {named}"
+    if name in _WORDS:
+        return _WORDS[name]
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _fix(value: Any, hint: Any) -> str:
-    """How to make a data frame of what is given instead of one."""
-    if pd.DataFrame not in (hint, *get_args(hint)):
+    """How to make what is expected of what is given."""
+    kinds = _alternatives(hint)
+    law = getattr(value, "law", None)
+    if law is not None and any(isinstance(kind, type) and isinstance(law, kind) for kind in kinds
+                               if kind is not Any):
+        return "; give its law, as in fit.law"
+    if pd.DataFrame not in kinds:
         return ""
     if callable(getattr(value, "to_pandas", None)):
         return "; make one with its method to_pandas()"

@@ -20,7 +20,7 @@ RowIndices = NDArray[np.intp]
 
 DATA_FRAME = "the data frame"
 """Name in messages of a table that is no file."""
-_MAX_CELL_CHARS, _MAX_COLUMNS_LISTED = 40, 40  # in a message
+_MAX_CELL_CHARS, _MAX_COLUMNS_LISTED, _MAX_ROWS_LISTED = 40, 40, 5  # in a message
 _FIX = "fix it, drop the row, or set its status to diverged or failed"
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
@@ -187,7 +187,9 @@ def read_numbers(
         return values, ""
     first, *others = (int(i) for i in invalid)
     cell = raw.iloc[first]
-    more = f" (and in {_list_rows(rows[others])})" if others else ""
+    labels = [_row_label(frame, source, int(rows[i]), names) for i in others[:_MAX_ROWS_LISTED]]
+    rest = len(others) - len(labels)
+    more = f"; the same in {', '.join(labels)}{f' and {rest} more' if rest else ''}" if others else ""
     wanted = "finite" if sign == "any" else sign
     return values, (f"{_row_label(frame, source, int(rows[first]), names)}, column {column}: "
                     f"{_cell_text(cell)}, where a {wanted} number is expected; "
@@ -241,9 +243,5 @@ def _how_to_fix(cell: Any) -> str:
 
 
 def _list_rows(indices: NDArray[Any]) -> str:
-    """Rows by their numbers, of which the first four are listed."""
-    if len(indices) == 1:
-        return f"row {indices[0] + 1}"
     shown = ", ".join(str(index + 1) for index in indices[:4])
-    more = f" and {len(indices) - 4} more" if len(indices) > 4 else ""
-    return f"rows {shown}{more}"
+    return f"rows {shown}" + (", ..." if len(indices) > 4 else "")

@@ -178,10 +178,10 @@ class Fit:
         known = [name for name in self.law.form.variables if name not in ("n", "d", "c")]
         for name in found:
             if name not in self.law.form.variables:
-                expected = f"one of {', '.join(known)}" if known else "nothing"
+                others = f"its further variables are {', '.join(known)}" if known else (
+                    f"its variables are {', '.join(self.law.form.variables)}")
                 raise UserError(f"given={{{name!r}: ...}}: {self.law.name} has no variable {name}; "
-                                f"{expected} is expected, since its variables are "
-                                f"{', '.join(self.law.form.variables)}")
+                                f"leave it out, since {others}")
         return found
 
     @property

@@ -43,6 +43,7 @@ _MAX_SEARCHES = 8
 _MAX_SWEEPS = 3
 _MIN_IMPROVEMENT = 1e-6  # relative: a larger decrease is another optimum, not rounding
 _ROUNDING = 1e-16        # of the objective, per run
+_FEW_VALUES = 7          # of the user, below which the ends of an interval are uncertain
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,8 +158,8 @@ def profile(
         converged=tuple(map(bool, converged)), level=level, critical_rise=rise,
         interval=(None if low is None else printed(low), None if high is None else printed(high)),
         flat=flat, flat_range=flat_range,
-        warnings=tuple(_warnings(prepared, name, lowest, flat, flat_range, converged,
-                                 (low, high))),
+        warnings=(*_few_values(len(targets)),
+                  *_warnings(prepared, name, lowest, flat, flat_range, converged, (low, high))),
     )
 
 
@@ -298,6 +299,14 @@ def _crossings(at: Array, rises: Array, limit: float) -> tuple[float | None, flo
     first, last = int(inside[0]), int(inside[-1])
     return (crossing(first, first - 1) if first > 0 else None,
             crossing(last, last + 1) if last < len(at) - 1 else None)
+
+
+def _few_values(count: int) -> tuple[str, ...]:
+    if count >= _FEW_VALUES:
+        return ()
+    return (f"{count} value{'s' * (count != 1)}: the ends of the interval are interpolated between "
+            f"so few that they may be far off; give {_FEW_VALUES} or more, or none for {POINTS} "
+            "that cover the interval",)
 
 
 def _warnings(

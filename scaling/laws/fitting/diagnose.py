@@ -20,6 +20,7 @@ from scaling.laws.fitting.misfit import (
 )
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.constrained import Constrained
+from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
@@ -195,7 +196,19 @@ def _without_effect(e: Evidence, absent: set[str]) -> Iterator[Finding]:
     if names:
         yield (f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on the "
                "predictions at the optimum, and these runs do not determine "
-               f"{'it' if len(names) == 1 else 'them'}; use a law without", {*names})
+               f"{'it' if len(names) == 1 else 'them'}; use a law without{_held_positive(e, names)}",
+               {*names})
+
+
+def _held_positive(e: Evidence, names: list[str]) -> str:
+    """How to let parameters of a user's own law be negative, which ended at their bound of 0."""
+    base = e.form.base if isinstance(e.form, Constrained) else e.form
+    held = [name for name in names if name not in base.signed]
+    if not isinstance(base, CustomLaw) or not held:
+        return ""
+    return (", or name it" if len(held) == 1 else ", or name them") + (
+        f" in free={held}: the parameters of a formula are positive unless law() is told "
+        "otherwise")
 
 
 def _negative_exponents(e: Evidence, absent: set[str]) -> Iterator[Finding]:

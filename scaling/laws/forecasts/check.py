@@ -25,6 +25,7 @@ from scaling.laws.forecasts.outcomes import (
     runs_of,
     table_times,
     unfinished,
+    unreadable_times,
     when_sealed,
     with_former_runs,
 )
@@ -220,7 +221,7 @@ def check_forecasts(
         tolerance=tolerance, rows=tuple(rows), scores=_scores_of(counted),
         by_law={name: _scores_of([row for row in counted if row.forecast.law.name == name])
                 for name in dict.fromkeys(row.forecast.law.name for row in counted)},
-        warnings=_warnings(forecasts, rows))
+        warnings=(*_warnings(forecasts, rows), *unreadable_times(frame, source)))
 
 
 def _checked(
