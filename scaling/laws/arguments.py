@@ -12,6 +12,7 @@ import inspect
 import numbers
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -29,7 +30,7 @@ _COLUMNS = ("n", "d", "c", "loss", "cluster", "run")
 _SUCH_AS = {
     "fix": "{'E': 1.69}", "tie": "[('alpha', 'beta')]", "extra": "{'experts': 'num_experts'}",
     "given": "{'experts': 8}", "budgets": "[1e18, 1e19]", "where": "'tokens > 1e9'",
-    "delta": "1e-3", "level": "0.9", "seed": "0", "resamples": "1000", "smooth": "3",
+    "delta": "1e-3", "level": "0.9", "seed": "0", "resamples": "1000",
     "noise": "0.002", "start": "{'alpha': [0.1, 0.3]}", "formula": "'E + A*n**-alpha'",
 }
 _INSTEAD = {"interval": "a coverage is given as level=0.9"}
@@ -38,7 +39,8 @@ _WORDS = {
     "Path": "a path", "PosixPath": "a path", "dict": "a dictionary", "DataFrame": "a data frame",
     "NoneType": "None", "Fit": "a fit", "Law": "a law", "Published": "a published law",
     "Frontier": "a frontier", "FrontierLike": "a frontier", "Form": "a form", "Curves": "curves",
-    "RunsTable": "a table of runs from read",
+    "RunsTable": "a table of runs from read", "ndarray": "an array", "Series": "a series",
+    "bytes": "bytes", "NAType": "a missing value", "builtin_function_or_method": "a function",
 }
 """Types in words, by their names."""
 
@@ -61,7 +63,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError as error:
             raise UserError(_not_bound(function.__name__, signature, str(error), kwargs)) from None
         hints = _hints(function)
-        for name, value in bound.arguments.items():
+        for name, value in bound.arguments.copy().items():
             kind = signature.parameters[name].kind
             each = (value.items() if kind is inspect.Parameter.VAR_KEYWORD else
                     [(name, one) for one in value] if kind is inspect.Parameter.VAR_POSITIONAL
@@ -69,7 +71,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             for named, one in each:
                 if name in hints and not _is(one, hints[name]):
                     raise UserError(_refusal(named, one, hints[name]))
-        return function(*args, **kwargs)
+            is_array = isinstance(value, np.ndarray | pd.Series | pd.Index)
+            if is_array and _wants_list(hints.get(name)):
+                bound.arguments[name] = value.tolist()
+        return function(*bound.args, **bound.kwargs)
 
     return call
 
@@ -93,6 +98,12 @@ def _not_bound(
             hint = f"did you mean {near[0]}? " if near else ""
             return f"{name}: has no argument {unknown}; {hint}It has {', '.join(names)}"
     return f"{name}: {problem}; its arguments are {', '.join(names)}"
+
+
+def _wants_list(hint: Any) -> bool:
+    """Whether a sequence is expected, and not an array, too."""
+    origins = {get_origin(kind) for kind in _alternatives(hint)}
+    return Sequence in origins and np.ndarray not in origins
 
 
 def _is(value: Any, hint: Any) -> bool:
@@ -122,18 +133,25 @@ def _is_number(value: Any, kind: type) -> bool:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     is_bool = isinstance(value, bool | np.bool_)
-    if kind is bool:
-        return is_bool
-    return not is_bool and isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    if kind is bool or is_bool:
+        return is_bool and kind is bool
+    if kind is int or not isinstance(value, numbers.Real):
+        return kind is int and isinstance(value, numbers.Integral)
+    with suppress(OverflowError):  # an integer larger than any float
+        float(value)
+        return True
+    return False
 
 
 def _is_sequence(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
     if isinstance(value, str | bytes | Mapping):
         return False
     if isinstance(value, np.ndarray | pd.Series | pd.Index):
-        if np.ndim(value) != 1:
+        if np.ndim(value) != 1 or origin is Iterable:
             return False
         value = value.tolist()
+    if isinstance(value, pd.DataFrame):
+        return False
     if origin is Iterable:
         return isinstance(value, Iterable)  # not read here: it may be read only once
     if not isinstance(value, Sequence):
@@ -150,10 +168,8 @@ def _refusal(name: str, value: Any, hint: Any) -> str:
         items: Iterable[tuple[Any, Any]] = ()
         if _is_mapping(kind) and isinstance(value, Mapping):
             items = value.items()
-        elif get_origin(kind) is Sequence and isinstance(value, Sequence | np.ndarray | pd.Series) \
-                and not isinstance(value, str | bytes) and np.ndim(value) == 1:
-            items = enumerate(value.tolist() if isinstance(value, np.ndarray | pd.Series)
-                              else value)
+        elif get_origin(kind) is Sequence and isinstance(value, list | tuple):
+            items = enumerate(value)
         for key, item in items:
             if _is_mapping(kind) and not _is(key, inner[0]):
                 return _refusal(f"a key of {name}", key, inner[0])

@@ -189,7 +189,8 @@ def read_numbers(
     cell = raw.iloc[first]
     labels = [_row_label(frame, source, int(rows[i]), names) for i in others[:_MAX_ROWS_LISTED]]
     rest = len(others) - len(labels)
-    more = f"; the same in {', '.join(labels)}{f' and {rest} more' if rest else ''}" if others else ""
+    further = f" and {rest} more" if rest else ""
+    more = f"; the same in {', '.join(labels)}{further}" if others else ""
     wanted = "finite" if sign == "any" else sign
     return values, (f"{_row_label(frame, source, int(rows[first]), names)}, column {column}: "
                     f"{_cell_text(cell)}, where a {wanted} number is expected; "

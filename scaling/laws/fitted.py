@@ -115,6 +115,7 @@ class Fit:
         return {name: None if self.law.intervals[name] is None else (float(low), float(high))
                 for name, low, high in zip(names, *band, strict=True)}
 
+    @checked
     def to_frame(self) -> pd.DataFrame:
         """The parameters and the exponents a and b as a data frame with the columns `value`, `se`,
         `low` and `high` (of the 90% interval), `determined` and `unit`."""
@@ -240,6 +241,7 @@ class Fit:
             rows.append(row)
         return pd.DataFrame(rows, dtype=float)
 
+    @checked
     def residuals(self) -> Residuals:
         """Residuals of the runs, and their trends along N, D and C."""
         from scaling.laws.evidence import residuals
@@ -308,8 +310,10 @@ class Fit:
         """N* and D* from the smallest to the largest `compute`, with 90% bands, beside those of
         Kaplan, Hoffmann and Besiroglu."""
         given = self._given(given)
-        return self._drawn("allocation", compute=compute, given=given)
+        return self._drawn("allocation", given=given, compute=(
+            None if compute is None else broadcast({"compute": compute})[0]["compute"]))
 
+    @checked
     def plot_residuals(self) -> Any:
         """Residuals in percent, measured / predicted - 1, against N, D and C."""
         return self._drawn("residuals")
@@ -319,6 +323,7 @@ class Fit:
         """The profile of a parameter, or of the exponent a or b, and its interval."""
         return self._drawn("profile", ax, profile=self.profile(name))
 
+    @checked
     def plot_pairs(self) -> Any:
         """Every pair of parameters over the resamples."""
         return self._drawn("pairs")
@@ -338,6 +343,7 @@ class Fit:
         """
         save([self.law], Path(path))
 
+    @checked
     def summary(self) -> str:
         """All that is known of the fit, as text."""
         law = self.law

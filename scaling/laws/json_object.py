@@ -66,10 +66,11 @@ class JsonObject:
         """A list of at most `most` values, or of exactly `most`; empty if absent."""
         value = self._content.get(key)
         value = [] if value is None else value
-        if not isinstance(value, list) or len(value) > most or (exactly and len(value) != most):
+        if not isinstance(value, list | tuple) or len(value) > most or (
+                exactly and len(value) != most):
             bound = "" if exactly else "at most "
             raise self.error(key, value, f"a list of {bound}{most:,} values")
-        return value
+        return [*value]
 
     def text(self, key: str, allowed: Collection[str] = ()) -> str:
         """A string, one of `allowed` unless that is empty."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.intervals import bca_intervals, widened
 from scaling.laws.forms.constrained import formula_json
@@ -117,9 +118,18 @@ class Law:
         """The parameters of the resamples, [B, P]; B is 0 without a bootstrap."""
         return self.bootstrap.samples if self.bootstrap else np.empty((0, self.point.shape[1]))
 
-    def loss(self, values: Mapping[str, NDArray[np.floating] | NDArray[np.integer]]) -> Array:
+    @checked
+    def loss(self, values: Mapping[str, ArrayLike]) -> Array:
         """Predicted outcome, [R], from arrays [R] of the form's variables: in most laws the loss
-        in nats per token."""
+        in nats per token.
+
+        Raises:
+            UserError: a variable is missing.
+        """
+        for name in self.form.variables:
+            if name not in values:
+                raise UserError(f"{self.name}: needs {name}; give arrays of "
+                                f"{', '.join(self.form.variables)}")
         floats = {name: np.asarray(each, dtype=float) for name, each in values.items()}
         return np.asarray(self.form.loss(self.point, floats)[0])
 

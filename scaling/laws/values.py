@@ -24,7 +24,7 @@ def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[
     for name, value in values.items():
         try:
             arrays[name] = np.asarray(value, dtype=float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"{name}={value!r:.60}: a number or an array of numbers is expected"
                             ) from None
     try:

@@ -196,8 +196,8 @@ def _without_effect(e: Evidence, absent: set[str]) -> Iterator[Finding]:
     if names:
         yield (f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on the "
                "predictions at the optimum, and these runs do not determine "
-               f"{'it' if len(names) == 1 else 'them'}; use a law without{_held_positive(e, names)}",
-               {*names})
+               f"{'it' if len(names) == 1 else 'them'}; use a law without"
+               f"{_held_positive(e, names)}", {*names})
 
 
 def _held_positive(e: Evidence, names: list[str]) -> str:

@@ -50,7 +50,7 @@ class ResidualLoss:
     delta: float = DELTA
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise UserError(f"objective {self.kind!r:.40}: one of {', '.join(KINDS)} is expected")
         if not isinstance(self.delta, Real) or not self.delta > 0:
             raise UserError(f"delta {self.delta!r:.40}: a positive number is expected, such as "
