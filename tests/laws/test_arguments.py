@@ -95,12 +95,14 @@ def test_several_fits_are_fits(grid: Any) -> None:
                 function(fit, wrong)
 
 
-def test_a_data_frame_is_made_of_what_is_given() -> None:
+def test_a_notebook_is_told_what_to_give_instead() -> None:
     code = ("import numpy, pandas, scaling.laws as sl\n"
             "for runs in ([{'n': 1}], pandas.Series([1]), numpy.zeros(2)):\n"
             "    try: sl.fit(runs)\n"
             "    except ValueError as error: print(error)\n"
             "try: sl.fit(pandas.DataFrame({'n': [1]}), n=5)\n"
+            "except ValueError as error: print(error)\n"
+            "try: sl.ResidualLoss('hubber')\n"
             "except ValueError as error: print(error)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True, cwd=ROOT)
@@ -109,4 +111,5 @@ def test_a_data_frame_is_made_of_what_is_given() -> None:
         f"{table}a list; make one with pandas.DataFrame(...)",
         f"{table}a series; make one with its method to_frame()",
         f"{table}an array; make one with pandas.DataFrame(...)",
-        "n=5: the name of a column is expected"]
+        "n=5: the name of a column is expected",
+        "objective 'hubber': one of adaptive, huber, l1, squared is expected"]

@@ -195,7 +195,7 @@ def test_outcomes_of_any_sign_are_fitted_without_a_logarithm(frame):
     """Losses less a constant have the law of the losses less that constant."""
     shifted = frame.assign(loss=frame["loss"] - frame["loss"].mean())
     shifted.loc[shifted["loss"].abs().idxmin(), "loss"] = 0.0
-    with pytest.raises(sl.UserError, match="a positive number is expected, since chinchilla .* log"):
+    with pytest.raises(sl.UserError, match=r"a positive number is expected, since chinchilla"):
         sl.fit(shifted)
     form = sl.law(CHINCHILLA, exponents=["alpha", "beta"], free=["E"], start=FEW, link="identity",
                   outcome="gain, nats per token")
@@ -225,8 +225,10 @@ def test_a_parameter_that_is_held_positive_is_named(frame):
 
 def test_values_of_a_laws_own_variables_are_given_to_an_allocation(frame):
     form = sl.law(f"{CHINCHILLA} + C*width**-0.5", **TOLD, variables=["n", "d", "width"], start=FEW)
-    fit = sl.fit(frame.assign(width=np.tile([100.0, 300.0], 10)), form, resamples=0)
+    width = np.tile([100.0, 300.0, 500.0, 200.0, 400.0], 4)
+    runs = frame.assign(width=width, loss=frame["loss"] + 3 * width**-0.5)
+    fit = sl.fit(runs, form, resamples=0)
     best = fit.allocate(1e21, given={"width": 200})
     assert best.loss == pytest.approx(fit.predict(n=best.n, d=best.d, width=200), rel=1e-9)
-    with pytest.raises(sl.UserError, match="no variable depth; .* further variables are width"):
+    with pytest.raises(sl.UserError, match=r"no variable depth; .* further variables are width"):
         fit.allocate(1e21, given={"depth": 3})

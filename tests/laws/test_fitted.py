@@ -359,7 +359,6 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: sl.read_ledger("no.jsonl"), "no such file; `seal_forecast` writes it"),
     (lambda frame, fit: fit.save(__file__), "was not written by `save` and is not overwritten"),
     (lambda frame, fit: fit.plot(ax=np.array([1, 2])), "ax: one matplotlib axes .* an array of 2"),
-    (lambda frame, fit: sl.ResidualLoss("hubber"), "'hubber': one of adaptive, huber, l1"),
     (lambda frame, fit: sl.allocate(fit, 1e21), "give its law, as in fit.law"),
     (lambda frame, fit: fit.profile("gamma"), "has no parameter gamma"),
     (lambda frame, fit: fit.allocate(), "compute in FLOPs or a target loss"),

@@ -197,7 +197,7 @@ def describe(law: Law, name: str | None = None) -> ForecastingLaw:
 def _number(name: str, value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{name}={value!r:.40}: one number is expected, since a forecast is of one "
                         "run") from None
 
