@@ -51,7 +51,8 @@ def calls(folder: Path) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "seal": (sl.seal_forecast, (fit, folder / "ledger.jsonl")),
         "check": (sl.check_forecasts, (folder / "ledger.jsonl", frame)),
         "law_from_json": (sl.law_from_json, (fit.law.to_json(), "law")),
-        "residual_loss": (sl.ResidualLoss, ("huber",)), "with_heldout": (sl.with_heldout, (fit.law, table)),
+        "residual_loss": (sl.ResidualLoss, ("huber",)),
+        "with_heldout": (sl.with_heldout, (fit.law, table)),
     }
 
 
