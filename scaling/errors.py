@@ -11,8 +11,9 @@ from contextlib import contextmanager
 _in_command = False  # a process is either the command or a Python program
 
 
-class UserError(Exception):
-    """A mistake in the user's input: the command line prints it and exits with status 2.
+class UserError(ValueError):
+    """A mistake in the user's input: the command line prints it and exits with status 2. In Python
+    it is a `ValueError`, as which programs catch wrong input.
 
     The message names the thing, states what was expected and how to fix it. It is shown without a
     traceback, so a user who has never read the code must understand it.

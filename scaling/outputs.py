@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.files import parse_json, read_bytes, write_atomically
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Output:
     """Whether the content was written by this command, so that it may be overwritten."""
     inputs: Iterable[Path] = field(default_factory=tuple)
     """Files that the command reads."""
+    function: str = ""
+    """The Python function that writes it too, if there is one."""
 
     def check(self) -> None:
         """Check that the file may be written.
@@ -75,7 +77,8 @@ class Output:
             check_place(self.path)
             return None
         if not self.is_ours(content):
-            raise UserError(f"{self.path}: was not written by `{self.command}` and is not "
+            writer = option(self.function or self.command, self.command)
+            raise UserError(f"{self.path}: was not written by `{writer}` and is not "
                             "overwritten; give the output another name, or move that file away")
         return content
 

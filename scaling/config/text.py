@@ -111,6 +111,8 @@ def parse_yaml(text: str, source: str) -> Any:
     except RecursionError:
         raise UserError(f"{source}: is nested too deeply; at most {MAX_DEPTH} levels are allowed"
                         ) from None
+    except UserError:
+        raise
     except (ValueError, OverflowError):  # "\UFFFFFFFF", and a version of 5,000 digits
         raise UserError(f"{source}: not valid YAML: an escape or a directive has too large a "
                         "number") from None

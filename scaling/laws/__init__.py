@@ -13,9 +13,10 @@
                      losses during training
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
-    fit_runs.py, fitted.py, values.py
-                     `fit`, and `Fit`: a law with its runs, as used in a notebook, and the values
-                     that it predicts for
+    fit_runs.py, fitted.py, prediction.py, values.py
+                     `fit`, and `Fit`: a law with its runs, as used in a notebook; what it predicts,
+                     and the values that it predicts for
+    arguments.py     arguments of the public functions, checked against their annotations
     choice.py, form_choice.py
                      `choose`: which of several forms predicts larger runs best, and their average
     fit_chain.py     `fit_chain`: from N and D to the loss on a task, and on to its accuracy
@@ -51,7 +52,7 @@ from scaling.laws.approaches import (
 )
 from scaling.laws.choice import choose
 from scaling.laws.fit_chain import ChainFit, fit_chain
-from scaling.laws.fit_runs import compare, fit, load
+from scaling.laws.fit_runs import compare, fit, load, save
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
 from scaling.laws.forecasts import (
@@ -71,16 +72,16 @@ from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
 from scaling.laws.health.check import check_health
 from scaling.laws.health.findings import Finding, Health
-from scaling.laws.io import load_loss_laws, save
+from scaling.laws.io import load_loss_laws
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
 from scaling.laws.plots import plot_envelope
+from scaling.laws.prediction import Prediction
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
 from scaling.laws.speedup import Speedup, speedup
 from scaling.laws.suggest_runs import suggest
 from scaling.laws.table import RunsTable
-from scaling.laws.values import Prediction
 
 __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "ChainFit", "Chained", "Curves", "DataError",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law
 from scaling.laws.form_choice import SHARES, FormChoice, average, judged, mixture
@@ -25,6 +26,7 @@ _RUNS_PER_PARAMETER = 2.0  # below which a form is not judged
 _SMALLEST_ERROR = 1e-4     # relative; of a weight
 
 
+@checked
 def choose(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> FormChoice:
     """Judge several laws of the same runs by their predictions of larger runs, and weight them:
     `choose(a, b)`, `choose([a, b])` or `choose({"mine": a, "theirs": b})`.
@@ -88,6 +90,8 @@ def _error(fit: Fit, known: set[str]) -> float | None:
     is_known = np.array([name in known for name in table.run_id])
     if not 0 < is_known.sum() < len(is_known):
         return None
+    if not (table.loss > 0).all():  # errors are relative
+        return None
     if is_known.sum() < _RUNS_PER_PARAMETER * len(fit.law.form.fitted_parameters):
         return None
     past, future = (table.take(np.flatnonzero(rows)) for rows in (is_known, ~is_known))
@@ -131,5 +135,5 @@ def _heldout(
         rows[run_id] = {
             "predicted": predicted, "interval": mixture(laws, weights, values),
             "measured": run.loss,
-            "relative_error": None if run.loss is None else predicted / run.loss - 1}
+            "relative_error": predicted / run.loss - 1 if run.loss and run.loss > 0 else None}
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 
 Array = NDArray[np.float64]
+Sign = Literal["positive", "non-negative", "any"]
+"""Which finite numbers a column may hold."""
 RowIndices = NDArray[np.intp]
 
-_MAX_CELL_CHARS, _MAX_COLUMNS_LISTED = 40, 40  # in a message
+DATA_FRAME = "the data frame"
+"""Name in messages of a table that is no file."""
+_MAX_CELL_CHARS, _MAX_COLUMNS_LISTED, _MAX_ROWS_LISTED = 40, 40, 5  # in a message
 _FIX = "fix it, drop the row, or set its status to diverged or failed"
 _SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
@@ -26,8 +30,16 @@ def row_label(index: int, run_id: str | None) -> str:
     return f"row {index + 1}" + (f" (run_id {_short(run_id)})" if run_id is not None else "")
 
 
-def _row_label(index: int, names: list[str] | None) -> str:
+def _row_label(frame: pd.DataFrame, source: str, index: int, names: list[str] | None) -> str:
+    """A row of a table in messages; one of a data frame without run_ids also by its index."""
+    if names is None and (source == DATA_FRAME or not _is_counted(frame)):
+        return f"{row_label(index, None)} (index {_short(str(frame.index[index]))})"
     return row_label(index, None if names is None else names[index])
+
+
+def _is_counted(frame: pd.DataFrame) -> bool:
+    """Whether the index only counts the rows, as in a file."""
+    return isinstance(frame.index, pd.RangeIndex) and frame.index.start == 0
 
 
 def require_column(frame: pd.DataFrame, source: str, column: str, option: str) -> str:
@@ -63,13 +75,17 @@ def column_names(frame: pd.DataFrame) -> str:
 
 
 def run_ids(frame: pd.DataFrame, source: str) -> list[str] | None:
-    """The unique names of the runs; None if the table has no column `run_id`.
+    """The unique names of the runs: the column `run_id`, or the index if it has this name or is
+    of unique texts; None if the table has neither.
 
     Raises:
         UserError: a run has no name, or two runs have the same.
     """
     if "run_id" not in frame:
-        return None
+        own = frame.index
+        if own.name != "run_id" and not (own.inferred_type == "string" and own.is_unique):
+            return None
+        frame = pd.DataFrame({"run_id": own})
     column = frame[require_column(frame, source, "run_id", "another name")]
     if column.isna().any():
         index = int(np.argmax(column.isna()))
@@ -117,17 +133,33 @@ def label_column(
         near = difflib.get_close_matches(values.iloc[index], (*allowed, *synonyms), n=1)
         hint = (f"; did you mean {synonyms.get(near[0], near[0])}?" if near
                 else "; fix it, or drop or rename the column")
-        raise UserError(f"{source}: {_row_label(index, names)}, column {column}: "
-                        f"{_cell_text(raw.iloc[index])}, where one of {', '.join(allowed)} is "
-                        f"expected{hint}")
+        row = _row_label(frame, source, index, names)
+        raise UserError(f"{source}: {row}, column {column}: {_cell_text(raw.iloc[index])}, where "
+                        f"one of {', '.join(allowed)} is expected{hint}")
     return values.to_numpy(dtype=np.str_)
 
 
 def numeric_column(
     frame: pd.DataFrame, source: str, column: str, rows: RowIndices, names: list[str] | None,
-    zero: bool = False, signed: bool = False,
+    zero: bool = False,
 ) -> Array:
-    """The positive numbers of a column at the given rows.
+    """The positive numbers of a column at the given rows, as `read_numbers`.
+
+    Raises:
+        UserError: a cell is not such a number.
+    """
+    values, problem = read_numbers(
+        frame, source, column, rows, names, "non-negative" if zero else "positive")
+    if problem:
+        raise UserError(f"{source}: {problem}")
+    return values
+
+
+def read_numbers(
+    frame: pd.DataFrame, source: str, column: str, rows: RowIndices, names: list[str] | None,
+    sign: Sign,
+) -> tuple[Array, str]:
+    """The numbers of a column at the given rows, and what is wrong with them.
 
     Args:
         frame: the table.
@@ -135,34 +167,34 @@ def numeric_column(
         column: name of the column.
         rows: indices of the rows to read, [R].
         names: names of the runs, for messages.
-        zero: whether zero is allowed, too.
-        signed: whether any finite number is.
+        sign: the numbers that are allowed; all are finite.
 
     Returns:
-        The numbers, [R].
-
-    Raises:
-        UserError: a cell is not such a number.
+        The numbers, [R], and a sentence about all cells that are not such a number; empty if there
+        are none.
     """
     raw = frame[column]
     if raw.dtype.kind in "bmMc":
-        raise UserError(f"{source}: column {column} holds {raw.dtype}, where numbers are expected; "
-                        "choose another column")
+        return np.full(len(rows), np.nan), (f"column {column} holds {raw.dtype}, where numbers are "
+                                            "expected; choose another column")
     raw = raw.iloc[rows]
     if isinstance(raw.dtype, pd.CategoricalDtype):
         raw = raw.astype(object)
     values = parse_numbers(raw)
-    valid = np.isfinite(values) & (signed | ((values >= 0) if zero else (values > 0)))
-    if not valid.all():
-        i = int(np.argmin(valid))
-        more = int((~valid).sum()) - 1
-        rest = f" (and {more} more rows)" if more > 1 else " (and one more row)" if more else ""
-        raise UserError(
-            f"{source}: {_row_label(int(rows[i]), names)}, column {column}: "
-            f"{_cell_text(raw.iloc[i])}, where a "
-            f"{'finite' if signed else 'non-negative' if zero else 'positive'} number is expected; "
-            f"{_how_to_fix(raw.iloc[i])}{rest}")
-    return values
+    least = {"positive": values > 0, "non-negative": values >= 0, "any": np.ones(len(rows), bool)}
+    invalid = np.flatnonzero(~(np.isfinite(values) & least[sign]))
+    if not invalid.size:
+        return values, ""
+    first, *others = (int(i) for i in invalid)
+    cell = raw.iloc[first]
+    labels = [_row_label(frame, source, int(rows[i]), names) for i in others[:_MAX_ROWS_LISTED]]
+    rest = len(others) - len(labels)
+    further = f" and {rest} more" if rest else ""
+    more = f"; the same in {', '.join(labels)}{further}" if others else ""
+    wanted = "finite" if sign == "any" else sign
+    return values, (f"{_row_label(frame, source, int(rows[first]), names)}, column {column}: "
+                    f"{_cell_text(cell)}, where a {wanted} number is expected; "
+                    f"{_how_to_fix(cell)}{more}")
 
 
 def parse_numbers(raw: pd.Series) -> Array:

@@ -18,9 +18,10 @@ from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import RESAMPLES, form_named
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import Counting
+from scaling.laws.prediction import Prediction
 from scaling.laws.read import frame_of, from_frame
 from scaling.laws.table import RunsTable
-from scaling.laws.values import Prediction, broadcast, variables_of
+from scaling.laws.values import broadcast, variables_of
 
 Array = NDArray[np.float64]
 
@@ -127,7 +128,7 @@ def fit_chain(
         "needs": columns_read(first, frame)}
     table = from_frame(frame, source, loss=loss, **common, extra={
         v: None for v in first.variables if v not in ("n", "d", "c")})
-    outcomes = from_frame(frame, source, loss=outcome, extra={"l": loss}, signed=True, **common)
+    outcomes = from_frame(frame, source, loss=outcome, extra={"l": loss}, **common)
     # Runs of both tables in one order, so that equal draws are of equal runs.
     place = {int(row): i for i, row in enumerate(outcomes.rows)}
     outcomes = _with_ideal(outcomes.take(np.array([place[int(row)] for row in table.rows])), ideal)

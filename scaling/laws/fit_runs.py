@@ -12,6 +12,7 @@ import pandas as pd
 
 from scaling.errors import UserError, option
 from scaling.laws.approaches.frontier import Frontier
+from scaling.laws.arguments import checked
 from scaling.laws.choice import choose
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
@@ -23,6 +24,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
 from scaling.laws.io import load_with_choice
+from scaling.laws.io import save as save_laws
 from scaling.laws.law import Law, Method
 from scaling.laws.read import curves_of, frame_of, from_frame
 from scaling.laws.table import RunsTable
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from scaling.laws.evidence import Comparison
 
 
+@checked
 def fit(
     runs: RunsTable | pd.DataFrame | str | Path,
     law: str | Form | Callable[..., object] | None = None,
@@ -98,12 +101,6 @@ def fit(
         UserError: a name is unknown, or the columns are not those of runs.
         DataError: there are too few runs for the law.
     """
-    if fix is not None and not isinstance(fix, Mapping):
-        raise UserError(f"fix={fix!r:.40}: values by parameter are expected, such as "
-                        "{'E': 1.69}")
-    if isinstance(tie, str | Mapping):
-        raise UserError(f"tie={tie!r:.40}: pairs of parameters are expected, such as "
-                        "[('alpha', 'beta')]")
     if law is None and (fix or tie):
         raise UserError(f"{'fix' if fix else 'tie'}=: parameters of which law? name it, such as "
                         "fit(runs, \"chinchilla\", ...)")
@@ -121,8 +118,7 @@ def fit(
         frame, source = frame_of(runs)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
-            smooth=smooth, signed=form.signed_outcome, curves=curves_of(runs, curves),
-            strict=strict,
+            smooth=smooth, curves=curves_of(runs, curves), strict=strict,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))
@@ -205,6 +201,7 @@ def residual_loss(
     return ResidualLoss("huber", delta) if kind in ("adaptive", "huber") else own
 
 
+@checked
 def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
     """Compare laws fitted to the same runs by how well they predict sizes that are left out:
     `compare(a, b)`, `compare([a, b])` or `compare({"mine": a, "theirs": b})`.
@@ -228,6 +225,7 @@ def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
     return compare_forms(first.runs, [each.law.form for each in every], robust=first.objective)
 
 
+@checked
 def load(path: str | Path) -> dict[str, Fit | Frontier]:
     """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. Further ones of
     the same name are "chinchilla 2" and so on. They predict and allocate as when they were
@@ -247,3 +245,22 @@ def load(path: str | Path) -> dict[str, Fit | Frontier]:
         found[name] = law if not isinstance(law, Law) else Fit(
             law, law.residual_loss, choice=choice if is_best else None)
     return found
+
+
+@checked
+def save(
+    laws: Sequence[Fit | Law | Frontier] | Mapping[str, Fit | Frontier], path: str | Path
+) -> None:
+    """Write laws to a JSON file, which `load` and the commands read.
+
+    Args:
+        laws: fits, laws and frontiers, such as `[a, b]`, or what `load` returns.
+        path: a new file, or one that this function or `scaling fit --save` wrote before.
+
+    Raises:
+        UserError: the file was not written so, or there are no laws.
+    """
+    every = [*(laws.values() if isinstance(laws, Mapping) else laws)]
+    if not every:
+        raise UserError("save: at least one law is expected, such as [fit]")
+    save_laws([each.law if isinstance(each, Fit) else each for each in every], Path(path))

@@ -13,7 +13,7 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,21 @@ from scaling.errors import DataError, UserError
 from scaling.laws import show
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.budgets import AllocationBudget
+from scaling.laws.arguments import checked
 from scaling.laws.form_choice import FormChoice
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.io import save
-from scaling.laws.law import LEVEL, Interval, Law
+from scaling.laws.law import LEVEL, Interval, Law, check_level
+from scaling.laws.prediction import (
+    IntervalKind,
+    by_variable,
+    columns_of,
+    ends_of,
+    inputs_of,
+    interval_asked_for,
+)
 from scaling.laws.table import RunsTable
-from scaling.laws.values import Prediction, broadcast, variables_of
+from scaling.laws.values import broadcast
 
 if TYPE_CHECKING:
     from scaling.laws.evidence import Profile, Residuals, Rolling
@@ -81,6 +89,7 @@ class Fit:
         """What the runs do not determine, and what looks wrong in them."""
         return self.law.warnings
 
+    @checked
     def intervals(self, level: float = LEVEL) -> dict[str, Interval | None]:
         """Bootstrap intervals of the parameters and of the exponents a and b of the optimum.
 
@@ -94,9 +103,7 @@ class Fit:
             UserError: the fit has no resamples, or the level is not a share.
         """
         self._check_resamples()
-        if not 0 < level < 1:
-            raise UserError(f"level {level:g}: a coverage above 0 and below 1 is expected, such as "
-                            "0.9")
+        check_level(level)
         names = [*self.law.intervals]
         exponents = self.law.form.allocation_exponent
 
@@ -111,6 +118,7 @@ class Fit:
         return {name: None if self.law.intervals[name] is None else (float(low), float(high))
                 for name, low, high in zip(names, *band, strict=True)}
 
+    @checked
     def to_frame(self) -> pd.DataFrame:
         """The parameters and the exponents a and b as a data frame with the columns `value`, `se`,
         `low` and `high` (of the 90% interval), `determined` and `unit`."""
@@ -125,8 +133,10 @@ class Fit:
         } for name, value in values.items()], index=pd.Index(values, name="parameter")).astype(
             {"value": float, "se": float})
 
+    @checked
     def predict(
-        self, *data: pd.DataFrame, interval: bool | str = False, **values: ArrayLike,
+        self, *data: pd.DataFrame, interval: bool | IntervalKind = False,
+        level: float | None = None, **values: ArrayLike,
     ) -> Any:
         """The outcome that the law predicts, in most laws the loss in nats per token.
 
@@ -135,11 +145,11 @@ class Fit:
         Args:
             data: a table with the columns that the runs were read from, or with the variables' own
                 names, instead of `values`.
-            interval: True or "prediction" for the 90% interval of a new run's outcome, which
-                includes the choice of the form if it was chosen; "confidence" for that of the law
-                itself.
-            values: the law's variables by name, numbers or arrays; C = 6 N D if only n and d are
-                given.
+            interval: True or "prediction" for the interval of a new run's outcome, which includes
+                the choice of the form if it was chosen; "confidence" for that of the law itself.
+            level: coverage of the interval, 0.9 by default; given alone it asks for one.
+            values: the law's variables, or the columns of the runs, by name: numbers or arrays.
+                C = 6 N D if only n and d are given.
 
         Returns:
             A float for numbers, an array for arrays, a series for a data frame or series. With
@@ -153,37 +163,43 @@ class Fit:
         if not self.law.converged:
             raise DataError(f"{self.law.name}: the fit did not converge, so it predicts nothing; "
                             f"{'; '.join(self.warnings)}")
-        if interval not in (False, True, "prediction", "confidence"):
-            raise UserError(f"interval={interval!r}: True, \"prediction\" or \"confidence\" is "
-                            "expected")
-        if interval:
+        kind, level = interval_asked_for(interval, level)
+        if kind is not None:
             self._check_resamples()
-        if len(data) + bool(values) > 1 or not all(isinstance(d, pd.DataFrame) for d in data):
-            example = ", ".join(f"{name}=..." for name in self.law.form.variables)
-            raise UserError("predict: one data frame, or values by name, are expected, as in "
-                            f"predict({example})")
-        arrays, shape = broadcast(self._values_of(data[0]) if data else values)
-        index = next((each.index for each in (*data, *values.values())
-                      if isinstance(each, pd.DataFrame | pd.Series)), None)
-        index = index if index is not None and shape == (len(index),) else None
-        flat = variables_of(self.law.form, arrays)
+        inputs = inputs_of(self.law.form, self._columns, data, values)
         with np.errstate(all="ignore"):
-            value = self.law.loss(flat)
-        if not interval:
-            if index is not None:
-                return pd.Series(value, index=index, name="predicted")
-            return float(value[0]) if shape == () else value.reshape(shape)
-        low, high = self._ends(flat, interval)
-        if shape == ():
-            return Prediction(float(value[0]), float(low[0]), float(high[0]))
-        return pd.DataFrame({"value": value, "low": low, "high": high}, index=index)
+            value = self.law.loss(inputs.values)
+        if kind is None:
+            return inputs.result(value, None)
+        if kind == "confidence":
+            return inputs.result(value, self.law.loss_band(inputs.values, level))
+        interval_of = (self.law if self.choice is None else self.choice.alike()).prediction_interval
+        return inputs.result(value, ends_of(inputs, lambda one: interval_of(one, level)))
 
+    def _given(self, given: Mapping[str, float] | None) -> dict[str, float]:
+        """Values of further variables by name, each of which the law has to have."""
+        found = by_variable(given or {}, self._columns, self.law.form.variables)
+        known = [name for name in self.law.form.variables if name not in ("n", "d", "c")]
+        for name in found:
+            if name not in self.law.form.variables:
+                others = f"its further variables are {', '.join(known)}" if known else (
+                    f"its variables are {', '.join(self.law.form.variables)}")
+                raise UserError(f"given={{{name!r}: ...}}: {self.law.name} has no variable {name}; "
+                                f"leave it out, since {others}")
+        return found
+
+    @property
+    def _columns(self) -> dict[str, str]:
+        return columns_of(self.law, self.table)
+
+    @checked
     def allocate(
         self, compute: ArrayLike | None = None, *, loss: float | None = None,
         n: float | None = None, d: float | None = None, unique_tokens: float | None = None,
         inference_tokens: float = 0.0,
         given: Mapping[str, float] | None = None,
         flops_per_token: Callable[[Array], Array] | None = None,
+        level: float = LEVEL,
     ) -> Allocation | pd.DataFrame:
         """The compute-optimal N and D of a budget with intervals, or the cheapest way to a loss.
 
@@ -196,29 +212,30 @@ class Fit:
             inference_tokens: tokens of the model's lifetime, whose FLOPs the budget includes.
             given: values of further variables, by name.
             flops_per_token: training FLOPs per token as a function of N; 6 N by default.
+            level: coverage of the intervals.
 
         Returns:
             An `Allocation`; for several budgets a data frame with the columns `compute`, `n`, `d`
-            and `loss`, and the ends of their 90% intervals, `n_low`, `n_high` and so on.
+            and `loss`, and the ends of their intervals, `n_low`, `n_high` and so on.
 
         Raises:
             UserError: the law does not support such a budget, or a number is impossible.
         """
-        for name, value in (("loss", loss), ("n", n), ("d", d)):
-            if value is not None and np.ndim(value) != 0:
-                raise UserError(f"{name}={value!r:.40}: one number is expected; only compute= may "
-                                "be several budgets")
+        given = self._given(given)
 
         def one(c: float | None) -> Allocation:
             return allocate(self.law, AllocationBudget(
                 c=c, loss=loss, n=n, d=d, unique_tokens=unique_tokens,
-                inference_tokens=inference_tokens, given=dict(given or {}),
-                flops_per_token=flops_per_token))
+                inference_tokens=inference_tokens, given=given,
+                flops_per_token=flops_per_token), level=level)
 
-        if compute is None or np.ndim(compute) == 0:
-            return one(None if compute is None else float(np.asarray(compute)))
+        if compute is None:
+            return one(None)
+        budgets = broadcast({"compute": compute})[0]["compute"]
+        if np.ndim(compute) == 0:
+            return one(float(budgets[0]))
         rows = []
-        for c in np.ravel(np.asarray(compute, dtype=float)):
+        for c in budgets:
             best = one(float(c))
             row: dict[str, float | None] = {"compute": float(c)}
             for name in ("n", "d", "loss"):
@@ -227,36 +244,45 @@ class Fit:
             rows.append(row)
         return pd.DataFrame(rows, dtype=float)
 
+    @checked
     def residuals(self) -> Residuals:
         """Residuals of the runs, and their trends along N, D and C."""
         from scaling.laws.evidence import residuals
 
         return residuals(self.law, self.runs)
 
-    def profile(self, name: str, values: Sequence[float] | Array | None = None) -> Profile:
+    @checked
+    def profile(
+        self, name: str, values: Sequence[float] | Array | float | None = None, *,
+        level: float = LEVEL
+    ) -> Profile:
         """The lowest objective at each value of a parameter, or of the exponent a or b, and the
-        interval that follows from it.
+        interval of that coverage which follows from it.
 
         Raises:
             UserError: the law has no such parameter, or fixes it.
         """
         from scaling.laws.evidence import profile
 
-        return profile(self.runs, self.law.form, name, values, robust=self.objective)
+        return profile(self.runs, self.law.form, name, values, robust=self.objective, level=level)
 
-    def rolling(self, by: Literal["n", "d", "c"] = "c") -> Rolling:
-        """Fits to the runs of small N, D or C that predict those of the larger ones."""
+    @checked
+    def rolling(self, by: str = "c") -> Rolling:
+        """Fits to the runs of small N, D or C that predict those of the larger ones; `by` is n, d
+        or c, or its column."""
         from scaling.laws.evidence import rolling_origin
 
         return rolling_origin(self.runs, [self.law.form], by, robust=self.objective)
 
+    @checked
     def plot(self, ax: Any = None, *, x: str | None = None) -> Any:
         """Outcomes against a variable, with the law and its 90% band: for each of a few values of
         the second variable, and with further ones held at a median run's value.
 
         Args:
             ax: matplotlib axes to draw into, here and below; by default a new figure of pyplot.
-            x: the variable of the x axis; in a law of N and D it is d unless this is n or c.
+            x: the variable of the x axis, or its column; in a law of N and D it is d unless this is
+                n or c.
 
         Returns:
             The axes, here and below; an array of them for several panels.
@@ -265,31 +291,42 @@ class Fit:
             UserError: the law has no such variable, or was loaded without its runs.
             DataError: the fit did not converge.
         """
+        if x is not None:
+            (x,) = by_variable({x: None}, self._columns, self.law.form.variables)
         return self._drawn("law", ax, x=x)
 
+    @checked
     def plot_isoflop(
-        self, budgets: Sequence[float] | Array | None = None, ax: Any = None, *,
+        self, budgets: Sequence[float] | Array | float | None = None, ax: Any = None, *,
         given: Mapping[str, float] | None = None,
     ) -> Any:
         """Loss against N at each compute budget, with the runs there and the optimum; by default at
         the budgets of the runs. `given` has values of further variables."""
-        return self._drawn("isoflop", ax, budgets=budgets, given=given)
+        given = self._given(given)
+        return self._drawn("isoflop", ax, given=given, budgets=(
+            None if budgets is None else broadcast({"budgets": budgets})[0]["budgets"].tolist()))
 
+    @checked
     def plot_allocation(
         self, compute: ArrayLike | None = None, *, given: Mapping[str, float] | None = None,
     ) -> Any:
         """N* and D* from the smallest to the largest `compute`, with 90% bands, beside those of
         Kaplan, Hoffmann and Besiroglu."""
-        return self._drawn("allocation", compute=compute, given=given)
+        given = self._given(given)
+        return self._drawn("allocation", given=given, compute=(
+            None if compute is None else broadcast({"compute": compute})[0]["compute"]))
 
+    @checked
     def plot_residuals(self) -> Any:
         """Residuals in percent, measured / predicted - 1, against N, D and C."""
         return self._drawn("residuals")
 
+    @checked
     def plot_profile(self, name: str, ax: Any = None) -> Any:
         """The profile of a parameter, or of the exponent a or b, and its interval."""
         return self._drawn("profile", ax, profile=self.profile(name))
 
+    @checked
     def plot_pairs(self) -> Any:
         """Every pair of parameters over the resamples."""
         return self._drawn("pairs")
@@ -300,6 +337,7 @@ class Fit:
         table = self.table if figure in ("allocation", "pairs") else self.runs
         return plot_law(figure, self.law, table, ax, options)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the law to a JSON file, which `load` and the commands read; with the laws that its
         form was chosen from.
@@ -310,6 +348,7 @@ class Fit:
         save([self.law] if self.choice is None else [*self.choice.laws.values()], Path(path),
              choice=self.choice)
 
+    @checked
     def summary(self) -> str:
         """All that is known of the fit, as text."""
         law = self.law
@@ -356,28 +395,3 @@ class Fit:
             raise UserError(f"{self.law.name}: has no intervals, since {runs} runs for "
                             f"{parameters} parameters leave nothing to estimate them from; train "
                             "more runs")
-
-    def _values_of(self, frame: pd.DataFrame) -> dict[str, ArrayLike]:
-        """The law's variables in a table, under the columns of the runs or their own names."""
-        found: dict[str, ArrayLike] = {}
-        columns = {} if self.table is None else self.table.columns
-        for name in (*self.law.form.variables, "n", "d"):
-            for column in (columns.get(name), name, VARIABLES[name].column):
-                if column is not None and column in frame.columns:
-                    found[name] = frame[column].to_numpy(dtype=float)
-                    break
-        return {name: each for name, each in found.items()
-                if name in self.law.form.variables or "c" in self.law.form.variables}
-
-    def _ends(self, values: Mapping[str, Array], interval: bool | str) -> tuple[Array, Array]:
-        """The ends of intervals, [R] each."""
-        if self.choice is not None and interval != "confidence":
-            return self.choice.alike().ends(values)
-        if interval == "confidence":
-            band = self.law.loss_band(values)
-            assert band is not None
-            return band
-        ends = [self.law.prediction_interval({name: each[i:i + 1] for name, each in values.items()})
-                or (np.nan, np.nan) for i in range(len(next(iter(values.values()))))]
-        low, high = np.array(ends, dtype=float).reshape(-1, 2).T
-        return low, high

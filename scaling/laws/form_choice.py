@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.frozen import freeze_fields
 from scaling.laws.json_object import JsonObject
-from scaling.laws.law import LEVEL, Interval, Law
+from scaling.laws.law import LEVEL, Interval, Law, end_shares
+from scaling.laws.prediction import columns_of, ends_of, inputs_of, interval_asked_for
 from scaling.laws.show import PrintableResult, TextTable, number, percent, span, to_plain
-from scaling.laws.values import Prediction, broadcast, variables_of
 
 Array = NDArray[np.float64]
 
@@ -73,58 +74,51 @@ class FormChoice(PrintableResult):
             weights={name: self.weights[name] / total for name in laws},
             aic={name: self.aic[name] for name in laws})
 
-    def predict(self, *, interval: bool = False, **values: ArrayLike) -> Any:
-        """The average of the predicted outcomes: of their logarithms, if these are fitted.
+    @checked
+    def predict(
+        self, *data: pd.DataFrame, interval: bool | Literal["prediction"] = False,
+        level: float | None = None, **values: ArrayLike,
+    ) -> Any:
+        """The average of the predicted outcomes: of their logarithms, if these are fitted. It takes
+        what `Fit.predict` takes.
 
         Args:
-            interval: also give the 90% interval of a new run's outcome under the mixture of the
-                forms' predictive distributions.
+            data: a table, instead of `values`.
+            interval: True for the interval of a new run's outcome under the mixture of the laws'
+                predictive distributions.
+            level: coverage of the interval, 0.9 by default; given alone it asks for one.
             values: the variables by name.
 
-        Returns:
-            A float for numbers, an array for arrays; with `interval` a `Prediction`, or a data
-            frame with `value`, `low` and `high`.
-
         Raises:
-            UserError: a variable is missing or impossible, the fits count N in different ways, or
+            UserError: a variable is missing or impossible, the laws count N in different ways, or
                 one has no resamples.
         """
-        if not isinstance(interval, bool):
-            raise UserError(f"interval={interval!r:.40}: True or False is expected; the interval "
-                            "is that of a new run's outcome")
+        kind, level = interval_asked_for(interval, level)
         if len({str(law.convention.get("n")) for law in self.laws.values()}) > 1:
             raise UserError("predict: the laws count N in different ways; fit them to one table, "
                             "read with counting=\"total\"")
-        arrays, shape = broadcast(values)
-        flat = variables_of(self.laws[self.best].form, arrays)
-        of_all = dict.fromkeys(self.laws, flat)
-        value = average(self.laws, self.weights, of_all)
-        if not interval:
-            return float(value[0]) if shape == () else value.reshape(shape)
-        low, high = self.ends(flat)
-        if shape == ():
-            return Prediction(float(value[0]), float(low[0]), float(high[0]))
-        return pd.DataFrame({"value": value, "low": low, "high": high})
-
-    def ends(self, values: Mapping[str, Array]) -> tuple[Array, Array]:
-        """The ends, [R] each, of the 90% interval of a new run's outcome under the mixture of the
-        laws' predictive distributions.
-
-        Args:
-            values: the variables by name, [R] each, with N as all of the laws count it.
-
-        Raises:
-            UserError: a law has no resamples.
-        """
-        found = []
-        for i in range(len(next(iter(values.values())))):
-            point = {v: each[i:i + 1] for v, each in values.items()}
-            found.append(mixture(self.laws, self.weights, dict.fromkeys(self.laws, point)))
-        if any(each is None for each in found):
+        best = self.laws[self.best]
+        inputs = inputs_of(best.form, columns_of(best, None), data, values)
+        value = average(self.laws, self.weights, dict.fromkeys(self.laws, inputs.values))
+        if kind is None:
+            return inputs.result(value, None)
+        if not all(len(law.samples) for law in self.laws.values()):
             raise UserError("predict: has no intervals, since a law was fitted without resamples; "
                             "fit it with resamples=1000")
-        low, high = np.array(found, dtype=float).reshape(-1, 2).T
-        return low, high
+        return inputs.result(value, ends_of(
+            inputs, lambda one: self.prediction_interval(one, level)))
+
+    def prediction_interval(
+        self, values: Mapping[str, Array], level: float = LEVEL
+    ) -> Interval | None:
+        """The interval of a new run's outcome under the mixture of the laws' predictive
+        distributions; None if a law has no resamples.
+
+        Args:
+            values: the variables by name, of shape [1], with N as all of the laws count it.
+            level: coverage.
+        """
+        return mixture(self.laws, self.weights, dict.fromkeys(self.laws, values), level)
 
     def parts(self) -> list[str | TextTable]:
         """The errors and weights, what they say, and the predictions of the held-out runs."""
@@ -233,9 +227,10 @@ def average(
 
 
 def mixture(
-    laws: Mapping[str, Law], weights: Mapping[str, float], values: Mapping[str, Mapping[str, Array]]
+    laws: Mapping[str, Law], weights: Mapping[str, float],
+    values: Mapping[str, Mapping[str, Array]], level: float = LEVEL,
 ) -> Interval | None:
-    """The 90% interval of a new run's outcome under the mixture of predictive distributions, from
+    """The interval of a new run's outcome under the mixture of predictive distributions, from
     variables of shape [1]; None if a law has no resamples."""
     outcomes: list[Array] = []
     share: list[Array] = []
@@ -248,5 +243,5 @@ def mixture(
     every, weight = np.concatenate(outcomes), np.concatenate(share)
     order = np.argsort(every)
     total = np.cumsum(weight[order]) - weight[order] / 2
-    low, high = np.interp([(1 - LEVEL) / 2, (1 + LEVEL) / 2], total, every[order])
+    low, high = np.interp(end_shares(level), total, every[order])
     return float(low), float(high)

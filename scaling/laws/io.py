@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.files import parse_json, read_bytes
 from scaling.laws.approaches.frontier import APPROACHES, Frontier, frontier_from_json
+from scaling.laws.arguments import checked
 from scaling.laws.form_choice import FormChoice, choice_from_json
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.json_object import JsonObject
@@ -24,7 +26,7 @@ _MAX_LAWS = 1000
 
 def laws_output(path: Path, inputs: Iterable[Path] = ()) -> Output:
     """A file that `save` may write: a new one, or one that `save` wrote before."""
-    return json_output(path, _COMMAND, inputs)
+    return replace(json_output(path, _COMMAND, inputs), function="save")
 
 
 def save(
@@ -91,23 +93,27 @@ def load_with_choice(path: Path) -> tuple[list[Law | Frontier], FormChoice | Non
     try:
         content = parse_json(read_bytes(path, _MAX_BYTES), str(path), unique_keys=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `scaling fit RUNS --save {path}` writes it"
-                        ) from None
+        writes = option(f"`Fit.save({str(path)!r})`", f"`scaling fit RUNS --save {path}`")
+        raise UserError(f"{path}: no such file; {writes} writes it") from None
     except UserError as error:
-        raise UserError(f"{error}; a file that `scaling fit --save` wrote is expected") from None
+        raise UserError(f"{error}; {_expected()}") from None
     if not isinstance(content, dict) or not isinstance(content.get("laws"), list) or not (
             0 < len(content["laws"]) <= _MAX_LAWS):
-        raise UserError(f"{path}: holds no laws, or more than {_MAX_LAWS:,}; a file that "
-                        "`scaling fit --save` wrote is expected")
+        raise UserError(f"{path}: holds no laws, or more than {_MAX_LAWS:,}; {_expected()}")
     laws = [_from_json(law, str(path), f"laws[{i}]") for i, law in enumerate(content["laws"])]
     if content.get("choice") is None:
         return laws, None
     return laws, choice_from_json(JsonObject(content["choice"], str(path), "choice"), laws)
 
 
-def load_loss_laws(path: Path) -> list[Law]:
+def _expected() -> str:
+    return f"a file that {option('`Fit.save`', '`scaling fit --save`')} wrote is expected"
+
+
+@checked
+def load_loss_laws(path: str | Path) -> list[Law]:
     """Like `load`, but only laws of an outcome such as the loss, without frontiers."""
-    return [law for law in load(path) if isinstance(law, Law)]
+    return [law for law in load(Path(path)) if isinstance(law, Law)]
 
 
 def _from_json(content: Any, source: str, path: str) -> Law | Frontier:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 
 Array = NDArray[np.float64]
 
@@ -28,13 +28,14 @@ class JsonObject:
         content: the parsed JSON value.
         source: name of the file in messages.
         path: dotted path of this object inside the file, for messages.
-        writer: the command that writes such files, for messages.
+        writer: what writes such files, for messages; by default what writes laws.
     """
 
     def __init__(
-        self, content: Any, source: str, path: str = "", writer: str = "scaling fit --save"
+        self, content: Any, source: str, path: str = "", writer: str | None = None
     ) -> None:
-        self.source, self._path, self._writer = source, path, writer
+        self.source, self._path = source, path
+        self._writer = writer or option("Fit.save", "scaling fit --save")
         if not isinstance(content, dict) or len(content) > _MAX_SIZE:
             raise self.error("", content, "an object")
         self._content: dict[str, Any] = content
@@ -65,10 +66,11 @@ class JsonObject:
         """A list of at most `most` values, or of exactly `most`; empty if absent."""
         value = self._content.get(key)
         value = [] if value is None else value
-        if not isinstance(value, list) or len(value) > most or (exactly and len(value) != most):
+        if not isinstance(value, list | tuple) or len(value) > most or (
+                exactly and len(value) != most):
             bound = "" if exactly else "at most "
             raise self.error(key, value, f"a list of {bound}{most:,} values")
-        return value
+        return [*value]
 
     def text(self, key: str, allowed: Collection[str] = ()) -> str:
         """A string, one of `allowed` unless that is empty."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.intervals import bca_intervals, widened
 from scaling.laws.forms.constrained import formula_json
@@ -118,9 +120,18 @@ class Law:
         """The parameters of the resamples, [B, P]; B is 0 without a bootstrap."""
         return self.bootstrap.samples if self.bootstrap else np.empty((0, self.point.shape[1]))
 
-    def loss(self, values: Mapping[str, NDArray[np.floating] | NDArray[np.integer]]) -> Array:
+    @checked
+    def loss(self, values: Mapping[str, ArrayLike]) -> Array:
         """Predicted outcome, [R], from arrays [R] of the form's variables: in most laws the loss
-        in nats per token."""
+        in nats per token.
+
+        Raises:
+            UserError: a variable is missing.
+        """
+        for name in self.form.variables:
+            if name not in values:
+                raise UserError(f"{self.name}: needs {name}; give arrays of "
+                                f"{', '.join(self.form.variables)}")
         floats = {name: np.asarray(each, dtype=float) for name, each in values.items()}
         return np.asarray(self.form.loss(self.point, floats)[0])
 
@@ -147,17 +158,21 @@ class Law:
                                  level)
             return widened(ends, point, samples, boot.widening)
 
-    def loss_band(self, values: Mapping[str, Array]) -> tuple[Array, Array] | None:
-        """90% confidence band of the law itself: lower and upper ends, [R] each."""
-        return self.band(lambda params: self.form.loss(params, values))
+    def loss_band(
+        self, values: Mapping[str, Array], level: float = LEVEL
+    ) -> tuple[Array, Array] | None:
+        """Confidence band of the law itself: lower and upper ends, [R] each."""
+        return self.band(lambda params: self.form.loss(params, values), level)
 
-    def prediction_interval(self, values: Mapping[str, Array]) -> Interval | None:
-        """90% prediction interval for the outcome of one new run, from variables of shape [1].
+    def prediction_interval(
+        self, values: Mapping[str, Array], level: float = LEVEL
+    ) -> Interval | None:
+        """Prediction interval for the outcome of one new run, from variables of shape [1].
 
         Combines the spread of the law over resamples with the scatter of runs about the law: the
         prediction of every resample is added to every residual.
         """
-        ends = self.prediction_quantiles(values, _quantiles())
+        ends = self.prediction_quantiles(values, end_shares(level))
         return None if ends is None else (ends[0], ends[1])
 
     def prediction_quantiles(
@@ -232,13 +247,24 @@ def paired_samples(first: Law, second: Law) -> tuple[Array, Array]:
     return first.samples[:n_pairs], second.samples[:n_pairs]
 
 
-def _quantiles() -> list[float]:
-    return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+def end_shares(level: float = LEVEL) -> list[float]:
+    """The probabilities below the lower and the upper end of an interval of a coverage."""
+    return [(1 - level) / 2, (1 + level) / 2]
+
+
+def check_level(level: float) -> None:
+    """Check the coverage of intervals.
+
+    Raises:
+        UserError: it is not a share.
+    """
+    if not 0 < level < 1:
+        raise UserError(f"level={level:g}: a coverage above 0 and below 1 is expected, such as 0.9")
 
 
 def percentile_interval(samples: Array) -> Interval:
     """The 90% percentile interval of samples; NaN are left out."""
-    low, high = np.quantile(samples[~np.isnan(samples)], _quantiles())
+    low, high = np.quantile(samples[~np.isnan(samples)], end_shares())
     return float(low), float(high)
 
 

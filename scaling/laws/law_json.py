@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
@@ -36,6 +37,7 @@ _LINKS: dict[str, Literal["log", "identity"]] = {"log": "log", "identity": "iden
 _METHODS: dict[str, Method] = {method: method for method in get_args(Method)}
 
 
+@checked
 def law_from_json(content: Any, source: str, path: str = "") -> Law:
     """A law from the data that `Law.to_json` returns; every value is checked.
 

@@ -10,12 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError, option
+from scaling.laws.arguments import checked
 from scaling.laws.checkpoints import with_clusters
 from scaling.laws.checks import check_table
 from scaling.laws.columns import (
+    DATA_FRAME,
     RowIndices,
+    Sign,
     label_column,
-    numeric_column,
+    read_numbers,
     require_column,
     row_label,
     run_ids,
@@ -50,6 +53,7 @@ ROLES = ("grid", "heldout", "former")
 """Roles of a run: fitted; held out to test the law; or no longer part of its sweep."""
 
 
+@checked
 def read(
     runs: pd.DataFrame | str | Path,
     *,
@@ -64,7 +68,6 @@ def read(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
-    signed: bool = False,
     curves: pd.DataFrame | str | Path | None = None,
     strict: bool = False,
 ) -> RunsTable:
@@ -92,7 +95,6 @@ def read(
             such as run or step, or by their loss, which falls along D at equal N.
         final: keep only the last row of each run.
         smooth: number of rows at the end of each run over which its loss is averaged, with `final`.
-        signed: whether losses may be zero or negative, as unigram-normalised ones are.
         curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
             file.
         strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
@@ -104,7 +106,7 @@ def read(
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
                       needs=needs, where=where, cluster=cluster, final=final, smooth=smooth,
-                      signed=signed, curves=curves_of(runs, curves), strict=strict)
+                      curves=curves_of(runs, curves), strict=strict)
 
 
 def curves_of(
@@ -125,6 +127,7 @@ def curves_of(
     return read_frame(Path(curves))
 
 
+@checked
 def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
     """The data frame of a table, and its name in messages.
 
@@ -132,14 +135,12 @@ def frame_of(runs: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, str]:
         UserError: it is a file that cannot be read, or something else.
     """
     if isinstance(runs, pd.DataFrame):
-        return runs, "the data frame"
-    if not isinstance(runs, str | Path):
-        raise UserError(f"runs: a data frame or the path of a CSV or Parquet file is expected, not "
-                        f"a {type(runs).__name__}")
+        return runs, DATA_FRAME
     path = table_path(Path(runs))
     return read_frame(path), str(path)
 
 
+@checked
 def from_frame(
     frame: pd.DataFrame,
     source: str,
@@ -155,13 +156,14 @@ def from_frame(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
-    signed: bool = False,
     curves: pd.DataFrame | None = None,
     strict: bool = False,
 ) -> RunsTable:
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:
         raise UserError(f"{source}: has a header and no rows; runs are expected")
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     columns, convention, notes = _choose_columns(frame, source, n, d, c, counting, needs)
     columns["loss"] = require_column(frame, source, loss or "loss", option("loss=", "--loss"))
     _check_distinct(columns, source)
@@ -186,26 +188,36 @@ def from_frame(
     if where is not None:
         excluded["where"] = int(((roles == "grid") & ~mask).sum())
 
+    problems: dict[str, None] = {}
+
     def values(variable: str, rows: RowIndices) -> Array:
-        return numeric_column(frame, source, columns[variable], rows, names,
-                              signed=signed and variable == "loss")
+        # Which outcomes are possible depends on the law, which checks them.
+        sign: Sign = "any" if variable == "loss" else (
+            "non-negative" if variable in extra_columns and VARIABLES[variable].may_be_zero
+            else "positive")
+        found, problem = read_numbers(
+            frame, source, (columns | extra_columns)[variable], rows, names, sign)
+        if problem:
+            problems[problem] = None
+        return found
 
     def extra_values(rows: RowIndices) -> dict[str, Array]:
-        return {v: numeric_column(frame, source, column, rows, names, VARIABLES[v].may_be_zero)
-                for v, column in extra_columns.items()}
+        return {v: values(v, rows) for v in extra_columns}
 
     def n_d_c(rows: RowIndices) -> dict[str, Array]:
         given: dict[str, Array] = {v: values(v, rows) for v in ("n", "d", "c") if v in columns}
         return fill_n_d_c(given, len(rows))
 
     x, y, z = n_d_c(fitted), values("loss", fitted), extra_values(fitted)
+    heldout_runs = _heldout_runs(heldout, statuses, names, n_d_c, values, extra_values)
+    if problems:
+        raise UserError(f"{source}: {'; '.join(problems)}")
     # Sorted by value, so that the draws of the bootstrap do not depend on the order in the file.
     order = np.lexsort((y, x["c"], x["d"], x["n"]))
     rows = fitted[order]
     table = RunsTable(
         x["n"][order], x["d"][order], x["c"][order], y[order], _run_names(rows, names),
-        _heldout_runs(heldout, statuses, names, n_d_c, values, extra_values), excluded, convention,
-        notes, {v: column[order] for v, column in z.items()},
+        heldout_runs, excluded, convention, notes, {v: column[order] for v, column in z.items()},
         source=source, columns=columns | extra_columns, rows=rows,
         flops=other_flops(frame, columns, rows, x["d"][order]),
         schedule=schedule_fractions(frame, rows, x["d"][order]),

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from scaling.laws.forms.form import Form
 from scaling.laws.law import Law
+from scaling.laws.table import excluded_text
 
 NOT_DETERMINED = "not determined"
 _EXPONENTS = {"a": "a (N* ~ C^a)", "b": "b (D* ~ C^b)"}
@@ -109,8 +111,7 @@ def heldout_table(law: Law) -> TextTable:
 
 def run_counts(law: Law) -> str:
     """The number of fitted runs, and the number left out by reason."""
-    out = ", ".join(f"{count} {reason.replace('_', ' ')}"
-                    for reason, count in law.excluded.items() if count)
+    out = excluded_text(law.excluded)
     return f"{law.n_runs} runs" + (f"; left out: {out}" if out else "; none left out")
 
 
@@ -191,6 +192,13 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def rows_frame(rows: Sequence[PrintableResult]) -> pd.DataFrame:
+    """Results of one kind as a data frame: a row for each, a column for each field."""
+    return pd.DataFrame([{field.name: getattr(row, field.name)
+                          for field in dataclasses.fields(row)}  # type: ignore[arg-type]
+                         for row in rows])
 
 
 def text_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> TextTable:

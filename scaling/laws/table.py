@@ -16,6 +16,12 @@ from scaling.laws.frozen import freeze_fields
 Array = NDArray[np.float64]
 
 
+def excluded_text(excluded: Mapping[str, int]) -> str:
+    """The number of rows that are left out by reason, as text; empty if there are none."""
+    return ", ".join(f"{count} {reason.replace('_', ' ')}"
+                     for reason, count in excluded.items() if count)
+
+
 @dataclass(frozen=True)
 class HeldOutRun:
     """A held-out run, excluded from every fit; `loss` is None until the run is done."""
@@ -93,7 +99,7 @@ class RunsTable:
     def __repr__(self) -> str:
         known = [f"{v.upper()} ({self.convention[v]})" for v in ("n", "d", "c")
                  if v in self.convention and not np.isnan(self.values[v]).any()]
-        out = ", ".join(f"{count} {reason}" for reason, count in self.excluded.items() if count)
+        out = excluded_text(self.excluded)
         lines = [f"{self.prefix}{self.loss.size} runs with {', '.join([*known, *self.extra])}"
                  + (f"; left out: {out}" if out else "")]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes),
@@ -116,6 +122,13 @@ class RunsTable:
             ideal=self.ideal[rows],
             schedule={name: values[rows] for name, values in self.schedule.items()},
         )
+
+    def variable_named(self, name: str) -> str:
+        """The variable of a name, which may be that of its column."""
+        if name in self.values:
+            return name
+        return next((v for v, column in self.columns.items() if column == name and v != "loss"),
+                    name)
 
     @property
     def prefix(self) -> str:

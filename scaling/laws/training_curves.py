@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.columns import parse_numbers, require_column
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
 
@@ -45,6 +46,7 @@ class Curves:
         return np.flatnonzero(self.run == run)
 
 
+@checked
 def curves_from_frame(
     frame: pd.DataFrame, source: str, *, run: str = "run_id", n: str = "n", d: str = "d",
     loss: str = "loss",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,14 +12,6 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import VARIABLES, six_nd
 
 Array = NDArray[np.float64]
-
-
-class Prediction(NamedTuple):
-    """A predicted outcome with the ends of its 90% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:
@@ -33,7 +24,7 @@ def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[
     for name, value in values.items():
         try:
             arrays[name] = np.asarray(value, dtype=float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"{name}={value!r:.60}: a number or an array of numbers is expected"
                             ) from None
     try:

@@ -103,10 +103,10 @@ def verify_file_list(folder: Path) -> bool:
             if error.errno not in (*_MISSING_ERRNOS, errno.ENAMETOOLONG):
                 raise
             raise DamagedCheckpoint(f"{ascii(name)[1:-1][:_MAX_MESSAGE]} is missing") from None
-        except ValueError:  # an impossible file name
-            raise DamagedCheckpoint(f"{ascii(name)[1:-1][:_MAX_MESSAGE]} is missing") from None
         except UserError:
             raise DamagedCheckpoint(f"{name} is no longer a file") from None
+        except ValueError:  # an impossible file name
+            raise DamagedCheckpoint(f"{ascii(name)[1:-1][:_MAX_MESSAGE]} is missing") from None
         if found != expected:
             same_size = isinstance(expected, list) and found[:1] == expected[:1]
             what = "content" if same_size else "size"

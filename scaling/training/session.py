@@ -236,6 +236,8 @@ class TrainSession:
         try:
             with Checkpoints(trunk.path, kept=None) as left:
                 left.save(self.state(), self.progress, origin)
+        except UserError:
+            raise
         except (OSError, ValueError) as error:  # such as when another sweep has cleared the trunk
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 raise

@@ -73,8 +73,8 @@ def _scale(frame: pd.DataFrame, column: str, factor: float, rows: Sequence[int] 
 
 REFUSED: dict[str, tuple[Change, list[str], str]] = {
     "negative": (lambda f: _set(f, 3, "loss", -2.0), [],
-                 r"row 4 \(run_id run03\), column loss: '-2.0', where a positive number"),
-    "zero": (lambda f: _set(f, 3, "loss", 0), [], r"row 4 \(run_id run03\), column loss: '0.0'"),
+                 r"row 4 \(run_id run03\), column loss: -2, where a positive number"),
+    "zero": (lambda f: _set(f, 3, "loss", 0), [], r"row 4 \(run_id run03\), column loss: 0, "),
     "percent": (lambda f: _set(f, 3, "loss", "3.2%"), [],
                 r"row 4 .*column loss: '3.2%'.*without the percent sign"),
     "thousands": (lambda f: _set(f, 3, "N", "70,000,000"), [],
@@ -120,9 +120,9 @@ REFUSED: dict[str, tuple[Change, list[str], str]] = {
                    r"column loss: increases with N at given D and with D at given N .*accuracies"),
     "all the same": (lambda f: f.__setitem__("loss", 3.0), [], "is 3 in every run"),
     "one size": (lambda f: f.__setitem__("N", 1e8), ["--no-c"],
-                 r"1 distinct sizes N \(column N\).* at least 3"),
+                 r"1 distinct size N \(column N\).* at least 3"),
     "one token count": (lambda f: f.__setitem__("D", 1e10), ["--no-c"],
-                        r"1 distinct token counts D \(column D\).* at least 3"),
+                        r"1 distinct token count D \(column D\).* at least 3"),
     "run_id twice": (lambda f: _set(f, 8, "run_id", "run02"), [],
                      r"run_id run02 is on 2 rows \(rows 3, 9\)"),
     "no run_id": (lambda f: _set(f, 8, "run_id", None), [], r"row 9, column run_id: empty"),

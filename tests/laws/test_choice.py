@@ -223,3 +223,17 @@ def test_fit_without_a_law_shows_the_choice(command, tmp_path) -> None:
     assert "average of forms" in done.out
     assert "predicts best" not in command("fit", tmp_path, "--bootstrap", 0, "--law", "chinchilla",
                                           "--law", "kaplan-nd").out
+
+
+def test_a_data_frame_is_predicted_row_by_row() -> None:
+    frame = _runs(1.0, sizes=4)
+    choice = sl.choose(_fits(frame, 40, ("chinchilla", "kaplan-nd")))
+    rows = frame.iloc[[3, 5]]
+    found = choice.predict(rows, level=0.5)
+    assert list(found.index) == [3, 5]
+    for place, row in rows.iterrows():
+        one = choice.predict(n=row["n"], d=row["d"], level=0.5)
+        assert tuple(found.loc[place]) == pytest.approx(one)
+    assert choice.predict(rows).name == "predicted"
+    with pytest.raises(sl.UserError, match="one data frame, or values by name"):
+        choice.predict(rows, n=1e9)

@@ -189,3 +189,46 @@ def test_what_is_no_formula_is_refused(formula, options, words):
 def test_what_a_formula_cannot_record_is_refused(function, words):
     with pytest.raises(sl.UserError, match=words):
         sl.law(function)
+
+
+def test_outcomes_of_any_sign_are_fitted_without_a_logarithm(frame):
+    """Losses less a constant have the law of the losses less that constant."""
+    shifted = frame.assign(loss=frame["loss"] - frame["loss"].mean())
+    shifted.loc[shifted["loss"].abs().idxmin(), "loss"] = 0.0
+    with pytest.raises(sl.UserError, match=r"a positive number is expected, since chinchilla"):
+        sl.fit(shifted)
+    form = sl.law(CHINCHILLA, exponents=["alpha", "beta"], free=["E"], start=FEW, link="identity",
+                  outcome="gain, nats per token")
+    fit, same = (sl.fit(each, form, resamples=0, objective="squared")
+                 for each in (shifted, frame))
+    assert fit.law.converged
+    assert fit.params["E"] == pytest.approx(same.params["E"] - frame["loss"].mean(), abs=0.05)
+    assert fit.params["alpha"] == pytest.approx(same.params["alpha"], rel=0.05)
+    assert np.isfinite(fit.residuals().to_frame()["residual"]).all()
+    with pytest.raises(sl.UserError, match="rolling: needs positive outcomes"):
+        fit.rolling()
+    heldout = shifted.assign(role=["heldout"] + ["grid"] * (len(shifted) - 1),
+                             run_id=[f"run{i}" for i in range(len(shifted))])
+    heldout.loc[0, "loss"] = 0.0
+    row = sl.fit(heldout, form, resamples=0).law.heldout["run0"]
+    assert row["relative_error"] is None
+    assert row["measured"] == 0.0
+
+
+def test_a_parameter_that_is_held_positive_is_named(frame):
+    fit = sl.fit(frame, sl.law("a + b*log(n)"), resamples=0)  # the losses fall with N
+    assert any("name it in free=['b']" in warning for warning in fit.warnings)
+    free = sl.fit(frame, sl.law("a + b*log(n)", free=["a", "b"]), resamples=0)
+    assert free.params["b"] < 0
+    assert not any("free=" in warning for warning in free.warnings)
+
+
+def test_values_of_a_laws_own_variables_are_given_to_an_allocation(frame):
+    form = sl.law(f"{CHINCHILLA} + C*width**-0.5", **TOLD, variables=["n", "d", "width"], start=FEW)
+    width = np.tile([100.0, 300.0, 500.0, 200.0, 400.0], 4)
+    runs = frame.assign(width=width, loss=frame["loss"] + 3 * width**-0.5)
+    fit = sl.fit(runs, form, resamples=0)
+    best = fit.allocate(1e21, given={"width": 200})
+    assert best.loss == pytest.approx(fit.predict(n=best.n, d=best.d, width=200), rel=1e-9)
+    with pytest.raises(sl.UserError, match=r"no variable depth; .* further variables are width"):
+        fit.allocate(1e21, given={"depth": 3})

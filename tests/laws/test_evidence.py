@@ -310,6 +310,8 @@ def test_wrong_forms_are_distinguished_and_equivalent_forms_are_not(grid: Any) -
     assert entries["chinchilla"].parameters == 5
     assert entries["chinchilla with alpha = 0.34"].parameters == 4
     assert "not distinguishable from" in found.entries[1].verdict
+    assert {entry.verdict for entry in compare_forms(table, ["chinchilla"] * 2).entries} == {
+        "neither is better: predicts as chinchilla does"}
 
 
 def test_held_out_errors_are_of_fits_that_never_saw_the_size(grid: Any) -> None:

@@ -220,10 +220,10 @@ def test_huber_is_robust_to_an_outlier_and_least_squares_is_not(grid, constants)
 
 
 @pytest.mark.parametrize(("law", "keep", "said"), [
-    ("chinchilla", lambda f: f["params_total"] < 20_000, r"1 distinct sizes N .*at least 3"),
+    ("chinchilla", lambda f: f["params_total"] < 20_000, r"1 distinct size N .*at least 3"),
     ("chinchilla", lambda f: f["tokens"] <= 500_000, r"2 distinct token counts D .*at least 3"),
-    ("kaplan-n", lambda f: f["params_total"] < 20_000, r"1 distinct sizes N .*at least 2"),
-    ("kaplan-d", lambda f: f["tokens"] == 500_000, r"1 distinct token counts D .*at least 2"),
+    ("kaplan-n", lambda f: f["params_total"] < 20_000, r"1 distinct size N .*at least 2"),
+    ("kaplan-d", lambda f: f["tokens"] == 500_000, r"1 distinct token count D .*at least 2"),
     ("chinchilla", lambda f: [i in (0, 6, 12, 18) for i in range(25)],
      r"4 runs for 5 parameters"),
 ])

@@ -121,6 +121,50 @@ def test_intervals_have_the_level_that_is_asked_for(fit):
         assert wide[name][0] < low < high < wide[name][1]
 
 
+def test_every_interval_may_have_another_level(fit):
+    at = {"n": 1e9, "d": 2e10}
+    half, whole = fit.predict(**at, level=0.5), fit.predict(**at, interval=True)
+    assert whole == fit.predict(**at, level=0.9)
+    assert whole.low < half.low < half.value < half.high < whole.high
+    band = fit.predict(**at, interval="confidence", level=0.5)
+    assert half.low < band.low < band.high < half.high
+    assert (band.low, band.high) == tuple(
+        float(end[0]) for end in fit.law.loss_band({k: np.array([v]) for k, v in at.items()}, 0.5))
+    low, high = fit.allocate(1e21, level=0.5).n_interval
+    low_90, high_90 = fit.allocate(1e21).n_interval
+    assert low_90 < low < high < high_90
+    assert fit.allocate(1e21, level=0.5).level == 0.5
+    narrow, wide = fit.profile("alpha", level=0.5), fit.profile("alpha")
+    assert wide.interval[0] < narrow.interval[0] < narrow.interval[1] < wide.interval[1]
+
+
+def test_the_columns_of_the_runs_are_names_of_variables(fit, frame):
+    value = fit.predict(n=1e9, d=2e10)
+    assert fit.predict(size=1e9, seen=2e10) == value == fit.predict(n=1e9, seen=2e10)
+    assert fit.rolling("seen").to_frame().equals(fit.rolling("d").to_frame())
+    with pytest.raises(sl.UserError, match="n is given twice, as n= and as size="):
+        fit.predict(n=1e9, size=1e9, seen=2e10)
+    with pytest.raises(sl.UserError, match="one of n, d, c, size, seen is expected"):
+        fit.rolling("nll")
+
+
+def test_results_are_data_frames(fit, frame):
+    residuals = fit.residuals().to_frame()
+    order = np.lexsort((residuals["d"], residuals["n"]))
+    expected = np.log(frame["nll"] / fit.predict(frame)).to_numpy()
+    at = np.lexsort((frame["seen"], frame["size"]))
+    np.testing.assert_allclose(residuals["residual"].to_numpy()[order], expected[at])
+    profile = fit.profile("alpha", fit.params["alpha"])  # one value is a value
+    assert profile.to_frame()["objective"].min() == profile.objective
+    assert profile.warnings[0].startswith("1 value: the ends of the interval are interpolated")
+
+
+def test_few_resamples_are_told(fit):
+    few = sl.fit(fit.runs, "kaplan-n", resamples=2)
+    assert any(w.startswith("2 resamples: too few for intervals") for w in few.warnings)
+    assert not any("too few for intervals" in w for w in fit.warnings)
+
+
 def test_a_parameter_that_is_not_determined_has_no_interval():
     n = np.geomspace(1e7, 1e9, 5)
     runs = pd.DataFrame({"n": np.repeat(n, 3), "d": np.tile([1e9, 3e9, 1e10], 5)})
@@ -282,8 +326,8 @@ def test_what_is_no_table_is_refused():
     code = "import scaling.laws as sl; sl.fit({'n': [1]})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
-        "scaling.errors.UserError: runs: a data frame or the path of a CSV or Parquet file is "
-        "expected, not a dict")
+        "scaling.errors.UserError: runs: a table of runs from read, a data frame or a path is "
+        "expected, not a dictionary; make one with pandas.DataFrame(...)")
 
 
 NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it with resamples="
@@ -315,7 +359,19 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: fit.predict(n=1, d=1, interval="wide"), "interval='wide': True, "),
     (lambda frame, fit: fit.predict(n=[1, 2, 3], d=[1, 2]), r"not of n \(3,\), d \(2,\)"),
     (lambda frame, fit: fit.predict(n="large", d=1), "n='large': a number or an array"),
-    (lambda frame, fit: fit.intervals(90), "level 90: a coverage above 0 and below 1"),
+    (lambda frame, fit: fit.intervals(90), "level=90: a coverage above 0 and below 1"),
+    (lambda frame, fit: fit.predict(n=1, d=1, interval=0.8), "a coverage is given as level=0.9"),
+    (lambda frame, fit: fit.predict(n=1, d=1, level=80), "level=80: a coverage above 0 and"),
+    (lambda frame, fit: fit.predict(n=[], d=1), "at least one value is expected"),
+    (lambda frame, fit: fit.allocate(1e21, given={"x": 1}), "chinchilla has no variable x"),
+    (lambda frame, fit: fit.allocate(1e21, flops_per_token=lambda n: "a"), "raises ValueError"),
+    (lambda frame, fit: fit.allocate(1e21, flops_per_token=lambda n: -n), "that increase with N"),
+    (lambda frame, fit: fit.allocate(1e21, flops_per_token=lambda n: n[:2]), "the same shape is"),
+    (lambda frame, fit: sl.load("no/law.json"), r"`Fit.save\('no/law.json'\)` writes it"),
+    (lambda frame, fit: sl.read_ledger("no.jsonl"), "no such file; `seal_forecast` writes it"),
+    (lambda frame, fit: fit.save(__file__), "was not written by `save` and is not overwritten"),
+    (lambda frame, fit: fit.plot(ax=np.array([1, 2])), "ax: one matplotlib axes .* an array of 2"),
+    (lambda frame, fit: sl.allocate(fit, 1e21), "give its law, as in fit.law"),
     (lambda frame, fit: fit.profile("gamma"), "has no parameter gamma"),
     (lambda frame, fit: fit.allocate(), "compute in FLOPs or a target loss"),
     (lambda frame, fit: fit.allocate(-1), "compute -1: a positive number of FLOPs"),

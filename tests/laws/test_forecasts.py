@@ -402,3 +402,11 @@ def test_what_cannot_be_forecast_is_not_sealed(fit, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         sl.check_forecasts(path, frame())
     assert not path.exists()
+
+
+def test_a_date_that_cannot_be_read_is_told(ledger):
+    runs = frame(heldout="done").assign(started="yesterday", finished="")
+    found = sl.check_forecasts(ledger, runs)
+    told = [warning for warning in found.warnings if "is no date" in warning]
+    assert len(told) == 1
+    assert "column started: 'yesterday' is no date" in told[0]

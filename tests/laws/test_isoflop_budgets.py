@@ -261,3 +261,11 @@ def test_wrong_options_are_refused(command, tmp_path: Path, words, message) -> N
     assert done.code == 2
     assert message in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_a_budget_that_no_run_has_is_named() -> None:
+    table = from_frame(_own_sweep("6 N D"), "runs")
+    with pytest.raises(DataError, match=r"needed: .*no run has the given budget of 1e\+30 FL"):
+        fit_approach(table, "approach-2", budgets=[1e17, 1e30])
+    with pytest.raises(DataError, match="1 of 1 budgets"):
+        fit_approach(table, "approach-2", budgets=1e17)  # one number is one budget

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from scaling.errors import UserError
-from scaling.laws import FORMS, Bootstrap, Law, RunsTable, from_frame, save
+from scaling.laws import FORMS, Bootstrap, Law, RunsTable, from_frame, read, save
 from scaling.laws.columns import column_names
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.io import load
@@ -231,3 +231,30 @@ def test_optimal_sizes_between_and_beyond_their_points() -> None:
         if entry.sizes is not None:
             for c, n in entry.sizes.points:
                 assert entry.sizes.at(c) == pytest.approx(n), entry.name
+
+
+def test_all_bad_cells_are_told_in_one_message() -> None:
+    frame = _frame().astype({"params_total": object, "tokens": object, "loss": object})
+    names = frame["run_id"].tolist()
+    done = [i for i in range(len(frame)) if frame["status"].iloc[i] == "done"][:4]
+    frame.loc[done[0], "params_total"] = "1,000"
+    frame.loc[done[1], "tokens"] = None
+    frame.loc[[done[2], done[3]], "loss"] = "x"
+    cells = [("params_total: '1,000'", done[0]), ("tokens: empty", done[1]), ("loss: 'x'", done[2])]
+    with pytest.raises(UserError) as caught:
+        from_frame(frame, "runs.csv")
+    for cell, row in cells:
+        assert f"row {row + 1} (run_id {names[row]}), column {cell}" in str(caught.value)
+    assert f"the same in row {done[3] + 1} (run_id {names[done[3]]})" in str(caught.value)
+    # A data frame names rows by its index.
+    other = frame.drop(columns="run_id").set_axis([10 * i for i in range(len(frame))])
+    with pytest.raises(UserError, match=rf"row {done[1] + 1} \(index {10 * done[1]}\), column tok"):
+        read(other)
+    with pytest.raises(UserError, match=rf"\(run_id {names[done[1]]}\), column tokens: empty"):
+        read(frame.set_index("run_id"))
+
+
+def test_columns_may_be_numbers() -> None:
+    frame = _frame()[["params_total", "tokens", "loss"]].dropna()
+    table = read(frame.set_axis([0, 1, "loss"], axis=1), n="0", d="1")
+    np.testing.assert_array_equal(table.n, np.sort(frame["params_total"]))

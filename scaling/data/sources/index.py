@@ -155,6 +155,8 @@ class PackageIndex:
         try:
             with self._opener.open(self.request(url), timeout=TIMEOUT_SECONDS) as response:
                 yield response, read
+        except UserError:
+            raise  # of the caller
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(_reason(error)) from None
 

@@ -105,6 +105,8 @@ def _damage_reported(path: Path, problem: str) -> Iterator[None]:
 
     try:
         yield
+    except UserError:
+        raise  # which says what is wrong
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the file system

@@ -119,6 +119,8 @@ def _damage_reported(path: Path, problem: str) -> Iterator[None]:
     """Turn exceptions of parsing a file into a UserError."""
     try:
         yield
+    except UserError:
+        raise  # which says what is wrong
     except _DAMAGE as error:
         message = f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: {problem} ({message[:_ERROR_CHARACTERS]})") from None

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
 from scaling.laws.allocation.optimise import Solution, lowest_loss, solve
+from scaling.laws.arguments import checked
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, MOST_LOSS
-from scaling.laws.law import Interval, Law
+from scaling.laws.law import LEVEL, Interval, Law, check_level
 from scaling.laws.published import Published, published
 
 Array = NDArray[np.float64]
@@ -105,8 +106,10 @@ class FrontierLike(Protocol):
         """N* and D* at a budget of C FLOP."""
 
 
+@checked
 def allocate(
-    law: Law | Published | FrontierLike, budget: AllocationBudget | float, source: str = ""
+    law: Law | Published | FrontierLike, budget: AllocationBudget | float, source: str = "",
+    level: float = LEVEL,
 ) -> Allocation:
     """N*, D* and the loss at a budget.
 
@@ -114,18 +117,21 @@ def allocate(
         law: a fitted or published law, or a fitted frontier.
         budget: training FLOPs, or an `AllocationBudget` with further constraints.
         source: display name of the law; its own name by default.
+        level: coverage of the intervals of a law; those of optimal sizes alone are 90% ones.
 
     Raises:
-        UserError: the budget is not positive, or the law does not support such a budget.
+        UserError: the budget is not positive, the level is no coverage, or the law does not support
+            such a budget.
     """
     if not isinstance(budget, AllocationBudget):
         budget = AllocationBudget(c=budget)
+    check_level(level)
     with np.errstate(all="ignore"):  # degenerate laws overflow; their allocation is None
-        return _allocate(law, budget, source)
+        return _allocate(law, budget, source, level)
 
 
 def _allocate(
-    law: Law | Published | FrontierLike, budget: AllocationBudget, source: str
+    law: Law | Published | FrontierLike, budget: AllocationBudget, source: str, level: float
 ) -> Allocation:
     if isinstance(law, Published):
         source = source or law.title
@@ -134,7 +140,7 @@ def _allocate(
         law = law.law
     source = source or law.name
     if isinstance(law, Law):
-        return _from_law(law, budget, source)
+        return _from_law(law, budget, source, level)
     return allocate_by_sizes(law, _plain_flops(law, budget, source), source)
 
 
@@ -193,7 +199,7 @@ def is_determined(law: Law) -> bool:
         name in law.se and law.se[name] is None for name in law.form.scaling_params)
 
 
-def _from_law(law: Law, budget: AllocationBudget, source: str) -> Allocation:
+def _from_law(law: Law, budget: AllocationBudget, source: str, level: float) -> Allocation:
     if not divides_compute(law.form):
         able = sorted((form for form in FORMS.values() if divides_compute(form)),
                       key=lambda form: form.allocation_exponent(_unit_params(form)) is None)
@@ -220,12 +226,13 @@ def _from_law(law: Law, budget: AllocationBudget, source: str) -> Allocation:
         return Allocation(**unsolved, warnings=(*law.warnings, *expert_warnings, reason))
     warnings = (*law.warnings, *expert_warnings, *_extrapolation_warning(law, point["c"]),
                 *_idle_warning(law, budget, point))
-    intervals, unsolved_share = _intervals(law, budget, point)
+    intervals, unsolved_share = _intervals(law, budget, point, level)
     if unsolved_share > 1 - _MIN_SOLVED:
         warnings += (_resample_warning(budget, unsolved_share),)
     finite: dict[str, Any] = {
         name: value if math.isfinite(value) else None for name, value in point.items()}
-    return Allocation(**request, **{"a": None, **finite}, **intervals, warnings=warnings)
+    return Allocation(**request, **{"a": None, **finite}, **intervals, warnings=warnings,
+                      level=None if level == LEVEL else level)
 
 
 def with_active_experts(
@@ -248,7 +255,7 @@ def with_active_experts(
 
 
 def _intervals(
-    law: Law, budget: AllocationBudget, point: dict[str, Any]
+    law: Law, budget: AllocationBudget, point: dict[str, Any], level: float
 ) -> tuple[dict[str, Any], float]:
     """Bootstrap intervals of the reported quantities, by name, and the share of the resamples
     that have no solution and are left out. Quantities that the budget fixes have no interval."""
@@ -264,7 +271,7 @@ def _intervals(
         evaluated.append(values_BQ[:, needed])
         return values_BQ
 
-    band = law.band(quantities)
+    band = law.band(quantities, level)
     if band is None:
         return {}, 0.0
     unsolved_share = float(np.isnan(evaluated[0]).any(axis=1).mean())

@@ -24,7 +24,11 @@ _MAX_GIVEN = 1e20
 FORWARD_SHARE = 1 / 3
 """Share of the training FLOPs of a token that its forward pass takes: 2 N of 6 N."""
 
-_GIVEN_VARIABLES = tuple(name for name in VARIABLES if name not in ("n", "d", "c", "u", "l"))
+_OWN_ARGUMENTS = {"n": ("n=", "--fixed-n"), "d": ("d=", "--fixed-d"),
+                  "c": ("compute=", "--compute"), "l": ("loss=", "--target-loss"),
+                  "u": ("unique_tokens=", "--unique-tokens")}
+"""The arguments of variables that a budget has itself, in Python and in the command."""
+_PROBED = np.geomspace(1e3, 1e13, 11)  # sizes N at which FLOPs per token are tried
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class AllocationBudget:
 
     def __post_init__(self) -> None:
         self._check_number_given()
+        self._check_flops_per_token()
         for name, value, variable, example in (
             ("compute", self.c, "c", "1e21"), ("fixed N", self.n, "n", "7e9"),
             ("fixed D", self.d, "d", "1e12"), ("unique tokens", self.unique_tokens, "d", "1e11"),
@@ -68,9 +73,9 @@ class AllocationBudget:
             raise UserError(f"loss {self.loss:g}: a positive number of nats per token is expected, "
                             f"at most {MOST_LOSS:.3g} (that of a uniform prediction), such as 2.5")
         for name, value in self.given.items():
-            if name not in _GIVEN_VARIABLES:
-                raise UserError(f"{name}: not a variable of a law whose value can be given; "
-                                f"expected is one of {', '.join(_GIVEN_VARIABLES)}")
+            if name in _OWN_ARGUMENTS:
+                raise UserError(f"{name}: not a variable of a law whose value can be given, since "
+                                f"the budget has it; give {option(*_OWN_ARGUMENTS[name])}")
             if not (0 <= value <= _MAX_GIVEN and (value or VARIABLES[name].may_be_zero)):
                 lowest = "of at least zero" if VARIABLES[name].may_be_zero else "above zero"
                 raise UserError(f"{name} {value:g}: a number {lowest} is expected "
@@ -91,6 +96,17 @@ class AllocationBudget:
             raise UserError("a budget is either compute in FLOPs or a target loss: give "
                             f"{compute} or {loss}; or both {n} and {d}, for the loss that they "
                             "give")
+
+    def _check_flops_per_token(self) -> None:
+        """Check that FLOPs per token increase with N and are positive."""
+        if self.flops_per_token is None:
+            return
+        flops = np.broadcast_to(self.training_flops(_PROBED), _PROBED.shape)
+        if not (flops > 0).all() or not (np.diff(flops) > 0).all():
+            raise UserError("flops_per_token: positive FLOPs per token that increase with N are "
+                            f"expected, and the function gives {flops[0]:.3g} at N = "
+                            f"{_PROBED[0]:g} and {flops[-1]:.3g} at N = {_PROBED[-1]:g}; an "
+                            "example is lambda n: 6 * n")
 
     def _check_affordable(self) -> None:
         """Check that the compute covers at least one parameter and one token."""
@@ -129,9 +145,20 @@ class AllocationBudget:
 
     def training_flops(self, n: Any) -> Any:
         """Training FLOPs per token."""
-        if self.flops_per_token is not None:
-            return self.flops_per_token(n)
-        return FLOPS_PER_PARAMETER_TOKEN * n
+        if self.flops_per_token is None:
+            return FLOPS_PER_PARAMETER_TOKEN * n
+        try:
+            flops = np.asarray(self.flops_per_token(n), dtype=float)
+        except UserError:
+            raise
+        except Exception as error:  # of a function that the user wrote
+            raise UserError("flops_per_token: FLOPs per token are expected for an array of sizes "
+                            f"N, and the function raises {type(error).__name__}: {error!s:.100}"
+                            ) from None
+        if flops.shape not in ((), np.shape(n)):
+            raise UserError(f"flops_per_token: returns an array of shape {flops.shape} for sizes N "
+                            f"of shape {np.shape(n)}, where the same shape is expected")
+        return flops
 
     def total_flops(self, n: Any, d: Any) -> Any:
         """FLOPs of training on `d` tokens, and of inference on `inference_tokens`."""

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.law import LEVEL, Law, paired_samples
+from scaling.laws.values import broadcast, variables_of
 
 Array = NDArray[np.float64]
 
@@ -28,7 +30,8 @@ class Chained:
     high: Array | None
 
 
-def chain(first: Law, second: Law, values: Mapping[str, Array]) -> Chained:
+@checked
+def chain(first: Law, second: Law, values: Mapping[str, ArrayLike]) -> Chained:
     """The second law evaluated at the loss that the first law predicts.
 
     Gadre et al. 2024 (section 3.2) and Bhagia et al. 2024 (section 3) predict downstream tasks
@@ -40,7 +43,7 @@ def chain(first: Law, second: Law, values: Mapping[str, Array]) -> Chained:
     Args:
         first: a law of the loss, in nats per token of the same text as the second law's L.
         second: a law of the loss alone, such as `gadre-error`.
-        values: arrays [R] of the first law's variables.
+        values: the first law's variables, arrays [R] or numbers.
 
     Raises:
         UserError: the second law is not a function of the loss alone, or the first does not
@@ -54,12 +57,13 @@ def chain(first: Law, second: Law, values: Mapping[str, Array]) -> Chained:
     if not first.form.outcome.startswith("loss"):
         raise UserError(f"{first.name}: predicts {first.form.outcome}, but a law of the loss is "
                         f"expected before {second.name}, such as chinchilla")
-    loss = first.loss(values)
+    arrays = variables_of(first.form, broadcast(values)[0])
+    loss = first.loss(arrays)
     outcome = second.loss({"l": loss})
     of_first, of_second = paired_samples(first, second)
     if not len(of_first):
         return Chained(loss, outcome, None, None)
-    losses = first.form.loss(of_first, values)
+    losses = first.form.loss(of_first, arrays)
     outcomes = np.concatenate([second.form.loss(point[None], {"l": row})
                                for point, row in zip(of_second, losses, strict=True)])
     low, high = np.quantile(outcomes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)

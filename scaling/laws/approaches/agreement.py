@@ -11,6 +11,7 @@ from scaling.errors import UserError
 from scaling.laws.allocation.allocate import allocate, can_allocate
 from scaling.laws.allocation.budgets import AllocationBudget
 from scaling.laws.approaches.frontier import Frontier
+from scaling.laws.arguments import checked
 from scaling.laws.conventions.recount import monotone_interpolation
 from scaling.laws.forms.variables import six_nd
 from scaling.laws.law import LEVEL, Interval, Law
@@ -19,6 +20,7 @@ from scaling.laws.table import RunsTable
 _SAME = 1e-3  # relative difference of C and 6 N D below which they are one convention
 
 
+@checked
 def disagreement(law: Law, frontier: Frontier, table: RunsTable) -> str | None:
     """A sentence about the budgets at which N* of a law and of approach 2 differ by more than both
     of their 90% intervals.

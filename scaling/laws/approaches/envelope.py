@@ -27,6 +27,7 @@ FINAL_SHARE = 0.15
 (Hoffmann et al. 2022, section 3.1, whose envelope is there)."""
 
 _SHARE, _RESAMPLES = 0.8, 200  # share of the runs in a subsample (the paper's), and subsamples
+_MOST_POINTS = 100_000
 _NOISE = 1e-4                  # of the log-loss between points, below which there is no warning
 
 
@@ -74,9 +75,9 @@ def envelope(
         DataError: the envelope passes through fewer than two sizes.
         UserError: `points` or `smooth` is out of range.
     """
-    if points < 2 or not 0 <= smooth < math.inf:
-        raise UserError(f"approach-1: {points} points, smoothing over {smooth:g}: at least 2 "
-                        "points and a non-negative width in ln D are expected")
+    if not 2 <= points <= _MOST_POINTS or not 0 <= smooth < math.inf:
+        raise UserError(f"approach-1: {points:.3g} points, smoothing over {smooth:g}: 2 to "
+                        f"{_MOST_POINTS:,} points and a non-negative width in ln D are expected")
     log_c = np.linspace(math.log(curves.c.min()), math.log(curves.c.max()), points)
     runs = len(curves.run_id)
     size, end = np.empty(runs), np.empty(runs)

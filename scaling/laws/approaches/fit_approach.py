@@ -28,6 +28,7 @@ from scaling.laws.approaches.optima import (
     screen_optima,
     seed_noise,
 )
+from scaling.laws.arguments import checked
 from scaling.laws.fitting.bootstrap import check_resamples
 from scaling.laws.forms.variables import SIX_ND
 from scaling.laws.table import RunsTable
@@ -39,11 +40,12 @@ _LEAST_SIZES = {"approach-2-akima": akima.MIN_SIZES,
                 **{name: parabola.least_sizes(degree) for name, degree in _DEGREES.items()}}
 
 
+@checked
 def fit_approach(
     table: RunsTable | Curves,
     name: str,
     *,
-    budgets: Sequence[float] | None = None,
+    budgets: Sequence[float] | float | None = None,
     tolerance: float = TOLERANCE,
     within: float | None = None,
     target: parabola.ParabolaTarget = "loss",
@@ -102,7 +104,8 @@ def fit_approach(
     if isinstance(table, Curves):
         raise UserError(f"{name} needs a table of finished runs, but training curves were given; "
                         "fit those with approach-1")
-    return _approach_2(table, name, budgets, tolerance, within, target, noise, weighted,
+    several = None if budgets is None else np.atleast_1d(np.asarray(budgets, dtype=float)).tolist()
+    return _approach_2(table, name, several, tolerance, within, target, noise, weighted,
                        screen or Screen(), resamples, seed, watch)
 
 
@@ -167,7 +170,7 @@ def _approach_2(
         convention |= {"interpolation": "Akima, log-loss in ln N", "resamples": resamples}
     optima = screen_optima(profiles, minima, screen)
     grouped = np.mean([p.sizes.size >= _LEAST_SIZES[name] for p in profiles]) >= 0.5
-    _check_enough_optima(name, optima, table.convention["c"], bool(grouped))
+    _check_enough_optima(name, optima, table.convention["c"], bool(grouped), outside)
     kept = optima.kept
     weighted = (name == "approach-2-akima" and resamples > 0) if weighted is None else weighted
     n, d = _lines(name, kept, weighted)
@@ -197,11 +200,13 @@ def _lines(name: str, kept: Optima, weighted: bool) -> tuple[Line, Line]:
     return fit_log_line(kept.c, kept.n, weights), fit_log_line(kept.c, kept.d, weights)
 
 
-def _check_enough_optima(name: str, optima: Optima, counting: str, grouped: bool) -> None:
+def _check_enough_optima(
+    name: str, optima: Optima, counting: str, grouped: bool, warnings: tuple[str, ...]
+) -> None:
     n_used = int(optima.used.sum())
     if n_used >= 2:
         return
-    reasons = optima.warnings
+    reasons = (*optima.warnings, *warnings)
     listed = "; ".join(reasons[:_MAX_LISTED])
     more = f"; and {len(reasons) - _MAX_LISTED} more" if len(reasons) > _MAX_LISTED else ""
     budgets = "" if grouped else (

@@ -13,6 +13,7 @@ from scaling.errors import UserError
 from scaling.laws.allocation.allocate import FAR_FACTOR, Allocation
 from scaling.laws.approaches.line import Line
 from scaling.laws.approaches.optima import Optima
+from scaling.laws.arguments import checked
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import LEVEL, Interval
 from scaling.laws.law_json import MOST_WARNINGS, convention_of, counts_of
@@ -70,6 +71,7 @@ class Frontier:
         return {"G": self.n.interval(1.0), "a": self.n.exponent_interval,
                 "H": self.d.interval(1.0), "b": self.d.exponent_interval}
 
+    @checked
     def allocation(self, c: float, source: str = "") -> Allocation:
         """N* and D* at a budget of c FLOP; the loss is None, since no law of it was fitted.
 

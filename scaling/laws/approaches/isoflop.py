@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import DataError, UserError, option
+from scaling.laws.fitting.preflight import check_positive
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -87,6 +88,7 @@ def group_by_budget(
     """
     if not table.loss.size:
         raise DataError("approach 2 needs runs, but the table has no finished run")
+    check_positive(table, "approach 2 compares its logarithms")
     for name in ("n", "d", "c"):
         if np.isnan(getattr(table, name)).any():
             column = option(f"{name}=COLUMN", f"--{name} COLUMN")

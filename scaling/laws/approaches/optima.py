@@ -159,7 +159,13 @@ def noise_at(noise: LossNoise, c: float) -> float:
     Raises:
         UserError: the noise there is not a non-negative number.
     """
-    value = float(noise(c) if callable(noise) else noise)
+    try:
+        value = float(noise(c) if callable(noise) else noise)
+    except UserError:
+        raise
+    except Exception as error:  # of a function that the user wrote
+        raise UserError(f"noise at {c:.3g} FLOP: a number is expected of the function, and it "
+                        f"raises or returns something else ({error!s:.80})") from None
     if not 0 <= value < math.inf:
         raise UserError(f"noise at {c:.3g} FLOP is {value:g}, where a standard deviation of the "
                         "log-loss between runs is expected, such as 0.002")

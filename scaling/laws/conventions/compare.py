@@ -181,6 +181,8 @@ def _recounted_sizes(
         own_log_c = [float(scipy.optimize.brentq(excess_log_c, 0.0, 2 * log_c + 10.0,
                                                 args=(log_c + step,)))
                      for step in (-_EXPONENT_STEP, 0.0, _EXPONENT_STEP)]
+    except UserError:
+        raise
     except ValueError:  # the same sign at both ends
         raise UserError(f"{source}: no budget under its own count of N corresponds to {c:g} FLOPs "
                         "under the other; compare at another budget") from None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import scipy
 from numpy.typing import NDArray
 from scipy.special import erf
@@ -16,7 +17,7 @@ from scaling.laws.evidence.sensitivity import has_enough_runs, leave_one_size_ou
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ADAPTIVE, ResidualLoss
-from scaling.laws.show import PrintableResult, TextTable, text_table
+from scaling.laws.show import PrintableResult, TextTable, rows_frame, text_table
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -29,6 +30,7 @@ NULL_SAMPLES = 199
 
 _TOLERANCE = 1e-9  # of an objective: a nested form may fit better only by rounding
 _ROUNDING = 1e-16
+_ALIKE = 1e-6         # of the cost of a run
 _MEANINGLESS = 100.0  # relative error of an outcome, beyond which a form is not determined there
 
 
@@ -64,6 +66,10 @@ class Comparison(PrintableResult):
     sizes: int
     objective: str
     entries: tuple[ComparedForm, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The forms as a data frame, one a row, the best first."""
+        return rows_frame(self.entries)
 
     def parts(self) -> list[str | TextTable]:
         """The forms side by side."""
@@ -140,9 +146,15 @@ def compare_forms(
     for i, prepared in enumerate(fits):
         error = errors[i]
         has_error = bool(np.isfinite(mean_costs[i]))
-        apart, verdict = _verdict(fits[best].form, costs[best], costs[i], aics[i] - aics[best],
-                                  size_index) \
-            if i != best else (False, "best at unseen sizes")
+        same = [j for j in range(len(fits)) if j != i and _predict_alike(costs[i], costs[j])]
+        if same and (i == best or best in same):
+            alike = fits[best if i != best else same[0]].form
+            apart, verdict = False, f"neither is better: predicts as {form_label(alike)} does"
+        elif i == best:
+            apart, verdict = False, "best at unseen sizes"
+        else:
+            apart, verdict = _verdict(fits[best].form, costs[best], costs[i],
+                                      aics[i] - aics[best], size_index)
         entries.append(ComparedForm(
             form_label(prepared.form), prepared.form.formula, len(prepared.theta),
             float(prepared.objective(prepared.theta[None])[0]), likelihoods[i], aics[i],
@@ -266,11 +278,19 @@ def _held_out(prepared: PreparedFit) -> tuple[Array, Array]:
     usable = refits.converged & has_enough_runs(prepared, w)
     own = w.argmin(axis=0)
     predicted = prepared.form.predict(refits.theta, prepared.x)[own, np.arange(len(own))]
-    error = prepared.form.invert_link(predicted) / prepared.runs.loss - 1
+    outcome = prepared.form.invert_link(predicted)
+    measured = prepared.runs.loss
+    # Errors are relative; to the largest outcome where one may be zero or negative.
+    error = (outcome - measured) / (measured if (measured > 0).all() else np.abs(measured).max())
     cost = prepared.robust.cost(prepared.y - predicted)
     # Without some size a term may be undetermined, and its prediction there meaningless.
     known = usable[own] & np.isfinite(error) & (np.abs(error) < _MEANINGLESS)
     return np.where(known, cost, np.nan), np.where(known, error, np.nan)
+
+
+def _predict_alike(a: Array, b: Array) -> bool:
+    """Whether two forms predict all left-out runs alike, up to rounding."""
+    return bool(np.allclose(a, b, rtol=_ALIKE, atol=0.0))
 
 
 def _verdict(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
@@ -20,9 +21,10 @@ from scaling.laws.fitting.likelihood_ratio import LikelihoodScale, likelihood_sc
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.law import LEVEL
+from scaling.laws.law import LEVEL, check_level
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
+from scaling.laws.values import broadcast
 
 Array = NDArray[np.float64]
 
@@ -41,6 +43,7 @@ _MAX_SEARCHES = 8
 _MAX_SWEEPS = 3
 _MIN_IMPROVEMENT = 1e-6  # relative: a larger decrease is another optimum, not rounding
 _ROUNDING = 1e-16        # of the objective, per run
+_FEW_VALUES = 7          # of the user, below which the ends of an interval are uncertain
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,6 +70,11 @@ class Profile(PrintableResult):
     flat_range: tuple[float, float]
     warnings: tuple[str, ...]
 
+    def to_frame(self) -> pd.DataFrame:
+        """The profile as a data frame with the columns `value`, `objective` and `converged`."""
+        return pd.DataFrame({"value": self.values, "objective": self.objectives,
+                             "converged": self.converged})
+
     def parts(self) -> list[str | TextTable]:
         """The interval and the objective at each value."""
         rows = [(value, objective, objective / self.objective - 1 if self.objective else None)
@@ -91,7 +99,7 @@ def profile(
     table: RunsTable,
     form: Form | str,
     name: str,
-    values: Sequence[float] | Array | None = None,
+    values: Sequence[float] | Array | float | None = None,
     *,
     robust: ResidualLoss | None = None,
     level: float = LEVEL,
@@ -115,6 +123,7 @@ def profile(
         UserError: the form has no such quantity or fixes it, a value is impossible, or the runs
             cannot be fitted.
     """
+    check_level(level)
     prepared = prepare(table, form, robust)
     quantity, logged = quantity_named(prepared, name)
     optimum = float(quantity(prepared.theta[None])[0])
@@ -149,8 +158,8 @@ def profile(
         converged=tuple(map(bool, converged)), level=level, critical_rise=rise,
         interval=(None if low is None else printed(low), None if high is None else printed(high)),
         flat=flat, flat_range=flat_range,
-        warnings=tuple(_warnings(prepared, name, lowest, flat, flat_range, converged,
-                                 (low, high))),
+        warnings=(*_few_values(len(targets)),
+                  *_warnings(prepared, name, lowest, flat, flat_range, converged, (low, high))),
     )
 
 
@@ -212,9 +221,9 @@ def _find_reach(
     return reach
 
 
-def _user_targets(name: str, values: Sequence[float] | Array, logged: bool) -> Array:
+def _user_targets(name: str, values: Sequence[float] | Array | float, logged: bool) -> Array:
     """The user's values as sorted targets, as logarithms if `logged`."""
-    targets = np.unique(np.asarray(values, dtype=float))
+    targets = np.unique(broadcast({"values": values})[0]["values"])
     if not targets.size or not np.isfinite(targets).all() or (logged and targets[0] <= 0):
         kind = "positive numbers" if logged else "numbers"
         raise UserError(f"profile of {name}: {kind} are expected as values, such as "
@@ -290,6 +299,14 @@ def _crossings(at: Array, rises: Array, limit: float) -> tuple[float | None, flo
     first, last = int(inside[0]), int(inside[-1])
     return (crossing(first, first - 1) if first > 0 else None,
             crossing(last, last + 1) if last < len(at) - 1 else None)
+
+
+def _few_values(count: int) -> tuple[str, ...]:
+    if count >= _FEW_VALUES:
+        return ()
+    return (f"{count} value{'s' * (count != 1)}: the ends of the interval are interpolated between "
+            f"so few that they may be far off; give {_FEW_VALUES} or more, or none for {POINTS} "
+            "that cover the interval",)
 
 
 def _warnings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
@@ -12,7 +13,7 @@ from scaling.errors import UserError
 from scaling.laws.evidence.refit import form_label
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Law
-from scaling.laws.show import PrintableResult, TextTable, text_table
+from scaling.laws.show import PrintableResult, TextTable, rows_frame, text_table
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -61,6 +62,10 @@ class Residuals(PrintableResult):
     trends: tuple[Trend, ...]
     heaviest: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The residuals as a data frame, one run a row, under its run_id."""
+        return rows_frame(self.rows).set_index("run_id")
 
     def parts(self) -> list[str | TextTable]:
         """The largest residuals and the trends."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
@@ -20,7 +20,7 @@ from scaling.laws.fitting.fit_law import fit_law, form_named
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import VARIABLES
-from scaling.laws.show import PrintableResult, TextTable, text_table
+from scaling.laws.show import PrintableResult, TextTable, rows_frame, text_table
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
@@ -60,6 +60,10 @@ class Rolling(PrintableResult):
     cuts: tuple[float, ...]
     forecasts: tuple[Forecast, ...]
 
+    def to_frame(self) -> pd.DataFrame:
+        """The forecasts as a data frame, one a row."""
+        return rows_frame(self.forecasts)
+
     def parts(self) -> list[str | TextTable]:
         """A table of the forecasts, and their warnings."""
         symbol = VARIABLES[self.by].symbol
@@ -75,7 +79,7 @@ class Rolling(PrintableResult):
 def rolling_origin(
     table: RunsTable,
     forms: Sequence[Form | str],
-    by: Literal["c", "n", "d"] = "c",
+    by: str = "c",
     cuts: int | Sequence[float] = CUTS,
     *,
     robust: ResidualLoss | None = None,
@@ -87,7 +91,7 @@ def rolling_origin(
     Args:
         table: the runs.
         forms: forms or their names, which may be constrained, such as with E fixed.
-        by: the variable that is cut.
+        by: the variable that is cut, n, d or c, or its column.
         cuts: number of cuts, spread evenly over the runs, or their values; runs at a cut belong to
             the fit.
         robust: loss of the residuals; each form's own by default.
@@ -98,8 +102,13 @@ def rolling_origin(
     chosen = [form_named(form) if isinstance(form, str) else form for form in forms]
     if not chosen:
         raise UserError("rolling_origin: at least one form is expected, such as chinchilla")
+    named, by = by, table.variable_named(by)
     if by not in ("c", "n", "d"):
-        raise UserError(f"rolling_origin: by {by!r}: expected is c, n or d")
+        columns = "".join(f", {table.columns[v]}" for v in ("n", "d", "c") if v in table.columns)
+        raise UserError(f"rolling: by={named!r:.40}: one of n, d, c{columns} is expected")
+    if not (table.loss > 0).all():
+        raise UserError("rolling: needs positive outcomes, since errors are relative to them; "
+                        f"{table.column_label('loss')} has {float(table.loss.min()):.4g}")
     values = table.values[by]
     if np.isnan(values).any():
         raise UserError(f"rolling_origin: needs {VARIABLES[by].symbol} of every run; name its "

@@ -20,6 +20,7 @@ from scaling.laws.fitting.misfit import (
 )
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.constrained import Constrained
+from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
@@ -41,6 +42,7 @@ _COEFFICIENT_FACTOR = 100.0   # ratio of the ends of an interval that is too wid
 _EXPONENT_FACTOR = 3.0
 _ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
 """What remains of Chinchilla's law without the term of a variable."""
+_FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most extreme ones
 _FEW_UNITS = 10       # sizes or clusters, below which resamples of them are too alike
 
 
@@ -92,7 +94,7 @@ def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
               _zero_constants, _not_finite, _upper_bound,
               _conditioning, _start_agreement, _not_the_longest, _far_runs,
-              _lack_of_fit, _patterns, _lost_resamples)
+              _lack_of_fit, _patterns, _few_resamples, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     absent = [*_absent_terms(evidence)]
     gone = {name for _, names in absent for name in names}
@@ -194,7 +196,19 @@ def _without_effect(e: Evidence, absent: set[str]) -> Iterator[Finding]:
     if names:
         yield (f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on the "
                "predictions at the optimum, and these runs do not determine "
-               f"{'it' if len(names) == 1 else 'them'}; use a law without", {*names})
+               f"{'it' if len(names) == 1 else 'them'}; use a law without"
+               f"{_held_positive(e, names)}", {*names})
+
+
+def _held_positive(e: Evidence, names: list[str]) -> str:
+    """How to let parameters of a user's own law be negative, which ended at their bound of 0."""
+    base = e.form.base if isinstance(e.form, Constrained) else e.form
+    held = [name for name in names if name not in base.signed]
+    if not isinstance(base, CustomLaw) or not held:
+        return ""
+    return (", or name it" if len(held) == 1 else ", or name them") + (
+        f" in free={held}: the parameters of a formula are positive unless law() is told "
+        "otherwise")
 
 
 def _negative_exponents(e: Evidence, absent: set[str]) -> Iterator[Finding]:
@@ -306,6 +320,14 @@ def _percent(e: Evidence, residual: float, sign: str = "") -> str:
     """A residual in percent of the outcome, or as it is if the form predicts the outcome itself."""
     return (f"{100 * np.expm1(residual):{sign}.2g}%" if e.form.link == "log"
             else f"{residual:{sign}.2g}")
+
+
+def _few_resamples(e: Evidence) -> Iterator[Finding]:
+    if e.boot is not None and e.boot.resamples < _FEW_RESAMPLES:
+        count = e.boot.resamples
+        yield (f"{count} resample{'s' * (count != 1)}: too few for intervals, whose ends are then "
+               f"the most extreme resamples; 1000 are usual, and {_FEW_RESAMPLES} the fewest",
+               set())
 
 
 def _lost_resamples(e: Evidence) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import DataError, UserError, option
+from scaling.laws.arguments import checked
 from scaling.laws.fitting.bootstrap import (
     BootstrapProblem,
     ResampleUnit,
@@ -31,7 +32,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval, Law, Method
-from scaling.laws.table import RunsTable
+from scaling.laws.table import RunsTable, excluded_text
 
 Array = NDArray[np.float64]
 
@@ -46,6 +47,7 @@ _MAX_FOLLOWED = 3
 _MAX_REFINED = 8      # different optima of the subset that are refined on all runs
 
 
+@checked
 def form_named(name: str) -> Form:
     """The form of a name.
 
@@ -60,6 +62,7 @@ def form_named(name: str) -> Form:
                     f"{', '.join(FORMS)}")
 
 
+@checked
 def fit_law(
     table: RunsTable,
     form: Form | str,
@@ -166,13 +169,14 @@ def _fit(
     return with_heldout(law, table)
 
 
+@checked
 def with_heldout(law: Law, table: RunsTable) -> Law:
     """The law with predictions of the table's held-out runs and their measured outcomes."""
     rows: dict[str, dict[str, Any]] = {}
     for run in table.heldout:
         predicted = float(law.loss(run.values)[0]) if law.converged else None
         error = None
-        if predicted is not None and run.loss is not None:
+        if predicted is not None and run.loss is not None and run.loss > 0:
             error = predicted / run.loss - 1
         rows[run.run_id] = {
             "n": run.n, "d": run.d, "predicted": predicted,
@@ -276,20 +280,23 @@ def _check_variables(form: Form, table: RunsTable) -> None:
 
 
 def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
-    out = ", ".join(f"{count} {reason}" for reason, count in table.excluded.items() if count)
+    out = excluded_text(table.excluded)
     left_out = f"; left out: {out}" if out else ""
+    count = fitted.loss.size
+    runs = f"{count} run" if count == 1 else f"{count} runs"
     for variable in form.variables:
         distinct = len(np.unique(fitted.values[variable]))
         needed = form.distinct if variable in ("n", "d", "c") else 1
         if distinct < needed:
-            quantity = {"n": "sizes N", "d": "token counts D", "c": "budgets C"}.get(
-                variable, f"values of {VARIABLES[variable].symbol}")
+            s = "s" * (distinct != 1)
+            quantity = {"n": f"size{s} N", "d": f"token count{s} D", "c": f"budget{s} C"}.get(
+                variable, f"value{s} of {VARIABLES[variable].symbol}")
             raise DataError(f"{form.name}: {distinct} distinct {quantity} "
-                            f"({table.convention[variable]}) among {fitted.loss.size} finished "
-                            f"runs, where at least {needed} are needed{left_out}")
-    if fitted.loss.size < len(form.parameters):
-        raise DataError(f"{form.name}: {fitted.loss.size} runs for {len(form.parameters)} "
-                        f"parameters ({', '.join(form.parameters)}); train more, or choose a "
+                            f"({table.convention[variable]}) among the {runs} that "
+                            f"finished, where at least {needed} are needed{left_out}")
+    if count < len(form.parameters):
+        raise DataError(f"{form.name}: {runs} for {len(form.parameters)} parameters "
+                        f"({', '.join(form.parameters)}); train more, or choose a "
                         f"simpler law{left_out}")
 
 

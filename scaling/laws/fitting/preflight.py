@@ -34,8 +34,11 @@ def check_losses(form: Form, table: RunsTable) -> list[str]:
         Warnings; empty for a form of another outcome.
 
     Raises:
-        UserError: the column cannot be losses in nats per token.
+        UserError: the column cannot be losses in nats per token, or an outcome whose logarithm the
+            form predicts is not positive.
     """
+    if form.link == "log":
+        check_positive(table, f"{form.name} predicts its logarithm")
     if not form.outcome.startswith("loss") or table.loss.size < 2:
         return []
     y, label = table.loss, f"{table.prefix}{table.column_label('loss')}"
@@ -50,6 +53,25 @@ def check_losses(form: Form, table: RunsTable) -> list[str]:
                             f"{option(f'loss= and {v}=', f'--loss and --{v}')} seem to be swapped; "
                             "exchange them")
     return [*_large_losses(table, label), *_loss_name(table), *_rising(table, label)]
+
+
+def check_positive(table: RunsTable, why: str) -> None:
+    """Check that all outcomes are positive.
+
+    Args:
+        table: the runs.
+        why: why they have to be, as part of a sentence.
+
+    Raises:
+        UserError: one is zero or negative.
+    """
+    wrong = table.loss <= 0
+    if wrong.any():
+        other = option("for an outcome that may be zero or negative fit a law with "
+                       "link=\"identity\"", "choose another column with --loss")
+        raise UserError(f"{table.prefix}{table.first_label(wrong)}, {table.column_label('loss')}: "
+                        f"{float(table.loss[wrong].min()):.4g}, where a positive number is "
+                        f"expected, since {why}; fix it, drop the row, or {other}")
 
 
 def _large_losses(table: RunsTable, label: str) -> Iterator[str]:

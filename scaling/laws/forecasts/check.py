@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scaling.errors import UserError, option
+from scaling.laws.arguments import checked
 from scaling.laws.forecasts.ledger import SealedForecast, read_ledger
 from scaling.laws.forecasts.outcomes import (
     TOLERANCE,
@@ -23,6 +25,7 @@ from scaling.laws.forecasts.outcomes import (
     runs_of,
     table_times,
     unfinished,
+    unreadable_times,
     when_sealed,
     with_former_runs,
 )
@@ -147,10 +150,11 @@ class ForecastCheck(PrintableResult):
             "by_law": {name: scores.to_json() for name, scores in self.by_law.items()}}
 
 
+@checked
 def check_forecasts(
     ledger: str | Path, runs: pd.DataFrame | str | Path, *, n: str | None = None,
     d: str | None = None, c: str | None = None, loss: str | None = None,
-    counting: Counting | None = None, extra: dict[str, str | None] | None = None,
+    counting: Counting | None = None, extra: Mapping[str, str | None] | None = None,
     where: str | None = None, tolerance: float = TOLERANCE, head: str | None = None,
     times: Times | None = None,
 ) -> ForecastCheck:
@@ -217,7 +221,7 @@ def check_forecasts(
         tolerance=tolerance, rows=tuple(rows), scores=_scores_of(counted),
         by_law={name: _scores_of([row for row in counted if row.forecast.law.name == name])
                 for name in dict.fromkeys(row.forecast.law.name for row in counted)},
-        warnings=_warnings(forecasts, rows))
+        warnings=(*_warnings(forecasts, rows), *unreadable_times(frame, source)))
 
 
 def _checked(

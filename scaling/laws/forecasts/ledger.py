@@ -30,9 +30,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scaling.errors import UserError
+from scaling.errors import UserError, option
 from scaling.file_lock import file_lock
 from scaling.files import parse_json, read_bytes, write_atomically, write_new
+from scaling.laws.arguments import checked
 from scaling.laws.frozen import freeze_fields
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import LEVEL, Interval
@@ -127,6 +128,7 @@ def sha256_of(content: Any) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
+@checked
 def read_ledger(path: str | Path) -> list[SealedForecast]:
     """The forecasts of a ledger, in the order in which they were sealed.
 
@@ -139,8 +141,8 @@ def read_ledger(path: str | Path) -> list[SealedForecast]:
     try:
         data = read_bytes(path, _MAX_BYTES)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `{_WRITER} LAW --ledger {path}` writes it"
-                        ) from None
+        writes = option("`seal_forecast`", f"`{_WRITER} LAW --ledger {path}`")
+        raise UserError(f"{path}: no such file; {writes} writes it") from None
     return _parse(data, path)
 
 
@@ -223,10 +225,14 @@ def _subject(record: SealedForecast) -> tuple[object, ...]:
             tuple(sorted(record.variables.items())))
 
 
+def _writer() -> str:
+    return option("`seal_forecast`", f"`{_WRITER}`")
+
+
 def _parse(data: bytes, path: Path) -> list[SealedForecast]:
     """The records of a ledger's content, whose chain is checked."""
     if not data.startswith(_START[:len(data)]):
-        raise UserError(f"{path}: line 1 was not written by `{_WRITER}`, so the file is neither "
+        raise UserError(f"{path}: line 1 was not written by {_writer()}, so the file is neither "
                         "read nor changed; give the ledger of forecasts, or a new file")
     *lines, rest = data.split(b"\n")
     sealed: list[SealedForecast] = []
@@ -263,7 +269,7 @@ def _record(line: bytes, number: int, path: Path, whole: bool = True) -> SealedF
             "remove the file")
         raise UserError(f"{source} is cut off, as by a crash or a full disk, and holds no "
                         f"forecast; {fix}, and seal it again if its run has not begun") from None
-    fields = JsonObject(content, source, writer=_WRITER)
+    fields = JsonObject(content, source, writer=_writer().strip("`"))
     if content.get("version") != _VERSION:
         raise fields.error("version", content.get("version"),
                            f"{_VERSION}, the format of this version of scaling,")

@@ -89,8 +89,7 @@ def law_table(
         counting=counting, where=columns.where,
         extra={v: columns.extra.get(v) or _column(convention.get(v))
                for v in variables if v not in _SIZES},
-        needs=[v for v in _SIZES if v in variables or v in known],
-        signed=law.name in FORMS and FORMS[law.name].signed_outcome)
+        needs=[v for v in _SIZES if v in variables or v in known])
 
 
 def _column(counted: Any) -> str | None:
@@ -183,6 +182,23 @@ def table_times(frame: pd.DataFrame, source: str) -> Times | None:
         return began, ended
 
     return times if present else None
+
+
+def unreadable_times(frame: pd.DataFrame, source: str) -> list[str]:
+    """A sentence for each column of times with cells that are neither empty nor a date."""
+    found = []
+    for column in ("started", "finished"):
+        cells = frame[column] if column in frame.columns else pd.Series(dtype=object)
+        wrong = [i for i, cell in enumerate(cells)
+                 if _date(cell) is None and not pd.isna(cell) and str(cell).strip()]
+        if wrong:
+            names = run_ids(frame, source)
+            first = row_label(wrong[0], None if names is None else names[wrong[0]])
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            found.append(f"{first}{more}, column {column}: {str(cells.iloc[wrong[0]])!r:.40} is "
+                         "no date, such as 2026-01-31T12:00:00+00:00, so it is not known when "
+                         "these runs were trained")
+    return found
 
 
 def _date(cell: Any) -> datetime | None:

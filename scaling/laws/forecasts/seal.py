@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.errors import UserError, option
+from scaling.laws.arguments import checked
 from scaling.laws.columns import label_column, run_ids
 from scaling.laws.fitted import Fit
 from scaling.laws.forecasts.ledger import (
@@ -35,6 +36,7 @@ from scaling.laws.table import RunsTable
 from scaling.outputs import finite
 
 
+@checked
 def seal_forecast(
     law: Fit | Law, ledger: str | Path, *, run_id: str | None = None, note: str = "",
     name: str | None = None, **values: float,
@@ -64,6 +66,7 @@ def seal_forecast(
     return append(Path(ledger), [content])[0]
 
 
+@checked
 def seal_heldout(
     laws: Fit | Law | Mapping[str, Fit], ledger: str | Path, runs: pd.DataFrame | str | Path, *,
     n: str | None = None, d: str | None = None, c: str | None = None,
@@ -194,7 +197,7 @@ def describe(law: Law, name: str | None = None) -> ForecastingLaw:
 def _number(name: str, value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{name}={value!r:.40}: one number is expected, since a forecast is of one "
                         "run") from None
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import PowerSum
@@ -95,6 +96,7 @@ class Constrained(Form):
         return self.base.allocation_exponent(params_BP)
 
 
+@checked
 def constrain(
     form: Form, fixed: Mapping[str, float] | None = None, tied: Sequence[tuple[str, str]] = ()
 ) -> Form:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.forms.expression import evaluate, names_in, trace
 from scaling.laws.forms.form import EXPONENT_STARTS
 from scaling.laws.forms.formula import Formula
@@ -60,6 +61,7 @@ class CustomLaw(Formula):
         }
 
 
+@checked
 def law(
     formula: str | Callable[..., Any] | None = None,
     *,

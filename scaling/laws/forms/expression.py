@@ -55,6 +55,8 @@ def parse_expression(text: str) -> ast.expr:
     except SyntaxError as error:
         raise UserError(f"formula {text!r}: {error.msg}; a formula such as "
                         "\"E + A*n**-alpha\" is expected") from None
+    except UserError:
+        raise
     except (ValueError, RecursionError, MemoryError):
         raise UserError("formula: it is nested too deeply, or has characters that are not text"
                         ) from None

@@ -96,6 +96,9 @@ class Formula(Form):
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """Every point of the grid, with the best linear parameters for each."""
+        # Errors are relative to the outcomes, or to the largest where one may be zero.
+        scale_R = outcome_R if (outcome_R > 0).all() else np.full_like(
+            outcome_R, np.abs(outcome_R).max() or 1.0)
         starts = []
         for values in itertools.product(*self.grid.values()):
             point = dict(zip(self.grid, values, strict=True))
@@ -105,7 +108,7 @@ class Formula(Form):
                 terms_RK = np.stack([self._outcome(p, x_RV) for p in unit], axis=-1)
                 rest_R = self._outcome(params, x_RV)
                 params |= dict(zip(self.linear, self._solve(
-                    terms_RK - rest_R[:, None], outcome_R - rest_R, outcome_R), strict=True))
+                    terms_RK - rest_R[:, None], outcome_R - rest_R, scale_R), strict=True))
             starts.append([params[name] for name in self.parameters])
         return self.from_params(np.array(starts))
 

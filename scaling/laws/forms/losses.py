@@ -8,11 +8,14 @@ tolerances may stop at the start.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
+
+from scaling.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -45,6 +48,13 @@ class ResidualLoss:
 
     kind: Literal["adaptive", "huber", "l1", "squared"]
     delta: float = DELTA
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            raise UserError(f"objective {self.kind!r:.40}: one of {', '.join(KINDS)} is expected")
+        if not isinstance(self.delta, Real) or not self.delta > 0:
+            raise UserError(f"delta {self.delta!r:.40}: a positive number is expected, such as "
+                            "1e-3")
 
     def stages(self) -> tuple[ScaledHuber, ...]:
         """Smooth losses to minimise in turn, each from the minimum of the previous one.

@@ -22,9 +22,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from scaling.laws.arguments import checked
 from scaling.laws.training_curves import Curves
 
 
+@checked
 def plot_envelope(curves: Curves, ax: Any = None, *, smooth: float = 0.0) -> Any:
     """Loss against compute along training curves, and their lower envelope (approach 1).
 

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from scaling.errors import UserError
+from scaling.laws.arguments import a_type
 from scaling.laws.law import Law
 from scaling.laws.plots.allocation import PANELS, draw_allocation
 from scaling.laws.plots.axes import check_converged
@@ -65,7 +66,7 @@ def panels_of(name: str, law: Law, table: RunsTable | None) -> tuple[int, int, S
 
 
 def draw_with_pyplot(
-    draw: Draw, ax: Axes | None = None, rows: int = 1, columns: int = 1, size: Size = ONE_PANEL,
+    draw: Draw, ax: Any = None, rows: int = 1, columns: int = 1, size: Size = ONE_PANEL,
 ) -> Any:
     """Draw into axes of the caller, or else into a new figure of pyplot, which notebooks show.
 
@@ -76,8 +77,9 @@ def draw_with_pyplot(
         The axes; an array of them, [rows, columns], for several panels.
     """
     if ax is not None:
-        draw([ax])
-        return ax
+        own = _one_axes(ax)
+        draw([own])
+        return own
     import matplotlib.pyplot as plt
 
     resolution = matplotlib.rcParams["figure.dpi"]
@@ -93,8 +95,22 @@ def draw_with_pyplot(
     return axes[0, 0] if axes.size == 1 else axes[0] if rows == 1 else axes
 
 
+def _one_axes(ax: Any) -> Axes:
+    """The axes of the caller, also from an array that has no others.
+
+    Raises:
+        UserError: it is something else.
+    """
+    one = ax.flat[0] if isinstance(ax, np.ndarray) and ax.size == 1 else ax
+    if isinstance(one, Axes):
+        return one
+    what = f"an array of {ax.size}; give one of them" if isinstance(ax, np.ndarray) else \
+        f"{a_type(ax)}; matplotlib.pyplot.subplots() returns a figure and its axes"
+    raise UserError(f"ax: one matplotlib axes is expected, not {what}")
+
+
 def plot_law(
-    name: str, law: Law, table: RunsTable | None, ax: Axes | None, options: Mapping[str, Any]
+    name: str, law: Law, table: RunsTable | None, ax: Any, options: Mapping[str, Any]
 ) -> Any:
     """A figure of a law as `draw_with_pyplot` draws it; `options` are those of its function."""
     return draw_with_pyplot(partial(_DRAW[name], law, table, **options), ax,
