@@ -205,6 +205,21 @@ def test_a_constant_of_zero_is_reported(grid) -> None:
         {"A": 30, "alpha": 0.2, "B": 30, "beta": 0.2}, rel=1e-4)
 
 
+def test_resamples_that_end_at_a_bound_give_no_interval(grid) -> None:
+    """From 0 to 0 would say that the limit is known."""
+    frame = grid()
+    n, d = frame["params_total"].to_numpy(float), frame["tokens"].to_numpy(float)
+    noise = 0.001 * np.random.default_rng(0).standard_normal(len(n))
+    # Steeper at the end than a power law: a limit makes the fit worse in every resample.
+    frame["loss"] = (30 / n**0.2 + 30 / d**0.2) ** 1.2 * (1 - 0.02 * np.log(n / n.min())) * (
+        np.exp(noise))
+    law = fit_law(from_frame(frame, "runs"), "chinchilla", resamples=40)
+    assert law.params["E"] == 0
+    assert (law.samples[:, 0] == 0).mean() > 0.95
+    assert law.intervals["E"] is None
+    assert law.intervals["alpha"] is not None
+
+
 def test_huber_is_robust_to_an_outlier_and_least_squares_is_not(grid, constants) -> None:
     frame = grid(noise=1e-4)
     frame.loc[12, "loss"] *= 1.2

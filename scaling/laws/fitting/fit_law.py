@@ -361,10 +361,12 @@ def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | Non
     band = law.band(quantities)
     assert band is not None
     fixed = {*form.constraints.get("fixed", {})}
+    # Where nearly all resamples end at the bound, they do not tell how far the constant may be.
+    at_bound = {name for name in form.constants if law.params[name] == 0}
     return (
         {name: float(sd) for name, sd in zip(names, spread, strict=True) if name not in fixed},
-        {name: (float(low), float(high)) for name, low, high in zip(names, *band, strict=True)
-         if name not in fixed},
+        {name: None if name in at_bound and low == high else (float(low), float(high))
+         for name, low, high in zip(names, *band, strict=True) if name not in fixed},
     )
 
 
