@@ -76,6 +76,7 @@ def allocate(
     from scaling.laws.allocation.allocate import allocate as allocate_law
     from scaling.laws.allocation.allocate import can_allocate, reference_laws
     from scaling.laws.allocation.budgets import AllocationBudget
+    from scaling.laws.io import load_with_choice
     from scaling.outputs import json_output as json_file
     from scaling.outputs import with_command
 
@@ -107,6 +108,9 @@ def allocate(
         for budget, of_budget in zip(budgets, rows, strict=True):
             _print_allocations(budget, of_budget)
         _print_notes([row for of_budget in rows for row in of_budget])
+        for file in law_files(law):
+            if (choice := load_with_choice(file)[1]) is not None:
+                out.print(f"{file}: {choice.verdict()}", markup=False)
     if out_file is not None:
         output.write(text)
         err.print(f"wrote {out_file}", markup=False)
@@ -199,7 +203,8 @@ def _print_notes(rows: Sequence[Allocation]) -> None:
 def load_laws(
     name: str, budget: AllocationBudget
 ) -> list[tuple[str, Law | Published | FrontierLike]]:
-    """A published law, or the laws of a file that apply to the budget, each with its label.
+    """A published law, or the laws of a file that apply to the budget, each with its label; first
+    the one that predicts larger runs best, if the form was chosen.
 
     Raises:
         UserError: there is no such law or file, or no law in the file can allocate compute.
@@ -207,14 +212,17 @@ def load_laws(
     from scaling.laws import Law
     from scaling.laws.allocation.allocate import can_allocate
     from scaling.laws.allocation.budgets import divides_compute
-    from scaling.laws.io import load
+    from scaling.laws.io import load_with_choice
     from scaling.laws.published import published_named
 
     path = Path(name)
     if not path.exists():
         return [("", published_named(name))]
     path = laws_file(path)
-    laws = load(path)
+    laws, choice = load_with_choice(path)
+    if choice is not None:
+        best = choice.laws[choice.best]
+        laws.sort(key=lambda law: law is not best)
     applicable = [law for law in laws if can_allocate(law, budget)]
     if not applicable:
         # The budget may ask for more than an allocation; the laws raise the precise error.

@@ -107,6 +107,8 @@ def curves_of(source: RunsSource) -> Curves:
         points = read_frame(curves)
         require_column(points, str(curves), "run_id", "another name")
         sizes = frame.loc[frame["role"] == "grid", names[1:]]
+        if source.strict:
+            sizes = sizes[sizes["run_id"].astype(str).isin(source.table("total", SIZES).run_id)]
         frame, path = points.merge(sizes, on="run_id"), curves
     return curves_from_frame(frame, str(path), n=columns["n"] or size, d=columns["d"] or "tokens",
                              loss=columns["loss"] or "loss")

@@ -61,7 +61,7 @@ def show(
         from scaling.laws.evidence.comparison import compare_forms
 
         table, forms, robust = _common_table(fitted)
-        content["comparison"] = _shown(compare_forms(table, forms, robust=robust))
+        content["comparison"] = print_result(compare_forms(table, forms, robust=robust))
     if requested.rolling is not None:
         content["rolling"] = _rolling(requested.rolling, fitted)
     if requested.sensitivity:
@@ -78,20 +78,6 @@ def show(
                 for section, question, answer in rows
             ]
     return content
-
-
-def show_choice(fitted: Sequence[Fit]) -> dict[str, Any]:
-    """Print which of the laws of all runs predicts larger runs best.
-
-    Returns:
-        The same as plain data under `choice`; empty if there are fewer than two such laws.
-    """
-    from scaling.laws import choose
-
-    of_all_runs = [each for each in fitted if each.law.form.envelope is None and each.law.converged]
-    if len(of_all_runs) < 2:
-        return {}
-    return {"choice": _shown(choose(of_all_runs))}
 
 
 def _sensitivity(fitted: Fit) -> dict[str, Any]:
@@ -115,7 +101,7 @@ def _sensitivity(fitted: Fit) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, test in tests.items():
         try:
-            content[name] = _shown(test())
+            content[name] = print_result(test())
         except UserError as reason:  # too few runs to drop one
             console.err.print(f"{name}: not shown, {reason}", markup=False)
     return content
@@ -150,7 +136,7 @@ def _for_each(
     shown, failed = [], {}
     for each in fitted:
         try:
-            shown.append(_shown(evaluate(each)))
+            shown.append(print_result(evaluate(each)))
         except UserError as error:
             failed[each.law.name] = error
     if failed and not shown:
@@ -175,8 +161,12 @@ def _common_table(fitted: Sequence[Fit]) -> tuple[RunsTable, list[Any], Residual
     return first.runs, [each.law.form for each in fitted], first.objective
 
 
-def _shown(item: Any) -> dict[str, Any]:
-    """Print a result; the same as plain data."""
+def print_result(item: Any) -> dict[str, Any]:
+    """Print a result.
+
+    Returns:
+        The same as plain data.
+    """
     for part in item.parts():
         if isinstance(part, str):
             console.out.print(part, markup=False)

@@ -27,6 +27,7 @@ from scaling.cli.fit_options import (
     ProfileNames,
     Resamples,
     SmoothRows,
+    StrictRuns,
     TieOption,
     WhereOption,
     columns,
@@ -63,6 +64,7 @@ def fit(
     cluster: ClusterColumn = None,
     final: FinalRows = False,
     smooth: SmoothRows = 1,
+    strict: StrictRuns = False,
     n_convention: NConvention = None,
     objective: Annotated[Literal["adaptive", "huber", "l1", "squared"] | None, typer.Option(
         help="Objective on residuals of the log-loss; by default each law's own, which is adaptive "
@@ -120,6 +122,8 @@ def fit(
 
     Example: `scaling fit runs.csv --where "tokens > 1e9 and corpus == 'c4'"`
 
+    Example: `scaling fit results/quickstart --strict`
+
     Example: `scaling fit runs.csv --law chinchilla --fix E=1.69 --tie alpha=beta`
 
     Example: `scaling fit isoflop.csv --law approach-2 --law approach-2-akima --law chinchilla`
@@ -131,15 +135,18 @@ def fit(
     --profile alpha --compare --rolling c --sensitivity --checklist`
 
     Only finished runs of the grid are fitted; diverged, failed, planned and held-out runs are
-    counted. Any two of N, D and C are enough: C = 6 N D gives the third. Without --law, the laws
-    of all runs are also judged by their predictions of larger runs, and averaged. A law that
-    cannot be fitted to these runs is reported with the reason, and the others are printed and
-    saved; if none can be fitted, the exit status is 1.
+    counted. Runs that look unhealthy, by their schedule or by curves.csv beside RUNS, are named in
+    a warning, and left out with --strict. Any two of N, D and C are enough: C = 6 N D gives the
+    third. Without --law, the laws of all runs are also judged by their predictions of larger runs,
+    and averaged. A law that cannot be fitted to these runs is reported with the reason, and the
+    others are printed and saved; if none can be fitted, the exit status is 1.
     """
-    from scaling.laws.fit_runs import residual_loss
+    from scaling.laws.fit_runs import best_of, residual_loss
     from scaling.laws.fitting.bootstrap import check_resamples
+    from scaling.laws.forms.catalogue import CHOSEN_FROM
     from scaling.laws.frames import read_frame, table_path
-    from scaling.laws.io import laws_output, laws_text
+    from scaling.laws.health import curves_beside
+    from scaling.laws.io import choice_json, laws_output, laws_text
     from scaling.laws.io import save as save_laws
     from scaling.outputs import json_output as json_file
     from scaling.outputs import with_command
@@ -166,7 +173,7 @@ def fit(
         inputs = [path, *([evidence_file] if evidence_file else [])]
         laws_output(save, inputs).check()
     source = RunsSource(path, read_frame(path), {"n": n, "d": d, "c": c, "loss": loss}, where,
-                        n_convention, cluster, final, smooth)
+                        n_convention, cluster, final, smooth, curves_beside(path), strict)
     resampling = BootstrapOptions(bootstrap, seed, by, interval)
     results = FitResults()
     with tables_hidden(json_output):
@@ -184,16 +191,20 @@ def fit(
                 results.frontiers.append(frontier)
         results.check()
         laws: list[Law | Frontier] = [*(fitted.law for fitted in results.laws), *results.frontiers]
+        of_all_runs = [each for each in results.laws if each.law.name in CHOSEN_FROM]
+        choice = best_of(of_all_runs).choice if law is None and of_all_runs else None
         if save is not None:
-            save_laws(laws, save, inputs)
+            save_laws(laws, save, inputs, choice=choice)
             err.print(f"wrote {save}", markup=False)
         content = evidence.show(results.laws, source.frame, requested)
-        choice = evidence.show_choice(results.laws) if law is None else {}
+        if choice is not None:
+            evidence.print_result(choice)
     if evidence_file is not None:
         evidence_output.write(with_command(content, evidence_output.command))
         err.print(f"wrote {evidence_file}", markup=False)
     if json_output:
-        print_text(laws_text(laws, ({"evidence": content} if any(requested) else {}) | choice))
+        print_text(laws_text(laws, ({"evidence": content} if any(requested) else {})
+                             | choice_json(laws, choice)))
 
 
 def _print_law(law: Law, printed: Container[str]) -> None:

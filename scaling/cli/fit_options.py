@@ -53,6 +53,11 @@ FinalRows = Annotated[bool, typer.Option(
 SmoothRows = Annotated[int, typer.Option(
     "--smooth", metavar="K", rich_help_panel=COLUMNS,
     help="Average the loss of the last K rows of each run, with --final.")]
+StrictRuns = Annotated[bool, typer.Option(
+    "--strict", rich_help_panel=COLUMNS,
+    help="Leave out unhealthy runs, which are otherwise named in a warning: runs that diverged "
+         "late, cooled down too briefly, warmed up for too long, or have a training curve that is "
+         "not like the others.")]
 NConvention = Annotated[Literal["total", "non-embedding"] | None, typer.Option(
     help="Parameters that N counts; by default those that each law's paper counts.",
     rich_help_panel=COLUMNS, show_default=False)]

@@ -52,11 +52,15 @@ class RunsSource:
     """Whether only the last row of each run is read."""
     smooth: int = 1
     """Number of last rows of each run whose loss is averaged."""
+    curves: pd.DataFrame | None = None
+    """Training curves, by which the health of the runs is checked."""
+    strict: bool = False
+    """Whether unhealthy runs are left out."""
     _tables: dict[tuple[object, ...], RunsTable] = field(default_factory=dict)
 
     def table(
         self, counting: Counting | None, needs: Sequence[str],
-        other_columns: Mapping[str, str | None] | None = None,
+        other_columns: Mapping[str, str | None] | None = None, signed: bool = False,
     ) -> RunsTable:
         """The runs table for a law.
 
@@ -64,6 +68,7 @@ class RunsSource:
             counting: the law's own count of N, used unless the user chose one.
             needs: which of n, d and c have to be read.
             other_columns: columns of other variables.
+            signed: whether the outcome may be negative.
 
         Raises:
             UserError: a column is missing, or a value is impossible for its quantity.
@@ -71,12 +76,12 @@ class RunsSource:
         from scaling.laws import from_frame
 
         counting, other_columns = self.counting or counting, other_columns or {}
-        key = (counting, *needs, None, *other_columns.items())
+        key = (counting, *needs, signed, *other_columns.items())
         if key not in self._tables:
             self._tables[key] = from_frame(
                 self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
                 extra=other_columns, needs=needs, cluster=self.cluster, final=self.final,
-                smooth=self.smooth)
+                smooth=self.smooth, signed=signed, curves=self.curves, strict=self.strict)
         return self._tables[key]
 
 
@@ -149,7 +154,7 @@ def fit_form(
     table = source.table(
         None if source.columns["n"] else form.counting,
         SIZES if all_sizes else columns_read(form, source.frame),
-        {v: other_columns.get(v) for v in form.variables if v not in SIZES})
+        {v: other_columns.get(v) for v in form.variables if v not in SIZES}, form.signed_outcome)
     with progress(f"{form.name}: resamples", resampling.resamples) as bar:
         return fit_table(
             table, form, objective=robust, resamples=resampling.resamples, seed=resampling.seed,

@@ -17,7 +17,7 @@ _RENAMED = {
     "compare": {"--at": "--given"},
     "models": {"--vocab": "--vocab-size"},
     "simulate": {"--draw": "--seed"},
-    "suggest": {"--runs": "--max-runs", "--ratios": "--ratio-range"},
+    "suggest": {"--ratios": "--ratio-range"},
 }
 """By command: options that were renamed, because elsewhere the name means something else."""
 

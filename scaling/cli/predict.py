@@ -14,7 +14,7 @@ from scaling.console import err, out, print_json, print_table
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws import Fit
+    from scaling.laws import Fit, FormChoice
 
 
 def predict(
@@ -42,19 +42,28 @@ def predict(
 
     Example: `scaling predict besiroglu2024 --compute 1e21,1e22`
 
+    Example: `scaling predict mixture.json --given share1=0.3`
+
+    If `scaling fit` chose the form, the law that predicts larger runs best comes first, then the
+    average of the forms that count N as it does; both intervals include the choice of the form.
     A law that needs other values is left out with the reason. A published law has no interval.
     """
     from scaling.laws import show
 
     values = pairs(given or [], "--given")
-    points = points_of(n, d, compute)
+    # Laws of other variables alone, such as the shares of a mixture, need no N, D or C.
+    only_given = bool(values) and n is None and d is None and compute is None
+    points = [{}] if only_given else points_of(n, d, compute)
     laws = [pair for name in law for pair in fits_named(name)]
     check_given(values, [fit.law for _, fit in laws])
     rows: list[dict[str, Any]] = []
     failed: dict[str, UserError] = {}
     for name, fit in laws:
         try:
-            rows += [_row(name, fit, point, values) for point in points]
+            of_law = [_row(name, fit, point, values) for point in points]
+            rows += of_law
+            if fit.choice is not None and len(fit.law.samples):
+                rows += [_average(fit.choice.alike(), row) for row in of_law]
         except UserError as reason:
             failed[name] = reason
     if not rows:
@@ -67,7 +76,7 @@ def predict(
     print_table("", ("law", "N", "D", "C", "predicted", "90% interval"), [
         (row["law"], show.short(row["n"]), show.short(row["d"]), show.number(row["c"]),
          show.number(row["predicted"]), show.span(row["interval"])) for row in rows])
-    for warning in dict.fromkeys(w for _, fit in laws for w in fit.warnings):
+    for warning in dict.fromkeys(f"{name}: {w}" for name, fit in laws for w in fit.warnings):
         out.print(f"warning: {warning}", style="yellow", markup=False)
 
 
@@ -97,7 +106,8 @@ def points_of(
 
 
 def fits_named(name: str) -> list[tuple[str, Fit]]:
-    """A published law, or the laws of a file, each with its label.
+    """A published law, or the laws of a file, each with its label; first the one that predicts
+    larger runs best, if the form was chosen.
 
     Raises:
         UserError: there is no such law or file, or no law in it predicts an outcome.
@@ -107,10 +117,11 @@ def fits_named(name: str) -> list[tuple[str, Fit]]:
 
     path = Path(name)
     if path.exists():
-        found = {each: fit for each, fit in load(laws_file(path)).items() if isinstance(fit, Fit)}
+        found = [(each, fit) for each, fit in load(laws_file(path)).items()
+                 if isinstance(fit, Fit)]
         if not found:
             raise UserError(f"{path}: has no law of an outcome; fit chinchilla")
-        return [*found.items()]
+        return sorted(found, key=lambda pair: pair[1].choice is None)
     law = published_named(name).law
     if law is None:
         raise UserError(f"{name}: is a law of optimal sizes alone, without a loss to predict; use "
@@ -145,3 +156,10 @@ def _row(name: str, fit: Fit, point: dict[str, float], given: dict[str, float]) 
         value = fit.predict(**inputs)
     return {"law": name, "n": row.get("n"), "d": row.get("d"), "c": row.get("c"),
             "predicted": value, "interval": interval}
+
+
+def _average(choice: FormChoice, best: dict[str, Any]) -> dict[str, Any]:
+    """The prediction of the average of forms, with the variables of the best one's row."""
+    inputs = {v: best[v] for v in choice.laws[choice.best].form.variables}
+    value, *interval = choice.predict(interval=True, **inputs)
+    return best | {"law": "average of forms", "predicted": value, "interval": interval}

@@ -9,23 +9,51 @@ import typer
 
 from scaling.cli.options import JsonSwitch
 from scaling.cli.simulate import numbers
+from scaling.cli.sweep_options import (
+    Overrides,
+    ResultsFolder,
+    RunsFolder,
+    check_runs_exist,
+    open_plan,
+    results_folder,
+)
 from scaling.console import err, out, print_json, print_table, progress
-from scaling.errors import UserError
+from scaling.errors import DataError, UserError
+from scaling.runs import RUNS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from scaling.laws.design.suggest import Suggestion
+
+_YAML = (".yaml", ".yml")
 
 
 def suggest(
-    runs: Annotated[Path, typer.Argument(
-        metavar="RUNS", help="CSV or Parquet table of runs, or a results folder with runs.csv.")],
+    source: Annotated[Path, typer.Argument(
+        metavar="SWEEP|RUNS", help="YAML file of a sweep, whose planned runs are candidates; or "
+                                   "a CSV or Parquet table of runs, or a results folder.")],
     target: Annotated[str, typer.Option(
         help="Quantity to estimate: n-star, loss (both at --at), a, or a parameter of the law.")],
     budget: Annotated[float, typer.Option(
-        metavar="FLOPS", help="Total compute of the new runs, at 6 N D.")],
+        metavar="FLOPS", help="Total compute of the new runs, at 6 N D; or their total --cost.")],
+    overrides: Overrides = None,
+    runs: RunsFolder = RUNS,
+    results: ResultsFolder = None,
+    candidates: Annotated[Path | None, typer.Option(
+        metavar="RUNS", help="Table of the runs to choose from, of which those with status planned "
+                             "if it has one; by default a grid.", show_default=False)] = None,
+    cost: Annotated[str | None, typer.Option(
+        metavar="COLUMN", help="Column with the cost of each candidate, such as flops_counted of a "
+                               "sweep.", show_default=False)] = None,
     at: Annotated[float | None, typer.Option(
         metavar="FLOPS", help="Compute budget of n-star and loss; every suggested run costs less.",
         show_default=False)] = None,
+    at_n: Annotated[float | None, typer.Option(
+        metavar="N", help="Parameters of the run whose loss is the target, instead of --at.",
+        show_default=False)] = None,
+    at_d: Annotated[float | None, typer.Option(
+        metavar="D", help="Training tokens of that run.", show_default=False)] = None,
     max_flops_per_run: Annotated[float | None, typer.Option(
         metavar="FLOPS", help="Largest compute of one run; by default all of --budget.",
         show_default=False)] = None,
@@ -63,44 +91,90 @@ def suggest(
         help="Bootstrap resamples, at most 100,000, for a second interval; 0 for none.")] = 1000,
     json_output: JsonSwitch = False,
 ) -> None:
-    """Suggest runs that narrow the interval of one quantity the most for their compute.
+    """Suggest the runs that together narrow the interval of one quantity the most within a budget.
+
+    Example: `scaling sweep suggest configs/sweeps/quickstart.yaml --target loss --at-n 1e6 --at-d
+    2e8 --budget 1e12`
 
     Example: `scaling sweep suggest results/quickstart --target n-star --at 1e15 --budget 1e13`
 
     Example: `scaling sweep suggest runs.csv --target loss --at 1e22 --budget 1e20
     --max-flops-per-run 3e19 --sizes 1e8,2e8,4e8,8e8`
 
-    The law is fitted to the runs so far. The intervals before and after come from the linearised
+    The law is fitted to the finished runs. The intervals before and after come from the linearised
     fit and assume that the law holds: fit again after the first few runs, and ask again.
     """
-    from scaling.laws import fit_law, form_named, read
-    from scaling.laws.design.fisher import Noise, target_named
-    from scaling.laws.design.suggest import check_counts, max_run_flops
-    from scaling.laws.design.suggest import suggest as suggest_runs
-    from scaling.laws.fitting.bootstrap import check_resamples
+    from scaling.laws import form_named, read
+    from scaling.laws import suggest as suggest_runs
 
-    check_resamples(bootstrap, 0)
-    check_counts(max_runs, seeds)
     form = form_named(law)
-    quantity = target_named(form, target, at)
+    is_sweep = source.suffix in _YAML
+    _check_options(source, is_sweep, overrides, {
+        "--runs": None if runs == RUNS else runs, "--out": results}, {
+        "--candidates": candidates, "--sizes": sizes, "--ratio-range": ratio_range,
+        "--max-tokens": max_tokens, "--seeds": None if seeds == 1 else seeds, "--n": n, "--d": d,
+        "--c": c, "--loss": loss})
+    if at is not None and (at_n, at_d) != (None, None):
+        raise UserError("--at, --at-n, --at-d: a budget or a run is expected, not both; drop one")
+    run_at = {name: value for name, value in (("n", at_n), ("d", at_d)) if value is not None}
     ratios = None if ratio_range is None else _range(ratio_range)
     size_list = None if sizes is None else numbers(sizes, "--sizes")
-    run_noise = None if noise is None else Noise(noise)
-    table = read(runs, n=n, d=d, c=c, loss=loss,
+    known, planned = _of_sweep(source, overrides, runs, results) if is_sweep else (
+        source, candidates)
+    table = read(known, n=n, d=d, c=c, loss=loss,
                  counting=n_convention or (None if n else form.counting))
-    max_run_flops(table, budget, at, max_flops_per_run)  # report wrong values before the fit
     for note in table.notes:
         err.print(note, markup=False)
     with progress(f"{form.name}: resamples", bootstrap) as bar:
-        fitted = fit_law(table, form, resamples=bootstrap, watch=bar.update)
-    found = suggest_runs(
-        fitted, table, quantity, budget, at=at, max_flops_per_run=max_flops_per_run,
-        sizes=size_list, ratios=ratios, max_tokens=max_tokens, runs=max_runs, seeds=seeds,
-        noise=run_noise)
+        found = suggest_runs(
+            table, target, budget, at=run_at or at, candidates=planned, cost=cost,
+            max_flops_per_run=max_flops_per_run, sizes=size_list, ratios=ratios,
+            max_tokens=max_tokens, max_runs=max_runs, seeds=seeds, noise=noise, law=form,
+            resamples=bootstrap, watch=bar.update)
     if json_output:
-        print_json(found.to_json() | {"at": at})
+        print_json(found.to_json() | {"at": run_at or at})
     else:
-        _print_suggestion(found, at)
+        _print_suggestion(found, at, run_at, cost)
+
+
+def _check_options(
+    source: Path, is_sweep: bool, overrides: list[str] | None, of_sweep: dict[str, object],
+    of_table: dict[str, object],
+) -> None:
+    """Check that no option of a sweep is given with a table, nor the other way round."""
+    if is_sweep:
+        for name, value in of_table.items():
+            if value is not None:
+                raise UserError(f"{name} {value}: belongs to a table of runs; the candidates of "
+                                f"{source} are its planned runs, so change its grids or seeds "
+                                "instead")
+        return
+    if overrides:
+        raise UserError(f"{overrides[0]}: overrides belong to a sweep's YAML file, and {source} is "
+                        "a table of runs")
+    for name, value in of_sweep.items():
+        if value is not None:
+            count = " (--max-runs is the largest number of runs)" if name == "--runs" else ""
+            raise UserError(f"{name} {value}: belongs to a sweep's YAML file{count}, and {source} "
+                            "is a table of runs")
+
+
+def _of_sweep(
+    config: Path, overrides: list[str] | None, runs: Path, results: Path | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The finished runs of a sweep, and its planned runs that are within its budgets."""
+    from scaling.sweeps.table import known_runs
+
+    plan = open_plan(config, overrides, runs)
+    if runs != RUNS:
+        check_runs_exist(runs)
+    frame = known_runs(plan, results_folder(plan, results))
+    is_candidate = ((frame["status"] == "planned") & (frame["role"] == "grid")
+                    & ~frame["run_id"].isin(plan.over_budget))
+    if not is_candidate.any():
+        raise DataError(f"{config}: no run of the grid is left to train, so there is nothing to "
+                        "suggest; add sizes, tokens or grids")
+    return frame, frame[is_candidate].reset_index(drop=True)
 
 
 def _range(text: str) -> tuple[float, float]:
@@ -112,19 +186,28 @@ def _range(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _print_suggestion(found: Suggestion, at: float | None) -> None:
+def _print_suggestion(
+    found: Suggestion, at: float | None, run_at: dict[str, float], cost: str | None
+) -> None:
     from scaling.laws import show
 
-    where = "" if at is None else f" at {at:.4g} FLOP"
+    point = ", ".join(f"{name.upper()} = {value:.4g}" for name, value in run_at.items())
+    where = f" at {point}" if point else "" if at is None else f" at {at:.4g} FLOP"
     title = (f"{found.target.name}{where} by {found.law}: {show.number(found.value)}; noise of "
-             f"runs {found.noise.sd:.3g}; N counts {found.counting}")
-    rows = [("now", "", "", "", "", "", show.span(found.interval), show.number(found.sd, 3))]
-    rows += [(str(place), show.short(run.n), show.short(run.d), show.number(run.d / run.n, 3),
-              f"{run.c:.3g}", f"{run.cumulative_flops:.3g}", show.span(run.interval),
-              show.number(run.sd, 3))
+             f"runs {found.noise.sd:.3g}; N counts {found.counting}; {found.candidates:,} "
+             "candidates")
+    named = any(run.run_id is not None for run in found.runs)
+    columns = [*(["", "run"] if named else ["run"]), "N", "D", "D/N", "FLOPs", "total FLOPs",
+               *([] if cost is None else [cost, f"total {cost}"]), "90% interval after", "sd"]
+    rows = [("now", *[""] * (len(columns) - 3), show.span(found.interval),
+             show.number(found.sd, 3))]
+    rows += [(str(place), *([run.run_id or ""] if named else []), show.short(run.n),
+              show.short(run.d), show.number(run.d / run.n, 3), f"{run.c:.3g}",
+              f"{run.cumulative_flops:.3g}",
+              *([] if cost is None else [f"{run.cost:.3g}", f"{run.cumulative_cost:.3g}"]),
+              show.span(run.interval), show.number(run.sd, 3))
              for place, run in enumerate(found.runs, start=1)]
-    print_table(title, ("run", "N", "D", "D/N", "FLOPs", "total FLOPs", "90% interval after", "sd"),
-                rows)
+    print_table(title, columns, rows)
     if found.target.log:
         out.print("sd is relative.", markup=False)
     if found.bootstrap_interval is not None:

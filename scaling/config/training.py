@@ -139,6 +139,10 @@ class _Warmup(Config):
         """Largest number of warm-up steps in a run of the given number of steps."""
         raise NotImplementedError
 
+    def decay_steps_of(self, steps: int) -> int:
+        """Steps over which the learning rate decays, in a run of the given number of steps."""
+        raise NotImplementedError
+
     def resolved(self, steps: int) -> Self:
         """The schedule of a run of the given number of steps, with the warm-up in steps."""
         if self.warmup is None:
@@ -174,6 +178,9 @@ class WarmupStableDecay(_Warmup):
     def max_warmup(self, steps: int) -> int:
         return self.branch_step(steps)
 
+    def decay_steps_of(self, steps: int) -> int:
+        return steps - self.branch_step(steps)
+
 
 class Cosine(_Warmup):
     """Linear warm-up, then half a cosine down to a fraction of the peak learning rate."""
@@ -184,6 +191,9 @@ class Cosine(_Warmup):
 
     def max_warmup(self, steps: int) -> int:
         return steps - 1  # one step is left for the decay
+
+    def decay_steps_of(self, steps: int) -> int:
+        return steps - self.warmup_steps_of(steps)
 
 
 Schedule = Annotated[WarmupStableDecay | Cosine, Field(discriminator="kind")]

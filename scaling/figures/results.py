@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,38 +14,52 @@ import pandas as pd
 from scaling.errors import UserError
 from scaling.figures.files import FORMATS, write
 from scaling.figures.tokens import loss_against_tokens
-from scaling.laws import Law, RunsTable, load_loss_laws, read
+from scaling.laws import FormChoice, Law, RunsTable, read
 from scaling.laws.columns import require_column
 from scaling.laws.forms.variables import N_COLUMNS
 from scaling.laws.frames import read_frame
+from scaling.laws.io import load_with_choice
 from scaling.laws.plots.kaplan import three_panels
 from scaling.laws.plots.prediction import predicted_against_measured
 from scaling.laws.plots.style import Drawing, Size, retitle
 from scaling.laws.plots.surface import loss_surface
 
 FIGURES = {
-    "loss_against_tokens": "Learning curves, final held-out losses, and the fitted law.",
+    "loss_against_tokens": "Learning curves, final held-out losses, and the fitted law; beside it "
+                           "Chinchilla's, if that is another one.",
     "kaplan": "Loss against compute, data and parameters, each with its power law and the runs "
               "that it was fitted to.",
-    "surface": "The fitted loss over compute and parameters, and the efficient frontier.",
+    "surface": "The fitted loss over compute and parameters, and the efficient frontier; beside it "
+               "that of Chinchilla's law, if that is another one.",
     "prediction": "Predicted and measured losses of fitted and held-out runs; residuals are "
                   "measured / predicted - 1, with the opposite sign of the errors in tables.",
 }
 """Names of the files in RESULTS/figures, and their captions."""
 
 
+CHINCHILLA = "chinchilla"
 _MAX_LOSS = 1e4  # nats per token, far above any plausible loss
 
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """The contents of a results folder. `tables` has the runs by what N counts; `stale` has the
-    names of the laws that were fitted to other data than the folder's runs."""
+    """The contents of a results folder. `tables` has the runs by what N counts, and `choice` is
+    how the form was chosen; `stale` has the names of the laws that were fitted to other data than
+    the folder's runs."""
 
     folder: Path
     tables: dict[str, RunsTable]
     curves: pd.DataFrame | None
     laws: dict[str, Law]
+    choice: FormChoice | None = None
+
+    @property
+    def main_law(self) -> str:
+        """Name of the law that predicts larger runs best, of `chinchilla` if the laws were named,
+        and of the first if that is not among them."""
+        if self.choice is not None and self.choice.best in self.laws:
+            return self.choice.best
+        return CHINCHILLA if CHINCHILLA in self.laws else next(iter(self.laws), CHINCHILLA)
 
     def table(self, law: Law | None) -> RunsTable:
         """The runs with N counted as a law counts it."""
@@ -81,8 +96,9 @@ def open_results(folder: Path) -> ResultsFolder:
     if not tables:
         read(runs)  # raises the error about the missing column
     path = folder / "laws.json"
-    laws = {law.name: law for law in load_loss_laws(path)} if path.is_file() else {}
-    return ResultsFolder(folder, tables, _curves(folder / "curves.csv"), laws)
+    laws, choice = load_with_choice(path) if path.is_file() else ([], None)
+    return ResultsFolder(folder, tables, _curves(folder / "curves.csv"),
+                         {law.name: law for law in laws if isinstance(law, Law)}, choice)
 
 
 def draw(
@@ -95,17 +111,23 @@ def draw(
         names: the figures to draw, of `FIGURES`.
         size: width and height in inches; by default what suits each figure.
     """
-    options: dict[str, Size] = {} if size is None else {"inches": size}
+    options: dict[str, Any] = {} if size is None else {"inches": size}
     for name in FIGURES:
         if name in names:
             yield name, _drawing(name, results, options)
 
 
-def _drawing(name: str, results: ResultsFolder, options: dict[str, Size]) -> Drawing | str:
+def _drawing(name: str, results: ResultsFolder, options: dict[str, Any]) -> Drawing | str:
     # Laws that did not converge, or do not apply to these runs, are not drawn.
     laws = {name: law for name, law in results.laws.items()
             if law.converged and _is_drawable(law, results.table(law))}
-    joint = laws.get("chinchilla")
+    joint = laws.get(results.main_law)
+    if joint is None or not {"n", "d"} <= {*joint.form.variables}:
+        joint = laws.get(CHINCHILLA)
+    beside = laws.get(CHINCHILLA)
+    if joint is None or beside is None or beside is joint or (
+            beside.convention["n"] != joint.convention["n"]):
+        beside = None  # there is none, or its sizes are others
     kaplan: dict[str, Law] = {
         name: laws[name] for name in ("kaplan-c", "kaplan-d", "kaplan-n") if name in laws
     }
@@ -113,18 +135,22 @@ def _drawing(name: str, results: ResultsFolder, options: dict[str, Size]) -> Dra
                "with `scaling fit`")
 
     if name == "loss_against_tokens":
-        return loss_against_tokens(results.table(joint), results.curves, joint, **options)
+        return loss_against_tokens(results.table(joint), results.curves, joint, beside, **options)
     if name == "kaplan":
         if not kaplan:
             return missing.format("kaplan-n, kaplan-d or kaplan-c")
         return three_panels(results.table(next(iter(kaplan.values()))), kaplan, **options)
     if joint is None:
-        return missing.format("chinchilla")
+        return missing.format(CHINCHILLA)
     if name == "prediction":
-        return predicted_against_measured(results.table(joint), joint, **options)
+        return predicted_against_measured(results.table(joint), joint, beside, **options)
+    if joint.form.allocation_exponent(joint.point) is None:  # no optimum in closed form
+        if CHINCHILLA not in laws:
+            return missing.format(CHINCHILLA)
+        joint, beside = laws[CHINCHILLA], None
     if joint.exponents.get("a") is None:
         return "the runs do not determine how the loss depends on N at fixed compute"
-    return loss_surface(results.table(joint), joint, **options)
+    return loss_surface(results.table(joint), joint, beside, **options)
 
 
 def _is_drawable(law: Law, table: RunsTable) -> bool:

@@ -27,17 +27,18 @@ _CURVE_POINTS = 120
 
 @in_style
 def loss_against_tokens(
-    table: RunsTable, curves: pd.DataFrame | None = None, law: Law | None = None, *,
-    inches: Size = (6.6, 4.2),
+    table: RunsTable, curves: pd.DataFrame | None = None, law: Law | None = None,
+    beside: Law | None = None, *, inches: Size = (6.6, 4.2),
 ) -> Drawing:
     """Learning curves as thin lines, final held-out losses as points, and the law at each size as
-    dashed lines.
+    dashed lines, beside another as dotted lines.
 
     Args:
         table: the runs, with N counted as the law counts it.
         curves: learning curves with columns `run_id, tokens, loss`, in nats per token; other
             columns are ignored.
         law: a law of N and D, or None.
+        beside: another law that counts N as it does, or None.
         inches: width and height of the figure.
     """
     figure, (axes,) = canvas(*inches)
@@ -46,8 +47,12 @@ def loss_against_tokens(
     drawn: list[pd.DataFrame] = []
 
     heldout = [(run, run.loss) for run in table.heldout if run.loss is not None]
+    all_d = [*table.d, *(run.d for run in table.heldout)]
+    largest = {"n": np.array([max([*table.n, *(run.n for run in table.heldout)])]),
+               "d": np.array([max(all_d)])}
     axes.set_xscale("log")
-    loss_axis(axes, [*table.loss, *(loss for _, loss in heldout)], headroom=1.12)
+    loss_axis(axes, [*table.loss, *(loss for _, loss in heldout),
+                     *([] if law is None else law.loss(largest))], headroom=1.12)
 
     if curves is not None:
         for name, curve in curves[curves["run_id"].isin(size_of)].groupby("run_id", sort=True):
@@ -66,7 +71,6 @@ def loss_against_tokens(
         axes.plot(run.d, loss, "D", ms=6, color=ACCENT, mec="white", mew=0.8, zorder=5)
         drawn.append(_rows("heldout", run.run_id, run.n, [run.d], [loss]))
 
-    all_d = [*table.d, *(run.d for run in table.heldout)]
     tokens = np.geomspace(min(all_d), max(all_d), 80)
     axes.set_xlim(min(all_d) * 0.7, max(all_d) * 1.12)
     count_axis(axes.xaxis, *axes.get_xlim())
@@ -82,6 +86,10 @@ def loss_against_tokens(
             axes.plot(tokens, fitted, "--", color=colour, lw=1.1, zorder=3)
             drawn.append(_rows("law", "", size, tokens, fitted))
             labels.append((float(fitted[-1]), short(size), colour))
+            if beside is not None:
+                other = beside.loss({"n": np.full_like(tokens, size), "d": tokens})
+                axes.plot(tokens, other, ":", color=colour, lw=1.0, zorder=3)
+                drawn.append(_rows(f"law {beside.name}", "", size, tokens, other))
     axes.set_xlabel("training tokens D")
     axes.set_ylabel("held-out loss (nats per token)")
     axes.set_title("Loss against training tokens")
@@ -92,6 +100,8 @@ def loss_against_tokens(
     handles = [axes.plot([], [], "o", ms=4.5, color=INK, mec="white", label="finished run")[0]]
     if law is not None:
         handles += axes.plot([], [], "--", color=INK, lw=1.1, label=f"law: {law.form.name}")
+    if law is not None and beside is not None:
+        handles += axes.plot([], [], ":", color=INK, lw=1.0, label=f"beside it: {beside.name}")
     if curves is not None:
         handles += axes.plot([], [], color=INK, lw=0.6, alpha=0.5, label="learning curve")
     if heldout:

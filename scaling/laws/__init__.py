@@ -8,13 +8,20 @@
     checks.py, compute_checks.py
                      checks of a runs table: units, compute, repeated rows
     checkpoints.py   rows that are checkpoints of fewer runs
+    health           runs that should not be in a fit
+    training_curves.py
+                     losses during training
     forms            functional forms, and the catalogue of those that are fitted by name
     fitting          fits of a form, their convergence and uncertainty
     fit_runs.py, fitted.py, prediction.py, values.py
                      `fit`, and `Fit`: a law with its runs, as used in a notebook; what it predicts,
                      and the values that it predicts for
     arguments.py     arguments of the public functions, checked against their annotations
-    choice.py        `choose`: which of several forms predicts larger runs best, and their average
+    choice.py, form_choice.py
+                     `choose`: which of several forms predicts larger runs best, and their average
+    fit_chain.py     `fit_chain`: from N and D to the loss on a task, and on to its accuracy
+    speedup.py       `speedup`: how much more compute or data one recipe needs than another
+    suggest_runs.py  `suggest`: the runs to train next
     law.py           `Law`: a form with its parameters, fitted or published
     published.py     published laws, with the constants of published.json
     io.py, law_json.py, json_object.py
@@ -43,7 +50,8 @@ from scaling.laws.approaches import (
     disagreement,
     fit_approach,
 )
-from scaling.laws.choice import FormChoice, choose
+from scaling.laws.choice import choose
+from scaling.laws.fit_chain import ChainFit, fit_chain
 from scaling.laws.fit_runs import compare, fit, load, save
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import fit_law, form_named, with_heldout
@@ -55,27 +63,33 @@ from scaling.laws.forecasts import (
     seal_forecast,
     seal_heldout,
 )
+from scaling.laws.form_choice import FormChoice
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
+from scaling.laws.health.check import check_health
+from scaling.laws.health.findings import Finding, Health
 from scaling.laws.io import load_loss_laws
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
 from scaling.laws.plots import plot_envelope
-from scaling.laws.prediction import Prediction
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
+from scaling.laws.speedup import Speedup, speedup
+from scaling.laws.suggest_runs import suggest
 from scaling.laws.table import RunsTable
+from scaling.laws.values import Prediction
 
 __all__ = [
-    "FORMS", "LEVEL", "Allocation", "Bootstrap", "Chained", "Curves", "DataError", "Fit",
-    "ForecastCheck", "Form", "FormChoice", "Frontier", "Law", "PowerSum", "Prediction", "Published",
-    "ResidualLoss", "RunsTable", "SealedForecast", "Term", "UserError", "allocate", "chain",
-    "check_forecasts", "choose", "compare", "constrain", "curves_from_frame", "disagreement", "fit",
-    "fit_approach", "fit_law", "form_named", "from_frame", "law", "law_from_json", "load",
-    "load_loss_laws", "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast",
-    "seal_heldout", "with_heldout",
+    "FORMS", "LEVEL", "Allocation", "Bootstrap", "ChainFit", "Chained", "Curves", "DataError",
+    "Finding", "Fit", "ForecastCheck", "Form", "FormChoice", "Frontier", "Health", "Law",
+    "PowerSum", "Prediction", "Published", "ResidualLoss", "RunsTable", "SealedForecast", "Speedup",
+    "Term", "UserError", "allocate", "chain", "check_forecasts", "check_health", "choose",
+    "compare", "constrain", "curves_from_frame", "disagreement", "fit", "fit_approach", "fit_chain",
+    "fit_law", "form_named", "from_frame", "law", "law_from_json", "load", "load_loss_laws",
+    "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast", "seal_heldout",
+    "speedup", "suggest", "with_heldout",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,18 +13,20 @@ import pandas as pd
 from scaling.errors import UserError, option
 from scaling.laws.approaches.frontier import Frontier
 from scaling.laws.arguments import checked
+from scaling.laws.choice import choose
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
+from scaling.laws.forms.catalogue import CHOSEN_FROM, FORMS
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import law as own_law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
-from scaling.laws.io import load as read_laws
+from scaling.laws.io import load_with_choice
 from scaling.laws.io import save as save_laws
 from scaling.laws.law import Law, Method
-from scaling.laws.read import frame_of, from_frame
+from scaling.laws.read import curves_of, frame_of, from_frame
 from scaling.laws.table import RunsTable
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 @checked
 def fit(
     runs: RunsTable | pd.DataFrame | str | Path,
-    law: str | Form | Callable[..., object] = "chinchilla",
+    law: str | Form | Callable[..., object] | None = None,
     *,
     n: str | None = None,
     d: str | None = None,
@@ -45,6 +48,8 @@ def fit(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
+    curves: pd.DataFrame | str | Path | None = None,
+    strict: bool = False,
     fix: Mapping[str, float] | None = None,
     tie: Sequence[tuple[str, str]] = (),
     objective: str | ResidualLoss | None = None,
@@ -59,11 +64,14 @@ def fit(
 
     `sl.fit(frame, "chinchilla", n="params", d="tokens", fix={"E": 1.69})`
 
+    Without `law`, Chinchilla's form, Kaplan's L(N, D) and the q-family that contains both are
+    fitted, and the one is returned that predicts larger runs best; its `choice` has the others.
+
     Args:
         runs: a table of runs from `read`; or a data frame or a file, which is read with the
             columns below as by `read`.
         law: a law's name (`FORMS` has all), or one of one's own: from `law`, as a formula, or as a
-            function.
+            function; by default it is chosen.
         n: column of parameters.
         d: column of training tokens.
         c: column of training FLOPs.
@@ -74,6 +82,9 @@ def fit(
         cluster: column that tells which rows are of one run.
         final: fit only the last row of each run.
         smooth: number of last rows of each run whose loss is averaged, with `final`.
+        curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
+            file of the runs.
+        strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
         fix: parameters that are fixed at values.
         tie: pairs of parameters; the second takes the value of the first.
         objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
@@ -90,33 +101,63 @@ def fit(
         UserError: a name is unknown, or the columns are not those of runs.
         DataError: there are too few runs for the law.
     """
-    form = constrain(_form(law), fix, tie)
+    if law is None and (fix or tie):
+        raise UserError(f"{'fix' if fix else 'tie'}=: parameters of which law? name it, such as "
+                        "fit(runs, \"chinchilla\", ...)")
+    forms = [FORMS[name] for name in CHOSEN_FROM] if law is None else [
+        constrain(as_form(law), fix, tie)]
+    form = forms[0]
     if isinstance(runs, RunsTable):
-        given = [name for name, value in (("n", n), ("d", d), ("c", c), ("loss", loss),
-                                          ("counting", counting), ("extra", extra),
-                                          ("where", where), ("cluster", cluster),
-                                          ("final", final or None),
-                                          ("smooth", None if smooth == 1 else smooth))
-                 if value is not None]
-        if given:
-            raise UserError(f"{given[0]}=: the runs were read already; give it to read")
+        check_read_already({
+            "n": n, "d": d, "c": c, "loss": loss, "counting": counting, "extra": extra,
+            "where": where, "cluster": cluster, "final": final or None,
+            "smooth": None if smooth == 1 else smooth, "curves": curves,
+            "strict": strict or None})
         table = runs
     else:
         frame, source = frame_of(runs)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
-            smooth=smooth,
+            smooth=smooth, signed=form.signed_outcome or form.link == "identity",
+            curves=curves_of(runs, curves), strict=strict,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))
-    robust = (objective if isinstance(objective, ResidualLoss)
-              else residual_loss(form.robust, objective, delta))
-    fitted = fit_law(table, form, robust=robust, resamples=resamples, seed=seed, by=resample,
-                     method=interval, watch=watch)
-    return Fit(fitted, fitted.residual_loss, table)
+    fits = []
+    for each in forms:
+        robust = (objective if isinstance(objective, ResidualLoss)
+                  else residual_loss(each.robust, objective, delta))
+        fitted = fit_law(table, each, robust=robust, resamples=resamples, seed=seed, by=resample,
+                         method=interval, watch=watch)
+        fits.append(Fit(fitted, fitted.residual_loss, table))
+    return fits[0] if law is not None else best_of(fits)
 
 
-def _form(law: str | Form | Callable[..., object]) -> Form:
+def best_of(fits: Sequence[Fit]) -> Fit:
+    """The fit that predicts larger runs best, with the choice; the first if only it converged."""
+    usable = [fit for fit in fits if fit.law.converged]
+    if len(usable) < 2:
+        return (usable or fits)[0]
+    choice = choose(usable)
+    best = next(fit for fit in usable if fit.law is choice.laws[choice.best])
+    return replace(best, choice=choice)
+
+
+def check_read_already(options: Mapping[str, object]) -> None:
+    """Check that no option of `read` is given for runs that were read already.
+
+    Args:
+        options: by name; None for those that are not given.
+
+    Raises:
+        UserError: one is given.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(f"{given[0]}=: the runs were read already; give it to read")
+
+
+def as_form(law: str | Form | Callable[..., object]) -> Form:
     """The form of a name, of a formula as text, or of a function."""
     if isinstance(law, Form):
         return law
@@ -151,7 +192,7 @@ def residual_loss(
                         f"{', '.join(KINDS)} is expected")
     kind = objective or own.kind
     if delta is None:
-        return ResidualLoss(kind)  # type: ignore[arg-type]
+        return own if kind == own.kind else ResidualLoss(kind)  # type: ignore[arg-type]
     named = option(f"delta={delta:g}", f"--delta {delta:g}")
     if not 0 < delta < float("inf"):
         raise UserError(f"{named}: a positive number is expected, such as 1e-3")
@@ -189,17 +230,21 @@ def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
 def load(path: str | Path) -> dict[str, Fit | Frontier]:
     """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. Further ones of
     the same name are "chinchilla 2" and so on. They predict and allocate as when they were
-    fitted; their runs are not in the file.
+    fitted; their runs are not in the file. If the form was chosen, the one that predicts best has
+    the `choice`.
 
     Raises:
         UserError: the file is absent, or holds no laws.
     """
     found: dict[str, Fit | Frontier] = {}
     times: Counter[str] = Counter()
-    for law in read_laws(Path(path)):
+    laws, choice = load_with_choice(Path(path))
+    for law in laws:
         times[law.name] += 1
         name = law.name if times[law.name] == 1 else f"{law.name} {times[law.name]}"
-        found[name] = Fit(law, law.residual_loss) if isinstance(law, Law) else law
+        is_best = choice is not None and choice.laws[choice.best] is law
+        found[name] = law if not isinstance(law, Law) else Fit(
+            law, law.residual_loss, choice=choice if is_best else None)
     return found
 
 

@@ -24,6 +24,7 @@ from scaling.laws import show
 from scaling.laws.allocation.allocate import Allocation, allocate
 from scaling.laws.allocation.budgets import AllocationBudget
 from scaling.laws.arguments import checked
+from scaling.laws.form_choice import FormChoice
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.io import save
 from scaling.laws.law import LEVEL, Interval, Law, check_level
@@ -54,11 +55,13 @@ class Fit:
         law: form, parameters, uncertainty and convergence evidence.
         objective: the loss of the residuals that was minimised.
         table: the runs; None for a law that was published or loaded from a file.
+        choice: how the form was chosen from several by what they predict; None if it was named.
     """
 
     law: Law
     objective: ResidualLoss
     table: RunsTable | None = None
+    choice: FormChoice | None = None
 
     @property
     def runs(self) -> RunsTable:
@@ -142,8 +145,8 @@ class Fit:
         Args:
             data: a table with the columns that the runs were read from, or with the variables' own
                 names, instead of `values`.
-            interval: True or "prediction" for the interval of a new run's outcome; "confidence"
-                for that of the law itself.
+            interval: True or "prediction" for the interval of a new run's outcome, which includes
+                the choice of the form if it was chosen; "confidence" for that of the law itself.
             level: coverage of the interval, 0.9 by default; given alone it asks for one.
             values: the law's variables, or the columns of the runs, by name: numbers or arrays.
                 C = 6 N D if only n and d are given.
@@ -170,8 +173,10 @@ class Fit:
             return inputs.result(value, None)
         if kind == "confidence":
             return inputs.result(value, self.law.loss_band(inputs.values, level))
+        if self.choice is not None:
+            return inputs.result(value, self.choice.alike().ends(inputs.values, level))
         return inputs.result(value, ends_of(
-            inputs, lambda one: self.law.prediction_interval(one, level)))
+            inputs.values, lambda one: self.law.prediction_interval(one, level)))
 
     def _given(self, given: Mapping[str, float] | None) -> dict[str, float]:
         """Values of further variables by name, each of which the law has to have."""
@@ -300,8 +305,9 @@ class Fit:
         """Loss against N at each compute budget, with the runs there and the optimum; by default at
         the budgets of the runs. `given` has values of further variables."""
         given = self._given(given)
-        return self._drawn("isoflop", ax, given=given, budgets=(
-            None if budgets is None else broadcast({"budgets": budgets})[0]["budgets"].tolist()))
+        if budgets is not None:
+            budgets = np.ravel(np.asarray(budgets, dtype=float)).tolist()
+        return self._drawn("isoflop", ax, given=given, budgets=budgets)
 
     @checked
     def plot_allocation(
@@ -336,12 +342,14 @@ class Fit:
 
     @checked
     def save(self, path: str | Path) -> None:
-        """Write the law to a JSON file, which `load` and the commands read.
+        """Write the law to a JSON file, which `load` and the commands read; with the laws that its
+        form was chosen from.
 
         Raises:
             UserError: the file was not written by this method or by `scaling fit --save`.
         """
-        save([self.law], Path(path))
+        save([self.law] if self.choice is None else [*self.choice.laws.values()], Path(path),
+             choice=self.choice)
 
     @checked
     def summary(self) -> str:
@@ -351,6 +359,8 @@ class Fit:
                  show.convergence(law), show.parameter_table(law).text()]
         if law.heldout:
             lines.append(show.heldout_table(law).text())
+        if self.choice is not None:
+            lines.append(repr(self.choice))
         return "\n".join([*lines, *(f"warning: {warning}" for warning in law.warnings)])
 
     def __repr__(self) -> str:
@@ -358,16 +368,19 @@ class Fit:
         if not self.law.converged:
             lines.append("NOT CONVERGED")
         lines.append(show.parameter_table(self.law).text())
+        if self.choice is not None:
+            lines.append(self.choice.verdict())
         return "\n".join([*lines, *self._brief_warnings()])
 
     def _repr_html_(self) -> str:
         title = html.escape(f"{self.law.name}: {show.equation(self.law)}")
         warnings = "".join(f"<li>{html.escape(each)}</li>" for each in self._brief_warnings())
+        verdict = "" if self.choice is None else f"<br>{html.escape(self.choice.verdict())}"
         table = show.parameter_table(self.law)
         head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
                        for row in table.rows)
-        return (f"<p><b>{title}</b><br>{html.escape(show.run_counts(self.law))}</p>"
+        return (f"<p><b>{title}</b><br>{html.escape(show.run_counts(self.law))}{verdict}</p>"
                 f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
                 + (f"<ul>{warnings}</ul>" if warnings else ""))
 

@@ -12,6 +12,7 @@ from scaling.errors import UserError, option
 from scaling.files import parse_json, read_bytes
 from scaling.laws.approaches.frontier import APPROACHES, Frontier, frontier_from_json
 from scaling.laws.arguments import checked
+from scaling.laws.form_choice import FormChoice, choice_from_json
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import Law
@@ -28,18 +29,32 @@ def laws_output(path: Path, inputs: Iterable[Path] = ()) -> Output:
     return replace(json_output(path, _COMMAND, inputs), function="save")
 
 
-def save(laws: Sequence[Law | Frontier], path: Path, inputs: Iterable[Path] = ()) -> None:
+def save(
+    laws: Sequence[Law | Frontier], path: Path, inputs: Iterable[Path] = (), *,
+    choice: FormChoice | None = None,
+) -> None:
     """Write laws as JSON.
 
     Args:
         laws: fitted laws and frontiers.
         path: a new file, or one that this function wrote before.
         inputs: the files that the laws were fitted to, which must not be overwritten.
+        choice: which of them predicts best.
 
     Raises:
         UserError: the path is an input, or a file that this function did not write.
     """
-    laws_output(path, inputs).write(laws_text(laws))
+    laws_output(path, inputs).write(laws_text(laws, choice_json(laws, choice)))
+
+
+def choice_json(laws: Sequence[Law | Frontier], choice: FormChoice | None) -> dict[str, Any]:
+    """What a file of laws says of the choice between them, under the key `choice`; empty if there
+    is none."""
+    if choice is None:
+        return {}
+    numbers = {id(law): i for i, law in enumerate(laws)}
+    return {"choice": {"laws": {name: numbers[id(law)] for name, law in choice.laws.items()}}
+            | choice.to_json()}
 
 
 def laws_text(laws: Sequence[Law | Frontier], more: Mapping[str, Any] | None = None) -> str:
@@ -66,6 +81,15 @@ def load(path: Path) -> list[Law | Frontier]:
     Raises:
         UserError: the file is absent, or holds no laws.
     """
+    return load_with_choice(path)[0]
+
+
+def load_with_choice(path: Path) -> tuple[list[Law | Frontier], FormChoice | None]:
+    """Read laws that `save` wrote, and which of them predicts best; None if they were named.
+
+    Raises:
+        UserError: the file is absent, or holds no laws.
+    """
     try:
         content = parse_json(read_bytes(path, _MAX_BYTES), str(path), unique_keys=True)
     except FileNotFoundError:
@@ -76,7 +100,10 @@ def load(path: Path) -> list[Law | Frontier]:
     if not isinstance(content, dict) or not isinstance(content.get("laws"), list) or not (
             0 < len(content["laws"]) <= _MAX_LAWS):
         raise UserError(f"{path}: holds no laws, or more than {_MAX_LAWS:,}; {_expected()}")
-    return [_from_json(law, str(path), f"laws[{i}]") for i, law in enumerate(content["laws"])]
+    laws = [_from_json(law, str(path), f"laws[{i}]") for i, law in enumerate(content["laws"])]
+    if content.get("choice") is None:
+        return laws, None
+    return laws, choice_from_json(JsonObject(content["choice"], str(path), "choice"), laws)
 
 
 def _expected() -> str:

@@ -48,6 +48,7 @@ class Bootstrap:
         method: how intervals are computed from the samples.
         widening: factor by which deviations from the estimate are then enlarged, for the
             parameters that were fitted.
+        numbers: which of the resamples drawn each sample is of, [B]; empty if unknown.
     """
 
     resamples: int
@@ -59,6 +60,7 @@ class Bootstrap:
     by: ResampleUnit = "case"
     method: Method = "bca"
     widening: float = 1.0
+    numbers: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
     def __post_init__(self) -> None:
         freeze_fields(self)
@@ -229,6 +231,20 @@ class Law:
                 "residuals": _thin(np.sort(boot.residuals), KEPT_RESIDUALS),
             },
         }
+
+
+def paired_samples(first: Law, second: Law) -> tuple[Array, Array]:
+    """Parameters of both laws, [B, P] each, of the resamples in which both converged.
+
+    Resamples of one number are of the same draw if the laws were fitted with one seed to equally
+    many runs in one order. Laws of a file have no numbers, and are paired in order.
+    """
+    ours, theirs = first.bootstrap, second.bootstrap
+    if ours is not None and theirs is not None and len(ours.numbers) and len(theirs.numbers):
+        _, one, other = np.intersect1d(ours.numbers, theirs.numbers, return_indices=True)
+        return first.samples[one], second.samples[other]
+    n_pairs = min(len(first.samples), len(second.samples))
+    return first.samples[:n_pairs], second.samples[:n_pairs]
 
 
 def end_shares(level: float = LEVEL) -> list[float]:

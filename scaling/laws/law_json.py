@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -31,10 +31,10 @@ from scaling.laws.law import (
 
 MOST_WARNINGS = 100_000  # approach 2 has one for each budget that it leaves out
 _TEXT_KEYS = ("d", "c", "loss")  # of a convention
-_BY: dict[str, ResampleUnit] = {"case": "case", "residual": "residual", "size": "size"}
-_COUNTINGS: dict[str, Counting] = {"total": "total", "non-embedding": "non-embedding"}
+_BY: dict[str, ResampleUnit] = {unit: unit for unit in get_args(ResampleUnit)}
+_COUNTINGS: dict[str, Counting] = {counting: counting for counting in get_args(Counting)}
 _LINKS: dict[str, Literal["log", "identity"]] = {"log": "log", "identity": "identity"}
-_METHODS: dict[str, Method] = {"bca": "bca", "percentile": "percentile"}
+_METHODS: dict[str, Method] = {method: method for method in get_args(Method)}
 
 
 @checked

@@ -33,6 +33,8 @@ from scaling.laws.forms.variables import (
     six_nd,
 )
 from scaling.laws.frames import read_frame, table_path
+from scaling.laws.health.schedule import schedule_fractions
+from scaling.laws.health.screen import curves_beside, screened
 from scaling.laws.table import HeldOutRun, RunsTable
 from scaling.laws.where import row_mask
 
@@ -66,6 +68,9 @@ def read(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
+    signed: bool = False,
+    curves: pd.DataFrame | str | Path | None = None,
+    strict: bool = False,
 ) -> RunsTable:
     """Read a runs table from a data frame, a CSV or Parquet file, or a folder with `runs.csv`.
 
@@ -91,6 +96,10 @@ def read(
             such as run or step, or by their loss, which falls along D at equal N.
         final: keep only the last row of each run.
         smooth: number of rows at the end of each run over which its loss is averaged, with `final`.
+        signed: whether losses may be zero or negative, as unigram-normalised ones are.
+        curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
+            file.
+        strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
@@ -98,7 +107,21 @@ def read(
     """
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
-                      needs=needs, where=where, cluster=cluster, final=final, smooth=smooth)
+                      needs=needs, where=where, cluster=cluster, final=final, smooth=smooth,
+                      signed=signed, curves=curves_of(runs, curves), strict=strict)
+
+
+def curves_of(
+    runs: pd.DataFrame | str | Path, curves: pd.DataFrame | str | Path | None
+) -> pd.DataFrame | None:
+    """The given training curves, or by default those beside the file of the runs, if any.
+
+    Raises:
+        UserError: they are a file that cannot be read, or something else.
+    """
+    if curves is None:
+        return None if isinstance(runs, pd.DataFrame) else curves_beside(table_path(Path(runs)))
+    return curves if isinstance(curves, pd.DataFrame) else read_frame(Path(curves))
 
 
 @checked
@@ -130,6 +153,9 @@ def from_frame(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
+    signed: bool = False,
+    curves: pd.DataFrame | None = None,
+    strict: bool = False,
 ) -> RunsTable:
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:
@@ -163,14 +189,17 @@ def from_frame(
     problems: dict[str, None] = {}
 
     def values(variable: str, rows: RowIndices) -> Array:
-        # Which outcomes are possible depends on the law, which checks them.
-        sign: Sign = "any" if variable == "loss" else (
+        sign: Sign = "any" if signed and variable == "loss" else (
             "non-negative" if variable in extra_columns and VARIABLES[variable].may_be_zero
             else "positive")
         found, problem = read_numbers(
             frame, source, (columns | extra_columns)[variable], rows, names, sign)
+        if problem and sign == "positive" and variable == "loss" and (found <= 0).any():
+            problem += option("; outcomes that may be zero or negative are read with signed=True, "
+                              "for a law with link=\"identity\"", "")
         if problem:
             problems[problem] = None
+            found = np.where(found > 0, found, np.nan)
         return found
 
     def extra_values(rows: RowIndices) -> dict[str, Array]:
@@ -178,7 +207,7 @@ def from_frame(
 
     def n_d_c(rows: RowIndices) -> dict[str, Array]:
         given: dict[str, Array] = {v: values(v, rows) for v in ("n", "d", "c") if v in columns}
-        return _fill(given, len(rows))
+        return fill_n_d_c(given, len(rows))
 
     x, y, z = n_d_c(fitted), values("loss", fitted), extra_values(fitted)
     heldout_runs = _heldout_runs(heldout, statuses, names, n_d_c, values, extra_values)
@@ -192,9 +221,11 @@ def from_frame(
         heldout_runs, excluded, convention, notes, {v: column[order] for v, column in z.items()},
         source=source, columns=columns | extra_columns, rows=rows,
         flops=other_flops(frame, columns, rows, x["d"][order]),
+        schedule=schedule_fractions(frame, rows, x["d"][order]),
     )
     with np.errstate(all="ignore"):
-        return with_clusters(check_table(table, frame), frame, cluster, final, smooth)
+        table = screened(check_table(table, frame), curves, strict)
+        return with_clusters(table, frame, cluster, final, smooth)
 
 
 def statuses_of(
@@ -207,6 +238,11 @@ def statuses_of(
         UserError: a cell has another word.
     """
     return label_column(frame, source, _status_column(frame), _STATUSES, names, _SYNONYMS)
+
+
+def has_statuses(frame: pd.DataFrame) -> bool:
+    """Whether a table has a column of the runs' statuses."""
+    return _status_column(frame) in frame
 
 
 def _status_column(frame: pd.DataFrame) -> str:
@@ -301,7 +337,7 @@ def _extra_column(frame: pd.DataFrame, source: str, variable: str, column: str |
         option(f"extra={{{variable!r}: COLUMN}}", f"--column {variable}=COLUMN"))
 
 
-def _fill(given: dict[str, Array], size: int) -> dict[str, Array]:
+def fill_n_d_c(given: dict[str, Array], size: int) -> dict[str, Array]:
     """n, d and c; if one of them is missing, it is computed from C = 6 N D."""
     six = FLOPS_PER_PARAMETER_TOKEN
     if len(given) < 2:  # one alone determines no other, and the law needs no more

@@ -66,6 +66,10 @@ class RunsTable:
             measurements of fewer runs; else empty.
         flops: FLOPs as other columns of the table count them, [R] each, by the name of the
             convention. No law is fitted to them; approach 2 looks for budgets in them.
+        ideal: whether a row is a point that is known without a run, such as a perfect accuracy at
+            a loss of zero, [R]; every resample includes these once.
+        schedule: the "warmup" and the "cooldown" as fractions of the run, [R] each, NaN where
+            unknown; without those that the table does not tell. The health check reads them.
     """
 
     n: Array
@@ -84,8 +88,12 @@ class RunsTable:
     rows: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     cluster: RowIndices = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     flops: Mapping[str, Array] = field(default_factory=dict)
+    ideal: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    schedule: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not len(self.ideal):
+            object.__setattr__(self, "ideal", np.zeros(self.loss.size, dtype=np.bool_))
         freeze_fields(self)
 
     def __repr__(self) -> str:
@@ -111,6 +119,8 @@ class RunsTable:
             rows=self.rows[rows] if len(self.rows) else self.rows,
             cluster=self.cluster[rows] if len(self.cluster) else self.cluster,
             flops={name: values[rows] for name, values in self.flops.items()},
+            ideal=self.ideal[rows],
+            schedule={name: values[rows] for name, values in self.schedule.items()},
         )
 
     def variable_named(self, name: str) -> str:

@@ -37,16 +37,17 @@ def write_report(folder: Path) -> Path:
     output.check()
     _, not_drawn = plot(results)
     laws = [with_heldout(law, results.table(law)) for law in results.laws.values()]
-    first = next((law for law in laws if law.name == "chinchilla"), laws[0])
+    first = next(law for law in laws if law.name == results.main_law)
     name = folder.resolve().name
     body = (
         f"<h1>{text(name)}</h1>",
         '<p class="muted">Scaling laws fitted to a sweep of Transformers.</p>',
-        sections.headline(results, first),
+        sections.headline(results, first, laws),
         sections.all_warnings(results, laws, not_drawn),
         sections.figures(folder, not_drawn),
+        sections.choice(results),
         sections.law_tables(laws),
-        sections.allocations(laws),
+        sections.allocations(laws, results.main_law),
         sections.runs(read_frame(folder / "runs.csv")),
         sections.reproduce(folder, laws),
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
+from typing import Any
 
 import pandas as pd
 
-from scaling.figures.results import FIGURES, ResultsFolder
+from scaling.figures.results import CHINCHILLA, FIGURES, ResultsFolder
 from scaling.laws import Law, allocate
 from scaling.laws.allocation.allocate import reference_laws
 from scaling.laws.frames import duplicate_columns
@@ -35,28 +36,38 @@ _LIBRARIES = ("scaling", "numpy", "scipy", "pandas", "matplotlib", "jax", "flax"
 _BUDGET = 10  # budget of the allocation table, as a multiple of the largest fitted compute
 
 
-def headline(results: ResultsFolder, law: Law) -> str:
-    """Cards with the law, its exponent and published ones, and its held-out predictions."""
+def headline(results: ResultsFolder, law: Law, laws: Sequence[Law]) -> str:
+    """Cards with the law, its exponent and published ones, and its held-out predictions beside
+    those of Chinchilla's law and of the average of forms."""
     a = law.exponents.get("a")
     interval = law.intervals.get("a")
     published = [f"{e.title}: {number(_exponent(e.law, e.sizes), 3)}" for e in reference_laws()]
+    why = "" if results.choice is None else (
+        f'<div class="muted">{text(results.choice.verdict())}</div>')
     cards = [f'<div class="card wide"><div class="name">fitted law ({text(law.name)}), loss in '
              f'nats per token, N {text(law.convention["n"])}</div>'
              f'<div class="equation">{text(equation(law))}</div>'
-             f'<div class="muted">{text(_intervals(law))}</div></div>']
+             f'<div class="muted">{text(_intervals(law))}</div>{why}</div>']
+    others = [each for each in laws if each.name == CHINCHILLA and each is not law]
     if law.form.allocation_exponent(law.point) is not None:
         value = NOT_DETERMINED if a is None else number(a, 3)
         own = [f"90%: {span(interval, 3)}"] if interval else []
+        own += [f"{each.name} here: {number(each.exponents['a'], 3)}" for each in others
+                if each.exponents.get("a") is not None]
         cards.append(card("a = d log N* / d log C", value, [*own, *published]))
+    rows = {each.name: each.heldout for each in others}
+    if results.choice is not None:
+        rows["average of forms"] = results.choice.heldout
     for run, row in law.heldout.items():
+        beside = [_beside(name, of[run]) for name, of in rows.items() if run in of]
         expected = f"predicted {number(row['predicted'])} (90%: {span(row['interval'])})"
         if row["measured"] is None:
             cards.append(card(f"held out: {run}", number(row["predicted"]),
-                              [expected, "not measured yet"]))
+                              [expected, *beside, "not measured yet"]))
         else:
             cards.append(card(f"held out: {run}", f"{percent(row['relative_error'])} error",
                               [expected, f"measured {number(row['measured'])}, "
-                                         f"{_inside(row)} the interval",
+                                         f"{_inside(row)} the interval", *beside,
                                "error: predicted / measured - 1"]))
     return '<div class="cards">' + "\n".join(cards) + "</div>"
 
@@ -75,6 +86,17 @@ def figures(folder: Path, not_drawn: dict[str, str]) -> str:
     drawn = [figure(folder / "figures" / f"{name}.svg", caption)
              for name, caption in FIGURES.items() if name not in not_drawn]
     return "<h2>Figures</h2>\n" + "\n".join(drawn)
+
+
+def choice(results: ResultsFolder) -> str:
+    """How well each form predicts larger runs; empty if the laws were named."""
+    if results.choice is None:
+        return ""
+    first, *parts = results.choice.parts()
+    blocks = [f"<h2>Choice of the form</h2>\n<p>{text(first)}</p>"]
+    blocks += [f"<p>{text(part)}</p>" if isinstance(part, str) else table(part.columns, part.rows)
+               for part in parts]
+    return "\n".join(blocks)
 
 
 def law_tables(laws: Sequence[Law]) -> str:
@@ -97,8 +119,10 @@ def law_tables(laws: Sequence[Law]) -> str:
     return "\n".join(block for block in blocks if block)
 
 
-def allocations(laws: Sequence[Law]) -> str:
-    """Allocations of ten times the largest fitted compute, by fitted and published laws."""
+def allocations(laws: Sequence[Law], first: str) -> str:
+    """Allocations of ten times the largest fitted compute, by fitted and published laws; the law
+    of the name `first` comes first."""
+    laws = sorted(laws, key=lambda law: law.name != first)
     with_optimum = [law for law in laws if law.form.allocation_exponent(law.point) is not None
                     and "c" in law.convention.get("range", {})]
     if not with_optimum:
@@ -162,6 +186,13 @@ def _intervals(law: Law) -> str:
     intervals = [f"{p} {span(law.intervals[p])}" for p in law.form.parameters
                  if law.intervals.get(p)]
     return "90%: " + ", ".join(intervals) if intervals else "no intervals"
+
+
+def _beside(name: str, row: Mapping[str, Any]) -> str:
+    """What another law predicts of a held-out run."""
+    error = row["relative_error"]
+    return f"{name}: {number(row['predicted'])}" + (
+        "" if error is None else f", {percent(error)} error")
 
 
 def _inside(row: object) -> str:

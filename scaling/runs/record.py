@@ -75,7 +75,8 @@ def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
 
     N is that of the model (for ELECTRA, of the discriminator), with and without embeddings; D is
     tokens of text; flops_6nd is 6 N D with all parameters; flops_counted counts the matrix
-    products, including those of a generator or teacher.
+    products, including those of a generator or teacher; the warm-up and the decay of the learning
+    rate are fractions of the run's steps.
     """
     parameters = count_parameters(run.model)
     tokens = run.trained_tokens
@@ -93,6 +94,8 @@ def describe_run(run: RunConfig, store: TokenStore) -> dict[str, Any]:
         "epochs": batches.epochs_for(run.steps),
         "batch_tokens": run.batch_tokens,
         "lr": run.optimizer.learning_rate,
+        "warmup_fraction": run.schedule.warmup_steps_of(run.steps) / run.steps,
+        "decay_fraction": run.schedule.decay_steps_of(run.steps) / run.steps,
         "seed": run.seed,
         "flops_6nd": flops_6nd(parameters.total, tokens),
         "flops_counted": run_flops_per_token(run) * tokens,

@@ -16,6 +16,7 @@ from scaling.runs.planned import FORMER
 from scaling.runs.state import UNREADABLE, readable_metrics, run_state, status_and_record
 from scaling.sweeps.kept_rows import (
     FINISHED,
+    CsvRow,
     parse,
     rows_of,
     runs_of,
@@ -23,16 +24,18 @@ from scaling.sweeps.kept_rows import (
     with_kept_curves,
     with_kept_runs,
 )
-from scaling.sweeps.plan import CLAIM, Plan, claim_results
+from scaling.sweeps.plan import CLAIM, Plan, check_results, claim_results
 
 COLUMNS = (
     "run_id", "sweep", "role", "mode", "family", "objective", "corpus", "params_total",
-    "params_non_embedding", "tokens", "unique_tokens", "epochs", "batch_tokens", "lr", "seed",
-    "flops_6nd", "flops_counted", "loss", "loss_se", "bits_per_byte", "status",
+    "params_non_embedding", "tokens", "unique_tokens", "epochs", "batch_tokens", "lr",
+    "warmup_fraction", "decay_fraction", "seed", "flops_6nd", "flops_counted", "loss", "loss_se",
+    "bits_per_byte", "status",
 )
 """Losses are held-out, in nats per token; flops_6nd is 6 N D with N = params_total; flops_counted
-counts matrix products; status is done, diverged, failed or planned; role is grid, heldout, or
-former for a finished run that is no longer in the sweep."""
+counts matrix products; the warm-up and the decay of the learning rate are fractions of the run;
+status is done, diverged, failed or planned; role is grid, heldout, or former for a finished run
+that is no longer in the sweep."""
 
 CURVE_COLUMNS = ("run_id", "tokens", "loss")
 
@@ -98,8 +101,7 @@ def export(
     with file_lock(folder / CLAIM):
         for output in outputs:
             output.check()
-        rows, kept = with_kept_runs(
-            parse(csv_text(runs_table(plan)), "", COLUMNS), runs_of(runs.path, COLUMNS))
+        rows, kept = _rows_and_kept(plan, runs.path)
         finished = {row["run_id"] for row in rows if row["status"] in FINISHED}
         lines = with_kept_curves(
             parse(csv_text(curves_table(plan)), "", CURVE_COLUMNS),
@@ -113,6 +115,22 @@ def export(
     for notice in _notices(plan, runs.path, kept):
         notify(notice)
     return [output.path for output in outputs]
+
+
+def known_runs(plan: Plan, folder: Path) -> pd.DataFrame:
+    """The runs table that `export` would write, without writing it.
+
+    Raises:
+        UserError, OSError: as `export`.
+    """
+    check_results(plan, folder)
+    rows, _ = _rows_and_kept(plan, folder / "runs.csv")
+    return pd.read_csv(io.StringIO(text_of(rows, COLUMNS)), dtype={"run_id": str},
+                       float_precision="round_trip")
+
+
+def _rows_and_kept(plan: Plan, path: Path) -> tuple[list[CsvRow], dict[str, CsvRow]]:
+    return with_kept_runs(parse(csv_text(runs_table(plan)), "", COLUMNS), runs_of(path, COLUMNS))
 
 
 def check_tables(folder: Path) -> set[str]:

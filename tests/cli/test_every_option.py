@@ -34,7 +34,8 @@ DEFAULTS = {
     "sweep status": RUNS, "sweep retry": RUNS, "sweep cancel": RUNS, "sweep export": RUNS,
     "sweep log": RUNS | {"--lines": 40},
     "sweep prune": RUNS | {"--keep": "final"},
-    "sweep suggest": {"--max-runs": 8, "--seeds": 1, "--law": "chinchilla", "--bootstrap": 1000},
+    "sweep suggest": RUNS | {"--max-runs": 8, "--seeds": 1, "--law": "chinchilla",
+                             "--bootstrap": 1000},
 }
 """By command and option. A change breaks scripts, and the README where it relies on a default."""
 
@@ -144,6 +145,10 @@ CASES = [
       "--law kaplan-nd", "--noise 0.01", "--n other_n", "--d other_d", "--loss other_loss",
       "--n-convention non-embedding"]),
     (SUGGEST, lambda text: json.loads(text)["now"]["bootstrap_interval"], ["--bootstrap 20"]),
+    ("sweep suggest runs.csv --target loss --at-n 1e10 --at-d 1e12 --budget 1e21 --bootstrap 0 "
+     "--json", lambda text: json.loads(text)["runs"],
+     ["--at-n 1e11", "--at-d 1e11", "--candidates fewer.csv",
+      "--candidates fewer.csv --cost tokens"]),
     (f"{SUGGEST} --n params_total", lambda text: json.loads(text)["runs"], ["--c other_c"]),
     (SEAL, lambda text: [
         (f["law"], f["variables"], f["prediction"]) for f in json.loads(text)["forecasts"]],

@@ -42,6 +42,7 @@ sweep prune sweep.yaml --keep none
 sweep export sweep.yaml
 sweep export sweep.yaml --tensorboard events
 sweep suggest results --target a --budget 1e9
+sweep suggest sweep.yaml --target a --budget 1e9
 fit results --law chinchilla --bootstrap 20
 fit results --law kaplan-d --bootstrap 20 --save results/laws.json
 fit results --law kaplan-d --bootstrap 20 --save new/laws.json

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,7 @@ def case(request: Any) -> tuple[sl.FormChoice, str, str]:
 
 def test_the_form_of_the_runs_predicts_best(case) -> None:
     found, best, worst = case
-    assert found.best.law.name == best
+    assert found.best == best
     assert min(found.weights, key=found.weights.__getitem__) == worst
     assert f"{best} predicts best" in repr(found)
     assert f"of {worst}" in repr(found)
@@ -102,6 +104,92 @@ def test_the_average_and_its_interval() -> None:
         (low, high)))
     frame = found.predict(n=[1e8, 4e9], d=8e10, interval=True)
     assert frame["value"][1] == pytest.approx(by_hand)
+
+
+@pytest.fixture(scope="module")
+def chosen() -> sl.Fit:
+    """The best of three forms, none of which was named."""
+    return sl.fit(_runs(0.6, noise=0.01, sizes=5, heldout=True), n="n", d="d", resamples=30)
+
+
+def test_a_fit_without_a_law_is_the_one_that_predicts_best(chosen) -> None:
+    by_hand = sl.choose(_fits(_runs(0.6, noise=0.01, sizes=5, heldout=True), 30))
+    assert chosen.law.name == chosen.choice.best == by_hand.best
+    assert chosen.choice.weights == by_hand.weights
+    assert f"{chosen.law.name} predicts best" in repr(chosen)
+    assert "predicts best" in chosen._repr_html_()
+    assert "average of forms" in chosen.summary()
+
+
+def test_its_interval_covers_the_choice_of_the_form(chosen) -> None:
+    value, low, high = chosen.predict(n=4e9, d=8e10, interval=True)
+    alone = replace(chosen, choice=None).predict(n=4e9, d=8e10, interval=True)
+    assert value == alone.value
+    assert (low, high) == chosen.choice.predict(n=4e9, d=8e10, interval=True)[1:]
+    assert (low, high) != alone[1:]
+    assert chosen.predict(n=4e9, d=8e10, interval="confidence")[1:] == replace(
+        chosen, choice=None).predict(n=4e9, d=8e10, interval="confidence")[1:]
+
+
+def test_laws_that_count_other_parameters_are_not_in_the_interval() -> None:
+    fits = _fits(_runs(0.6, noise=0.01, sizes=5), 30)
+    choice = sl.choose(fits)
+    other = next(fit for fit in fits if fit.law.name != choice.best)
+    law = replace(other.law, convention=other.law.convention | {"n": "non-embedding"})
+    mixed = replace(choice, laws=dict(choice.laws) | {law.name: law})
+    assert set(mixed.alike().laws) == set(mixed.laws) - {law.name}
+    assert sum(mixed.alike().weights.values()) == pytest.approx(1)
+    with pytest.raises(sl.UserError, match="count N in different ways"):
+        mixed.predict(n=1e9, d=1e10)
+
+
+def test_the_choice_is_saved_with_its_laws(chosen, tmp_path) -> None:
+    chosen.save(tmp_path / "laws.json")
+    loaded = sl.load(tmp_path / "laws.json")
+    assert [*loaded] == [*chosen.choice.laws]
+    assert [name for name, fit in loaded.items() if fit.choice] == [chosen.law.name]
+    again = loaded[chosen.law.name].choice
+    assert (again.errors, again.weights, again.aic, again.reach) == (
+        chosen.choice.errors, chosen.choice.weights, chosen.choice.aic, chosen.choice.reach)
+    assert repr(again) == repr(chosen.choice)
+    assert again.predict(n=1e9, d=1e10) == pytest.approx(chosen.choice.predict(n=1e9, d=1e10))
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda c: c["laws"].update({"chinchilla": 3}), "the number of a law of the file"),
+    (lambda c: c.update(laws={}), "the number of each law"),
+    (lambda c: c["weights"].update({"chinchilla": 2.0}), "numbers from 0 to 1"),
+    (lambda c: c["errors"].update({"chinchilla": [0.1]}), "a list of 3 values"),
+    (lambda c: c["aic"].pop("q-family"), "a number"),
+    (lambda c: c.update(reach="far"), "a list"),
+])
+def test_a_changed_choice_is_refused(chosen, tmp_path, change, said) -> None:
+    path = tmp_path / "laws.json"
+    chosen.save(path)
+    content = json.loads(path.read_text())
+    change(content["choice"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(sl.UserError, match=f"choice.*{said}"):
+        sl.load(path)
+
+
+def test_criterion_of_akaike() -> None:
+    """Against its definition for normal residuals."""
+    fits = [sl.fit(_runs(1.0, noise=0.01), form, n="n", d="d", objective="squared", resamples=0)
+            for form in ("chinchilla", "kaplan-nd")]
+    found = sl.choose(fits)
+    by_hand = {}
+    for fit in fits:
+        squares = np.mean(np.log(fit.runs.loss / fit.law.loss(fit.runs.values)) ** 2)
+        by_hand[fit.law.name] = len(fit.runs.loss) * np.log(squares) + 2 * len(fit.params)
+    difference = by_hand["kaplan-nd"] - by_hand["chinchilla"]
+    assert found.aic["kaplan-nd"] - found.aic["chinchilla"] == pytest.approx(difference)
+    assert min(found.aic.values()) == 0
+
+
+def test_parameters_need_a_law_that_is_named() -> None:
+    with pytest.raises(sl.UserError, match="parameters of which law"):
+        sl.fit(_runs(1.0), n="n", d="d", fix={"E": 1.5})
 
 
 def test_few_runs_judge_no_form() -> None:

@@ -243,6 +243,18 @@ def test_laws_are_saved_and_loaded(fit, tmp_path):
         fit.save(tmp_path / "mine.json")
 
 
+@pytest.mark.parametrize("unit", ["case", "residual", "size", "cluster"])
+def test_resamples_of_every_kind_are_loaded(frame, tmp_path, unit):
+    fit = sl.fit(frame.assign(run=np.arange(20) // 2), "chinchilla", **COLUMNS, cluster="run",
+                 resample=unit, resamples=20)
+    assert fit.law.bootstrap.by == ("cluster" if unit == "case" else unit)
+    fit.save(tmp_path / "laws.json")
+    loaded = sl.load(tmp_path / "laws.json")["chinchilla"]
+    assert loaded.law.bootstrap.by == fit.law.bootstrap.by
+    for name, ends in fit.intervals().items():
+        assert loaded.intervals()[name] == pytest.approx(ends, rel=1e-5)
+
+
 def test_evidence(fit, frame):
     assert fit.profile("alpha").text()
     residuals = fit.residuals()

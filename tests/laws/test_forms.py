@@ -267,20 +267,20 @@ def test_what_the_papers_count_fit_and_predict() -> None:
     assert having("counting", "non-embedding") == {
         "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "henighan-n", "henighan-d",
         "henighan-c", "ghorbani", "clark", "krajewski", "hernandez", "deepseek-lr",
-        "deepseek-batch", "step-lr", "step-batch"}
-    assert having("link", "identity") == {"gadre", "gadre-error", "olmo-accuracy"}
+        "deepseek-batch", "step-lr", "step-batch", "parscale", "tao", "tao-vocabulary"}
+    assert having("link", "identity") == {"gadre", "gadre-error", "olmo-accuracy", "tao"}
     for variable in "ndc":
         assert having("envelope", variable) == {f"kaplan-{variable}", f"henighan-{variable}"}
     adaptive = {name for name, form in FORMS.items() if form.robust.kind == "adaptive"}
     assert adaptive == {
         "kaplan-nd", "chinchilla", "henighan-n", "henighan-d", "henighan-c", "ghorbani",
         "q-family", "muennighoff", "farseer", "clark", "krajewski", "abnar", "kumar",
-        "kumar-weights", "tissue"}
+        "kumar-weights", "tissue", "skaling", "bryant", "schaipp", "tao"}
     assert ResidualLoss("huber").delta == 1e-3  # Hoffmann et al. 2022, D.2
     losses = {name for name, form in FORMS.items() if form.outcome == "loss, nats per token"}
     assert set(FORMS) - losses == {
         "critical-batch", "zhai", "cherti", "hernandez", "gadre-error", "olmo-accuracy",
-        "deepseek-lr", "deepseek-batch", "step-lr", "step-batch"}
+        "deepseek-lr", "deepseek-batch", "step-lr", "step-batch", "tao", "tao-vocabulary"}
     assert FORMS["kaplan-nd"].units == {"N_c": "parameters", "D_c": "tokens"}
     assert FORMS["kaplan-c"].units == {"C_c": "FLOP"}
     assert FORMS["m3-d"].units == {"gamma": "1/tokens"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 
@@ -49,7 +51,7 @@ def test_laws_of_a_file_have_intervals(command):
     table = command("predict", LAWS, "--n", "1e6", "--d", "2e6")
     assert f"{value:.4g}" in table.out
     assert f"{low:.4g} to {high:.4g}" in table.out
-    assert f"warning: {fit.warnings[0]}" in table.out
+    assert f"warning: chinchilla: {fit.warnings[0]}" in table.out
 
 
 def test_pairs_of_n_and_d(command):
@@ -68,6 +70,19 @@ def test_other_variables_are_given(command):
     few, many = (rows(command, "krajewski2024", "--n", "1e9", "--d", "1e11", "--given",
                       f"granularity={g}")[0]["predicted"] for g in (1, 16))
     assert many < few
+
+
+def test_a_law_of_other_variables_alone(command, tmp_path):
+    law = replace(published_named("besiroglu2024").law, form=sl.FORMS["ye-2"],
+                  params={"c": 1.2, "k": 0.5, "t1": -2.0, "t2": 1.0},
+                  se={}, exponents={})
+    sl.save([law], tmp_path / "mixture.json")
+    (row,) = rows(command, tmp_path / "mixture.json", "--given", "share1=0.5", "--given",
+                  "share2=0")
+    assert row["predicted"] == pytest.approx(1.2 + 0.5 * math.exp(-1))
+    assert (row["n"], row["d"], row["c"]) == (None, None, None)
+    done = command("predict", "krajewski2024", "--given", "granularity=8")
+    assert "needs N (parameters) and D (tokens); give --n N and --d D" in done.err
 
 
 @pytest.mark.parametrize(("words", "said"), [

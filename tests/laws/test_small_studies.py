@@ -27,10 +27,11 @@ from scaling.laws.approaches.line import fit_log_line
 from scaling.laws.approaches.optima import ProfileMinimum, noise_at, seed_noise
 from scaling.laws.approaches.parabola import polynomial_minima
 from scaling.laws.conventions.recount import monotone_interpolation, published_relation, recount
+from scaling.laws.design.candidates import candidate_runs, max_run_flops
 from scaling.laws.design.fisher import Noise, Target, estimate_noise, target_named
 from scaling.laws.design.grid import Design, by_ratio, from_table, isoflop, rectangle
 from scaling.laws.design.simulate import Faults, TargetEstimates, simulate, simulate_study
-from scaling.laws.design.suggest import candidate_runs, max_run_flops, suggest
+from scaling.laws.design.suggest import suggest
 from scaling.laws.published import published_named
 
 POWER = PowerSum(

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from scaling.cli.main import app
 from scaling.errors import UserError
 from scaling.laws import Law, PowerSum, ResidualLoss, RunsTable, Term, fit_law, from_frame
+from scaling.laws.design.candidates import candidate_runs, max_run_flops
 from scaling.laws.design.exchange import CandidateSet
 from scaling.laws.design.fisher import (
     Noise,
@@ -29,7 +30,7 @@ from scaling.laws.design.fisher import (
 )
 from scaling.laws.design.grid import Design, by_ratio, rectangle
 from scaling.laws.design.simulate import Faults, simulate, simulate_study
-from scaling.laws.design.suggest import candidate_runs, max_run_flops, suggest
+from scaling.laws.design.suggest import suggest
 from scaling.laws.published import published_named
 
 ROOT = Path(__file__).resolve().parents[2]

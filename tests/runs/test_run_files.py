@@ -432,6 +432,8 @@ def test_the_columns_of_a_run(make_run, store):
         "epochs": pytest.approx(24 * 4 / ((store.manifest.train.tokens - 1) // 16)),
         "batch_tokens": 64,
         "lr": 0.004,
+        "warmup_fraction": 3 / 24,
+        "decay_fraction": 5 / 24,
         "seed": 5,
         "flops_6nd": 6 * total * 1536,
         "flops_counted": per_token * 1536,

@@ -37,13 +37,16 @@ def test_the_columns_of_the_runs_table(plan, exported, store):
         "loss_se": "0.125", "bits_per_byte": "5.0", "status": "done"}
     assert {key: row[key] for key in expected} == expected
     assert row.keys() - expected == {"params_total", "params_non_embedding", "epochs", "lr",
-                                     "flops_6nd", "flops_counted"}
+                                     "warmup_fraction", "decay_fraction", "flops_6nd",
+                                     "flops_counted"}
     n, d = float(row["params_total"]), float(row["tokens"])
     assert float(row["epochs"]) == pytest.approx(d / store.split("train").tokens, rel=0.02)
     assert 0 < float(row["params_non_embedding"]) < n
     assert float(row["flops_6nd"]) == pytest.approx(6 * n * d)
     assert float(row["flops_counted"]) > 0
     assert float(row["lr"]) == run.optimizer.learning_rate
+    assert float(row["warmup_fraction"]) == run.schedule.warmup_steps_of(run.steps) / run.steps
+    assert float(row["decay_fraction"]) == pytest.approx(0.2, abs=1 / run.steps)
 
 
 def test_rows_are_sorted_by_role_size_tokens_and_seed():

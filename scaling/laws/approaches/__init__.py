@@ -14,11 +14,11 @@
 """
 
 from scaling.laws.approaches.agreement import disagreement
-from scaling.laws.approaches.envelope import Curves, curves_from_frame
 from scaling.laws.approaches.fit_approach import fit_approach
 from scaling.laws.approaches.frontier import APPROACHES, Frontier, frontier_from_json
 from scaling.laws.approaches.isoflop import IsoFlopProfile, group_by_budget
 from scaling.laws.approaches.optima import Optima, Screen
+from scaling.laws.training_curves import Curves, curves_from_frame
 
 __all__ = [
     "APPROACHES", "Curves", "Frontier", "IsoFlopProfile", "Optima", "Screen", "curves_from_frame",

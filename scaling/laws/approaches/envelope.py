@@ -10,15 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import DataError, UserError
 from scaling.laws.approaches.line import Line, fit_log_line
 from scaling.laws.approaches.optima import Optima
-from scaling.laws.arguments import checked
-from scaling.laws.columns import parse_numbers, require_column
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN
+from scaling.laws.training_curves import Curves, point_noise
 
 Array = NDArray[np.float64]
 
@@ -31,86 +29,6 @@ FINAL_SHARE = 0.15
 _SHARE, _RESAMPLES = 0.8, 200  # share of the runs in a subsample (the paper's), and subsamples
 _MOST_POINTS = 100_000
 _NOISE = 1e-4                  # of the log-loss between points, below which there is no warning
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Training curves: losses during training, sorted by run and tokens.
-
-    Attributes:
-        run: index of the run of each point, [P].
-        n: parameters, [P].
-        d: tokens seen, ascending within a run, [P].
-        loss: nats per token, [P].
-        run_id: the name of each run.
-    """
-
-    run: NDArray[np.intp]
-    n: Array
-    d: Array
-    loss: Array
-    run_id: tuple[str, ...]
-
-    @property
-    def c(self) -> Array:
-        """FLOPs spent at each point, 6 N D, [P]."""
-        return FLOPS_PER_PARAMETER_TOKEN * self.n * self.d
-
-    def rows(self, run: int) -> NDArray[np.intp]:
-        """Indices of the points of one run."""
-        return np.flatnonzero(self.run == run)
-
-
-@checked
-def curves_from_frame(
-    frame: pd.DataFrame, source: str, *, run: str = "run_id", n: str = "n", d: str = "d",
-    loss: str = "loss",
-) -> Curves:
-    """Training curves from a table with one row per point.
-
-    Args:
-        frame: the table.
-        source: name of the table in messages.
-        run: column of the run's name.
-        n: column of parameters.
-        d: column of tokens seen so far.
-        loss: column of losses in nats per token.
-
-    Raises:
-        UserError: a column is missing, a cell is not a positive number, or a run has several
-            sizes or several losses at one number of tokens.
-    """
-    if not all(isinstance(name, str) for name in frame.columns):
-        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    for column in (run, n, d, loss):
-        try:
-            require_column(frame, source, column, "another option")
-        except UserError as reason:
-            raise UserError(f"{reason}; training curves need one row per point, with columns of "
-                            "the run, its parameters, the tokens seen and the loss") from None
-    if frame.empty:
-        raise UserError(f"{source}: has a header and no rows; points of curves are expected")
-    numbers = {}
-    for column in (n, d, loss):
-        values = parse_numbers(frame[column])
-        valid = np.isfinite(values) & (values > 0)
-        if not valid.all():
-            row = int(np.argmin(valid))
-            raise UserError(f"{source}: row {row + 1}, column {column}: "
-                            f"{frame[column].iloc[row]!r}, where a positive number is "
-                            "expected; fix it, or drop the row")
-        numbers[column] = values
-    names, runs = np.unique(frame[run].astype(str).to_numpy(dtype=str), return_inverse=True)
-    order = np.lexsort((numbers[d], runs))
-    size, tokens, run_of = numbers[n][order], numbers[d][order], runs[order].astype(np.intp)
-    same = run_of[1:] == run_of[:-1]
-    for invalid, problem in ((size[1:] != size[:-1], f"has more than one {n}"),
-                             (tokens[1:] == tokens[:-1], f"has two rows of the same {d}")):
-        if (same & invalid).any():
-            name = names[run_of[int(np.argmax(same & invalid))]]
-            raise UserError(f"{source}: run {name} {problem}, where every run has one size, and "
-                            "one loss at each number of tokens; fix its rows")
-    return Curves(run_of, size, tokens, numbers[loss][order], tuple(map(str, names)))
 
 
 @dataclass(frozen=True)
@@ -164,14 +82,14 @@ def envelope(
     runs = len(curves.run_id)
     size, end = np.empty(runs), np.empty(runs)
     log_loss = np.full((runs, points), np.nan)
-    differences: list[Array] = []
+    smoothed: list[Array] = []
     for run in range(runs):
         rows = curves.rows(run)
         size[run], end[run] = curves.n[rows[0]], curves.d[rows[-1]]
         y = np.log(curves.loss[rows])
         log_d = np.log(curves.d[rows])
         y = local_linear_smooth(log_d, y, smooth) if smooth else y
-        differences.append(np.diff(y, 4))
+        smoothed.append(y)
         log_loss[run] = np.interp(log_c, np.log(curves.c[rows]), y, left=np.nan, right=np.nan)
     best, used = _lowest_runs(log_loss, size)
     optima = _optima(log_c, log_loss, size, best, used)
@@ -184,7 +102,7 @@ def envelope(
     lines = fit_log_line(kept.c, kept.n), fit_log_line(kept.c, kept.d)
     n, d = _with_covariance(lines, log_c, log_loss, size, resamples, seed, watch)
     last = kept.d >= (1 - FINAL_SHARE) * end[best[optima.used]]
-    return Envelope(optima, n, d, tuple(_warnings(optima, float(last.mean()), differences, n)))
+    return Envelope(optima, n, d, tuple(_warnings(optima, float(last.mean()), smoothed, n)))
 
 
 def local_linear_smooth(x: Array, y: Array, half_width: float) -> Array:
@@ -265,7 +183,7 @@ def _with_covariance(
     return lines[0], lines[1]
 
 
-def _warnings(optima: Optima, last: float, differences: list[Array], n: Line) -> list[str]:
+def _warnings(optima: Optima, last: float, losses: list[Array], n: Line) -> list[str]:
     warnings = []
     excluded = int((~optima.used).sum())
     if excluded:
@@ -276,10 +194,7 @@ def _warnings(optima: Optima, last: float, differences: list[Array], n: Line) ->
                         "its run: with a decaying learning rate those losses are not final losses, "
                         "and a run that ended there would have a lower loss, so N* of short runs "
                         "is biased")
-    fourth = np.concatenate(differences)
-    # Fourth differences of a smooth curve are nearly zero, and have 70 times the variance of
-    # independent noise. The median is robust to the steep beginnings of curves.
-    noise = float(np.median(np.abs(fourth)) / 0.6745 / math.sqrt(70)) if len(fourth) else 0.0
+    noise = point_noise(losses)
     warnings.append("the lowest of many losses is low by chance: the envelope is below the "
                     "expected losses, and seed noise biases a towards zero, for which the "
                     "intervals do not account; approach-2 and chinchilla average over seed noise")

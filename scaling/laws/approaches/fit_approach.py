@@ -11,7 +11,7 @@ import numpy as np
 
 from scaling.errors import DataError, UserError, option
 from scaling.laws.approaches import akima, parabola
-from scaling.laws.approaches.envelope import POINTS, Curves, envelope
+from scaling.laws.approaches.envelope import POINTS, envelope
 from scaling.laws.approaches.frontier import APPROACHES, Frontier
 from scaling.laws.approaches.isoflop import (
     TOLERANCE,
@@ -32,6 +32,7 @@ from scaling.laws.arguments import checked
 from scaling.laws.fitting.bootstrap import check_resamples
 from scaling.laws.forms.variables import SIX_ND
 from scaling.laws.table import RunsTable
+from scaling.laws.training_curves import Curves
 
 _MAX_LISTED = 3  # budgets in an error message
 _DEGREES: dict[str, parabola.Degree] = {"approach-2": 2, "approach-2-cubic": 3}

@@ -25,7 +25,7 @@ class CandidateSet:
     `h` and `m` [P, P] are the factors of the sandwich covariance of the runs so far, `gradient`
     [P] the gradient of the target, and `z` [K, P] the gradients of the candidates' predictions.
     `curvature` and `score_variance` [K] are the moments of `fisher.residual_moments`, and `cost`
-    [K] is in FLOPs.
+    [K] is in the unit of the budget.
     """
 
     h: Array
@@ -48,7 +48,7 @@ class CandidateSet:
             gradient_P: gradient of the target by theta.
             candidates: J [K, P] and the moments [K] and [K] of the candidates, as
                 `fisher.gradient_and_moments` returns them.
-            cost: FLOPs, [K].
+            cost: in the unit of the budget, [K].
         """
         j, curvature, score_variance = candidates
         basis = information.basis
@@ -81,13 +81,13 @@ class CandidateSet:
 
     def choose(self, budget: float, runs: int, seeds: int) -> list[int]:
         """Indices of at most `runs` candidates within the budget, each at most `seeds` times: the
-        better of the greedy choices by gain and by gain per FLOP, both improved by exchanges."""
+        better of the greedy choices by gain and by gain per cost, both improved by exchanges."""
         choices = [self._exchange(self._greedy(budget, runs, seeds, price), budget, runs, seeds)
                    for price in (self.cost, np.ones_like(self.cost))]
         return min(choices, key=self.variance)
 
     def order_by_gain(self, chosen: Sequence[int]) -> list[int]:
-        """The same candidates, in decreasing order of gain per FLOP."""
+        """The same candidates, in decreasing order of gain per cost."""
         remaining, order = list(chosen), list[int]()
         while remaining:
             after = self._variance_after_each(order)

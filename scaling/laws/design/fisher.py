@@ -26,9 +26,10 @@ from scaling.laws.fitting.likelihood_ratio import normal_density
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
-from scaling.laws.forms.variables import check_amount
+from scaling.laws.forms.variables import VARIABLES, check_amount
 from scaling.laws.law import LEVEL, Interval, Law
 from scaling.laws.table import RunsTable
+from scaling.laws.values import variables_of
 
 Array = NDArray[np.float64]
 
@@ -99,18 +100,23 @@ class Target:
         return value - INTERVAL_HALF_WIDTH * sd, value + INTERVAL_HALF_WIDTH * sd
 
 
-def target_named(form: Form, name: str, at: float | None = None) -> Target:
-    """A target by its name: n-star or loss at a budget, a, or a parameter of the form.
+def target_named(
+    form: Form, name: str, at: float | Mapping[str, float] | None = None
+) -> Target:
+    """A target by its name: n-star or loss at a budget, loss of a run, a, or a parameter.
 
     Args:
         form: the law's form.
-        name: `n-star` for N* at C = `at`, `loss` for the outcome there, `a` for
-            d log N* / d log C, or a parameter's name.
-        at: training FLOPs; needed by n-star and loss, and by a if it depends on the budget.
+        name: `n-star` for N* at C = `at`, `loss` for the outcome there or at the variables `at`,
+            `a` for d log N* / d log C, or a parameter's name.
+        at: training FLOPs; needed by n-star and loss, and by a if it depends on the budget. For the
+            loss also the values of the form's variables, such as n and d.
 
     Raises:
         UserError: there is no such target, or the form has no optimum.
     """
+    if isinstance(at, Mapping):
+        return _loss_of_run(form, name, at)
     if name in form.parameters:
         index = form.parameters.index(name)
         linear = (*form.exponents, *form.signed)
@@ -137,6 +143,24 @@ def target_named(form: Form, name: str, at: float | None = None) -> Target:
         return np.asarray({"n-star": solution.n, "loss": solution.loss, "a": solution.a}[name])
 
     return Target(symbol, evaluate, name == "n-star" or (name == "loss" and form.link == "log"))
+
+
+def _loss_of_run(form: Form, name: str, at: Mapping[str, float]) -> Target:
+    """The outcome of one run, at these values of the form's variables."""
+    if name != "loss":
+        raise UserError(f"target {name}: is evaluated at a budget, a positive number of FLOPs such "
+                        f"as {option('at=1e21', '--at 1e21')}; only the target loss at a run")
+    missing = [VARIABLES[v].symbol for v in form.variables
+               if v not in at and not (v == "c" and {"n", "d"} <= {*at})]
+    if missing:
+        example = option("at={'n': 1e9, 'd': 2e10}", "--at-n 1e9 --at-d 2e10")
+        raise UserError(f"target loss: the law {form.name} needs {' and '.join(missing)} of the "
+                        f"run too, as in {example}")
+    for v, example in (("n", "1e9"), ("d", "2e10"), ("c", "1e21")):
+        if v in at:
+            check_amount(f"target loss: {VARIABLES[v].symbol}", at[v], v, example)
+    values = variables_of(form, {v: np.array([value], dtype=float) for v, value in at.items()})
+    return Target("loss", lambda params_BP: form.loss(params_BP, values)[:, 0], form.link == "log")
 
 
 def residual_moments(robust: ResidualLoss, sd_R: Array) -> tuple[Array, Array]:

@@ -41,7 +41,8 @@ class BootstrapProblem:
         form: the form.
         x: variables in the form's coordinates, [R, V].
         y: outcomes on the scale of the form's predictions, [R].
-        unit: what each run belongs to, [R]; a resample draws units, with all of their runs.
+        unit: what each run belongs to, [R]; a resample draws units, with all of their runs. -1 for
+            a point that every resample includes once.
         optimum: theta of the fit, [P].
         starts: starting points, [S, P].
         robust: loss of the residuals.
@@ -91,8 +92,10 @@ def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, N
         raise UserError(f"{option('resample=', '--resample ')}{by}: one of "
                         f"{', '.join(get_args(ResampleUnit))} is expected")
     each = np.arange(table.loss.size)
-    if by == "residual" or (by == "case" and not table.cluster.size):
+    if by == "residual":
         return by, each
+    if by == "case" and not table.cluster.size:
+        return by, _of_runs(table, each)
     if by == "size":
         if np.isnan(table.n).any():
             raise UserError(f"{option('resample=', '--resample ')}size: needs N of every run; name "
@@ -107,7 +110,16 @@ def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, N
         named = option("resample=", "--resample ")
         raise UserError(f"{named}{by}: all runs have one {by}, where at "
                         "least two are expected; resample runs")
-    return by, unit
+    return by, _of_runs(table, unit)
+
+
+def _of_runs(table: RunsTable, unit: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Units of the runs alone, numbered from zero; -1 for the ideal points among them."""
+    if not table.ideal.any():
+        return unit
+    found = np.full(len(unit), -1, dtype=np.intp)
+    found[~table.ideal] = np.unique(unit[~table.ideal], return_inverse=True)[1]
+    return found
 
 
 def refit_resamples(
@@ -130,29 +142,40 @@ def refit_resamples(
     Returns:
         theta of every converged resample, [B, P] with B <= resamples.
     """
+    return refit_numbered(problem, by, resamples, seed, watch)[0]
+
+
+def refit_numbered(
+    problem: BootstrapProblem, by: ResampleUnit, resamples: int, seed: int,
+    watch: Callable[[int], None] = lambda done: None,
+) -> tuple[Array, NDArray[np.intp]]:
+    """As `refit_resamples`, with the number of the resample that each theta is of, [B]. Problems
+    with equally many units draw the same units in resamples of one number under one seed."""
     rng = np.random.default_rng(seed)
     one_step = _OneStepFits(problem) if problem.has_one_step_fits else None
-    parts, from_starts = [], False
+    parts, numbers, from_starts = [], [], False
     for first in range(0, resamples, _CHUNK):
         y_BR, w_BR = _draw(problem, by, min(_CHUNK, resamples - first), rng)
         if one_step is not None:
             parts.append(one_step.theta(y_BR, w_BR))
+            numbers.append(first + np.arange(len(y_BR)))
         else:
-            part, from_starts = _fit_chunk(problem, y_BR, w_BR, first, resamples, from_starts)
+            part, kept, from_starts = _fit_chunk(problem, y_BR, w_BR, first, resamples, from_starts)
             parts.append(part)
+            numbers.append(first + kept)
         watch(first + len(y_BR))
-    return np.concatenate(parts)
+    return np.concatenate(parts), np.concatenate(numbers)
 
 
 def _fit_chunk(
     problem: BootstrapProblem, y_BR: Array, w_BR: Array, first: int, resamples: int,
     from_starts: bool,
-) -> tuple[Array, bool]:
+) -> tuple[Array, NDArray[np.intp], bool]:
     """Fit one chunk of the resamples; `first` is the index of its first resample.
 
     Returns:
-        theta of the converged ones, and `from_starts` for the next chunk: whether resamples are
-        fitted from the starts, too.
+        theta of the converged ones, their indices in the chunk, and `from_starts` for the next
+        chunk: whether resamples are fitted from the starts, too.
     """
     count = len(y_BR)
     minima = _solve(problem, y_BR, w_BR, np.tile(problem.optimum, (count, 1)))
@@ -173,7 +196,8 @@ def _fit_chunk(
         from_starts = improve(np.arange(checked), checked)
     if from_starts:
         improve(np.arange(count), resamples)
-    return np.asarray(theta[converged & _determined(problem, w_BR)]), from_starts
+    kept = np.flatnonzero(converged & _determined(problem, w_BR))
+    return np.asarray(theta[kept]), kept, from_starts
 
 
 def widening(problem: BootstrapProblem, by: ResampleUnit) -> float:
@@ -190,7 +214,7 @@ def jackknife(problem: BootstrapProblem) -> Array:
     """theta with each unit left out, or each of a hundred parts if there are more, [J, P]."""
     parts = min(int(problem.unit.max()) + 1, _MAX_PARTS)
     # Runs are sorted by size, so every part has runs of all sizes.
-    part_of_run = problem.unit % parts
+    part_of_run = np.where(problem.unit < 0, -1, problem.unit % parts)
     w_JR = (part_of_run != np.arange(parts)[:, None]).astype(float)
     y_JR = np.broadcast_to(problem.y, w_JR.shape)
     if problem.has_one_step_fits:
@@ -211,7 +235,8 @@ def _draw(
     units = int(problem.unit.max()) + 1
     w_BR = np.empty((resamples, runs))
     for weights in w_BR:
-        weights[:] = np.bincount(rng.integers(0, units, units), minlength=units)[problem.unit]
+        times = np.bincount(rng.integers(0, units, units), minlength=units)
+        weights[:] = np.append(times, 1)[problem.unit]  # the last one is of unit -1
     return np.broadcast_to(problem.y, (resamples, runs)), w_BR
 
 

@@ -17,7 +17,7 @@ from scaling.laws.fitting.bootstrap import (
     ResampleUnit,
     check_resamples,
     jackknife,
-    refit_resamples,
+    refit_numbered,
     resampled_units,
     widening,
 )
@@ -135,17 +135,17 @@ def _fit(
         by, unit = resampled_units(fitted, by)
         starts[:, dropped] = theta[list(dropped)]
         problem = BootstrapProblem(form, x, y, unit, theta, starts, robust, dropped)
-        samples = refit_resamples(problem, by, resamples, seed, watch)
+        samples, numbers = refit_numbered(problem, by, resamples, seed, watch)
         left_out = jackknife(problem)
         boot = Bootstrap(resamples, len(samples), seed, form.to_params(samples, centre),
                          residuals * np.sqrt(len(y) / dof), form.to_params(left_out, centre),
-                         by, method, widening(problem, by))
+                         by, method, widening(problem, by), numbers)
 
     law = Law(
         form=form,
         convention=_convention(form, fitted, robust),
         params=dict(zip(form.parameters, map(float, point[0]), strict=True)),
-        n_runs=len(y),
+        n_runs=int((~fitted.ideal).sum()),
         excluded=_excluded(form, table, fitted),
         objective=float(robust.cost(residuals).sum()),
         se_delta=({} if is_interpolation

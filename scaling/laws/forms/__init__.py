@@ -5,7 +5,8 @@
     powers.py           sums and products of powers; Chinchilla's optimum; Henighan, Ghorbani
     kaplan.py           Kaplan's joint law of N and D
     data.py             how N and D combine; repeated data; overtraining
-    farseer.py, experts.py, precision.py, annealing.py, batch.py, hyperparameters.py
+    farseer.py, experts.py, precision.py, annealing.py, batch.py, hyperparameters.py, mixture.py,
+    vocabulary.py, streams.py
                         laws of further variables and outcomes
     curve.py, curves.py, sigmoidal.py, broken.py, downstream.py
                         laws of one variable, and of downstream tasks

@@ -1,4 +1,4 @@
-"""Laws of steps and batch size: Kaplan's law of N and steps, and the critical batch size.
+"""Laws of steps and batch size: of N and steps, of N, steps and batch, and the critical batch size.
 
 A run with batch size B takes more steps than one with a very large batch, and more compute than one
 with a very small batch. The critical batch size lies between the two, and converts measured steps
@@ -76,6 +76,17 @@ FORMS: tuple[Form, ...] = (
         units={"N_c": VARIABLES["n"].unit, "S_c": VARIABLES["s"].unit},
         counting="non-embedding", distinct=3, robust=ResidualLoss("squared"),
         terms=(Term("N_c", (("n", "alpha_N"),)), Term("S_c", (("s", "alpha_S"),))),
+    ),
+    # The batch is M and S is K in the paper, whose beta is that of M and whose gamma is that of K.
+    # The equation was read in a summary of the paper, and its constants were not checked.
+    PowerSum(
+        name="schaipp", formula="E + A/N^alpha + B/batch^gamma + C/S^beta",
+        source="Schaipp 2026 (three-term law), arXiv:2607.01487",
+        variables=("n", "batch", "s"),
+        parameters=("E", "A", "B", "C", "alpha", "gamma", "beta"), distinct=3,
+        terms=(Term("E"), Term("A", (("n", "alpha"),)), Term("B", (("batch", "gamma"),)),
+               Term("C", (("s", "beta"),))),
+        grid={"alpha": (0.15, 0.35, 0.6), "gamma": (0.15, 0.4, 0.8), "beta": (0.15, 0.35, 0.6)},
     ),
     # The outcome, measured critical batch sizes, is in the column that is given as the loss.
     CriticalBatch(

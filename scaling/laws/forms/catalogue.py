@@ -13,8 +13,11 @@ from scaling.laws.forms import (
     experts,
     farseer,
     hyperparameters,
+    mixture,
     powers,
     precision,
+    streams,
+    vocabulary,
 )
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.kaplan import KaplanJoint
@@ -60,6 +63,9 @@ _ALL: tuple[Form, ...] = (
     *experts.FORMS,
     *precision.FORMS,
     *annealing.FORMS,
+    *mixture.FORMS,
+    *vocabulary.FORMS,
+    *streams.FORMS,
     *curves.FORMS,
     *hyperparameters.FORMS,
 )
@@ -69,3 +75,6 @@ FORMS: dict[str, Form] = {form.name: form for form in _ALL}
 
 DEFAULT = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla", "q-family")
 """Laws of the loss that can be fitted to any sweep over N and D."""
+
+CHOSEN_FROM = ("chinchilla", "kaplan-nd", "q-family")
+"""Laws of all runs among these, from which the one is chosen that predicts larger runs best."""

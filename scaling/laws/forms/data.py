@@ -26,6 +26,7 @@ _FAMILY_EXPONENTS = (0.15, 0.4)
 _FAMILY_POWERS = (0.15, 1.0)
 _FAMILY_E = (0.001, 0.6)
 _FAMILY_LOGS = [1, 2, 5]  # indices of the parameters but E whose logarithms are in theta
+_FAMILY_POWERED = [1, 2, 3, 4]  # coordinates that the power of the sum multiplies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,47 @@ class QFamily(Form):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PowerOfSum(QFamily):
+    """E + (A N^-alpha + B D^-beta)^k, the q-family in parameters of the terms inside the bracket.
+
+    The family's A, B, alpha and beta are A^k, B^k, k alpha and k beta, and its q is k. theta is
+    (log E, log A, log B, alpha, beta, log k), so that each parameter can be fixed. There are no
+    published constants to check it against but those of the family.
+    """
+
+    def _family(self, theta_BP: Array) -> Array:
+        """theta of the family."""
+        family = np.array(theta_BP)
+        family[:, _FAMILY_POWERED] *= np.exp(theta_BP[:, [-1]])
+        return family
+
+    def predict(self, theta_BP: Array, x_RV: Array) -> Array:
+        return super().predict(self._family(theta_BP), x_RV)
+
+    def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
+        family = self._family(theta_BP)
+        log_loss, j_BRP = super().gradient(family, x_RV)
+        powered = j_BRP[..., _FAMILY_POWERED]
+        j_BRP[..., -1] += (powered * family[:, None, _FAMILY_POWERED]).sum(axis=-1)
+        j_BRP[..., _FAMILY_POWERED] = powered * np.exp(theta_BP[:, None, [-1]])
+        return log_loss, j_BRP
+
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        theta = super().starts(x_RV, outcome_R)
+        theta[:, _FAMILY_POWERED] /= np.exp(theta[:, [-1]])
+        return theta
+
+    def optimum(self, params_BP: Array, c: Array | float) -> Array:
+        """That of Chinchilla's law with the terms of the bracket."""
+        family = np.array(params_BP, dtype=float)
+        k = family[..., [-1]]
+        with np.errstate(over="ignore", invalid="ignore"):
+            family[..., [1, 2]] **= k
+        family[..., [3, 4]] *= k
+        return super().optimum(family, c)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConstrained(Formula):
     """E + A/N'^alpha + B/D'^beta, with effective tokens D' and effective parameters N'.
 
@@ -172,6 +214,56 @@ def _effective_by_r(unique: Any, total: Any, r: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoundedLoss(Formula):
+    """E + (L_0 - E) h/(1 + h), with h = A/N^alpha + B/D^beta + C N^gamma/U^delta.
+
+    The terms of h are a model that is too small, too few tokens D, and overfitting to the unique
+    tokens U among them (D is T and U is D in the paper). The loss saturates at L_0, that of a model
+    that has learnt nothing. The equation was read in summaries of the paper, and its constants were
+    not checked. Where h is small this is Chinchilla's law with A and B times L_0 - E,
+    and a term of overfitting.
+    """
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        return ("alpha", "beta", "gamma", "delta")
+
+    def outcome_of(self, p: Any, v: Any) -> Any:
+        unique = np.minimum(v.u, v.d)
+        h = (p.A * v.n**-p.alpha + p.B * v.d**-p.beta
+             + p.C * v.n**p.gamma * unique**-p.delta)
+        return p.E + (p.L_0 - p.E) * h / (1 + h)
+
+    def gradient(self, theta_BP: Array, x_RV: Array) -> tuple[Array, Array]:
+        """In closed form, because the law has nine parameters."""
+        n, d, u = x_RV.T
+        log_n, log_d, log_u = np.log(n), np.log(d), np.log(np.minimum(u, d))
+        e, l_0, a, b, c, alpha, beta, gamma, delta = self._natural(theta_BP).T[..., None]
+        with np.errstate(all="ignore"):
+            of_n, of_d = a * n**-alpha, b * d**-beta
+            of_u = c * np.exp(gamma * log_n - delta * log_u)
+            h = of_n + of_d + of_u
+            loss = e + (l_0 - e) * h / (1 + h)
+            by_h = (l_0 - e) / (1 + h) ** 2 / loss
+            return np.log(loss), np.stack([
+                e / (1 + h) / loss, l_0 * h / (1 + h) / loss, by_h * of_n, by_h * of_d,
+                by_h * of_u, -by_h * of_n * alpha * log_n, -by_h * of_d * beta * log_d,
+                by_h * of_u * gamma * log_n, -by_h * of_u * delta * log_u], axis=-1)
+
+    def starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        """At fixed E, L_0 and exponents, h = (L - E)/(L_0 - L) is linear in A, B and C."""
+        n, d, u = x_RV.T
+        u = np.minimum(u, d)
+        starts = []
+        for low, high, alpha, beta, gamma, delta in itertools.product(*self.grid.values()):
+            e, l_0 = low * outcome_R.min(), high * outcome_R.max()
+            terms_RK = np.stack([n**-alpha, d**-beta, n**gamma * u**-delta], axis=-1)
+            logs = project_coefficients(terms_RK, (outcome_R - e) / (l_0 - outcome_R))
+            starts.append([e, l_0, *np.exp(logs), alpha, beta, gamma, delta])
+        return self.from_params(np.array(starts))
+
+
+@dataclass(frozen=True, kw_only=True)
 class OverTraining(Formula):
     """E + (A M^eta + B M^-eta) C^-eta, with M = D/N tokens per parameter.
 
@@ -202,12 +294,27 @@ FORMS: tuple[Form, ...] = (
                "eq. 1.5, at E = 0 and q = beta",
         variables=("n", "d"), parameters=("E", "A", "B", "alpha", "beta", "q"), distinct=3,
     ),
+    PowerOfSum(
+        name="skaling", formula="E + (A N^-alpha + B D^-beta)^k",
+        source="the q-family in the parameters of the sum",
+        variables=("n", "d"), parameters=("E", "A", "B", "alpha", "beta", "k"), distinct=3,
+    ),
     DataConstrained(
         name="muennighoff", formula="E + A/N'^alpha + B/D'^beta with N'(N, U; R_N), D'(D, U; R_D)",
         source="Muennighoff et al. 2023, eqs. 5 and 6", variables=("n", "d", "u"),
         parameters=("E", "A", "B", "alpha", "beta", "R_D", "R_N"),
         units={"R_D": "repetitions", "R_N": "repetitions"}, distinct=3,
         grid={"alpha": (0.2, 0.4), "beta": (0.2, 0.4), "R_D": (5.0, 50.0), "R_N": (1.0, 10.0)},
+    ),
+    # A, B and C are a, b and c in the paper.
+    BoundedLoss(
+        name="bryant", formula="E + (L_0 - E) h/(1 + h) with h = A/N^alpha + B/D^beta "
+                               "+ C N^gamma/U_D^delta",
+        source="Bryant and Liu 2026, arXiv:2605.09189",
+        variables=("n", "d", "u"),
+        parameters=("E", "L_0", "A", "B", "C", "alpha", "beta", "gamma", "delta"), distinct=3,
+        grid={"E": (0.4, 0.8), "L_0": (1.1, 2.0), "alpha": (0.2, 0.5), "beta": (0.2, 0.5),
+              "gamma": (0.5,), "delta": (0.4, 0.8)},
     ),
     # Like the paper, by least squares of the losses, not of their logarithms.
     OverTraining(

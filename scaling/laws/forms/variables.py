@@ -67,6 +67,11 @@ VARIABLES: dict[str, Variable] = _Variables({
     "encoder": Variable("N_e", "parameters of the encoder"),
     "decoder": Variable("N_d", "parameters of the decoder"),
     "finetuning": Variable("D_F", "tokens of the target in fine-tuning"),
+    "streams": Variable("P", "parallel streams"),
+    "vocabulary": Variable("N_v", "vocabulary parameters"),
+    "share1": Variable("r_1", "share of the training tokens", may_be_zero=True),
+    "share2": Variable("r_2", "share of the training tokens", may_be_zero=True),
+    "share3": Variable("r_3", "share of the training tokens", may_be_zero=True),
     "lr_area": Variable("S_1", "sum of learning rates over steps"),
     "drop_area": Variable("S_2", "sum of decayed drops of the learning rate", may_be_zero=True),
 })

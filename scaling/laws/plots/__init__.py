@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scaling.laws.approaches.envelope import Curves
 from scaling.laws.arguments import checked
+from scaling.laws.training_curves import Curves
 
 
 @checked

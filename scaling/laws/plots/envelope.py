@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from scaling.laws.approaches.envelope import Curves, envelope
+from scaling.laws.approaches.envelope import envelope
 from scaling.laws.plots.style import (
     ACCENT,
     labelled_sizes,
@@ -18,6 +18,7 @@ from scaling.laws.plots.style import (
     size_colours,
 )
 from scaling.laws.show import number, short
+from scaling.laws.training_curves import Curves
 
 _HEADROOM = 1.6  # of the y axis over the envelope: the beginnings of curves are much higher
 

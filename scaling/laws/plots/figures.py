@@ -161,7 +161,7 @@ def _whole_figure(name: str, law: Law, table: RunsTable, size: Size | None) -> D
     if not law.form.outcome.startswith("loss") or not known:
         raise UserError(f"{law.name}: this figure needs a law of the loss, and N, D and C of every "
                         "run; name their columns")
-    options: dict[str, Size] = {} if size is None else {"inches": size}
+    options: dict[str, Any] = {} if size is None else {"inches": size}
     if name == "prediction":
         return predicted_against_measured(table, law, **options)
     if (not {*law.form.variables} <= {"n", "d", "c"} or law.exponents.get("a") is None

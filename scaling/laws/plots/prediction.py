@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from scaling.laws.law import LEVEL, Law
 from scaling.laws.plots.axes import n_label, outcome_label
@@ -24,17 +27,18 @@ from scaling.laws.table import RunsTable
 
 @in_style
 def predicted_against_measured(
-    table: RunsTable, law: Law, *, inches: Size = (9.2, 3.7)
+    table: RunsTable, law: Law, beside: Law | None = None, *, inches: Size = (9.2, 3.7)
 ) -> Drawing:
     """Left panel: measured against predicted loss. Right panel: residuals in percent against
     compute.
 
     Held-out runs are drawn with their 90% prediction interval, which is drawn alone if the run is
-    not yet measured.
+    not yet measured. The residuals of the other law are drawn as rings.
 
     Args:
         table: the runs, with N counted as the law counts it.
         law: any fitted law.
+        beside: another law of the same runs that counts N as it does, or None.
         inches: width and height of the figure.
     """
     figure, (left, right) = canvas(*inches, columns=2)
@@ -75,6 +79,8 @@ def predicted_against_measured(
             "measured": [np.nan if run.loss is None else run.loss],
             "residual_percent": [residual], "low": [low], "high": [high],
         }))
+    if beside is not None:
+        drawn += _residuals_beside(right, table, beside)
     margin = 0.03 * (max(ends) - min(ends))
     ends = [min(ends) - margin, max(ends) + margin]
     left.plot(ends, ends, color=MUTED, lw=0.9, zorder=1)
@@ -99,3 +105,24 @@ def predicted_against_measured(
     legend.set_alignment("left")
     legend.get_title().set(color=INK, fontsize=8)
     return Drawing(figure, pd.concat(drawn, ignore_index=True))
+
+
+def _residuals_beside(axes: Axes, table: RunsTable, law: Law) -> list[pd.DataFrame]:
+    """Draw the residuals of another law as rings, and return their data."""
+    fitted = table.take(law.form.fitted_rows(table))
+    percent = 100 * (fitted.loss / law.loss(fitted.values) - 1)
+    style: dict[str, Any] = {"mfc": "none", "ls": "none", "mew": 0.9, "zorder": 2}
+    axes.plot(fitted.c, percent, marker="o", ms=5.5, mec=MUTED, **style, label=law.name)
+    rows = [pd.DataFrame({"series": f"fitted {law.name}", "run_id": fitted.run_id, "c": fitted.c,
+                          "n": fitted.n, "d": fitted.d, "measured": fitted.loss,
+                          "residual_percent": percent})]
+    for run in table.heldout:
+        if run.loss is not None:
+            residual = 100 * (run.loss / float(law.loss(run.values)[0]) - 1)
+            axes.plot(run.c, residual, marker="D", ms=6.5, mec=ACCENT, **style)
+            rows.append(pd.DataFrame({
+                "series": [f"heldout {law.name}"], "run_id": [run.run_id], "c": [run.c],
+                "n": [run.n], "d": [run.d], "measured": [run.loss],
+                "residual_percent": [residual]}))
+    axes.legend(loc="best")
+    return rows

@@ -29,13 +29,16 @@ _GRID = 120
 
 
 @in_style
-def loss_surface(table: RunsTable, law: Law, *, inches: Size = (6.6, 4.6)) -> Drawing:
+def loss_surface(
+    table: RunsTable, law: Law, beside: Law | None = None, *, inches: Size = (6.6, 4.6)
+) -> Drawing:
     """Contours of the law over (C, N) at C = 6 N D, the measured runs in the same colours, and
-    N*(C) with its 90% bootstrap band.
+    N*(C) with its 90% bootstrap band, beside that of another law.
 
     Args:
         table: the runs, with N counted as the law counts it.
         law: a law of N and D that has an optimum.
+        beside: another such law that counts N as it does, or None.
         inches: width and height of the figure.
     """
     figure, (axes,) = canvas(*inches)
@@ -67,6 +70,13 @@ def loss_surface(table: RunsTable, law: Law, *, inches: Size = (6.6, 4.6)) -> Dr
     drawn += [pd.DataFrame({"series": ["heldout"], "run_id": [run.run_id], "c": [run.c],
                             "n": [run.n], "loss": [run.loss]}) for run in heldout]
     drawn.append(_frontier(axes, law, c))
+    if beside is not None and beside.exponents.get("a") is None:
+        beside = None  # its optimum is not determined
+    if beside is not None:
+        other = np.array([_optimum(beside, beside.point, value)[0] for value in c])
+        axes.plot(c, other, ":", color=INK, lw=1.6, zorder=3)
+        drawn.append(pd.DataFrame({"series": f"frontier {beside.name}", "run_id": "", "c": c,
+                                   "n": other}))
     axes.set_xlim(c[0], c[-1])
     axes.set_ylim(n[0], n[-1])
     # Contour labels are placed above all runs, where every contour is steep.
@@ -91,6 +101,8 @@ def loss_surface(table: RunsTable, law: Law, *, inches: Size = (6.6, 4.6)) -> Dr
     if len(law.samples):
         handles.append(axes.fill_between([], [], color=INK, alpha=0.25, lw=0,
                                          label=f"its {LEVEL:.0%} band"))
+    if beside is not None:
+        handles += axes.plot([], [], ":", color=INK, lw=1.6, label=f"N*(C) of {beside.name}")
     handles.append(axes.plot([], [], "o", ms=5, color="#33638d", mec=INK, mew=0.6, label="run")[0])
     if heldout:
         handles += axes.plot([], [], "D", ms=6, color="#35b779", mec=ACCENT, mew=1.4,
