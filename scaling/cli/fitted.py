@@ -60,7 +60,7 @@ class RunsSource:
 
     def table(
         self, counting: Counting | None, needs: Sequence[str],
-        other_columns: Mapping[str, str | None] | None = None, signed: bool = False,
+        other_columns: Mapping[str, str | None] | None = None,
     ) -> RunsTable:
         """The runs table for a law.
 
@@ -68,7 +68,6 @@ class RunsSource:
             counting: the law's own count of N, used unless the user chose one.
             needs: which of n, d and c have to be read.
             other_columns: columns of other variables.
-            signed: whether the outcome may be negative.
 
         Raises:
             UserError: a column is missing, or a value is impossible for its quantity.
@@ -76,12 +75,12 @@ class RunsSource:
         from scaling.laws import from_frame
 
         counting, other_columns = self.counting or counting, other_columns or {}
-        key = (counting, *needs, signed, *other_columns.items())
+        key = (counting, *needs, None, *other_columns.items())
         if key not in self._tables:
             self._tables[key] = from_frame(
                 self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
                 extra=other_columns, needs=needs, cluster=self.cluster, final=self.final,
-                smooth=self.smooth, signed=signed, curves=self.curves, strict=self.strict)
+                smooth=self.smooth, curves=self.curves, strict=self.strict)
         return self._tables[key]
 
 
@@ -154,7 +153,7 @@ def fit_form(
     table = source.table(
         None if source.columns["n"] else form.counting,
         SIZES if all_sizes else columns_read(form, source.frame),
-        {v: other_columns.get(v) for v in form.variables if v not in SIZES}, form.signed_outcome)
+        {v: other_columns.get(v) for v in form.variables if v not in SIZES})
     with progress(f"{form.name}: resamples", resampling.resamples) as bar:
         return fit_table(
             table, form, objective=robust, resamples=resampling.resamples, seed=resampling.seed,

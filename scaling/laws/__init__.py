@@ -76,12 +76,12 @@ from scaling.laws.io import load_loss_laws
 from scaling.laws.law import LEVEL, Bootstrap, Law
 from scaling.laws.law_json import law_from_json
 from scaling.laws.plots import plot_envelope
+from scaling.laws.prediction import Prediction
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
 from scaling.laws.speedup import Speedup, speedup
 from scaling.laws.suggest_runs import suggest
 from scaling.laws.table import RunsTable
-from scaling.laws.values import Prediction
 
 __all__ = [
     "FORMS", "LEVEL", "Allocation", "Bootstrap", "ChainFit", "Chained", "Curves", "DataError",

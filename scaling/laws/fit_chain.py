@@ -134,7 +134,7 @@ def fit_chain(
         "needs": columns_read(first, frame)}
     table = from_frame(frame, source, loss=loss, **common, extra={
         v: None for v in first.variables if v not in ("n", "d", "c")})
-    outcomes = from_frame(frame, source, loss=outcome, extra={"l": loss}, signed=True, **common)
+    outcomes = from_frame(frame, source, loss=outcome, extra={"l": loss}, **common)
     # Runs of both tables in one order, so that equal draws are of equal runs.
     place = {int(row): i for i, row in enumerate(outcomes.rows)}
     outcomes = _with_ideal(outcomes.take(np.array([place[int(row)] for row in table.rows])), ideal)

@@ -118,8 +118,7 @@ def fit(
         frame, source = frame_of(runs)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
-            smooth=smooth, signed=form.signed_outcome or form.link == "identity",
-            curves=curves_of(runs, curves), strict=strict,
+            smooth=smooth, curves=curves_of(runs, curves), strict=strict,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             needs=columns_read(form, frame))

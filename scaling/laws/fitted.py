@@ -173,10 +173,8 @@ class Fit:
             return inputs.result(value, None)
         if kind == "confidence":
             return inputs.result(value, self.law.loss_band(inputs.values, level))
-        if self.choice is not None:
-            return inputs.result(value, self.choice.alike().ends(inputs.values, level))
-        return inputs.result(value, ends_of(
-            inputs.values, lambda one: self.law.prediction_interval(one, level)))
+        interval_of = (self.law if self.choice is None else self.choice.alike()).prediction_interval
+        return inputs.result(value, ends_of(inputs, lambda one: interval_of(one, level)))
 
     def _given(self, given: Mapping[str, float] | None) -> dict[str, float]:
         """Values of further variables by name, each of which the law has to have."""

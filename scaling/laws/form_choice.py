@@ -79,18 +79,18 @@ class FormChoice(PrintableResult):
         self, *data: pd.DataFrame, interval: bool | Literal["prediction"] = False,
         level: float | None = None, **values: ArrayLike,
     ) -> Any:
-        """The average of the predicted outcomes, for what `Fit.predict` takes, and as it gives
-        them: of their logarithms, if these are fitted.
+        """The average of the predicted outcomes: of their logarithms, if these are fitted. It takes
+        what `Fit.predict` takes.
 
         Args:
             data: a table, instead of `values`.
-            interval: True for the interval of a new run's outcome under the mixture of the forms'
+            interval: True for the interval of a new run's outcome under the mixture of the laws'
                 predictive distributions.
             level: coverage of the interval, 0.9 by default; given alone it asks for one.
             values: the variables by name.
 
         Raises:
-            UserError: a variable is missing or impossible, the fits count N in different ways, or
+            UserError: a variable is missing or impossible, the laws count N in different ways, or
                 one has no resamples.
         """
         kind, level = interval_asked_for(interval, level)
@@ -100,26 +100,25 @@ class FormChoice(PrintableResult):
         best = self.laws[self.best]
         inputs = inputs_of(best.form, columns_of(best, None), data, values)
         value = average(self.laws, self.weights, dict.fromkeys(self.laws, inputs.values))
-        return inputs.result(value, None if kind is None else self.ends(inputs.values, level))
-
-    def ends(
-        self, values: Mapping[str, Array], level: float = LEVEL
-    ) -> tuple[Array, Array]:
-        """The ends, [R] each, of the interval of a new run's outcome under the mixture of the
-        laws' predictive distributions.
-
-        Args:
-            values: the variables by name, [R] each, with N as all of the laws count it.
-            level: coverage of the interval.
-
-        Raises:
-            UserError: a law has no resamples.
-        """
+        if kind is None:
+            return inputs.result(value, None)
         if not all(len(law.samples) for law in self.laws.values()):
             raise UserError("predict: has no intervals, since a law was fitted without resamples; "
                             "fit it with resamples=1000")
-        return ends_of(values, lambda one: mixture(
-            self.laws, self.weights, dict.fromkeys(self.laws, one), level))
+        return inputs.result(value, ends_of(
+            inputs, lambda one: self.prediction_interval(one, level)))
+
+    def prediction_interval(
+        self, values: Mapping[str, Array], level: float = LEVEL
+    ) -> Interval | None:
+        """The interval of a new run's outcome under the mixture of the laws' predictive
+        distributions; None if a law has no resamples.
+
+        Args:
+            values: the variables by name, of shape [1], with N as all of the laws count it.
+            level: coverage.
+        """
+        return mixture(self.laws, self.weights, dict.fromkeys(self.laws, values), level)
 
     def parts(self) -> list[str | TextTable]:
         """The errors and weights, what they say, and the predictions of the held-out runs."""

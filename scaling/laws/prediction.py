@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,18 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import LEVEL, Interval, Law, check_level
 from scaling.laws.table import RunsTable
-from scaling.laws.values import Prediction, broadcast, variables_of
+from scaling.laws.values import broadcast, variables_of
 
 Array = NDArray[np.float64]
 IntervalKind = Literal["prediction", "confidence"]
+
+
+class Prediction(NamedTuple):
+    """A predicted outcome with the ends of its interval, which is a 90% one by default."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -141,16 +149,16 @@ def _of_frame(form: Form, columns: Mapping[str, str], frame: pd.DataFrame) -> di
 
 
 def ends_of(
-    values: Mapping[str, Array], interval: Callable[[Mapping[str, Array]], Interval | None]
+    inputs: Inputs, interval: Callable[[Mapping[str, Array]], Interval | None]
 ) -> tuple[Array, Array]:
-    """The ends of the intervals at each of R points, [R] each; NaN where there is none.
+    """The ends of the intervals of each input, [R] each; NaN where there is none.
 
     Args:
-        values: the variables by name, [R] each.
-        interval: the ends at one point, from variables of shape [1].
+        inputs: R of them.
+        interval: the ends of one, from variables of shape [1].
     """
-    count = len(next(iter(values.values())))
-    ends = [interval({name: each[i:i + 1] for name, each in values.items()}) or (np.nan, np.nan)
-            for i in range(count)]
+    count = len(next(iter(inputs.values.values())))
+    ends = [interval({name: each[i:i + 1] for name, each in inputs.values.items()})
+            or (np.nan, np.nan) for i in range(count)]
     low, high = np.array(ends, dtype=float).reshape(-1, 2).T
     return low, high

@@ -68,7 +68,6 @@ def read(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
-    signed: bool = False,
     curves: pd.DataFrame | str | Path | None = None,
     strict: bool = False,
 ) -> RunsTable:
@@ -96,7 +95,6 @@ def read(
             such as run or step, or by their loss, which falls along D at equal N.
         final: keep only the last row of each run.
         smooth: number of rows at the end of each run over which its loss is averaged, with `final`.
-        signed: whether losses may be zero or negative, as unigram-normalised ones are.
         curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
             file.
         strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
@@ -108,7 +106,7 @@ def read(
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
                       needs=needs, where=where, cluster=cluster, final=final, smooth=smooth,
-                      signed=signed, curves=curves_of(runs, curves), strict=strict)
+                      curves=curves_of(runs, curves), strict=strict)
 
 
 def curves_of(
@@ -153,7 +151,6 @@ def from_frame(
     cluster: str | None = None,
     final: bool = False,
     smooth: int = 1,
-    signed: bool = False,
     curves: pd.DataFrame | None = None,
     strict: bool = False,
 ) -> RunsTable:
@@ -189,17 +186,14 @@ def from_frame(
     problems: dict[str, None] = {}
 
     def values(variable: str, rows: RowIndices) -> Array:
-        sign: Sign = "any" if signed and variable == "loss" else (
+        # Which outcomes are possible depends on the law, which checks them.
+        sign: Sign = "any" if variable == "loss" else (
             "non-negative" if variable in extra_columns and VARIABLES[variable].may_be_zero
             else "positive")
         found, problem = read_numbers(
             frame, source, (columns | extra_columns)[variable], rows, names, sign)
-        if problem and sign == "positive" and variable == "loss" and (found <= 0).any():
-            problem += option("; outcomes that may be zero or negative are read with signed=True, "
-                              "for a law with link=\"identity\"", "")
         if problem:
             problems[problem] = None
-            found = np.where(found > 0, found, np.nan)
         return found
 
     def extra_values(rows: RowIndices) -> dict[str, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,14 +12,6 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import VARIABLES, six_nd
 
 Array = NDArray[np.float64]
-
-
-class Prediction(NamedTuple):
-    """A predicted outcome with the ends of its interval, which is a 90% one by default."""
-
-    value: float
-    low: float
-    high: float
 
 
 def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[int, ...]]:

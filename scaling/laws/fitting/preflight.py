@@ -67,8 +67,8 @@ def check_positive(table: RunsTable, why: str) -> None:
     """
     wrong = table.loss <= 0
     if wrong.any():
-        other = option("fit a law with link=\"identity\", which takes any outcome",
-                       "choose another column with --loss")
+        other = option("for an outcome that may be zero or negative fit a law with "
+                       "link=\"identity\"", "choose another column with --loss")
         raise UserError(f"{table.prefix}{table.first_label(wrong)}, {table.column_label('loss')}: "
                         f"{float(table.loss[wrong].min()):.4g}, where a positive number is "
                         f"expected, since {why}; fix it, drop the row, or {other}")

@@ -89,8 +89,7 @@ def law_table(
         counting=counting, where=columns.where,
         extra={v: columns.extra.get(v) or _column(convention.get(v))
                for v in variables if v not in _SIZES},
-        needs=[v for v in _SIZES if v in variables or v in known],
-        signed=law.name in FORMS and FORMS[law.name].signed_outcome)
+        needs=[v for v in _SIZES if v in variables or v in known])
 
 
 def _column(counted: Any) -> str | None:

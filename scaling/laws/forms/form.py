@@ -57,8 +57,6 @@ class Form(ABC):
     """Whether residuals are of the outcome's logarithm or of the outcome itself."""
     signed: tuple[str, ...] = ()
     """Parameters that may be negative or zero."""
-    signed_outcome: bool = False
-    """Whether the outcome may be negative or zero."""
     centred: bool = True
     """Whether fits may subtract the mean of x, which `to_params` then undoes."""
     robust: ResidualLoss = ADAPTIVE

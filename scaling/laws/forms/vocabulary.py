@@ -68,7 +68,7 @@ FORMS: tuple[Form, ...] = (
         source=f"{_SOURCE}, approach 3", variables=("n", "vocabulary", "d"),
         parameters=("E", "A1", "A2", "B", "alpha1", "alpha2", "beta"), counting="non-embedding",
         outcome="unigram-normalised loss, nats per token", link="identity",
-        signed_outcome=True, distinct=3,
+        distinct=3,
         grid={"alpha1": (0.25, 0.6), "alpha2": (0.3, 0.8), "beta": (0.25, 0.6)},
     ),
     PowerProduct(
