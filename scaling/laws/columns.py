@@ -170,8 +170,8 @@ def read_numbers(
         sign: the numbers that are allowed; all are finite.
 
     Returns:
-        The numbers, [R], and a sentence about all cells that are not such a number; empty if there
-        are none.
+        The numbers, [R], NaN for a cell that is not such a number, and a sentence about all of
+        these; empty if there are none.
     """
     raw = frame[column]
     if raw.dtype.kind in "bmMc":
@@ -191,6 +191,7 @@ def read_numbers(
     rest = len(others) - len(labels)
     further = f" and {rest} more" if rest else ""
     more = f"; the same in {', '.join(labels)}{further}" if others else ""
+    values = np.where(np.isfinite(values) & least[sign], values, np.nan)
     wanted = "finite" if sign == "any" else sign
     return values, (f"{_row_label(frame, source, int(rows[first]), names)}, column {column}: "
                     f"{_cell_text(cell)}, where a {wanted} number is expected; "

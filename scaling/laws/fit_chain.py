@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import UserError
 from scaling.laws.allocation.chain import chain
+from scaling.laws.arguments import checked
 from scaling.laws.fit_runs import columns_read, fit
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import RESAMPLES, form_named
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import Counting
-from scaling.laws.prediction import Prediction
+from scaling.laws.prediction import columns_of, inputs_of, interval_asked_for
 from scaling.laws.read import frame_of, from_frame
 from scaling.laws.table import RunsTable
-from scaling.laws.values import broadcast, variables_of
 
 Array = NDArray[np.float64]
 
@@ -38,12 +38,18 @@ class ChainFit:
     first: Fit
     second: Fit
 
-    def predict(self, *, interval: bool = False, **values: ArrayLike) -> Any:
+    @checked
+    def predict(
+        self, *data: pd.DataFrame, interval: bool | Literal["confidence"] = False,
+        level: float | None = None, **values: ArrayLike,
+    ) -> Any:
         """The predicted outcome: `fit.predict(n=7e9, d=4e12, interval=True)`.
 
         Args:
-            interval: also give the 90% interval of the chained laws, by refits of both to the same
+            data: a table, instead of `values`.
+            interval: also give the interval of the chained laws, by refits of both to the same
                 resamples of the runs. It is not the interval of a new run.
+            level: coverage of the interval, 0.9 by default; given alone it asks for one.
             values: the first law's variables by name, numbers or arrays.
 
         Returns:
@@ -53,19 +59,19 @@ class ChainFit:
         Raises:
             UserError: a variable is missing or impossible, or there are no resamples.
         """
-        arrays, shape = broadcast(values)
-        found = chain(self.first.law, self.second.law,
-                      variables_of(self.first.law.form, arrays))
-        if not interval:
-            return float(found.outcome[0]) if shape == () else found.outcome.reshape(shape)
+        kind, level = interval_asked_for(interval, level)
+        law = self.first.law
+        inputs = inputs_of(law.form, columns_of(law, self.first.table), data, values)
+        found = chain(law, self.second.law, inputs.values, level)
+        if kind is None:
+            return inputs.result(found.outcome, None)
         if found.low is None or found.high is None:
             raise UserError("predict: has no intervals, since the laws were fitted without "
                             "resamples; fit them with resamples=1000")
-        if shape == ():
-            return Prediction(float(found.outcome[0]), float(found.low[0]), float(found.high[0]))
-        return pd.DataFrame({"value": found.outcome, "low": found.low, "high": found.high})
+        return inputs.result(found.outcome, (found.low, found.high))
 
 
+@checked
 def fit_chain(
     runs: pd.DataFrame | str | Path,
     first: str | Form = "chinchilla",

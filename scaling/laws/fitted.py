@@ -303,8 +303,9 @@ class Fit:
         """Loss against N at each compute budget, with the runs there and the optimum; by default at
         the budgets of the runs. `given` has values of further variables."""
         given = self._given(given)
-        return self._drawn("isoflop", ax, given=given, budgets=(
-            None if budgets is None else broadcast({"budgets": budgets})[0]["budgets"].tolist()))
+        if budgets is not None:
+            budgets = np.ravel(np.asarray(budgets, dtype=float)).tolist()
+        return self._drawn("isoflop", ax, given=given, budgets=budgets)
 
     @checked
     def plot_allocation(

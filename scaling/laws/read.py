@@ -119,12 +119,7 @@ def curves_of(
     """
     if curves is None:
         return None if isinstance(runs, pd.DataFrame) else curves_beside(table_path(Path(runs)))
-    if isinstance(curves, pd.DataFrame):
-        return curves
-    if not isinstance(curves, str | Path):
-        raise UserError(f"curves: a data frame or the path of a CSV or Parquet file is expected, "
-                        f"not a {type(curves).__name__}")
-    return read_frame(Path(curves))
+    return curves if isinstance(curves, pd.DataFrame) else read_frame(Path(curves))
 
 
 @checked

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scaling.errors import DataError, UserError
 from scaling.laws.allocation.budgets import AllocationBudget, divides_compute
 from scaling.laws.allocation.optimise import solve
+from scaling.laws.arguments import checked
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
 from scaling.laws.forms.constrained import Constrained, constrain
@@ -68,6 +69,7 @@ class Speedup:
         return "\n".join([line, *(f"warning: {warning}" for warning in self.warnings)])
 
 
+@checked
 def speedup(
     baseline: Fit | Law | RunsTable,
     improved: Fit | Law | RunsTable,

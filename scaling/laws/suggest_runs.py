@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from scaling.errors import UserError, option
+from scaling.laws.arguments import checked
 from scaling.laws.design import suggest as design
 from scaling.laws.design.candidates import candidates_from_frame, max_run_flops
 from scaling.laws.design.fisher import Noise, target_named
@@ -22,6 +23,7 @@ from scaling.laws.read import frame_of, from_frame
 from scaling.laws.table import RunsTable
 
 
+@checked
 def suggest(
     runs: Fit | RunsTable | pd.DataFrame | str | Path,
     target: str,

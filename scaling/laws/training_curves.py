@@ -65,6 +65,8 @@ def curves_from_frame(
         UserError: a column is missing, a cell is not a positive number, or a run has several
             sizes or several losses at one number of tokens.
     """
+    if not all(isinstance(name, str) for name in frame.columns):
+        frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     for column in (run, n, d, loss):
         try:
             require_column(frame, source, column, "another option")

@@ -379,7 +379,7 @@ def test_intervals_are_those_of_new_runs(grid, constants) -> None:
     ({"c": 1e20, "n": -1}, "fixed N -1: a positive number of parameters"),
     ({"loss": float("nan")}, "nats per token"),
     ({"c": 1e20, "inference_tokens": -1.0}, "inference tokens -1: a positive number of tokens"),
-    ({"c": 1e20, "given": {"expert": 8}}, "expected is one of .*experts"),
+    ({"c": 1e20, "given": {"n": 8}}, "since the budget has it; give n="),
     ({"c": 1e20, "given": {"experts": 0}}, "above zero"),
 ])
 def test_invalid_budgets_are_refused(arguments: dict[str, object], message: str) -> None:

@@ -212,7 +212,7 @@ def test_allocations(fit):
     ({"tie": [("alpha", "beta")]}, "params"), ({"where": "corpus == 'c4'"}, "params"),
 ])
 def test_each_option_has_its_effect(frame, fit, options, differs):
-    other = sl.fit(frame, **COLUMNS, resamples=60, **options)
+    other = sl.fit(frame, "chinchilla", **COLUMNS, resamples=60, **options)
     assert (other.params != fit.params) == (differs == "params")
     if differs == "intervals":
         assert other.intervals() != fit.intervals()
@@ -234,7 +234,8 @@ def test_laws_are_saved_and_loaded(fit, tmp_path):
     for needs_runs in (loaded.residuals, loaded.rolling, lambda: loaded.profile("alpha")):
         with pytest.raises(sl.UserError, match="was loaded without its runs"):
             needs_runs()
-    sl.save([fit.law, sl.fit(fit.runs, fix={"E": 1.69}, resamples=0).law], tmp_path / "two.json")
+    other = sl.fit(fit.runs, "chinchilla", fix={"E": 1.69}, resamples=0)
+    sl.save([fit.law, other.law], tmp_path / "two.json")
     two = sl.load(tmp_path / "two.json")
     assert [*two] == ["chinchilla", "chinchilla 2"]
     assert two["chinchilla 2"].params["E"] == 1.69
@@ -283,7 +284,7 @@ def test_it_is_shown_on_one_screen(fit):
 
 
 def test_constraints_are_shown_as_they_are(fit):
-    fixed = sl.fit(fit.runs, fix={"E": 1.69}, resamples=0)
+    fixed = sl.fit(fit.runs, "chinchilla", fix={"E": 1.69}, resamples=0)
     assert repr(fixed).splitlines()[0].endswith(" with E = 1.69")
     assert " = 1.69 + " in repr(fixed)
 
@@ -344,8 +345,8 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: sl.fit(frame, **COLUMNS, objective="l2"), "objective=l2: one of adaptive"),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, delta=-1), "delta=-1: a positive number"),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, objective="l1", delta=1), "delta=1 is an opt"),
-    (lambda frame, fit: sl.fit(frame, **COLUMNS, fix={"e": 1}), "has no parameter e"),
-    (lambda frame, fit: sl.fit(frame, **COLUMNS, fix={"E": 99}), "is fixed at or above"),
+    (lambda frame, fit: sl.fit(fit.runs, "chinchilla", fix={"e": 1}), "has no parameter e"),
+    (lambda frame, fit: sl.fit(frame, "chinchilla", **COLUMNS, fix={"E": 99}), "is fixed at or above"),
     (lambda frame, fit: sl.fit(frame.head(4), **COLUMNS), "4 runs for 5|distinct"),
     (lambda frame, fit: sl.fit(fit.runs, n="size"), "n=: the runs were read already"),
     (lambda frame, fit: sl.fit("no/such.csv"), "no/such.csv: no such file"),

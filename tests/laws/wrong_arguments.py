@@ -53,6 +53,9 @@ def calls(folder: Path) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "law_from_json": (sl.law_from_json, (fit.law.to_json(), "law")),
         "residual_loss": (sl.ResidualLoss, ("huber",)),
         "with_heldout": (sl.with_heldout, (fit.law, table)),
+        "speedup": (sl.speedup, (fit, fit)), "check_health": (sl.check_health, (frame, frame)),
+        "suggest": (sl.suggest, (fit, "gamma", 1e20)),
+        "fit_chain": (sl.fit_chain, (frame, "chinchilla", "none")),
     }
 
 

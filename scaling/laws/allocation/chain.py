@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import UserError
 from scaling.laws.arguments import checked
-from scaling.laws.law import LEVEL, Law, paired_samples
+from scaling.laws.law import LEVEL, Law, check_level, end_shares, paired_samples
 from scaling.laws.values import broadcast, variables_of
 
 Array = NDArray[np.float64]
@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 class Chained:
     """Predictions of two chained laws, [R] each.
 
-    `low` and `high` are 90% confidence limits of the laws, not prediction limits of a new run;
-    they are None if a law has no resamples.
+    `low` and `high` are confidence limits of the laws, 90% ones by default, not prediction limits
+    of a new run; they are None if a law has no resamples.
     """
 
     loss: Array
@@ -31,7 +31,9 @@ class Chained:
 
 
 @checked
-def chain(first: Law, second: Law, values: Mapping[str, ArrayLike]) -> Chained:
+def chain(
+    first: Law, second: Law, values: Mapping[str, ArrayLike], level: float = LEVEL
+) -> Chained:
     """The second law evaluated at the loss that the first law predicts.
 
     Gadre et al. 2024 (section 3.2) and Bhagia et al. 2024 (section 3) predict downstream tasks
@@ -44,11 +46,13 @@ def chain(first: Law, second: Law, values: Mapping[str, ArrayLike]) -> Chained:
         first: a law of the loss, in nats per token of the same text as the second law's L.
         second: a law of the loss alone, such as `gadre-error`.
         values: the first law's variables, arrays [R] or numbers.
+        level: coverage of the limits.
 
     Raises:
         UserError: the second law is not a function of the loss alone, or the first does not
-            predict a loss.
+            predict a loss, or the level is no coverage.
     """
+    check_level(level)
     if second.form.variables != ("l",):
         variables = ", ".join(second.form.variables)
         raise UserError(f"{second.name}: a law of the loss alone is expected after {first.name}, "
@@ -66,5 +70,5 @@ def chain(first: Law, second: Law, values: Mapping[str, ArrayLike]) -> Chained:
     losses = first.form.loss(of_first, arrays)
     outcomes = np.concatenate([second.form.loss(point[None], {"l": row})
                                for point, row in zip(of_second, losses, strict=True)])
-    low, high = np.quantile(outcomes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(outcomes, end_shares(level), axis=0)
     return Chained(loss, outcome, low, high)

@@ -223,7 +223,7 @@ def _find_reach(
 
 def _user_targets(name: str, values: Sequence[float] | Array | float, logged: bool) -> Array:
     """The user's values as sorted targets, as logarithms if `logged`."""
-    targets = np.unique(broadcast({"values": values})[0]["values"])
+    targets = np.unique(broadcast({"values": np.asarray(values)})[0]["values"])
     if not targets.size or not np.isfinite(targets).all() or (logged and targets[0] <= 0):
         kind = "positive numbers" if logged else "numbers"
         raise UserError(f"profile of {name}: {kind} are expected as values, such as "

@@ -7,12 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from scaling.errors import UserError
+from scaling.laws.arguments import checked
 from scaling.laws.health.findings import Health
 from scaling.laws.health.screen import health_of
 from scaling.laws.read import curves_of, read
 from scaling.laws.table import RunsTable
 
 
+@checked
 def check_health(
     runs: RunsTable | pd.DataFrame | str | Path,
     curves: pd.DataFrame | str | Path | None = None,
