@@ -125,7 +125,7 @@ clean:  ## remove environments and test output; runs and results are kept
 	@touch $@
 
 .venv/dev: requirements/dev.txt .venv/core
-	@echo "--- installing the test dependencies, 62 other packages (200 MB) into .venv: half a minute"
+	@echo "--- installing the test dependencies, 92 other packages (250 MB) into .venv: half a minute"
 	$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 

@@ -183,6 +183,17 @@ def test_excess_and_waste_of_a_fixed_size_by_hand(law: Law, fixed: str) -> None:
     assert reached.waste == pytest.approx(found.waste, rel=1e-6)
 
 
+def test_the_text_of_an_allocation_has_what_its_budget_asks_for(law: Law) -> None:
+    fixed, served = (allocate(law, AllocationBudget(c=1e21, **given))
+                     for given in ({"n": 1e9}, {"inference_tokens": 1e12}))
+    assert f"share of C wasted = {fixed.waste:.4g}" in repr(fixed)
+    assert f"loss above the optimum = {fixed.excess:.4g}" in repr(fixed)
+    assert "C with inference = 1e+21" in repr(served)
+    few = allocate(_repeating(law), AllocationBudget(c=1e21, unique_tokens=1e9))
+    assert f"epochs = {few.epochs:.4g}" in repr(few)
+    assert len(repr(allocate(law, 1e21)).splitlines()) == 4
+
+
 def test_unlimited_data_gives_the_plain_optimum(law: Law) -> None:
     """Repetition costs nothing where there is none, and bends the law just at its optimum."""
     repeats = _repeating(law)

@@ -93,6 +93,14 @@ def test_exponents_of_a_symmetric_law_are_exact(name: str) -> None:
     assert (row.loss, row.counting, found.warnings) == (None, "column n", ())
 
 
+def test_the_text_of_a_frontier_has_its_power_laws_and_warnings() -> None:
+    frontier = fit_approach(_table(*_grid()), "approach-2")
+    lines = repr(replace(frontier, warnings=("two budgets",))).splitlines()
+    assert lines[:2] == ["approach-2: N* = G C^a, D* = H C^b", "63 runs; 7 of 7 optima used"]
+    assert [line.split()[0] for line in lines[2:]] == ["parameter", "G", "a", "H", "b", "warning:"]
+    assert "0.5" in lines[4]  # of equal exponents, exactly
+
+
 def test_the_law_of_tokens_is_that_of_the_table_where_c_is_not_6nd() -> None:
     n, c, loss = _grid()
     frame = pd.DataFrame({"n": n, "c": c, "d": (c / (6 * n)) ** 0.9, "loss": loss})

@@ -83,6 +83,11 @@ class Allocation:
         sizes = (("N", "D") if self.fixed else ("N*", "D*"))
         lines = [f"{self.source}: {shown('C', 'c')} FLOP", shown(f"{sizes[0]} =", "n"),
                  shown(f"{sizes[1]} =", "d"), shown("loss =", "loss")]
+        others = (("C with inference =", "total", bool(self.inference_tokens)),
+                  ("epochs =", "epochs", self.epochs is not None),
+                  ("loss above the optimum =", "excess", self.excess is not None),
+                  ("share of C wasted =", "waste", self.waste is not None))
+        lines += [shown(symbol, name) for symbol, name, given in others if given]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
@@ -367,7 +372,7 @@ def _extrapolation_warning(law: Law, c: float | None) -> tuple[str, ...]:
     known = law.convention.get("range", {}).get("c")
     if not known or c is None or c <= FAR_FACTOR * known[1]:
         return ()
-    return (f"{c:.3g} FLOP is {c / known[1]:.3g} times the largest compute that this law was "
+    return (f"{c:.3g} FLOP is {c / known[1]:.4g} times the largest compute that this law was "
             f"fitted to ({known[1]:.3g}): an extrapolation, whose intervals do not include the "
             "uncertainty about whether the law still holds",)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
+from scaling.laws import show
 from scaling.laws.allocation.allocate import FAR_FACTOR, Allocation
 from scaling.laws.approaches.line import Line
 from scaling.laws.approaches.optima import Optima
@@ -29,7 +30,7 @@ APPROACHES: dict[str, str] = {
 _KEPT_OPTIMA = 200  # most optima in a file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Frontier:
     """N* = G C^a and D* = H C^b, with C in FLOP, and the optima that they were fitted to.
 
@@ -83,7 +84,7 @@ class Frontier:
         warnings = self.warnings
         largest = float(self.convention["range"]["c"][1])
         if c > FAR_FACTOR * largest:
-            warnings += (f"{c:.3g} FLOP is {c / largest:.3g} times the largest budget whose "
+            warnings += (f"{c:.3g} FLOP is {c / largest:.4g} times the largest budget whose "
                          f"optimum is used ({largest:.3g}): an extrapolation, whose intervals "
                          "assume that the power law still holds",)
         return Allocation(
@@ -91,6 +92,15 @@ class Frontier:
             self.n.exponent, self.n.interval(c), self.d.interval(c), None,
             self.n.exponent_interval, None, warnings,
         )
+
+    def __repr__(self) -> str:
+        used = int(self.optima.used.sum())
+        table = show.TextTable(("parameter", "value", "90% interval"), tuple(
+            (name, show.number(value), show.span(self.intervals[name]))
+            for name, value in self.params.items()), ("parameter",))
+        return "\n".join([f"{self.name}: N* = G C^a, D* = H C^b",
+                          f"{self.n_runs} runs; {used} of {len(self.optima.c)} optima used",
+                          table.text(), *(f"warning: {warning}" for warning in self.warnings)])
 
     def to_json(self) -> dict[str, Any]:
         """The frontier as JSON-compatible data, as `scaling fit --save` writes it, with NaN for

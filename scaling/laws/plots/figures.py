@@ -82,10 +82,11 @@ def draw_with_pyplot(
         return own
     import matplotlib.pyplot as plt
 
-    resolution = matplotlib.rcParams["figure.dpi"]
+    # Outside of the style: the first figure loads the backend, whose settings have to last. That of
+    # notebooks becomes interactive, and shows no further figures otherwise.
+    figure = plt.figure(figsize=size, layout="constrained", facecolor=STYLE["figure.facecolor"])
     with matplotlib.rc_context(STYLE):
-        _, axes = plt.subplots(rows, columns, figsize=size, dpi=resolution, squeeze=False,
-                               layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
         for each in axes.flat:
             # Ticks are made when they are first shown, by which time the style has ended.
             each.tick_params(which="both", color=MUTED, labelcolor=INK, labelsize=8,

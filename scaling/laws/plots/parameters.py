@@ -19,6 +19,7 @@ from scaling.laws.plots.style import (
     ACCENT,
     INK,
     MUTED,
+    count_axis,
     legend,
     plain,
     scientific,
@@ -54,6 +55,9 @@ def draw_profile(axes: Axes, profile: Profile, law: Law) -> pd.DataFrame:
     axes.axvline(profile.best, color=INK, lw=0.9, zorder=1)
     if is_logarithmic(values) and values.max() > _LOG_FROM * values.min():
         axes.set_xscale("log")
+        count_axis(axes.xaxis, float(values.min()), float(values.max()))
+        axes.xaxis.set_major_formatter(FuncFormatter(
+            lambda value, _: "$" + scientific(value, 1).replace(r"1\times", "") + "$"))
     low, high = (end if end is not None else edge for end, edge in zip(
         profile.interval, (values.min(), values.max()), strict=True))
     axes.axvspan(low, high, color=INK, alpha=0.1, lw=0, zorder=0)
