@@ -346,7 +346,7 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: sl.fit(frame, **COLUMNS, delta=-1), "delta=-1: a positive number"),
     (lambda frame, fit: sl.fit(frame, **COLUMNS, objective="l1", delta=1), "delta=1 is an opt"),
     (lambda frame, fit: sl.fit(fit.runs, "chinchilla", fix={"e": 1}), "has no parameter e"),
-    (lambda frame, fit: sl.fit(frame, "chinchilla", **COLUMNS, fix={"E": 99}), "is fixed at or above"),
+    (lambda frame, fit: sl.fit(fit.runs, "chinchilla", fix={"E": 99}), "is fixed at or above"),
     (lambda frame, fit: sl.fit(frame.head(4), **COLUMNS), "4 runs for 5|distinct"),
     (lambda frame, fit: sl.fit(fit.runs, n="size"), "n=: the runs were read already"),
     (lambda frame, fit: sl.fit("no/such.csv"), "no/such.csv: no such file"),
