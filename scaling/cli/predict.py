@@ -54,7 +54,8 @@ def predict(
     # Laws of other variables alone, such as the shares of a mixture, need no N, D or C.
     only_given = bool(values) and n is None and d is None and compute is None
     points = [{}] if only_given else points_of(n, d, compute)
-    laws = [pair for name in law for pair in fits_named(name)]
+    laws = [pair for name in law
+            for pair in sorted(fits_named(name), key=lambda pair: pair[1].choice is None)]
     check_given(values, [fit.law for _, fit in laws])
     rows: list[dict[str, Any]] = []
     failed: dict[str, UserError] = {}
@@ -106,8 +107,7 @@ def points_of(
 
 
 def fits_named(name: str) -> list[tuple[str, Fit]]:
-    """A published law, or the laws of a file, each with its label; first the one that predicts
-    larger runs best, if the form was chosen.
+    """A published law, or the laws of a file, each with its label.
 
     Raises:
         UserError: there is no such law or file, or no law in it predicts an outcome.
@@ -121,7 +121,7 @@ def fits_named(name: str) -> list[tuple[str, Fit]]:
                  if isinstance(fit, Fit)]
         if not found:
             raise UserError(f"{path}: has no law of an outcome; fit chinchilla")
-        return sorted(found, key=lambda pair: pair[1].choice is None)
+        return found
     law = published_named(name).law
     if law is None:
         raise UserError(f"{name}: is a law of optimal sizes alone, without a loss to predict; use "

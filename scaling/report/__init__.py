@@ -42,7 +42,7 @@ def write_report(folder: Path) -> Path:
     body = (
         f"<h1>{text(name)}</h1>",
         '<p class="muted">Scaling laws fitted to a sweep of Transformers.</p>',
-        sections.headline(results, first, laws),
+        sections.headline(results.choice, first, laws),
         sections.all_warnings(results, laws, not_drawn),
         sections.figures(folder, not_drawn),
         sections.choice(results),

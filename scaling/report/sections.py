@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scaling.figures.results import CHINCHILLA, FIGURES, ResultsFolder
-from scaling.laws import Law, allocate
+from scaling.laws import FormChoice, Law, allocate
 from scaling.laws.allocation.allocate import reference_laws
 from scaling.laws.frames import duplicate_columns
 from scaling.laws.show import (
@@ -36,14 +36,14 @@ _LIBRARIES = ("scaling", "numpy", "scipy", "pandas", "matplotlib", "jax", "flax"
 _BUDGET = 10  # budget of the allocation table, as a multiple of the largest fitted compute
 
 
-def headline(results: ResultsFolder, law: Law, laws: Sequence[Law]) -> str:
+def headline(chosen: FormChoice | None, law: Law, laws: Sequence[Law] = ()) -> str:
     """Cards with the law, its exponent and published ones, and its held-out predictions beside
     those of Chinchilla's law and of the average of forms."""
     a = law.exponents.get("a")
     interval = law.intervals.get("a")
     published = [f"{e.title}: {number(_exponent(e.law, e.sizes), 3)}" for e in reference_laws()]
-    why = "" if results.choice is None else (
-        f'<div class="muted">{text(results.choice.verdict())}</div>')
+    why = "" if chosen is None else (
+        f'<div class="muted">{text(chosen.verdict())}</div>')
     cards = [f'<div class="card wide"><div class="name">fitted law ({text(law.name)}), loss in '
              f'nats per token, N {text(law.convention["n"])}</div>'
              f'<div class="equation">{text(equation(law))}</div>'
@@ -56,8 +56,8 @@ def headline(results: ResultsFolder, law: Law, laws: Sequence[Law]) -> str:
                 if each.exponents.get("a") is not None]
         cards.append(card("a = d log N* / d log C", value, [*own, *published]))
     rows = {each.name: each.heldout for each in others}
-    if results.choice is not None:
-        rows["average of forms"] = results.choice.heldout
+    if chosen is not None:
+        rows["average of forms"] = chosen.heldout
     for run, row in law.heldout.items():
         beside = [_beside(name, of[run]) for name, of in rows.items() if run in of]
         expected = f"predicted {number(row['predicted'])} (90%: {span(row['interval'])})"
@@ -119,7 +119,7 @@ def law_tables(laws: Sequence[Law]) -> str:
     return "\n".join(block for block in blocks if block)
 
 
-def allocations(laws: Sequence[Law], first: str) -> str:
+def allocations(laws: Sequence[Law], first: str = "") -> str:
     """Allocations of ten times the largest fitted compute, by fitted and published laws; the law
     of the name `first` comes first."""
     laws = sorted(laws, key=lambda law: law.name != first)

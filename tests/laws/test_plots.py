@@ -216,7 +216,8 @@ def some_fit(form) -> Fit:
     values = {"n": rng.choice([1e7, 1e8, 1e9], 24), "d": rng.choice([1e9, 1e10, 1e11], 24)}
     values["c"] = 6 * values["n"] * values["d"]
     ranges = {"l": (2, 4), "experts": (2, 64), "granularity": (1, 16), "sparsity": (0, 0.9),
-              "bits": (4, 16), "drop_area": (0, 9)}
+              "bits": (4, 16), "drop_area": (0, 9), **dict.fromkeys(
+                  ("share1", "share2", "share3"), (0, 0.3))}
     for name in form.variables:
         if name not in values:
             values[name] = rng.uniform(*ranges.get(name, (1e3, 1e6)), 24)
