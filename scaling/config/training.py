@@ -140,8 +140,9 @@ class _Warmup(Config):
         raise NotImplementedError
 
     def decay_steps_of(self, steps: int) -> int:
-        """Steps over which the learning rate decays, in a run of the given number of steps."""
-        raise NotImplementedError
+        """Steps over which the learning rate decays, in a run of the given number of steps: all
+        after the warm-up, unless the rate is constant in between."""
+        return steps - self.warmup_steps_of(steps)
 
     def resolved(self, steps: int) -> Self:
         """The schedule of a run of the given number of steps, with the warm-up in steps."""
@@ -191,9 +192,6 @@ class Cosine(_Warmup):
 
     def max_warmup(self, steps: int) -> int:
         return steps - 1  # one step is left for the decay
-
-    def decay_steps_of(self, steps: int) -> int:
-        return steps - self.warmup_steps_of(steps)
 
 
 Schedule = Annotated[WarmupStableDecay | Cosine, Field(discriminator="kind")]

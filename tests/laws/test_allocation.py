@@ -399,6 +399,8 @@ def test_invalid_budgets_are_refused(arguments: dict[str, object], message: str)
 
 
 def test_budgets_that_a_law_does_not_support_are_refused() -> None:
+    with pytest.raises(UserError, match=r"expected is one of .*experts"):
+        allocate(published()["besiroglu2024"], AllocationBudget(c=1e20, given={"expert": 8}))
     with pytest.raises(UserError, match="gives N\\* at a compute budget but no law"):
         allocate(published()["hoffmann2022-1"], AllocationBudget(c=1e20, n=1e9))
     with pytest.raises(UserError, match=r"with given=\{'granularity': VALUE\}"):

@@ -179,12 +179,19 @@ class AllocationBudget:
         """Check that a form can be evaluated at this budget.
 
         Raises:
-            UserError: the form does not model repeated data, or a variable that it needs has no
-                value.
+            UserError: the form does not model repeated data, a variable that it needs has no
+                value, or a value is given for a variable of no law.
         """
         if self.unique_tokens is not None and "u" not in form.variables:
             raise UserError(f"{source}: the law {form.name} does not model repeated data; unique "
                             "tokens need a law of U_D, such as muennighoff")
+        # A built-in variable that this form lacks may be one of another law of the same budget.
+        for name in self.given:
+            if name not in form.variables and name not in VARIABLES:
+                known = dict.fromkeys((*form.variables, *VARIABLES))
+                raise UserError(f"{source}: {name}: not a variable of a law whose value can be "
+                                "given; expected is one of "
+                                f"{', '.join(v for v in known if v not in _OWN_ARGUMENTS)}")
         needed = {*form.variables} - {"n", "d", "c", "u"}
         for name in sorted(needed - {*self.given}):
             raise UserError(f"{source}: the law {form.name} also depends on "
