@@ -93,8 +93,8 @@ def suggest(
 ) -> None:
     """Suggest the runs that together narrow the interval of one quantity the most within a budget.
 
-    Example: `scaling sweep suggest configs/sweeps/quickstart.yaml --target loss --at-n 1e6 --at-d
-    2e8 --budget 1e12`
+    Example: `scaling sweep suggest configs/sweeps/quickstart.yaml 'seeds=[0,1]' --target loss
+    --at-n 1e6 --at-d 2e8 --budget 1e12`
 
     Example: `scaling sweep suggest results/quickstart --target n-star --at 1e15 --budget 1e13`
 
