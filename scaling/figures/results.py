@@ -15,9 +15,9 @@ from scaling.errors import UserError
 from scaling.figures.files import FORMATS, write
 from scaling.figures.tokens import loss_against_tokens
 from scaling.laws import FormChoice, Law, RunsTable, read
-from scaling.laws.columns import require_column
 from scaling.laws.forms.variables import N_COLUMNS
 from scaling.laws.frames import read_frame
+from scaling.laws.health import with_curve_columns
 from scaling.laws.io import load_with_choice
 from scaling.laws.plots.kaplan import three_panels
 from scaling.laws.plots.prediction import predicted_against_measured
@@ -206,9 +206,7 @@ _MAX_TOKENS, _MIN_LOSS = 1e20, 1e-9  # of a point that can be drawn
 def _curves(path: Path) -> pd.DataFrame | None:
     if not os.path.lexists(path):
         return None
-    frame = read_frame(path)
-    for name in ("run_id", "tokens", "loss"):
-        require_column(frame, str(path), name, "another name")
+    frame = with_curve_columns(read_frame(path), str(path))
     for name in ("tokens", "loss"):
         if len(frame) and frame[name].dtype.kind not in "iuf":
             raise UserError(f"{path}: column {name} has type {frame[name].dtype}, but numbers are "

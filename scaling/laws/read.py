@@ -34,7 +34,7 @@ from scaling.laws.forms.variables import (
 )
 from scaling.laws.frames import read_frame, table_path
 from scaling.laws.health.schedule import schedule_fractions
-from scaling.laws.health.screen import curves_beside, screened
+from scaling.laws.health.screen import curves_beside, screened, with_curve_columns
 from scaling.laws.table import HeldOutRun, RunsTable
 from scaling.laws.where import row_mask
 
@@ -115,11 +115,14 @@ def curves_of(
     """The given training curves, or by default those beside the file of the runs, if any.
 
     Raises:
-        UserError: they are a file that cannot be read, or something else.
+        UserError: they are a file that cannot be read, or something else; or they lack a column, or
+            have it twice.
     """
     if curves is None:
         return None if isinstance(runs, pd.DataFrame) else curves_beside(table_path(Path(runs)))
-    return curves if isinstance(curves, pd.DataFrame) else read_frame(Path(curves))
+    if isinstance(curves, pd.DataFrame):
+        return with_curve_columns(curves, "the training curves")
+    return with_curve_columns(read_frame(Path(curves)), str(curves))
 
 
 @checked
@@ -218,7 +221,7 @@ def from_frame(
         schedule=schedule_fractions(frame, rows, x["d"][order]),
     )
     with np.errstate(all="ignore"):
-        table = screened(check_table(table, frame), curves, strict)
+        table = screened(check_table(table, frame), curves_of(frame, curves), strict)
         return with_clusters(table, frame, cluster, final, smooth)
 
 

@@ -57,7 +57,7 @@ class Attention(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         memory_BSD: Float[Array, "B S D"],
         inputs: AttentionInputs,
-        keys_B: Key[Array, "B"] | None = None,
+        keys_B: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Attention of `x` (queries) to `memory` (keys and values), which in self-attention is `x`.
 

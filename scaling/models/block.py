@@ -87,7 +87,7 @@ class Block(nnx.Module):
         self,
         x_BTD: Float[Array, "B T D"],
         context: Context,
-        keys_B: Key[Array, "B"] | None,
+        keys_B: Key[Array, " B"] | None,
         shared: Block | None = None,
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
         """The residual stream after this block, and the statistics of its router if it has one.
@@ -133,7 +133,7 @@ class Block(nnx.Module):
             x_BTD, feeding.feed_forward_norm, feed_forward, fold_in_keys(keys_B, 4))
 
     def _branch(
-        self, x_BTD: Array, norm: Norm | None, branch: Branch, keys_B: Key[Array, "B"] | None
+        self, x_BTD: Array, norm: Norm | None, branch: Branch, keys_B: Key[Array, " B"] | None
     ) -> tuple[Array, Routing | None]:
         """x + branch(norm(x)), or with the norm after the sum: norm(x + branch(x))."""
         y_BTD, routing = branch(x_BTD if self.post else _normed(x_BTD, norm))
@@ -195,7 +195,7 @@ class Layers(nnx.Module):
         ])
 
     def __call__(
-        self, x_BTD: Float[Array, "B T D"], context: Context, keys_B: Key[Array, "B"] | None
+        self, x_BTD: Float[Array, "B T D"], context: Context, keys_B: Key[Array, " B"] | None
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
         """The residual stream after the last block, and router statistics summed over layers."""
         def apply(x_BTD: Array, period: tuple[Any, Array | int]) -> tuple[Array, Routing | None]:

@@ -71,7 +71,7 @@ class _Side(nnx.Module):
         tokens: Tokens,
         memory_BSD: Float[Array, "B S D"] | None = None,
         source: Tokens | None = None,
-        keys_B: Key[Array, "B"] | None = None,
+        keys_B: Key[Array, " B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Routing | None]:
         """Hidden states, and router statistics summed over layers.
 
@@ -90,7 +90,7 @@ class _Side(nnx.Module):
         return x_BTD if self.norm is None else self.norm(x_BTD), routing
 
     def embed_positions(
-        self, x_BTP: Float[Array, "B T P"], tokens: Tokens, keys_B: Key[Array, "B"] | None = None
+        self, x_BTP: Float[Array, "B T P"], tokens: Tokens, keys_B: Key[Array, " B"] | None = None
     ) -> Float[Array, "B T D"]:
         """The input of the first block: embedded tokens with positions, types and norm, of width
         d_model."""

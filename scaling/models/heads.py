@@ -210,7 +210,7 @@ class ClassesHead(nnx.Module):
 
     def __call__(
         self, x_BTD: Float[Array, "B T D"], _table: Array, tokens: Tokens
-    ) -> Float[Array, "B N"] | Float[Array, "B T N"] | Float[Array, "B"]:
+    ) -> Float[Array, "B N"] | Float[Array, "B T N"] | Float[Array, " B"]:
         """Logits of each token, or of each sequence; one number for `choice`."""
         if self.pool == "last":
             x_BTD = at_positions(x_BTD, last_token(tokens)[:, None])
@@ -227,7 +227,7 @@ MODULES: dict[str, Any] = {
 """Modules by kind of head; ClassesHead for all others."""
 
 
-def last_token(tokens: Tokens) -> Int[Array, "B"]:
+def last_token(tokens: Tokens) -> Int[Array, " B"]:
     """Position of the last token that is not padding."""
     B, T = tokens.ids_BT.shape
     if tokens.documents_BT is None:

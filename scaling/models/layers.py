@@ -64,7 +64,7 @@ def embedding(
 
 
 def dropout(
-    x: Float[Array, "B ..."], rate: float, keys_B: Key[Array, "B"] | None
+    x: Float[Array, "B ..."], rate: float, keys_B: Key[Array, " B"] | None
 ) -> Float[Array, "B ..."]:
     """Dropout (Srivastava et al. 2014): elements are zeroed with probability `rate`, and the others
     scaled by 1 / (1 - rate). Each sequence draws from its own key, so the result does not depend on
@@ -75,7 +75,7 @@ def dropout(
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def fold_in_keys(keys_B: Key[Array, "B"] | None, data: int | Array) -> Key[Array, "B"] | None:
+def fold_in_keys(keys_B: Key[Array, " B"] | None, data: int | Array) -> Key[Array, " B"] | None:
     """`jax.random.fold_in` for the key of each sequence; None without keys."""
     if keys_B is None:
         return None

@@ -99,7 +99,7 @@ class Transformer(nnx.Module):
         self,
         tokens: Tokens | Ids,
         source: Tokens | Int[AnyArray, "B S"] | None = None,
-        keys_B: Key[Array, "B"] | None = None,
+        keys_B: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B T V"]:
         """Logits over the vocabulary (float32), of the first head.
 
@@ -114,7 +114,7 @@ class Transformer(nnx.Module):
         self,
         tokens: Tokens | Ids,
         source: Tokens | Int[AnyArray, "B S"] | None = None,
-        keys_B: Key[Array, "B"] | None = None,
+        keys_B: Key[Array, " B"] | None = None,
         table_VP: Float[Array, "V P"] | None = None,
     ) -> States:
         """Final hidden states.

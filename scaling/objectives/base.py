@@ -75,7 +75,7 @@ class ExampleContext(Generic[AnObjective]):
 class LossTerms(NamedTuple):
     """Losses of a model on each sequence of a batch."""
 
-    losses: dict[str, Float[Array, "B"]]
+    losses: dict[str, Float[Array, " B"]]
     """By part: the weighted sum over its predictions; or their mean if the batch has no weights for
     the part."""
     routing: Routing | None = None
@@ -102,14 +102,14 @@ class ObjectiveFunctions:
 
 def weighted(
     losses_BM: Float[Array, "B M"], weights_BM: Float[Array, "B M"] | None
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Losses of predictions summed over each sequence, as in `LossTerms`."""
     if weights_BM is None:
         return losses_BM.mean(axis=-1)
     return (losses_BM * weights_BM).sum(axis=-1)
 
 
-def weight_sums(parts: Mapping[str, float], batch: Arrays) -> dict[str, Float[Array, "B"]]:
+def weight_sums(parts: Mapping[str, float], batch: Arrays) -> dict[str, Float[Array, " B"]]:
     """The sum of the weights of each sequence, by part: the denominators of `LossTerms`."""
     first = jax.tree.leaves(batch)[0]
     given = batch.get("weights", {})

@@ -36,7 +36,7 @@ def _prefix_examples(
 
 
 def _terms(
-    objective: Causal | Prefix, model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
+    objective: Causal | Prefix, model: Transformer, batch: Arrays, keys_B: Key[Array, " B"] | None
 ) -> LossTerms:
     ids_BT = batch["ids"]
     tokens = Tokens(ids_BT[:, :-1], batch.get("documents"), prefix_BT=batch.get("prefix"))

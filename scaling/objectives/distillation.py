@@ -28,7 +28,7 @@ def with_teacher(teacher: Transformer, batch: Arrays) -> Arrays:
 
 
 def _terms(
-    objective: Distillation, model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
+    objective: Distillation, model: Transformer, batch: Arrays, keys_B: Key[Array, " B"] | None
 ) -> LossTerms:
     """Predictions are compared at the masked positions, directions of hidden states at all."""
     weights, temperature = batch["weights"], objective.temperature
@@ -47,7 +47,7 @@ def _terms(
 
 
 def _outputs(
-    model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
+    model: Transformer, batch: Arrays, keys_B: Key[Array, " B"] | None
 ) -> tuple[jax.Array, jax.Array]:
     states = model.states(Tokens(batch["ids"]), keys_B=keys_B)
     masked = States(at_positions(states.x_BTD, batch["positions"]), states.tokens, None)

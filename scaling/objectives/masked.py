@@ -134,7 +134,7 @@ def _parts(objective: Masked) -> dict[str, float]:
 
 
 def _terms(
-    objective: Masked, model: Transformer, batch: Arrays, keys_B: Key[Array, "B"] | None
+    objective: Masked, model: Transformer, batch: Arrays, keys_B: Key[Array, " B"] | None
 ) -> LossTerms:
     tokens = Tokens(batch["ids"], batch.get("documents"), types_BT=batch.get("types"))
     states, weights = model.states(tokens, keys_B=keys_B), batch["weights"]

@@ -40,7 +40,7 @@ def _examples(
 
 
 def _terms(
-    objective: ReplacedTokens, model: Electra, batch: Arrays, keys_B: Key[Array, "B"] | None
+    objective: ReplacedTokens, model: Electra, batch: Arrays, keys_B: Key[Array, " B"] | None
 ) -> LossTerms:
     table_VP = model.discriminator.table()
     positions_BM, targets_BM, weights = batch["positions"], batch["targets"], batch["weights"]

@@ -91,7 +91,7 @@ def _shifted(target_BT: NDArray[np.int32], start: int) -> NDArray[np.int32]:
 
 def _terms(
     objective: SpanCorruption | Denoising | Mixture, model: Transformer, batch: Arrays,
-    keys_B: Key[Array, "B"] | None,
+    keys_B: Key[Array, " B"] | None,
 ) -> LossTerms:
     source = Tokens(batch["source"], batch.get("source_documents"))
     states = model.states(batch["ids"], source, keys_B)

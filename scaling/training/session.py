@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scaling.config import RunConfig
 from scaling.data.prefetch import Prefetcher
 from scaling.data.store import TokenStore
+from scaling.errors import UserError
 from scaling.files import DISK_FULL
 from scaling.objectives import Arrays, Examples, bytes_per_prediction, heldout, target_entropy
 from scaling.optim.optimizers import optimizer_numbers

@@ -283,7 +283,6 @@ def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
     out = excluded_text(table.excluded)
     left_out = f"; left out: {out}" if out else ""
     count = fitted.loss.size
-    runs = f"{count} run" if count == 1 else f"{count} runs"
     for variable in form.variables:
         distinct = len(np.unique(fitted.values[variable]))
         needed = form.distinct if variable in ("n", "d", "c") else 1
@@ -292,11 +291,12 @@ def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
             quantity = {"n": f"size{s} N", "d": f"token count{s} D", "c": f"budget{s} C"}.get(
                 variable, f"value{s} of {VARIABLES[variable].symbol}")
             raise DataError(f"{form.name}: {distinct} distinct {quantity} "
-                            f"({table.convention[variable]}) among the {runs} that "
-                            f"finished, where at least {needed} are needed{left_out}")
+                            f"({table.convention[variable]}) among {count} finished "
+                            f"run{'s' * (count != 1)}, where at least {needed} are "
+                            f"needed{left_out}")
     if count < len(form.parameters):
-        raise DataError(f"{form.name}: {runs} for {len(form.parameters)} parameters "
-                        f"({', '.join(form.parameters)}); train more, or choose a "
+        raise DataError(f"{form.name}: {count} run{'s' * (count != 1)} for {len(form.parameters)} "
+                        f"parameters ({', '.join(form.parameters)}); train more, or choose a "
                         f"simpler law{left_out}")
 
 

@@ -12,6 +12,6 @@ these runs out:
 """
 
 from scaling.laws.health.findings import KINDS, Finding, Health
-from scaling.laws.health.screen import curves_beside, screened
+from scaling.laws.health.screen import curves_beside, screened, with_curve_columns
 
-__all__ = ["KINDS", "Finding", "Health", "curves_beside", "screened"]
+__all__ = ["KINDS", "Finding", "Health", "curves_beside", "screened", "with_curve_columns"]

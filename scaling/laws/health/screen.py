@@ -39,13 +39,30 @@ def curves_beside(runs: Path) -> pd.DataFrame | None:
     """The training curves beside a runs table; None if there are none.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or has a column twice.
     """
     path = runs.parent / CURVES
     if path == runs or not path.is_file():
         return None
     frame = read_frame(path)
-    return frame if set(CURVE_COLUMNS) <= set(map(str, frame.columns)) else None
+    if not set(CURVE_COLUMNS) <= set(map(str, frame.columns)):
+        return None
+    return with_curve_columns(frame, str(path))
+
+
+def with_curve_columns(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The table, if it has each column of training curves, once.
+
+    Args:
+        frame: one row per point of the curves.
+        source: name of the table in messages.
+
+    Raises:
+        UserError: it lacks a column, or has it twice.
+    """
+    for column in CURVE_COLUMNS:
+        require_column(frame, source, column, "another name")
+    return frame
 
 
 def screened(table: RunsTable, curves: pd.DataFrame | None, strict: bool) -> RunsTable:
@@ -55,9 +72,6 @@ def screened(table: RunsTable, curves: pd.DataFrame | None, strict: bool) -> Run
         table: the runs to be fitted.
         curves: their training curves, as for `health_of`.
         strict: leave unhealthy runs out, and count them as excluded.
-
-    Raises:
-        UserError: the curves lack a column.
     """
     health = health_of(table, curves)
     if not strict:
@@ -75,11 +89,8 @@ def health_of(table: RunsTable, curves: pd.DataFrame | None, floor: float = 0.0)
     Args:
         table: the runs.
         curves: one row per point of the training curves: `run_id`, `tokens` seen so far, and `loss`
-            in nats per token. None if there are none.
+            in nats per token, each once. None if there are none.
         floor: L_0, the irreducible loss in nats per token.
-
-    Raises:
-        UserError: the curves lack a column, or have it twice.
     """
     losses = {} if curves is None else _curves_by_run(table, curves)
     findings = [*_late_divergence(losses), *schedule_findings(table)]
@@ -106,8 +117,6 @@ def health_of(table: RunsTable, curves: pd.DataFrame | None, floor: float = 0.0)
 def _curves_by_run(table: RunsTable, curves: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
     """Tokens and losses of the curve of each run that has one, sorted by tokens. Of several losses
     at one number of tokens, the last is kept."""
-    for column in CURVE_COLUMNS:
-        require_column(curves, "the training curves", column, "another name")
     tokens, loss = parse_numbers(curves["tokens"]), parse_numbers(curves["loss"])
     names = curves["run_id"].astype(str).to_numpy(dtype=str)
     valid = np.isfinite(tokens) & (tokens > 0)

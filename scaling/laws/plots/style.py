@@ -148,13 +148,16 @@ def scientific(value: float, digits: int = 2) -> str:
 
 
 def loss_axis(axes: Axes, losses: Sequence[float], headroom: float = 1.03) -> None:
-    """Make the y axis logarithmic, for losses, with plain numbers as tick labels.
+    """Make the y axis logarithmic, for losses, with plain numbers as tick labels; if one is zero or
+    below, as another outcome than a loss may be, leave the axis linear.
 
     Args:
         axes: the panel.
         losses: losses that the axis must contain.
-        headroom: upper limit of the axis, as a multiple of the largest loss.
+        headroom: upper limit of a logarithmic axis, as a multiple of the largest loss.
     """
+    if not np.min(losses) > 0:
+        return
     axes.set_yscale("log")
     low, high = float(np.min(losses)) * 0.975, float(np.max(losses)) * headroom
     axes.set_ylim(low, high)

@@ -36,7 +36,7 @@ class AttentionInputs(NamedTuple):
     """Further logits, of Transformer-XL's relative positions."""
     dropout: float = 0.0
     """Dropout rate of attention weights."""
-    keys_B: Key[Array, "B"] | None = None
+    keys_B: Key[Array, " B"] | None = None
     """Seeds the dropout of each sequence; without them nothing is dropped."""
 
 

@@ -21,8 +21,8 @@ Kernel = Callable[[Logits, Float[Array, "B M P"], Int[AnyArray, "B M"]], Float[A
 
 
 def cross_entropy(
-    logits_BMV: Float[Array, "B *M V"], targets_BM: Int[AnyArray, "B *M"]
-) -> Float[Array, "B *M"]:
+    logits_BMV: Float[Array, "B *M V"], targets_BM: Int[AnyArray, " B *M"]
+) -> Float[Array, " B *M"]:
     """-log softmax(logits)[target], in nats.
 
     The target's logit is found by a masked sum, not by indexing: its gradient is then arithmetic
