@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import resource
+import sys
 from collections import namedtuple
 
 import pytest
@@ -30,9 +31,11 @@ TIMES = {"seconds", "data_wait_seconds"}
 
 
 @pytest.fixture
-def files_of_at_most():
+def files_of_at_most(monkeypatch):
     """Sets how large a file this process may write: the kernel then refuses as a full disk does,
     in the middle of a write."""
+    # Python does not notice that the compiled module it writes is cut short, and later reads it.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(size):

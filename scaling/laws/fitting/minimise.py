@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,10 @@ _MAX_STEPS = 600    # a few hundred are needed along a valley in which a term va
 _DECREMENT = 1e-13  # Newton decrement at convergence, relative to the objective
 _DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # factors of the last damping, all tried per step
 _BLOCK = 100_000    # problems times runs in one block, which fits a core's cache
-_PLAIN_STEPS = 8    # steps after which further ones are bent
+_PLAIN_STEPS = 8    # first steps, which are in theta and straight
 _PRECISION = 1e-16  # of a prediction
-_SMALL_CONSTANT = 1e-3  # of the smallest outcome
-_EQUAL = 1e-9       # relative, of two objectives: a constant of 1e-10 and one of zero
-_STEPS_TO_ZERO = 24  # steps after which the minimum at a constant of zero is tried
+_SMALL_CONSTANT = 1e-9  # of the smallest outcome
+_NO_CONSTANT = 1e-12  # of the smallest outcome, below which a constant is zero
 _NO_EFFECT = 1e-28   # relative size in the metric, of a parameter that changes no prediction
 _BEND = 0.1         # length of the step, relative to the whole, in the second difference along it
 
@@ -68,7 +67,6 @@ def minimise(
         steps: most steps of each problem.
     """
     y_BR = np.broadcast_to(y_BR, w_BR.shape)
-    theta_BP = _from_zero(form, y_BR, theta_BP, held)
     block = max(1, _BLOCK // max(1, w_BR.shape[1]))
 
     def solve(first: int) -> Minimum:
@@ -90,41 +88,33 @@ def minimise(
                      for name in Minimum.__dataclass_fields__))
 
 
-def _from_zero(form: Form, y_BR: Array, theta_BP: Array, held: tuple[int, ...]) -> Array:
-    """Starting points whose constants are not zero, where no step would move them."""
-    theta = np.array(theta_BP, dtype=float)
-    small = _SMALL_CONSTANT * np.abs(form.invert_link(y_BR[:1])).min()
-    for index in map(form.fitted_parameters.index, form.constants):
-        if index not in held and small > 0:
-            theta[:, index] = np.maximum(theta[:, index], np.log(small))
-    return theta
-
-
 def _minimise(
     form: Form, x_RV: Array, y_BR: Array, w_BR: Array, start_BP: Array, smooth: ScaledHuber,
     held: tuple[int, ...] = (), steps: int = _MAX_STEPS,
 ) -> Minimum:
     """Damped Newton steps on one smooth loss until every problem has converged or stalled.
 
-    A problem that needs many steps follows a curved valley, in most cases towards a constant of
-    zero, which is at minus infinity in theta. So its steps are bent, and the minimum at zero is
-    tried once (`_without_constant`).
+    A problem that needs many steps follows a curved valley, in many cases towards a constant of
+    zero. So its steps are bent, and they change the constants themselves, of which theta has the
+    logarithms: zero is then no further away than any other value. A step ends where a constant
+    becomes zero, and the constant stays there unless a further step increases it. First steps of
+    this kind would too often end in a minimum at zero beside a lower one.
 
     Args:
         held: indices of parameters that stay at their starts.
         steps: most steps of each problem.
     """
     theta = np.array(start_BP, dtype=float)
+    constants = _Constants(
+        tuple(index for index in map(form.fitted_parameters.index, form.constants)
+              if index not in held), float(np.abs(form.invert_link(y_BR)).min(initial=np.inf)))
     damping = np.full(len(theta), 1e-2)
     value = _value(form, x_RV, y_BR, w_BR, theta, smooth)
     converged = np.zeros(len(theta), dtype=bool)
     active = np.arange(len(theta))
     for step_number in range(steps):
-        if step_number == _STEPS_TO_ZERO:
-            active = _without_constant(form, x_RV, y_BR, w_BR, smooth, theta, value, converged,
-                                       active, held)
-            if not len(active):
-                break
+        is_plain = step_number < _PLAIN_STEPS
+        moving = replace(constants, indices=()) if is_plain else constants
         w, y, at = w_BR[active], y_BR[active], theta[active]
         f, j, g, h, m = _derivatives(form, x_RV, y, w, at, smooth)
         invalid = ~np.isfinite(g.sum(axis=-1) + (h + m).sum(axis=(-1, -2)))
@@ -133,36 +123,40 @@ def _minimise(
             f, j, g, h, m = (each[~invalid] for each in (f, j, g, h, m))
             if not len(active):
                 break
-        _hold(held, g, h, m)
-        newton = _Newton.of(g, h, m)
+        moving.linearise(at, g, h, m)
+        newton, fixed = _newton(moving.at_zero(at), held, g, h, m)
         decrement = newton.decrement
         # Predictions are rounded, so the objective is known to a few times this precision only.
         rounding = _PRECISION * (w * np.abs(smooth.psi(y - f))).sum(axis=-1)
-        done = decrement <= (_DECREMENT * value[active] + rounding
-                             + smooth.rounding_cost * w.sum(axis=-1))
+        is_end = decrement <= (_DECREMENT * value[active] + rounding
+                               + smooth.rounding_cost * w.sum(axis=-1))
+        # Plain steps do not tell whether a constant of zero stays.
+        done = is_end & ~constants.at_zero(at).any(axis=-1) if is_plain else is_end
         left = np.arange(len(active))
         for factor in _DAMPINGS:
-            step = newton.step(left, damping[active[left]] * factor)
-            trial = at[left] + step
+            step = moving.shortened(at[left], newton.step(left, damping[active[left]] * factor))
+            trial = moving.moved(at[left], step)
             new = _value(form, x_RV, y[left], w[left], trial, smooth)
-            if step_number >= _PLAIN_STEPS:
-                bend = _bend(form, x_RV, at[left], step, f[left], j[left])
+            if not is_plain:
+                bend = _bend(form, x_RV, at[left], step, f[left], j[left], moving)
                 weight = w[left] * smooth.psi_prime(y[left] - f[left])
-                slope = (j[left].swapaxes(-1, -2) @ (weight * bend)[..., None])[..., 0]
-                bent = trial + newton.step(left, damping[active[left]] * factor, slope) / 2
-                bent[:, held] = trial[:, held]
+                slope = (moving.gradient(at[left], j[left]).swapaxes(-1, -2)
+                         @ (weight * bend)[..., None])[..., 0]
+                slope[fixed[left]] = 0
+                bent = step + newton.step(left, damping[active[left]] * factor, slope) / 2
+                bent = moving.moved(at[left], moving.shortened(at[left], bent))
                 bent_value = _value(form, x_RV, y[left], w[left], bent, smooth)
                 lower = bent_value < new
                 trial[lower], new[lower] = bent[lower], bent_value[lower]
             # The last step is taken even if the objective has no more digits to decrease by.
-            better = new < value[active[left]] + np.where(done[left], 10 * rounding[left], 0)
+            better = new < value[active[left]] + np.where(is_end[left], 10 * rounding[left], 0)
             improved = active[left[better]]
             theta[improved], value[improved] = trial[better], new[better]
             damping[improved] *= factor
             left = left[~better]
             if not len(left):
                 break
-        damping[active[left]] *= 10 * _DAMPINGS[-1]
+        damping[active[left[~is_end[left]]]] *= 10 * _DAMPINGS[-1]
         damping = np.maximum(damping, 1e-12)
         converged[active] = done
         stalled = damping[active] > 1e15
@@ -173,59 +167,110 @@ def _minimise(
     return Minimum(theta, value, g, h, converged)
 
 
-def _without_constant(
-    form: Form, x_RV: Array, y_BR: Array, w_BR: Array, smooth: ScaledHuber, theta: Array,
-    value: Array, converged: NDArray[np.bool_], active: NDArray[np.intp], held: tuple[int, ...],
-) -> NDArray[np.intp]:
-    """Finish the problems whose way leads to a constant of zero, in place.
+@dataclass(frozen=True)
+class _Constants:
+    """Steps of constants instead of their logarithms, which theta has.
 
-    It does if the lowest objective for half of the present constant is below that for the constant
-    itself, that for zero is not above it, and the objective increases with the constant at zero.
-    A minimum at zero alone does not suffice: there may be a lower one at a larger constant.
-
-    Returns:
-        The problems that remain.
+    Attributes:
+        indices: of the constants in theta.
+        outcome: the smallest measured outcome, which constants are compared with.
     """
-    for index in map(form.fitted_parameters.index, form.constants):
-        if index in held:
-            continue
 
-        def fit(
-            log: Array | float, index: int = index, rows: NDArray[np.intp] = active
-        ) -> Minimum:
-            """Fits with the constant held at these logarithms."""
-            start = theta[rows]
-            start[:, index] = log
-            return _minimise(form, x_RV, y_BR[rows], w_BR[rows], start, smooth, (*held, index))
+    indices: tuple[int, ...]
+    outcome: float
 
-        now = theta[active, index]
-        here, half, at_zero = fit(now), fit(now - np.log(2)), fit(ZERO)
-        lowest = np.minimum(value[active], here.value)
-        done = (at_zero.converged & (at_zero.gradient[:, index] > 0)
-                & (half.value <= here.value * (1 + _EQUAL))
-                & (at_zero.value <= lowest * (1 + _EQUAL)))
-        finished = active[done]
-        theta[finished], value[finished] = at_zero.theta[done], at_zero.value[done]
-        converged[finished] = True
-        active = active[~done]
-    return active
+    def linearise(self, at: Array, g: Array, h: Array, m: Array) -> None:
+        """Make derivatives with respect to the logarithms those with respect to the constants, in
+        place."""
+        for index in self.indices:
+            size = np.exp(at[:, index])
+            h[:, index, index] -= g[:, index]
+            # The difference has no digits where the constant is small; the metric has.
+            small = size < _SMALL_CONSTANT * self.outcome
+            h[small, index, index] = m[small, index, index]
+            g[:, index] /= size
+            for matrix in (h, m):
+                matrix[:, index, :] /= size[:, None]
+                matrix[:, :, index] /= size[:, None]
+
+    def gradient(self, at: Array, j_BRP: Array) -> Array:
+        """The gradient of the predictions with respect to the constants, [B, R, P]."""
+        if not self.indices:
+            return j_BRP
+        j_BRP = j_BRP.copy()
+        for index in self.indices:
+            j_BRP[:, :, index] /= np.exp(at[:, index])[:, None]
+        return j_BRP
+
+    def at_zero(self, at: Array) -> NDArray[np.bool_]:
+        """Which parameters are constants of zero, [B, P]."""
+        found = np.zeros(at.shape, dtype=bool)
+        for index in self.indices:
+            found[:, index] = at[:, index] <= ZERO
+        return found
+
+    def shortened(self, at: Array, step: Array) -> Array:
+        """Steps that end where a constant becomes zero."""
+        for index in self.indices:
+            size, change = np.exp(at[:, index]), step[:, index]
+            share = np.where(-change > size, size / np.maximum(-change, size), 1.0)
+            share[at[:, index] <= ZERO] = 1.0
+            step = step * share[:, None]
+        return step
+
+    def moved(self, at: Array, step: Array) -> Array:
+        """The parameters after the steps."""
+        end = at + step
+        for index in self.indices:
+            size = np.exp(at[:, index]) + step[:, index]
+            end[:, index] = np.where(size > _NO_CONSTANT * self.outcome, np.log(size), ZERO)
+        return end
 
 
-def _hold(held: tuple[int, ...], g: Array, h: Array, m: Array) -> None:
-    """Change derivatives, in place, so that no step moves these parameters."""
-    for index in held:
-        g[:, index] = 0
-        for matrix in (h, m):
-            matrix[:, index, :] = matrix[:, :, index] = 0
-            matrix[:, index, index] = 1
+def _newton(
+    at_zero: NDArray[np.bool_], held: tuple[int, ...], g: Array, h: Array, m: Array
+) -> tuple[_Newton, NDArray[np.bool_]]:
+    """Newton steps that leave some parameters as they are, and which of these, [B, P]: those that
+    are held, and constants of zero that would become negative.
+
+    Args:
+        at_zero: which parameters are constants of zero, [B, P].
+        held: indices of parameters that are held.
+        g, h, m: derivatives, which are changed in place.
+    """
+    fixed = at_zero & (g > 0)
+    fixed[:, held] = True
+    _hold(fixed, g, h, m)
+    newton = _Newton.of(g, h, m)
+    if at_zero.any():
+        whole = newton.step(np.arange(len(g)), np.zeros(len(g)))
+        if (negative := at_zero & (whole < 0)).any():
+            fixed |= negative
+            _hold(fixed, g, h, m)
+            newton = _Newton.of(g, h, m)
+    return newton, fixed
 
 
-def _bend(form: Form, x_RV: Array, at: Array, step: Array, f: Array, j: Array) -> Array:
+def _hold(fixed: NDArray[np.bool_], g: Array, h: Array, m: Array) -> None:
+    """Change derivatives, in place, so that no step moves the parameters that are fixed, [B, P]."""
+    if not fixed.any():
+        return
+    g[fixed] = 0
+    either = fixed[:, :, None] | fixed[:, None, :]
+    unit = np.broadcast_to(np.eye(fixed.shape[1]), h.shape)
+    for matrix in (h, m):
+        matrix[either] = unit[either]
+
+
+def _bend(
+    form: Form, x_RV: Array, at: Array, step: Array, f: Array, j: Array, constants: _Constants
+) -> Array:
     """Second derivative of the predictions along a step, [B, R], by a second difference. A step is
     bent against it, which keeps it in a curved valley (geodesic acceleration, Transtrum and Sethna
     2012, arXiv:1201.5885, section 2)."""
-    further = form.predict(at + _BEND * step, x_RV)
-    return np.asarray(2 / _BEND * ((further - f) / _BEND - (j @ step[..., None])[..., 0]))
+    further = form.predict(constants.moved(at, _BEND * step), x_RV)
+    slope = (constants.gradient(at, j) @ step[..., None])[..., 0]
+    return np.asarray(2 / _BEND * ((further - f) / _BEND - slope))
 
 
 def _value(
