@@ -98,10 +98,11 @@ def test_repeated_rows_of_one_run_tell_no_more_than_one() -> None:
     copies = pd.concat([alone] * 8, ignore_index=True)
     robust = ResidualLoss("huber", 0.008)
     once = fit_law(read(alone, n="n", d="d"), "chinchilla", robust=robust, resamples=60)
-    whole = fit(copies, n="n", d="d", cluster="trial_name", resamples=60, objective=robust).law
+    whole = fit(copies, "chinchilla", n="n", d="d", cluster="trial_name", resamples=60,
+                objective=robust).law
     assert whole.bootstrap is not None
     assert whole.bootstrap.by == "cluster"
-    by_row = fit(copies, n="n", d="d", resamples=60, objective=robust).law
+    by_row = fit(copies, "chinchilla", n="n", d="d", resamples=60, objective=robust).law
     for name in ("E", "alpha", "beta"):
         assert whole.se[name] == pytest.approx(once.se[name], rel=1e-6)
         assert whole.se[name] == pytest.approx(  # type: ignore[operator]
@@ -110,7 +111,8 @@ def test_repeated_rows_of_one_run_tell_no_more_than_one() -> None:
 
 
 def test_few_clusters_are_told() -> None:
-    fitted = fit(_checkpoints(), n="n", d="tokens", cluster="n", resamples=10)
+    fitted = fit(_checkpoints(), "chinchilla", n="n", d="tokens", cluster="n",
+                 resamples=10)
     assert any("draw from 4 clusters" in text for text in fitted.warnings)
 
 

@@ -48,8 +48,8 @@ def test_a_data_frame_a_file_and_a_table_give_one_fit(frame, fit, tmp_path):
     frame.to_csv(tmp_path / "runs.csv", index=False)
     tables = [sl.read(frame, **COLUMNS), sl.read(tmp_path / "runs.csv", **COLUMNS),
               sl.read(str(tmp_path / "runs.csv"), **COLUMNS)]
-    fits = [sl.fit(str(tmp_path / "runs.csv"), **COLUMNS, resamples=60),
-            *(sl.fit(table, resamples=60) for table in tables)]
+    fits = [sl.fit(str(tmp_path / "runs.csv"), "chinchilla", **COLUMNS, resamples=60),
+            *(sl.fit(table, "chinchilla", resamples=60) for table in tables)]
     for other in fits:
         assert other.params == fit.params
         assert other.intervals() == fit.intervals()
@@ -70,12 +70,16 @@ def test_predictions_are_the_formulas(fit):
 def test_a_data_frame_is_predicted_row_by_row(fit, columns):
     rows = pd.DataFrame({columns[0]: [3e8, 1e9], columns[1]: [1e10, 5e9], "other": ["x", "y"]},
                         index=["first", "second"])
-    predicted = fit.predict(rows) if columns[0] != "params_total" else sl.fit(
-        rows_of_package(fit), resamples=0).predict(rows)
+    predicted = fit.predict(rows) if columns[0] != "params_total" else without_resamples(
+        rows_of_package(fit)).predict(rows)
     assert list(predicted.index) == ["first", "second"]
     np.testing.assert_allclose(
         predicted, formula(fit, rows[columns[0]].to_numpy(), rows[columns[1]].to_numpy()),
         rtol=1e-6)
+
+
+def without_resamples(runs) -> sl.Fit:
+    return sl.fit(runs, "chinchilla", resamples=0)
 
 
 def rows_of_package(fit) -> pd.DataFrame:
@@ -169,7 +173,7 @@ def test_a_parameter_that_is_not_determined_has_no_interval():
     n = np.geomspace(1e7, 1e9, 5)
     runs = pd.DataFrame({"n": np.repeat(n, 3), "d": np.tile([1e9, 3e9, 1e10], 5)})
     runs["loss"] = E + A / runs["n"] ** ALPHA  # does not depend on d
-    fit = sl.fit(runs, n="n", d="d", resamples=20)
+    fit = sl.fit(runs, "chinchilla", n="n", d="d", resamples=20)
     table = fit.to_frame()
     unknown = table.index[~table["determined"]]
     assert {"B", "beta"} <= {*unknown}
@@ -293,7 +297,7 @@ def test_a_page_says_names_literally(frame):
     named = frame.assign(run_id=[f"<b>{i}" for i in range(20)])
     named.loc[1] = named.loc[0]
     named.loc[1, "run_id"] = "<b>1"
-    fit = sl.fit(named, **COLUMNS, resamples=20)
+    fit = sl.fit(named, "chinchilla", **COLUMNS, resamples=20)
     assert any("<b>" in warning for warning in fit.warnings[:3])
     assert "<b>0" not in fit._repr_html_()
     assert "&lt;b&gt;0" in fit._repr_html_()
@@ -381,10 +385,10 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: sl.compare({"a": fit}), "at least two fits"),
     (lambda frame, fit: fit.predict(), r"needs N \(parameters\) and D"),
     (lambda frame, fit: sl.fit(fit.runs, "q+"), "formula 'q\\+'"),
-    (lambda frame, fit: sl.compare([fit, sl.fit(fit.runs.take(np.arange(15)), resamples=0)]),
+    (lambda frame, fit: sl.compare([fit, without_resamples(fit.runs.take(np.arange(15)))]),
      "other runs than chinchilla"),
-    (lambda frame, fit: sl.fit(fit.runs, resamples=0).intervals(), NO_RESAMPLES),
-    (lambda frame, fit: sl.fit(fit.runs, resamples=0).predict(n=1, d=1, interval=True),
+    (lambda frame, fit: without_resamples(fit.runs).intervals(), NO_RESAMPLES),
+    (lambda frame, fit: without_resamples(fit.runs).predict(n=1, d=1, interval=True),
      NO_RESAMPLES),
 ])
 def test_a_mistake_is_told_in_the_terms_of_python(frame, fit, wrong, words):
