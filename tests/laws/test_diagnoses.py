@@ -262,3 +262,32 @@ def test_a_fixed_exponent_is_no_longer_an_exponent_to_be_determined(
     law = fit_law(from_frame(grid(noise=0.01), "runs"), held, resamples=4)
     assert set(law.se) == {"E", "A", "B", "beta", "a", "b"}
     assert law.params["alpha"] == pytest.approx(0.34, rel=1e-12)
+
+
+@pytest.mark.parametrize(("other", "is_said"), [
+    ((0.24, 0.38), False), ((0.15, 0.35), False), ((0.14, 0.36), True), ((0.28, 0.36), True),
+    (None, False),
+])
+def test_methods_that_disagree_on_a_width_are_told(
+    evidence: Evidence, other: tuple[float, float] | None, is_said: bool
+) -> None:
+    """From half as wide again."""
+    both = replace(evidence, intervals={"alpha": (0.25, 0.39), "E": (1.2, 1.4)},
+                   percentile={"alpha": other, "E": (1.21, 1.38)})
+    said, unknown = _said(both)
+    assert said.startswith("90% intervals depend on the method: alpha 0.25 to 0.39 by BCa, ") \
+        == is_said
+    assert bool(said) == is_said
+    assert not unknown
+
+
+def test_a_skewed_distribution_has_another_interval_by_percentiles() -> None:
+    """Of a coefficient from few and noisy runs, but not from many."""
+    for noise, sizes in ((0.03, 4), (0.001, 6)):
+        n, d = (axis.ravel() for axis in np.meshgrid(
+            np.geomspace(1e7, 1e9, sizes), np.geomspace(2e8, 4e10, sizes)))
+        scatter = np.exp(noise * np.random.default_rng(1).standard_normal(n.size))
+        frame = pd.DataFrame({"n": n, "d": d, "loss": scatter * (
+            1.7 + 400 / n**0.34 + 410 / d**0.28)})
+        law = fit_law(from_frame(frame, "runs", n="n", d="d"), "chinchilla", resamples=300)
+        assert any("by BCa" in warning for warning in law.warnings) == (noise == 0.03)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ _MAX_LISTED = 10      # values in one message
 _RESAMPLES_LOST = 0.05
 _COEFFICIENT_FACTOR = 100.0   # ratio of the ends of an interval that is too wide
 _EXPONENT_FACTOR = 3.0
+_WIDTHS_ALIKE = 1.5   # ratio of the widths of intervals by two methods
 _ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
 """What remains of Chinchilla's law without the term of a variable."""
 _FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most extreme ones
@@ -63,6 +64,7 @@ class Evidence:
         convergence: convergence measures of the law.
         boot: the bootstrap; None if there was none.
         intervals: 90% intervals of the parameters.
+        percentile: those by percentiles, where `intervals` are by another method.
     """
 
     form: Form
@@ -77,6 +79,7 @@ class Evidence:
     convergence: Mapping[str, float | bool | None]
     boot: Bootstrap | None
     intervals: Mapping[str, Interval | None]
+    percentile: Mapping[str, Interval | None] = field(default_factory=dict)
 
     @property
     def residuals(self) -> Array:
@@ -100,7 +103,7 @@ def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     gone = {name for _, names in absent for name in names}
     findings += [*absent, *_negative_exponents(evidence, gone), *_without_effect(evidence, gone)]
     unknown = {name for _, names in findings for name in names}
-    findings += _wide_intervals(evidence, unknown)
+    findings += [*_wide_intervals(evidence, unknown), *_skewed_intervals(evidence, unknown)]
     if unknown & {*evidence.form.exponents}:
         unknown |= {"a", "b"}
     return [warning for warning, _ in findings], unknown
@@ -360,3 +363,20 @@ def _wide_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
         if not (low > 0 and high <= low * factor):
             yield (f"{name} is poorly determined: its 90% interval is {low:.3g} to {high:.3g}",
                    set())
+
+
+def _skewed_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
+    """Intervals of the parameters that are not already `unknown`, where methods disagree on their
+    width."""
+    said = []
+    for name, other in e.percentile.items():
+        own = e.intervals.get(name)
+        if own is None or other is None or name in unknown:
+            continue
+        widths = own[1] - own[0], other[1] - other[0]
+        if min(widths) > 0 and max(widths) > _WIDTHS_ALIKE * min(widths):
+            said.append(f"{name} {own[0]:.3g} to {own[1]:.3g} by BCa, {other[0]:.3g} to "
+                        f"{other[1]:.3g} by percentiles")
+    if said:
+        yield (f"90% intervals depend on the method: {'; '.join(said)}; a profile shows which "
+               "side is long", set())

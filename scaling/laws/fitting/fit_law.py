@@ -156,8 +156,10 @@ def _fit(
         bootstrap=boot,
     )
     se, intervals = _spread(law)
+    percentile = {} if boot is None or boot.method == "percentile" else _spread(
+        replace(law, bootstrap=replace(boot, method="percentile")))[1]
     evidence = Evidence(form, table, fitted, x, y, theta, starts, robust, law.params, convergence,
-                        boot, intervals)
+                        boot, intervals, percentile)
     warnings, undetermined = diagnose(evidence)
     known = {name for name, value in law.exponents.items() if value is not None}
     none = dict.fromkeys(undetermined & {*form.parameters, *known})
