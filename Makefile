@@ -54,8 +54,8 @@ smoke:  ## the quickstart with a sweep of a minute, in build/smoke
 	rm -rf build/smoke
 	$(MAKE) quickstart SWEEP=configs/sweeps/smoke.yaml RESULTS=build/smoke/results RUNS=build/smoke/runs
 
-test: .venv/dev  ## all tests except those of test-slow, in about ten minutes
-	@echo "--- all tests except the slow ones: about 10 minutes on two cores"
+test: .venv/dev  ## all tests except those of test-slow, in 10 to 20 minutes
+	@echo "--- all tests except the slow ones: 10 to 20 minutes on two cores"
 	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 test-quick: .venv/dev  ## the core of each folder, in under a minute
@@ -67,8 +67,8 @@ test-slow: .venv/dev  ## slow ones: a sweep killed again and again, README's com
 	$(BIN)/pytest -m "slow and not slurm and not alone" --numprocesses 2 --dist worksteal
 	$(BIN)/pytest -m "slow and not slurm and alone"
 
-test-fuzz: .venv/dev  ## thousands of changed files for every file reader: 3 minutes
-	@echo "--- thousands of changed files for every reader, seed $(SEED): about 3 minutes on two cores"
+test-fuzz: .venv/dev  ## thousands of changed files for every file reader: 10 minutes
+	@echo "--- thousands of changed files for every reader, seed $(SEED): about 10 minutes on two cores"
 	SCALING_FUZZ_SEED=$(SEED) $(BIN)/pytest tests/fuzz -m fuzz --numprocesses 2 --dist worksteal
 
 test-slurm: .venv/dev  ## sweeps on a Slurm cluster started for it, installed by apt-get
