@@ -373,12 +373,12 @@ def compare(name: str, seed: int) -> dict[str, Any]:
             "converged": law.converged}
 
 
-def study(designs: int, names: tuple[str, ...] = tuple(RIVALS)) -> pd.DataFrame:
-    """One row for each law and design."""
+def study(designs: int, names: tuple[str, ...] = tuple(RIVALS), first: int = 0) -> pd.DataFrame:
+    """One row for each law and design, of consecutive seeds."""
     rows = []
     with progress("designs", designs * len(names)) as bar:
         for name in names:
-            for seed in range(designs):
+            for seed in range(first, first + designs):
                 rows.append(compare(name, seed))
                 bar.update(len(rows))
     return pd.DataFrame(rows)
@@ -399,12 +399,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--designs", type=int, default=DESIGNS,
                         help="Number of designs of each law; %(default)s by default.")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED",
+                        help="Seed of the first design of each law; %(default)s by default.")
     parser.add_argument("--laws", nargs="+", choices=[*RIVALS], default=[*RIVALS], metavar="LAW",
                         help="Laws to compare; all by default.")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR",
                         help="Folder of optima.csv; %(default)s by default.")
     arguments = parser.parse_args()
-    table = summary(study(arguments.designs, tuple(arguments.laws)))
+    table = summary(study(arguments.designs, tuple(arguments.laws), arguments.first))
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "optima.csv"
     write_atomically(path, table.to_csv(index=False, float_format="%.9g"))
