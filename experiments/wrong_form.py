@@ -1,8 +1,9 @@
 """Coverage of the 90% prediction interval where the form of the law is wrong.
 
 Hypothesis: where the runs follow another form than the one fitted, its interval covers far fewer
-than 90% of larger runs, however many resamples it has. The interval of a form that was chosen by
-its predictions includes the choice, and covers more.
+than 90% of larger runs, however many resamples it has; a warning of lack of fit or of a pattern of
+the residuals says so. The interval of a form that was chosen by its predictions includes the
+choice, and covers more.
 
 Method: synthetic sweeps of E + [(A/N^alpha)^(1/q) + (B/D^beta)^(1/q)]^q with the random constants
 of interval_coverage.py. With q = 1 it is Chinchilla's law; with q = 0.35 no law of the three forms
@@ -39,6 +40,8 @@ NOISE = 0.004  # standard deviation of the log-loss
 POWERS = (1.0, 0.35)
 FITTED_TO = ("grid 5 x 5, 2 seeds", "IsoFLOP 6 x 7")
 CHOSEN = "chosen"
+SIGNS = ("lack of fit", "residuals follow")
+"""Of warnings that the form is wrong."""
 
 Array = NDArray[np.float64]
 
@@ -51,8 +54,9 @@ def loss_of(truth: dict[str, float], q: float, n: Array, d: Array) -> Array:
 
 
 def study(sweeps: int, resamples: int = RESAMPLES) -> pd.DataFrame:
-    """One row per sweep, fit and new run: whether its interval covers, the relative error of the
-    prediction, and the relative width of the interval."""
+    """One row per sweep, fit and new run: whether the fit warns that the form is wrong, whether its
+    interval covers, the relative error of the prediction, and the relative width of the
+    interval."""
     rows = []
     cells = list(itertools.product(POWERS, FITTED_TO))
     with progress("sweeps", sweeps) as bar:
@@ -70,26 +74,30 @@ def study(sweeps: int, resamples: int = RESAMPLES) -> pd.DataFrame:
             fits = {name: sl.fit(table, name, resamples=resamples, seed=seed)
                     for name in CHOSEN_FROM}
             fits[CHOSEN] = best_of([*fits.values()])
+            warned = {name: any(sign in warning for warning in fit.warnings for sign in SIGNS)
+                      for name, fit in fits.items()}
             for k, (where, (new_n, new_d)) in enumerate(new.items()):
                 at = np.array([new_n]), np.array([new_d])
                 measured = float(loss_of(truth, q, *at)[0] * noise[len(n) + k])
                 for name, fit in fits.items():
                     value, low, high = fit.predict(n=new_n, d=new_d, interval="prediction")
-                    rows.append((seed, q, design, name, where, low <= measured <= high,
+                    rows.append((seed, q, design, name, where, warned[name],
+                                 low <= measured <= high,
                                  abs(value / measured - 1), (high - low) / measured))
             bar.update(seed + 1)
     return pd.DataFrame(rows, columns=[
-        "seed", "q", "design", "fitted", "predicted", "covered", "error", "width"])
+        "seed", "q", "design", "fitted", "predicted", "warned", "covered", "error", "width"])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Coverage, mean error and median width, in percent, by the true q and the fitted form, for
-    both designs and each alone."""
+    """Coverage, mean error, median width and share of fits that warn, in percent, by the true q and
+    the fitted form, for both designs and each alone."""
     every = pd.concat([rows.assign(design="all"), rows])
     table = every.groupby(["q", "design", "fitted", "predicted"], sort=False).agg(
         coverage=("covered", "mean"), error=("error", "mean"), width=("width", "median"),
-        sweeps=("seed", "nunique")).reset_index()
-    return table.assign(**{name: 100 * table[name] for name in ("coverage", "error", "width")})
+        warned=("warned", "mean"), sweeps=("seed", "nunique")).reset_index()
+    percents = ("coverage", "error", "width", "warned")
+    return table.assign(**{name: 100 * table[name] for name in percents})
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from beartype.roar import BeartypeCallHintParamViolation
 from scipy.optimize import minimize
 
 from scaling.laws import FORMS, PowerSum, ResidualLoss, Term
@@ -100,6 +101,13 @@ def test_the_curvature_at_the_minimum_is_that_of_the_objective() -> None:
         by_difference = (slopes(found.theta[0] + step) - slopes(found.theta[0] - step)) / 2e-5
         np.testing.assert_allclose(found.hessian[0, place], by_difference, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.gradient[0], slopes(found.theta[0]), atol=1e-9)
+
+
+def test_types_are_checked_while_tests_run() -> None:
+    """By the import hook of tests/conftest.py."""
+    x = POWER.coordinates({"d": D})
+    with pytest.raises(BeartypeCallHintParamViolation, match="form"):
+        minimise("power", x, Y, WEIGHTS, STARTS, ResidualLoss("squared"))  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_evaluated_has_not_converged() -> None:
