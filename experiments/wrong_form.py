@@ -10,6 +10,8 @@ of interval_coverage.py. With q = 1 it is Chinchilla's law; with q = 0.35 no law
 but the q-family is right. Each sweep is fitted with every form, and with the form left open, and
 each predicts new runs: of 10 times the largest N and D, and of 100 times the largest compute at 20
 tokens per parameter. An interval covers if it contains the loss of the new run, with its noise.
+With the form left open, the prediction is that of the best form, and the interval that of the
+weighted mixture of all three.
 
     python experiments/wrong_form.py             # ten minutes on one core
 

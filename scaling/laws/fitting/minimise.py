@@ -24,8 +24,9 @@ _DAMPINGS = np.array([0.01, 0.3, 1.0, 30.0])  # factors of the last damping, all
 _BLOCK = 100_000    # problems times runs in one block, which fits a core's cache
 _PLAIN_STEPS = 8    # first steps, which are in theta and straight
 _PRECISION = 1e-16  # of a prediction
-_SMALL_CONSTANT = 1e-9  # of a small outcome
+_SMALL_CONSTANT = 1e-9  # of a small outcome, below which a second derivative has no digits
 _NO_CONSTANT = 1e-12  # of a small outcome, below which a constant is zero
+_SMALLEST = 1e-9    # of the largest outcome: what counts as a small one where some are near zero
 _NO_EFFECT = 1e-28   # relative size in the metric, of a parameter that changes no prediction
 _BEND = 0.1         # length of the step, relative to the whole, in the second difference along it
 
@@ -108,7 +109,7 @@ def _minimise(
     ends = np.abs(form.invert_link(np.array([y_BR.min(), y_BR.max()])))
     constants = _Constants(
         tuple(index for index in map(form.fitted_parameters.index, form.constants)
-              if index not in held), float(max(ends.min(), _SMALL_CONSTANT * ends.max())))
+              if index not in held), float(max(ends.min(), _SMALLEST * ends.max())))
     damping = np.full(len(theta), 1e-2)
     value = _value(form, x_RV, y_BR, w_BR, theta, smooth)
     converged = np.zeros(len(theta), dtype=bool)
