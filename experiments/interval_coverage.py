@@ -8,10 +8,11 @@ Method: synthetic sweeps of Chinchilla's form. Each has random constants (alpha 
 to 0.45, E from 1.4 to 2.0, and each of the other terms from 0.3 to 0.8 nats at 1e8 parameters or
 2e9 tokens) and log-normal noise, and is fitted as by `scaling fit`; an interval covers if it
 contains the constant, or the true loss or N* beyond the runs. Sweeps go through the combinations of
-designs and noise levels cyclically. Two designs are special: the ladder has E near zero, and the
-rows of the clustered one are four checkpoints of each run, which share most of the noise.
+designs and noise levels cyclically. Some designs are special: the ladder has E near zero, and the
+rows of the clustered ones are checkpoints of each run, which share most of the noise; these are
+fitted with the wild cluster bootstrap, too.
 
-    python experiments/interval_coverage.py             # six minutes on one core
+    OMP_NUM_THREADS=1 python experiments/interval_coverage.py    # half an hour on one core
 
 Result: results/interval_coverage/ and experiments/LOG.md.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,15 +32,18 @@ from numpy.typing import NDArray
 from scaling.console import out, print_table, progress
 from scaling.files import write_atomically
 from scaling.laws import FORMS, Law, fit_law, from_frame
+from scaling.laws.table import RunsTable
 
 RESULTS = Path("results/interval_coverage")
-SWEEPS = 1080
+SWEEPS = 5760
 RESAMPLES = 400
 NOISE = (0.001, 0.003, 0.01)  # standard deviations of the log-loss
 QUANTITIES = ("alpha", "beta", "E", "a", "loss at 10 N, 10 D", "loss at 100 C", "N* at 100 C")
 METHODS = ("bca", "percentile", "bca, not widened", "percentile, not widened")
-LADDER, CLUSTERED = "ladder of 16, E near 0", "5 x 5 runs, 4 rows each"
-ROWS, OWN_NOISE = 4, 0.3  # of a run; and the share of the noise that is a row's own
+LADDER = "ladder of 16, E near 0"
+ROWS = {f"{side} x {side} runs, {rows} rows each": rows
+        for side, rows in ((5, 3), (5, 20), (3, 20))}
+OWN_NOISE = 0.3  # share of the noise that is a row's own
 
 Array = NDArray[np.float64]
 
@@ -65,7 +69,8 @@ def ladder(sizes: int, ratios: int) -> tuple[Array, Array]:
 
 DESIGNS = {
     "grid 6 x 6": grid(6, 6), "IsoFLOP 6 x 7": isoflop(6, 7), "grid 5 x 4": grid(5, 4),
-    "grid 5 x 5, 2 seeds": grid(5, 5, 2), LADDER: ladder(4, 4), CLUSTERED: grid(5, 5),
+    "grid 5 x 5, 2 seeds": grid(5, 5, 2), LADDER: ladder(4, 4),
+    **{name: grid(*(3, 3) if name.startswith("3 x 3") else (5, 5)) for name in ROWS},
 }
 
 
@@ -80,32 +85,31 @@ def draw_constants(seed: int, design: str) -> dict[str, float]:
 
 
 def sweep(
-    seed: int, design: str, noise: float, resamples: int
-) -> tuple[dict[str, float], Law]:
-    """The true constants of a synthetic sweep, and the law fitted to it.
+    seed: int, design: str, noise: float
+) -> tuple[dict[str, float], RunsTable]:
+    """The true constants and the runs of a synthetic sweep.
 
     Args:
-        seed: of the constants, the noise and the bootstrap.
+        seed: of the constants and the noise.
         design: a key of DESIGNS.
         noise: standard deviation of the log-loss.
-        resamples: number of bootstrap resamples.
     """
     truth = draw_constants(seed, design)
     n, d = DESIGNS[design]
     rng = np.random.default_rng([seed, 1])
     z = rng.standard_normal(len(n))
     run = np.arange(len(n))
-    if design == CLUSTERED:  # checkpoints at the last 70 to 100% of the tokens
-        share = np.tile(np.linspace(0.7, 1, ROWS), len(n))
-        n, run, z = n.repeat(ROWS), run.repeat(ROWS), z.repeat(ROWS)
-        d = d.repeat(ROWS) * share
+    if design in ROWS:  # checkpoints at the last 70 to 100% of the tokens
+        rows = ROWS[design]
+        share = np.tile(np.linspace(0.7, 1, rows), len(n))
+        n, run, z = n.repeat(rows), run.repeat(rows), z.repeat(rows)
+        d = d.repeat(rows) * share
         z = np.sqrt(1 - OWN_NOISE**2) * z + OWN_NOISE * rng.standard_normal(len(n))
     form = FORMS["chinchilla"]
     loss = form.loss(np.array([[truth[p] for p in form.parameters]]), {"n": n, "d": d})[0]
     frame = pd.DataFrame({"N": n, "D": d, "loss": loss * np.exp(noise * z), "group": run})
-    table = from_frame(frame, "sweep", n="N", d="D",
-                       cluster="group" if design == CLUSTERED else None)
-    return truth, fit_law(table, form, resamples=resamples, seed=seed)
+    return truth, from_frame(frame, "sweep", n="N", d="D",
+                             cluster="group" if design in ROWS else None)
 
 
 def quantities(design: str) -> Callable[[Array], Array]:
@@ -128,13 +132,15 @@ def quantities(design: str) -> Callable[[Array], Array]:
     return of
 
 
-def covers(truth: dict[str, float], law: Law, design: str) -> dict[str, list[bool]]:
+def covers(
+    truth: dict[str, float], law: Law, design: str, methods: Sequence[str] = METHODS
+) -> dict[str, list[bool]]:
     """Whether the interval of each of QUANTITIES contains the true value, by method."""
     assert law.bootstrap is not None
     of = quantities(design)
     right = of(np.array([[truth[p] for p in law.form.parameters]]))[0]
     covered = {}
-    for method in METHODS:
+    for method in methods:
         kind = method.split(",")[0]
         widening = 1.0 if method.endswith("not widened") else law.bootstrap.widening
         band = replace(law, bootstrap=replace(
@@ -152,9 +158,15 @@ def study(sweeps: int, resamples: int = RESAMPLES) -> pd.DataFrame:
     with progress("sweeps", sweeps) as bar:
         for seed in range(sweeps):
             design, noise = combinations[seed % len(combinations)]
-            truth, law = sweep(seed, design, noise, resamples)
+            truth, table = sweep(seed, design, noise)
+            found = covers(truth, fit_law(table, "chinchilla", resamples=resamples, seed=seed),
+                           design)
+            if design in ROWS:
+                wild = fit_law(table, "chinchilla", resamples=resamples, seed=seed, by="wild")
+                found |= {f"{method}, wild": covered for method, covered
+                          in covers(truth, wild, design, METHODS[:2]).items()}
             rows += [(seed, design, noise, method, quantity, covered)
-                     for method, by_quantity in covers(truth, law, design).items()
+                     for method, by_quantity in found.items()
                      for quantity, covered in zip(QUANTITIES, by_quantity, strict=True)]
             bar.update(seed + 1)
     return pd.DataFrame(

@@ -75,10 +75,11 @@ def fit(
              "adaptive one; 1e-3 with --objective huber.",
         rich_help_panel=FITS, show_default=False)] = None,
     bootstrap: Resamples = RESAMPLES,
-    by: Annotated[Literal["case", "residual", "size", "cluster"], typer.Option(
+    by: Annotated[Literal["case", "residual", "size", "cluster", "wild"], typer.Option(
         "--resample", rich_help_panel=FITS,
-        help="What a resample draws: runs, residuals, sizes with all of their runs, or clusters of "
-             "rows, which is the default with --cluster.")] = "case",
+        help="What a resample draws: runs, residuals, sizes with all of their runs, clusters of "
+             "rows, which is the default with --cluster, or a factor for the residuals of each "
+             "cluster (wild).")] = "case",
     interval: Annotated[Literal["bca", "percentile"], typer.Option(
         help="Method of the bootstrap intervals.", rich_help_panel=FITS)] = "bca",
     seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=FITS)] = 0,

@@ -63,8 +63,8 @@ def require_column(frame: pd.DataFrame, source: str, column: str, option: str) -
                         f"one of them, or choose another with {option}")
     lower = {name.lower(): name for name in columns}
     near = difflib.get_close_matches(column.lower(), lower, n=1, cutoff=0.4)
-    hint = f"did you mean {_short(lower[near[0]])}? " if near else ""
-    raise UserError(f"{source}: has no column {_short(column)}; {hint}It has "
+    hint = f"did you mean {_short(lower[near[0]])}? It" if near else "it"
+    raise UserError(f"{source}: has no column {_short(column)}; {hint} has "
                     f"{column_names(frame)}. Choose another with {option}")
 
 

@@ -91,8 +91,9 @@ def fit(
             law's own. "huber" with its default delta is that of Hoffmann et al. 2022.
         delta: residual beyond which Huber's loss is linear; the adaptive one estimates it.
         resamples: bootstrap resamples; 0 for no intervals.
-        resample: what is resampled: runs ("case"), residuals, sizes with all of their runs, or
-            clusters of rows, which is the default where a table has them.
+        resample: what is resampled: runs ("case"), residuals, sizes with all of their runs,
+            clusters of rows, which is the default where a table has them, or a random factor for
+            the residuals of each cluster, or run ("wild").
         interval: method of the intervals: "bca" or "percentile".
         seed: seed of the resamples.
         watch: called with the number of resamples done.

@@ -131,12 +131,16 @@ def test_of_many_runs_the_jackknife_leaves_out_a_hundredth() -> None:
 
 
 def test_resampled_residuals_have_no_mean() -> None:
-    fitted, residuals = bootstrap._residuals(_problem(_table()))
+    problem = _problem(_table())
+    fitted, residuals = bootstrap._residuals(problem, np.arange(9))
     _, x, plain = _by_scipy(_table())
     np.testing.assert_allclose(fitted, np.log(_table().loss) - plain)
     wide = plain / np.sqrt(1 - 1 / 9 - x**2 / (x @ x))
-    np.testing.assert_allclose(residuals, wide - wide.mean(), atol=1e-12)
+    np.testing.assert_allclose(residuals, wide, atol=1e-12)
     assert abs(wide.mean()) > 1e-4
+    drawn, _ = bootstrap._draw(problem, "residual", 300, np.random.default_rng(0))
+    values = np.unique(np.round((drawn - fitted).ravel(), 12))
+    np.testing.assert_allclose(values, np.sort(wide - wide.mean()), atol=1e-11)
 
 
 @pytest.mark.parametrize("by", ["case", "residual", "size"])
@@ -279,3 +283,26 @@ def test_convergence_of_the_best_of_several_minima() -> None:
     hessian[1] = [[4.0, 7.0], [7.0, 9.0]]  # not positive definite
     assert fit_module._convergence(minima, 1, 10)["condition"] == np.inf
     assert fit_module._convergence(minima, 0, 10)["converged"] is False
+
+
+@pytest.mark.parametrize(("sizes", "tokens", "message"), [
+    ([1e7, 1.01e7, 1e9, 1.02e9], 6, r"2 distinct sizes N .*values within 3%"),
+    ([1e7, 1e9], 6, r"2 distinct sizes N .*needed$"),
+    ([1e7, 1e8, 1e9], 2, r"2 distinct token counts D .*needed$"),
+    ([1e7, 1.2e7, 1e9], 6, None),  # 4% of the range apart
+    (list(np.geomspace(1e7, 1e9, 200)), 3, None),  # neighbours are .5% of the range apart
+])
+def test_two_levels_of_a_variable_are_refused_even_if_each_has_several_values(
+    sizes: list[float], tokens: int, message: str | None,
+) -> None:
+    """E + A/N^alpha has three parameters, and two levels of N hold two numbers: whatever the fit
+    prints, its interval is wrong."""
+    n, d = (axis.ravel() for axis in np.meshgrid(sizes, np.geomspace(1e9, 1e11, tokens)))
+    rng = np.random.default_rng(0)
+    loss = (1.7 + 400 / n**0.34 + 410 / d**0.28) * np.exp(0.003 * rng.standard_normal(n.size))
+    table = from_frame(pd.DataFrame({"n": n, "d": d, "loss": loss}), "runs", n="n", d="d")
+    if message is None:
+        assert fit_law(table, "chinchilla", resamples=0).converged
+        return
+    with pytest.raises(DataError, match=message):
+        fit_law(table, "chinchilla", resamples=0)

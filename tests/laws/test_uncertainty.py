@@ -188,3 +188,64 @@ def test_a_short_study_of_coverage() -> None:
     # Three standard errors of 54 trials at 90%.
     assert covered.between(0.90 - 0.122, 1.0).all(), covered
     assert 0.82 <= covered.mean() <= 0.97
+
+
+def clustered(clusters: int, rows: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ln N and ln L of a straight line with an error that the rows of a cluster share, and the
+    clusters."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(clusters), rows)
+    x = np.linspace(10, 20, clusters)[group] + 0.1 * rng.standard_normal(group.size)
+    errors = 0.05 * rng.standard_normal(clusters)[group] + 0.01 * rng.standard_normal(group.size)
+    return x, 2 - 0.1 * x + errors, group
+
+
+def test_the_wild_bootstrap_has_the_cluster_robust_standard_error() -> None:
+    """Its variance for a straight line is the sandwich of residuals rescaled by
+    (I - H_gg)^(-1/2) (Bell and McCaffrey 2002), computed here with whole matrices."""
+    x, y, group = clustered(16, 5)
+    table = from_frame(pd.DataFrame({"N": np.exp(x), "loss": np.exp(y), "run": group}), "line",
+                       n="N", needs=("n",), cluster="run")
+    form = replace(FORMS["kaplan-n"], envelope=None)
+    law = fit_law(table, form, resamples=4000, by="wild")
+    slopes = np.column_stack([np.ones_like(x), x])
+    bread = np.linalg.inv(slopes.T @ slopes)
+    residuals = y - slopes @ (bread @ (slopes.T @ y))
+    meat = np.zeros((2, 2))
+    for each in range(16):
+        rows = group == each
+        inside = np.eye(rows.sum()) - slopes[rows] @ bread @ slopes[rows].T
+        values, vectors = np.linalg.eigh(inside)
+        adjusted = vectors @ ((vectors.T @ residuals[rows]) / np.sqrt(values))
+        score = slopes[rows].T @ adjusted
+        meat += np.outer(score, score)
+    expected = np.sqrt((bread @ meat @ bread)[1, 1])
+    assert law.se["alpha_N"] == pytest.approx(expected, rel=0.05)
+    assert law.bootstrap.by == "wild"
+    # Intervals have Student's quantile for 16 clusters and two parameters.
+    assert law.bootstrap.widening == pytest.approx(stats.t.ppf(0.95, 14) / stats.norm.ppf(0.95))
+    by_row = fit_law(replace(table, cluster=table.cluster[:0]), form, resamples=1000, by="wild")
+    assert by_row.se["alpha_N"] < 0.7 * expected
+
+
+def test_a_wild_resample_multiplies_the_residuals_of_a_cluster_by_one_factor() -> None:
+    """Of six values where there are few clusters (Webb), and of two signs otherwise; a point that
+    is known without a run keeps its place."""
+    form = replace(FORMS["kaplan-n"], envelope=None)
+    for clusters, factors in ((6, np.sqrt([0.5, 1, 1.5])), (12, np.ones(1))):
+        x, y, group = clustered(clusters, 3)
+        unit = np.append(group, -1)
+        problem = bootstrap.BootstrapProblem(
+            form, np.append(x, 15.0)[:, None], np.append(y, 0.9), unit, np.array([2.0, 0.1]),
+            np.empty((0, 2)), ResidualLoss("squared"))
+        _, wide = bootstrap._residuals(problem, unit)
+        drawn, weights = bootstrap._draw(problem, "wild", 400, np.random.default_rng(0))
+        assert (weights == 1).all()
+        fitted = form.predict(problem.optimum[None], problem.x)[0]
+        ratio = (drawn - fitted) / wide
+        assert (ratio[:, -1] == 0).all()
+        for each in range(clusters):
+            of_cluster = ratio[:, :-1][:, group == each]
+            np.testing.assert_allclose(of_cluster, of_cluster[:, :1].repeat(3, axis=1))
+        found = np.unique(np.round(ratio[:, :-1], 9))
+        np.testing.assert_allclose(found, [*-factors[::-1], *factors], atol=1e-8)

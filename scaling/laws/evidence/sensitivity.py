@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.evidence.refit import PreparedFit, form_label, group_sizes, prepare
 from scaling.laws.fitting.minimise import Minimum
+from scaling.laws.fitting.preflight import levels
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.show import PrintableResult, TextTable, text_table
@@ -186,7 +187,8 @@ def has_enough_runs(prepared: PreparedFit, w_BR: Array) -> NDArray[np.bool_]:
     for variable in prepared.form.variables:
         if variable in ("n", "d", "c"):
             values = prepared.runs.values[variable]
-            enough &= [len(np.unique(values[row > 0])) >= prepared.form.distinct for row in w_BR]
+            enough &= [(row > 0).any() and levels(values[row > 0]) >= prepared.form.distinct
+                       for row in w_BR]
     return np.asarray(enough)
 
 

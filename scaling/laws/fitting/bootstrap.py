@@ -3,6 +3,10 @@
 A resample of R runs is R draws with replacement, which is equivalent to weighting every run by the
 number of times it was drawn; so all resamples share one set of arrays and are refitted as one
 batch. For a law of an envelope the runs on the envelope are resampled.
+
+The wild bootstrap keeps every run, and multiplies its residual by a random factor that all rows of
+one cluster share (Cameron, Gelbach and Miller 2008): it needs no equal variances, and with few
+clusters no resample lacks a part of the design.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from scaling.errors import UserError, option
 from scaling.laws.fitting.minimise import Minimum, minimise
@@ -21,7 +26,7 @@ from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
-ResampleUnit = Literal["case", "residual", "size", "cluster"]
+ResampleUnit = Literal["case", "residual", "size", "cluster", "wild"]
 
 _CHECKED = 40    # resamples that are also fitted from other starts; all, if any ends lower
 _RTOL = 1e-6     # of the objective, within which two optima are the same
@@ -29,6 +34,12 @@ _MAX_PARTS = 100  # parts that the jackknife leaves out in turn
 _MANY_RUNS = 2_000  # from which a resample is fitted by one Newton step from the optimum
 _CHUNK = 1000     # resamples in memory at once, and between two progress updates
 _SEEDS = 2**63
+_MOST_LEVERAGE = 0.99  # residuals are rescaled for
+_UPPER = 0.95           # quantile at the upper end of a 90% interval
+_WEBB_CLUSTERS = 12    # below which two factors give too few different resamples
+_SIGNS = np.array([-1.0, 1.0])
+_WEBB = np.sqrt([0.5, 1.0, 1.5])
+"""Positive ones of the six factors of Webb 2014 (Queen's Economics Department paper 1315)."""
 MOST_RESAMPLES = 100_000
 """Upper bound of resamples, far above what 90% intervals need."""
 
@@ -83,7 +94,8 @@ def check_resamples(resamples: int, seed: int) -> None:
 
 def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, NDArray[np.intp]]:
     """What is resampled, and the unit of each run, [R]: itself, its size N, or its cluster. Runs
-    with clusters are resampled by cluster unless sizes or residuals are asked for.
+    with clusters are resampled by cluster unless sizes or residuals are asked for; the wild
+    bootstrap has a factor for each cluster, or for each run of a table without.
 
     Raises:
         UserError: the runs have no sizes or clusters, or all belong to one.
@@ -94,7 +106,7 @@ def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, N
     each = np.arange(table.loss.size)
     if by == "residual":
         return by, each
-    if by == "case" and not table.cluster.size:
+    if by in ("case", "wild") and not table.cluster.size:
         return by, _of_runs(table, each)
     if by == "size":
         if np.isnan(table.n).any():
@@ -102,7 +114,8 @@ def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, N
                             f"its column with {option('n=', '--n')}")
         unit = np.unique(table.n, return_inverse=True)[1]
     elif table.cluster.size:
-        by, unit = "cluster", np.unique(table.cluster, return_inverse=True)[1]
+        by = "cluster" if by == "case" else by
+        unit = np.unique(table.cluster, return_inverse=True)[1]
     else:
         raise UserError(f"{option('resample=', '--resample ')}cluster: needs the run that each row "
                         f"belongs to; name its column with {option('cluster=', '--cluster')}")
@@ -201,13 +214,21 @@ def _fit_chunk(
 
 
 def widening(problem: BootstrapProblem, by: ResampleUnit) -> float:
-    """The factor by which resamples scatter too little: the square root of units over degrees of
-    freedom, since the fit has made residuals smaller than the errors. At most the square root of
-    two. One for resampled residuals, which are corrected beforehand (`_residuals`)."""
+    """The factor by which resamples scatter too little.
+
+    Drawn units: the square root of units over degrees of freedom, since the fit has made residuals
+    smaller than the errors; at most the square root of two. Residuals are corrected for that
+    beforehand (`_residuals`): one for those that are drawn. Those of the wild bootstrap have the
+    right standard error, and their intervals are wider by the ratio of Student's to the normal
+    quantile, at most that of two degrees of freedom.
+    """
     if by == "residual":
         return 1.0
     units = int(problem.unit.max()) + 1
-    return float(np.sqrt(units / max(units - len(problem.optimum), units / 2)))
+    dof = units - len(problem.optimum)
+    if by == "wild":
+        return float(stdtrit(max(dof, 2), _UPPER) / ndtri(_UPPER))
+    return float(np.sqrt(units / max(dof, units / 2)))
 
 
 def jackknife(problem: BootstrapProblem) -> Array:
@@ -228,11 +249,18 @@ def _draw(
 ) -> tuple[Array, Array]:
     """Outcomes and weights of the runs in each resample, [B, R] each."""
     runs = len(problem.y)
+    units = int(problem.unit.max()) + 1
     if by == "residual":
-        fitted, residuals = _residuals(problem)
+        fitted, residuals = _residuals(problem, np.arange(runs))
+        residuals -= residuals.mean()
         drawn = rng.integers(0, runs, (resamples, runs))
         return fitted + residuals[drawn], np.ones((resamples, runs))
-    units = int(problem.unit.max()) + 1
+    if by == "wild":
+        fitted, residuals = _residuals(problem, problem.unit)
+        factors = _SIGNS if units >= _WEBB_CLUSTERS else np.concatenate([-_WEBB, _WEBB])
+        drawn_BU = factors[rng.integers(0, len(factors), (resamples, units))]
+        drawn_BU = np.append(drawn_BU, np.zeros((resamples, 1)), axis=1)  # of unit -1
+        return fitted + residuals * drawn_BU[:, problem.unit], np.ones((resamples, runs))
     w_BR = np.empty((resamples, runs))
     for weights in w_BR:
         times = np.bincount(rng.integers(0, units, units), minlength=units)
@@ -287,14 +315,19 @@ def _solve(problem: BootstrapProblem, y_BR: Array, w_BR: Array, start_BP: Array)
                     held=problem.held)
 
 
-def _residuals(problem: BootstrapProblem) -> tuple[Array, Array]:
-    """Predictions, and residuals rescaled for leverage so that they have the variance of the errors
-    (Davison and Hinkley 1997, section 6.2.3)."""
+def _residuals(problem: BootstrapProblem, unit_R: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Predictions, and residuals rescaled for leverage so that they have the variance of the
+    errors: r_g of each unit becomes (I - H_gg)^(-1/2) r_g, with H the projection on the slopes
+    (Bell and McCaffrey 2002; for units of one run, Davison and Hinkley 1997, section 6.2.3)."""
     fitted, j_BRP = problem.form.gradient(problem.optimum[None], problem.x)
     q, _ = np.linalg.qr(j_BRP[0])
-    leverage = np.minimum((q**2).sum(axis=1), 0.99)
-    residuals = (problem.y - fitted[0]) / np.sqrt(1 - leverage)
-    return fitted[0], residuals - residuals.mean()
+    residuals = problem.y - fitted[0]
+    order = np.argsort(unit_R, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(unit_R[order])) + 1):
+        u, s, _ = np.linalg.svd(q[rows], full_matrices=False)
+        factor = 1 / np.sqrt(1 - np.minimum(s**2, _MOST_LEVERAGE)) - 1
+        residuals[rows] += u @ (factor * (residuals[rows] @ u))
+    return fitted[0], residuals
 
 
 def _determined(problem: BootstrapProblem, w_BR: Array) -> NDArray[np.bool_]:

@@ -25,14 +25,14 @@ from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.misfit import drop_rising_terms
-from scaling.laws.fitting.preflight import check_losses
+from scaling.laws.fitting.preflight import check_enough_runs, check_losses
 from scaling.laws.fitting.valley import follow_valley
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval, Law, Method
-from scaling.laws.table import RunsTable, excluded_text
+from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
 
@@ -83,8 +83,9 @@ def fit_law(
             estimated from the residuals, and the law's convention has it.
         resamples: number of bootstrap resamples; 0 for no bootstrap and no intervals.
         seed: seed of the bootstrap.
-        by: what is resampled: runs (case), residuals, sizes with all of their runs, or clusters
-            of rows, which is the default for a table that has them.
+        by: what is resampled: runs (case), residuals, sizes with all of their runs, clusters of
+            rows, which is the default for a table that has them, or a factor for the residuals of
+            each cluster (wild).
         method: method of the intervals, BCa or percentile.
         watch: called with the number of resamples done.
 
@@ -111,7 +112,7 @@ def _fit(
     method: Method, watch: Callable[[int], None],
 ) -> Law:
     fitted = table.take(form.fitted_rows(table)) if table.loss.size else table
-    _check_enough_runs(form, table, fitted)
+    check_enough_runs(form, table, fitted)
     _check_fixed_floors(form, fitted.loss)
 
     x = form.coordinates(fitted.values)
@@ -281,27 +282,6 @@ def _check_variables(form: Form, table: RunsTable) -> None:
                             f"give its column with {how}")
 
 
-def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
-    out = excluded_text(table.excluded)
-    left_out = f"; left out: {out}" if out else ""
-    count = fitted.loss.size
-    for variable in form.variables:
-        distinct = len(np.unique(fitted.values[variable]))
-        needed = form.distinct if variable in ("n", "d", "c") else 1
-        if distinct < needed:
-            s = "s" * (distinct != 1)
-            quantity = {"n": f"size{s} N", "d": f"token count{s} D", "c": f"budget{s} C"}.get(
-                variable, f"value{s} of {VARIABLES[variable].symbol}")
-            raise DataError(f"{form.name}: {distinct} distinct {quantity} "
-                            f"({table.convention[variable]}) among {count} finished "
-                            f"run{'s' * (count != 1)}, where at least {needed} are "
-                            f"needed{left_out}")
-    if count < len(form.parameters):
-        raise DataError(f"{form.name}: {count} run{'s' * (count != 1)} for {len(form.parameters)} "
-                        f"parameters ({', '.join(form.parameters)}); train more, or choose a "
-                        f"simpler law{left_out}")
-
-
 def _check_fixed_floors(form: Form, loss: Array) -> None:
     """Raise if a fixed irreducible loss is at or above every measured loss."""
     for name, value in fixed_floors(form).items():
@@ -359,7 +339,8 @@ def _spread(law: Law) -> tuple[dict[str, float | None], dict[str, Interval | Non
 
     names = [*form.parameters, "a", "b"][:quantities(law.point).shape[1]]
     with np.errstate(invalid="ignore", over="ignore"):
-        spread = boot.widening * robust_deviation(quantities(boot.samples))
+        spread = robust_deviation(quantities(boot.samples))
+        spread = spread if boot.by == "wild" else boot.widening * spread
     band = law.band(quantities)
     assert band is not None
     fixed = {*form.constraints.get("fixed", {})}

@@ -1,4 +1,4 @@
-"""Checks of the measured losses before a fit, which depend on the form."""
+"""Checks of the runs before a fit, which depend on the form."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scaling.errors import UserError, option
+from scaling.errors import DataError, UserError, option
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.variables import MOST_LOSS
-from scaling.laws.table import RunsTable
+from scaling.laws.forms.variables import MOST_LOSS, VARIABLES
+from scaling.laws.table import RunsTable, excluded_text
 
 Array = NDArray[np.float64]
 
@@ -20,6 +20,7 @@ _LARGE = 1e3                         # rather N, D or C than a loss or a perplex
 _PERPLEXITY = 20.0                   # above any loss of a trained model, in nats per token
 _RISES, _RISES_SURELY = 0.5, 0.8     # rank correlations for a warning and for an error
 _MIN_COMPARABLE = 8                  # runs in groups for a rank correlation
+_SAME_LEVEL = 0.03                   # of the range of a variable's logarithm
 _NAMES_OF = {
     "bits": ("bpb", "bpc", "bpt", "bpw", "bits"),
     "perplexities": ("ppl", "perplexity"),
@@ -72,6 +73,56 @@ def check_positive(table: RunsTable, why: str) -> None:
         raise UserError(f"{table.prefix}{table.first_label(wrong)}, {table.column_label('loss')}: "
                         f"{float(table.loss[wrong].min()):.4g}, where a positive number is "
                         f"expected, since {why}; fix it, drop the row, or {other}")
+
+
+def levels(values: Array) -> int:
+    """The number of distinct values of a variable, positive [R], of which those that differ by
+    less than 3% of the range (of the logarithm) count as one: 1.0e7, 1.01e7 and 1e9 are two, from
+    which no fit can tell an exponent and a constant.
+    """
+    ordered = np.log(np.unique(values))
+    width = _SAME_LEVEL * (ordered[-1] - ordered[0])
+    count, first = 0, -np.inf
+    for value in ordered:
+        if value > first + width:
+            count, first = count + 1, value
+    return count
+
+
+def check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
+    """Check that there are as many runs as parameters, at enough values of N, D and C.
+
+    Args:
+        form: the form.
+        table: all runs.
+        fitted: those that the form is fitted to.
+
+    Raises:
+        DataError: there are not.
+    """
+    out = excluded_text(table.excluded)
+    left_out = f"; left out: {out}" if out else ""
+    count = fitted.loss.size
+    for variable in form.variables:
+        is_amount = variable in ("n", "d", "c")
+        values = fitted.values[variable]
+        distinct = len(np.unique(values))
+        needed = form.distinct if is_amount else 1
+        apart = levels(values) if is_amount and distinct >= needed else distinct
+        if apart < needed:
+            s = "s" * (apart != 1)
+            quantity = {"n": f"size{s} N", "d": f"token count{s} D", "c": f"budget{s} C"}.get(
+                variable, f"value{s} of {VARIABLES[variable].symbol}")
+            alike = (f" (values within {_SAME_LEVEL:.0%} of the range of their logarithm count as "
+                     "one)" if apart < distinct else "")
+            raise DataError(f"{form.name}: {apart} distinct {quantity} "
+                            f"({table.convention[variable]}) among {count} finished "
+                            f"run{'s' * (count != 1)}, where at least {needed} are "
+                            f"needed{alike}{left_out}")
+    if count < len(form.parameters):
+        raise DataError(f"{form.name}: {count} run{'s' * (count != 1)} for {len(form.parameters)} "
+                        f"parameters ({', '.join(form.parameters)}); train more, or choose a "
+                        f"simpler law{left_out}")
 
 
 def _large_losses(table: RunsTable, label: str) -> Iterator[str]:
