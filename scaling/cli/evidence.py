@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scaling.laws import Fit, Form, ResidualLoss, RunsTable
+    from scaling.laws.form_choice import FormChoice
 
 RollingVariable = Literal["n", "d", "c"]
 _MAX_DROPPED = 0.2  # share of the runs that a sensitivity test may drop
@@ -41,9 +42,16 @@ def check(requested: EvidenceOptions, forms: Sequence[Form]) -> None:
 
 
 def show(
-    fitted: Sequence[Fit], frame: pd.DataFrame, requested: EvidenceOptions
+    fitted: Sequence[Fit], frame: pd.DataFrame, requested: EvidenceOptions,
+    choice: FormChoice | None = None,
 ) -> dict[str, Any]:
     """Print the requested evidence.
+
+    Args:
+        fitted: the fitted laws.
+        frame: the table that they were fitted to, as read.
+        requested: what is shown.
+        choice: the choice between the laws, if there was one, for the checklists.
 
     Returns:
         The same as plain data.
@@ -69,9 +77,12 @@ def show(
     if requested.checklist:
         from scaling.laws.evidence.checklist import as_text, checklist
 
+        chosen = {} if choice is None else {
+            "choice": {"forms": [*choice.laws], "verdict": choice.verdict()}}
+        known = content | chosen
         content["checklists"] = {}
         for each in fitted:
-            rows = checklist(each.law, each.runs, frame)
+            rows = checklist(each.law, each.runs, frame, evidence=known)
             console.out.print(f"{each.law.name}: checklist\n{as_text(rows)}\n", markup=False)
             content["checklists"][each.law.name] = [
                 {"section": section, "question": question, "answer": answer}

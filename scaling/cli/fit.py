@@ -197,7 +197,7 @@ def fit(
         if save is not None:
             save_laws(laws, save, inputs, choice=choice)
             err.print(f"wrote {save}", markup=False)
-        content = evidence.show(results.laws, source.frame, requested)
+        content = evidence.show(results.laws, source.frame, requested, choice)
         if choice is not None:
             evidence.print_result(choice)
     if evidence_file is not None:

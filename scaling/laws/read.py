@@ -219,10 +219,26 @@ def from_frame(
         source=source, columns=columns | extra_columns, rows=rows,
         flops=other_flops(frame, columns, rows, x["d"][order]),
         schedule=schedule_fractions(frame, rows, x["d"][order]),
+        selection=_selection(where, cluster, final, smooth, strict),
     )
     with np.errstate(all="ignore"):
         table = screened(check_table(table, frame), curves_of(frame, curves), strict)
         return with_clusters(table, frame, cluster, final, smooth)
+
+
+def _selection(
+    where: str | None, cluster: str | None, final: bool, smooth: int, strict: bool
+) -> tuple[str, ...]:
+    """The options of `read` that select or alter rows, a phrase each."""
+    averaged = f", with the mean loss of its last {smooth} rows" if smooth > 1 else ""
+    of_run = "" if cluster is None else f" (column {cluster})"
+    phrases = {
+        f"only rows where {where}": where is not None,
+        f"only the last row of each run{of_run}{averaged}": final,
+        f"rows of one run{of_run} belong together": cluster is not None and not final,
+        "unhealthy runs are left out": strict,
+    }
+    return tuple(phrase for phrase, applies in phrases.items() if applies)
 
 
 def statuses_of(

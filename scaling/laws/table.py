@@ -70,6 +70,7 @@ class RunsTable:
             a loss of zero, [R]; every resample includes these once.
         schedule: the "warmup" and the "cooldown" as fractions of the run, [R] each, NaN where
             unknown; without those that the table does not tell. The health check reads them.
+        selection: how rows were selected or altered on reading, a phrase each.
     """
 
     n: Array
@@ -90,6 +91,7 @@ class RunsTable:
     flops: Mapping[str, Array] = field(default_factory=dict)
     ideal: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     schedule: Mapping[str, Array] = field(default_factory=dict)
+    selection: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.ideal):

@@ -445,7 +445,7 @@ def test_the_checklist_distinguishes_known_and_unknown_answers(grid: Any, heldou
     assert "1 heldout" in answers["Which points were collected and not fitted, and why?"]
     assert "adaptive loss, delta 0.00" in answers["Which objective does the fit minimise?"]
     assert "36 points" in answers["From which starts, and do they agree?"]
-    assert "1 held-out runs" in answers["How well does it predict held-out runs?"]
+    assert "1 held-out run:" in answers["How well does it predict held-out runs?"]
     assert answers["Which seeds?"] == NOT_RECORDED
     text, page = as_text(rows), as_markdown(rows)
     for _, question, _ in rows:

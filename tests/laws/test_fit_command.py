@@ -217,3 +217,18 @@ def test_overflowing_steps_are_rejected_without_a_warning(grid) -> None:
         warnings.simplefilter("error")
         ends = minimise(form, x, y, np.ones((3, len(y))), far, form.robust)
     assert not ends.converged[:2].any()
+
+
+def test_the_checklist_knows_what_the_same_command_did(command, grid, tmp_path: Path) -> None:
+    grid(noise=0.003).to_csv(tmp_path / "runs.csv", index=False)
+    done = command("fit", tmp_path, "--law", "chinchilla", "--law", "kaplan-nd", "--n-convention",
+                   "total", "--bootstrap", 60, "--where", "tokens > 0", "--resample", "wild",
+                   "--profile", "alpha", "--compare", "--rolling", "c", "--checklist")
+    assert done.code == 0, done.err
+    of_chinchilla = done.out.split("chinchilla: checklist")[1].split(": checklist")[0]
+    for text in ("only rows where tokens > 0", "intervals of a wild bootstrap",
+                 "; profile of alpha: ", "by sizes left out: ", "cuts of C: mean relative error",
+                 "sizes left out one by one: mean relative error"):
+        assert text in of_chinchilla, text
+    done = command("fit", tmp_path, "--bootstrap", 0, "--checklist")
+    assert "Was the form compared with others? chinchilla predicts best" in done.out

@@ -326,6 +326,13 @@ def test_answers_of_the_checklist() -> None:
     }.items():
         (found,) = [text for question, text in answers.items() if question.startswith(begin)]
         assert found == answer, begin
+    altered = replace(table, selection=("only rows where d > 1", "unhealthy runs are left out"),
+                      cluster=np.array([0, 0, 1, 2]))
+    answers = {question: answer for _, question, answer in checklist(LAW, altered)}
+    assert answers["Were points selected or altered after the measurement?"] == (
+        "only rows where d > 1; unhealthy runs are left out")
+    assert answers["Are points the ends of their schedules, or intermediate checkpoints?"] == (
+        "4 rows of 3 runs, which are checkpoints or repeated measurements")
     many = pd.DataFrame({"lr": np.arange(1, 9) / 10, "corpus": list("abcdefgh")})
     answers = {question: answer for _, question, answer in checklist(LAW, table, many)}
     assert answers["Which learning rates?"] == "0.1 to 0.8, 8 distinct"
@@ -333,3 +340,38 @@ def test_answers_of_the_checklist() -> None:
     repeated = replace(table, extra={"u": np.array([2e7, 2e7, 2e7, 2e7])})
     answers = {question: answer for _, question, answer in checklist(LAW, repeated)}
     assert answers["Is any data repeated within a run?"] == "15 epochs at most"
+
+
+def test_the_checklist_has_the_evidence_about_its_law() -> None:
+    def refit(a: float, runs: int, converged: bool = True) -> dict[str, Any]:
+        return {"a": a, "params": {"alpha": 9.0}, "n_runs": runs, "converged": converged}
+
+    evidence = {
+        "profiles": [{"form": "chinchilla", "name": "alpha", "interval": [0.25, None]},
+                     {"form": "q-family", "name": "alpha", "interval": [0.1, 0.2]}],
+        "comparison": {"entries": [
+            {"form": "q-family", "held_out": 0.5, "verdict": "best"},
+            {"form": "chinchilla", "held_out": 0.0123, "verdict": "not distinguishable"}]},
+        "rolling": [{"by": "c", "forecasts": [
+            {"form": "chinchilla", "mean": None}, {"form": "chinchilla", "mean": 0.02},
+            {"form": "chinchilla", "mean": 0.01}, {"form": "q-family", "mean": 0.9}]}],
+        "sensitivity": {"chinchilla": {
+            "objective": {"refits": [refit(0.4, 24), refit(0.45, 24), refit(0.9, 24, False)]},
+            "outliers": {"refits": [refit(0.99, 24), refit(0.5, 23)]}},
+            "q-family": {"sizes": {"refits": [refit(0.1, 20)]}}},
+        "choice": {"forms": ["chinchilla", "q-family"], "verdict": "q-family predicts best"},
+    }
+    law = replace(LAW, exponents={"a": 0.45, "b": 0.55})
+    answers = {question: answer for _, question, answer in checklist(law, evidence=evidence)}
+    assert answers["Was the form compared with others?"] == (
+        "q-family predicts best; by sizes left out: not distinguishable")
+    assert answers["How are intervals computed?"].endswith("; profile of alpha: 0.25 to open")
+    assert answers["How well does it predict held-out runs?"].endswith(
+        "worst -3.00%; runs above 2 cuts of C: mean relative error 1.00% to 2.00%; sizes left out "
+        "one by one: mean relative error 1.23%")
+    assert answers["How much do the values depend on the choices of the fit?"] == (
+        "a 0.4 to 0.45 with other objectives; a 0.5 to 0.5 with the largest losses left out")
+    other = replace(law, form=FORMS["kaplan-nd"])
+    answers = {question: answer for _, question, answer in checklist(other, evidence=evidence)}
+    assert answers["Was the form compared with others?"] == "not recorded"
+    assert answers["How much do the values depend on the choices of the fit?"] == "not recorded"

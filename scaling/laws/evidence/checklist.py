@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.laws import show
+from scaling.laws.evidence.refit import form_label
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.frames import duplicate_columns
 from scaling.laws.law import LEVEL, Law
@@ -27,6 +29,8 @@ NOT_RECORDED = "not recorded"
 FORM, TRAINING = "Form and units", "Training setup"
 COLLECTION, FITTING = "Data collection", "Fitting algorithm"
 
+_REFITS = {"objective": "other objectives", "outliers": "the largest losses left out",
+           "sizes": "a size left out"}
 _MAX_LISTED = 6  # distinct values of a column that are listed individually
 
 
@@ -37,6 +41,12 @@ class _Inputs:
     law: Law
     table: RunsTable | None
     frame: pd.DataFrame | None
+    evidence: Mapping[str, Any]
+
+    def compared(self) -> list[Mapping[str, Any]]:
+        """The law's entry in a comparison of forms, if there is one."""
+        return [entry for entry in self.evidence.get("comparison", {}).get("entries", ())
+                if entry["form"] == form_label(self.law.form)]
 
     def column(self, name: str, unit: str = "") -> str | None:
         """The distinct values of a column of the table, or their range; None if absent."""
@@ -87,6 +97,7 @@ def checklist(
     table: RunsTable | None = None,
     frame: pd.DataFrame | None = None,
     answers: Mapping[str, str] | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> list[ChecklistRow]:
     """Every question of `QUESTIONS` with its answer, in order.
 
@@ -95,7 +106,9 @@ def checklist(
         table: the runs that it was fitted to.
         frame: the same table as read, whose columns of the package's names (family, corpus, lr and
             so on) answer what the law does not record.
-        answers: answers by key of `QUESTIONS`, which replace those derived from the above.
+        answers: answers by key of `QUESTIONS`, which replace those derived from the rest.
+        evidence: plain data of the evidence about the law, as `scaling fit --evidence` writes it;
+            and the `choice` between `forms`, with its `verdict`.
 
     Raises:
         UserError: there is no question with the key of an answer.
@@ -106,7 +119,7 @@ def checklist(
         if key not in keys:
             raise UserError(f"checklist: no question has the key {key}; expected is one of "
                             f"{', '.join(keys)}")
-    inputs = _Inputs(law, table, frame)
+    inputs = _Inputs(law, table, frame, evidence or {})
     return [(q.section, q.text, answers.get(q.key) or q.answer(inputs) or NOT_RECORDED)
             for q in QUESTIONS]
 
@@ -184,9 +197,21 @@ def _excluded(k: _Inputs) -> str | None:
 
 def _points(k: _Inputs) -> str:
     envelope = k.law.form.envelope
-    if envelope is None:
-        return "not by the fit: every run is one point, with the loss from the table"
-    return f"only the lower envelope along {VARIABLES[envelope].symbol} is fitted"
+    done = [] if k.table is None else [*k.table.selection]
+    if envelope is not None:
+        done.append(f"only the lower envelope along {VARIABLES[envelope].symbol} is fitted")
+    return "; ".join(done) or "not by the fit: every run is one point, with the loss from the table"
+
+
+def _checkpoints(k: _Inputs) -> str | None:
+    if k.table is None:
+        return None
+    if "earlier_rows" in k.table.excluded:
+        return "the last row of each run; its schedule is not known to end there"
+    if k.table.cluster.size:
+        rows, runs = k.table.cluster.size, len(np.unique(k.table.cluster))
+        return f"{rows} rows of {runs} runs, which are checkpoints or repeated measurements"
+    return None
 
 
 def _objective(k: _Inputs) -> str | None:
@@ -232,18 +257,62 @@ def _intervals(k: _Inputs) -> str | None:
     boot = k.law.bootstrap
     if boot is None:
         return None
-    return (f"{LEVEL:.0%} {boot.method} intervals of a {boot.by} bootstrap: {boot.converged} of "
+    text = (f"{LEVEL:.0%} {boot.method} intervals of a {boot.by} bootstrap: {boot.converged} of "
             f"{boot.resamples} resamples converged, seed {boot.seed}")
+    for profile in k.evidence.get("profiles", ()):
+        if profile["form"] != form_label(k.law.form):
+            continue
+        low, high = ("open" if end is None else f"{end:.4g}" for end in profile["interval"])
+        text += f"; profile of {profile['name']}: {low} to {high}"
+    return text
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.2f}%"
 
 
 def _heldout(k: _Inputs) -> str | None:
     errors = [row["relative_error"] for row in k.law.heldout.values()
               if row.get("relative_error") is not None]
-    if not errors:
-        return None
-    worst = max(errors, key=abs)
-    return (f"predictions of {len(errors)} held-out runs: mean relative error "
-            f"{100 * float(np.mean(np.abs(errors))):.2f}%, worst {show.percent(worst)}")
+    found = []
+    if errors:
+        worst = max(errors, key=abs)
+        s = "s" * (len(errors) > 1)
+        found.append(f"predictions of {len(errors)} held-out run{s}: mean relative error "
+                     f"{_percent(float(np.mean(np.abs(errors))))}, worst {show.percent(worst)}")
+    for rolling in k.evidence.get("rolling", ()):
+        means = [each["mean"] for each in rolling["forecasts"]
+                 if each["form"] == form_label(k.law.form) and each["mean"] is not None]
+        if means:
+            found.append(f"runs above {len(means)} cut{'s' * (len(means) > 1)} of "
+                         f"{VARIABLES[rolling['by']].symbol}: mean relative error "
+                         + " to ".join(dict.fromkeys(map(_percent, (min(means), max(means))))))
+    found += [f"sizes left out one by one: mean relative error {_percent(entry['held_out'])}"
+              for entry in k.compared() if entry["held_out"] is not None]
+    return "; ".join(found) or None
+
+
+def _choice(k: _Inputs) -> str | None:
+    """How the form compares with others."""
+    choice = k.evidence.get("choice", {})
+    found = [choice["verdict"]] if k.law.name in choice.get("forms", ()) else []
+    found += [f"by sizes left out: {entry['verdict']}" for entry in k.compared()]
+    return "; ".join(found) or None
+
+
+def _sensitivity(k: _Inputs) -> str | None:
+    """The range of one exponent over refits: a of the optimum, or the first one of the law."""
+    name = "a" if k.law.exponents.get("a") is not None else next(iter(k.law.form.exponents), None)
+    tests = k.evidence.get("sensitivity", {}).get(k.law.name, {})
+    found = []
+    for kind, what in _REFITS.items():
+        values = [each["a"] if name == "a" else each["params"].get(name)
+                  for each in tests.get(kind, {}).get("refits", ()) if each["converged"]
+                  and (kind == "objective" or each["n_runs"] < (k.law.n_runs or 0))]
+        values = [value for value in values if value is not None]
+        if values:
+            found.append(f"{name} {min(values):.3g} to {max(values):.3g} with {what}")
+    return "; ".join(found) or None
 
 
 QUESTIONS: tuple[Question, ...] = (
@@ -256,6 +325,7 @@ QUESTIONS: tuple[Question, ...] = (
     Question("parameters", FORM, "Which parameters are fitted or held, in which units?",
              _parameters),
     Question("counting", FORM, "How are N, D and C counted?", _counting),
+    Question("choice", FORM, "Was the form compared with others?", _choice),
     Question("models", TRAINING, "How many models, of which sizes?", _sizes),
     Question("tokens", TRAINING, "On how many tokens is each trained?", lambda k: k.span("d")),
     Question("ratio", TRAINING, "Which range of tokens a parameter, D/N, is covered?", _ratio),
@@ -289,7 +359,7 @@ QUESTIONS: tuple[Question, ...] = (
              _points),
     Question("checkpoints", COLLECTION,
              "Are points the ends of their schedules, or intermediate checkpoints?",
-             lambda k: None),
+             _checkpoints),
     Question("data", COLLECTION, "Exactly which numbers were fitted?",
              lambda k: None if k.law.data_sha256 is None else f"SHA-256 {k.law.data_sha256}"),
     Question("open", COLLECTION, "Are checkpoints or points publicly available?", lambda k: None),
@@ -298,6 +368,8 @@ QUESTIONS: tuple[Question, ...] = (
     Question("starts", FITTING, "From which starts, and do they agree?", _starts),
     Question("values", FITTING, "What are the fitted values?", _values),
     Question("intervals", FITTING, "How are intervals computed?", _intervals),
+    Question("sensitivity", FITTING, "How much do the values depend on the choices of the fit?",
+             _sensitivity),
     Question("heldout", FITTING, "How well does it predict held-out runs?", _heldout),
     Question("warnings", FITTING, "Which warnings does the fit give?",
              lambda k: "; ".join(k.law.warnings) if k.law.warnings else
