@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,7 +20,7 @@ from scaling.cli.fit_options import (
     DColumn,
     FinalRows,
     FixOption,
-    LossColumn,
+    LossColumns,
     NColumn,
     NConvention,
     OtherColumns,
@@ -34,13 +34,20 @@ from scaling.cli.fit_options import (
     show_list,
 )
 from scaling.cli.fit_options import forms as forms_of
-from scaling.cli.fitted import BootstrapOptions, FitResults, RunsSource, fit_form
+from scaling.cli.fitted import (
+    BootstrapOptions,
+    FitResults,
+    RunsSource,
+    fit_form,
+    outcomes_of,
+    with_outcome,
+)
 from scaling.cli.options import JsonSwitch
 from scaling.console import err, out, print_table, print_text, tables_hidden
 from scaling.errors import UserError
 
 if TYPE_CHECKING:
-    from scaling.laws import Frontier, Law
+    from scaling.laws import Fit, Frontier, Law
 
 
 def fit(
@@ -58,7 +65,7 @@ def fit(
     n: NColumn = None,
     d: DColumn = None,
     c: CColumn = None,
-    loss: LossColumn = None,
+    loss: LossColumns = None,
     column: OtherColumns = None,
     where: WhereOption = None,
     cluster: ClusterColumn = None,
@@ -127,6 +134,8 @@ def fit(
 
     Example: `scaling fit runs.csv --law chinchilla --fix E=1.69 --tie alpha=beta`
 
+    Example: `scaling fit runs.csv --loss c4_loss --loss code_loss --law chinchilla`
+
     Example: `scaling fit isoflop.csv --law approach-2 --law approach-2-akima --law chinchilla`
 
     Example: `scaling fit moe.csv --law NAME --column experts=num_experts`, with a NAME of
@@ -173,33 +182,52 @@ def fit(
     if save is not None:
         inputs = [path, *([evidence_file] if evidence_file else [])]
         laws_output(save, inputs).check()
-    source = RunsSource(path, read_frame(path), {"n": n, "d": d, "c": c, "loss": loss}, where,
-                        n_convention, cluster, final, smooth, curves_beside(path), strict)
+    frame = read_frame(path)
+    curves = curves_beside(path)
     resampling = BootstrapOptions(bootstrap, seed, by, interval)
     results = FitResults()
+    outcomes = outcomes_of(loss)
+    content: dict[str, Any] = {}
+    choices = []
     with tables_hidden(json_output):
-        for form in forms:
-            with results.failures(form.name):
-                fitted = fit_form(form, source, resampling, other_columns, all_sizes=law is None,
-                              robust=residual_loss(form.robust, objective, delta))
-                results.print_input(source.path, fitted.runs)
-                _print_law(fitted.law, results.printed)
-                results.laws.append(fitted)
-        for name in approaches:
-            with results.failures(name):
-                frontier = fit_one(name, source, resampling, noise, grouped, results.laws)
-                print_approach(frontier)
-                results.frontiers.append(frontier)
+        of_outcome: dict[str | None, list[Fit]] = {}
+        for outcome in outcomes:
+            source = RunsSource(path, frame, {"n": n, "d": d, "c": c, "loss": outcome}, where,
+                                n_convention, cluster, final, smooth, curves, strict)
+            label = f" of {outcome}" if len(outcomes) > 1 else ""
+            fits = of_outcome[outcome] = []
+            for form in forms:
+                with results.failures(f"{form.name}{label}"):
+                    fitted = fit_form(form, source, resampling, other_columns,
+                                      all_sizes=law is None,
+                                      robust=residual_loss(form.robust, objective, delta))
+                    fitted = with_outcome(fitted, outcome) if label else fitted
+                    results.print_input(source.path, fitted.runs)
+                    _print_law(fitted.law, results.printed)
+                    fits.append(fitted)
+            results.laws += fits
+            for name in approaches:
+                with results.failures(f"{name}{label}"):
+                    frontier = fit_one(name, source, resampling, noise, grouped, fits)
+                    print_approach(frontier)
+                    results.frontiers.append(frontier)
         results.check()
         laws: list[Law | Frontier] = [*(fitted.law for fitted in results.laws), *results.frontiers]
-        of_all_runs = [each for each in results.laws if each.law.name in CHOSEN_FROM]
-        choice = best_of(of_all_runs).choice if law is None and of_all_runs else None
+        for fits in of_outcome.values():
+            of_all_runs = [each for each in fits if each.law.form.name in CHOSEN_FROM]
+            choices.append(best_of(of_all_runs).choice if law is None and of_all_runs else None)
+        # A file of laws has one choice.
+        choice = choices[0] if len(outcomes) == 1 else None
         if save is not None:
             save_laws(laws, save, inputs, choice=choice)
             err.print(f"wrote {save}", markup=False)
-        content = evidence.show(results.laws, source.frame, requested, choice)
-        if choice is not None:
-            evidence.print_result(choice)
+        for (outcome, fits), chosen in zip(of_outcome.items(), choices, strict=True):
+            if len(outcomes) > 1 and (chosen is not None or any(requested)):
+                out.print(f"outcome: column {outcome}", style="bold", markup=False)
+            shown = evidence.show(fits, frame, requested, chosen)
+            content |= shown if len(outcomes) == 1 else {str(outcome): shown}
+            if chosen is not None:
+                evidence.print_result(chosen)
     if evidence_file is not None:
         evidence_output.write(with_command(content, evidence_output.command))
         err.print(f"wrote {evidence_file}", markup=False)

@@ -35,6 +35,10 @@ DColumn = Annotated[str | None, typer.Option(
 CColumn = Annotated[str | None, typer.Option(
     "--c", metavar="COLUMN", help="Column of training FLOPs.", rich_help_panel=COLUMNS,
     show_default=False)]
+LossColumns = Annotated[list[str] | None, typer.Option(
+    "--loss", metavar="COLUMN", rich_help_panel=COLUMNS, show_default=False,
+    help="Column of losses in nats per token, or of another outcome of the law; may be repeated, "
+         "to fit the laws to each.")]
 LossColumn = Annotated[str | None, typer.Option(
     "--loss", metavar="COLUMN", rich_help_panel=COLUMNS, show_default=False,
     help="Column of losses in nats per token, or of another outcome of the law.")]

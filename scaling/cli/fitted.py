@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +128,27 @@ class FitResults:
         if none:
             data_errors = all(isinstance(reason, DataError) for reason in reasons.values())
             raise typer.Exit(1 if data_errors else 2)
+
+
+def outcomes_of(columns: Sequence[str] | None) -> list[str | None]:
+    """The columns of the outcomes that laws are fitted to; None for the default one.
+
+    Raises:
+        UserError: a column is given twice.
+    """
+    if not columns:
+        return [None]
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UserError(f"--loss {name}: given {columns.count(name)} times, where once is "
+                            "expected")
+    return [*columns]
+
+
+def with_outcome(fitted: Fit, column: str | None) -> Fit:
+    """The fit, whose convention names the column of the outcome, which tells it from the others."""
+    law = fitted.law
+    return replace(fitted, law=replace(law, convention={**law.convention, "outcome": column}))
 
 
 def fit_form(

@@ -228,8 +228,9 @@ def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
 
 @checked
 def load(path: str | Path) -> dict[str, Fit | Frontier]:
-    """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name. Further ones of
-    the same name are "chinchilla 2" and so on. They predict and allocate as when they were
+    """The laws of a file that `Fit.save` or `scaling fit --save` wrote, by name, such as
+    "chinchilla of c4_loss" if it has laws of several outcomes. Further ones of the same name are
+    "chinchilla 2" and so on. They predict and allocate as when they were
     fitted; their runs are not in the file. If the form was chosen, the one that predicts best has
     the `choice`.
 

@@ -96,8 +96,10 @@ class Law:
 
     @property
     def name(self) -> str:
-        """Name of the form."""
-        return self.form.name
+        """Name of the form; with the column of the outcome for one of laws of several outcomes,
+        such as "chinchilla of c4_loss"."""
+        outcome = self.convention.get("outcome")
+        return self.form.name if outcome is None else f"{self.form.name} of {outcome}"
 
     @property
     def converged(self) -> bool:
@@ -206,7 +208,7 @@ class Law:
         """The law as JSON-compatible data, as `scaling fit --save` writes it."""
         boot = self.bootstrap
         return {
-            "law": self.name,
+            "law": self.form.name,
             **({} if (formula := formula_json(self.form)) is None else {"form": formula}),
             **({"constraints": self.form.constraints} if self.form.constraints else {}),
             "convention": dict(self.convention),

@@ -16,7 +16,7 @@ import pytest
 from scaling import console
 from scaling.cli import fit as fit_command
 from scaling.errors import UserError
-from scaling.laws import FORMS, fit_law, from_frame
+from scaling.laws import FORMS, fit_law, from_frame, load
 from scaling.laws.fitting.bootstrap import MOST_RESAMPLES
 from scaling.laws.fitting.minimise import minimise
 from tests.conftest import ROOT
@@ -232,3 +232,35 @@ def test_the_checklist_knows_what_the_same_command_did(command, grid, tmp_path: 
         assert text in of_chinchilla, text
     done = command("fit", tmp_path, "--bootstrap", 0, "--checklist")
     assert "Was the form compared with others? chinchilla predicts best" in done.out
+
+
+def test_several_outcomes_are_fitted_by_one_command(command, grid, tmp_path: Path) -> None:
+    """As by one command each; names in the file, in tables and of failures tell them apart."""
+    frame = grid(noise=0.003).assign(code_loss=lambda runs: 1.2 * runs["loss"])
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    path = tmp_path / "laws.json"
+    both = ("--loss", "loss", "--loss", "code_loss")
+    done = command("fit", tmp_path, *both, "--law", "chinchilla", "--bootstrap", 20, "--save", path)
+    assert done.code == 0, done.err
+    laws = load(path)
+    assert [*laws] == ["chinchilla of loss", "chinchilla of code_loss"]
+    for column in ("loss", "code_loss"):
+        alone = tmp_path / f"{column}.json"
+        assert command("fit", tmp_path, "--loss", column, "--law", "chinchilla", "--bootstrap", 20,
+                       "--save", alone).code == 0
+        assert laws[f"chinchilla of {column}"].params == load(alone)["chinchilla"].params
+    done = command("predict", path, "--n", 1e6, "--d", 1e8)
+    assert done.out.index("chinchilla of loss") < done.out.index("chinchilla of code_loss")
+    # One law that cannot be fitted hides no other outcome.
+    done = command("fit", tmp_path, "--loss", "loss", "--loss", "los", "--law", "chinchilla",
+                   "--bootstrap", 0)
+    assert done.code == 0
+    assert "not fitted: chinchilla of los: " in done.err
+    # Evidence is told apart, too, and each outcome has its own choice of the form.
+    evidence = tmp_path / "evidence.json"
+    done = command("fit", tmp_path, *both, "--bootstrap", 0, "--checklist", "--evidence", evidence)
+    assert done.out.count("which form predicts larger runs") == 2
+    assert {"loss", "code_loss"} <= {*json.loads(evidence.read_text())}
+    done = command("fit", tmp_path, "--loss", "loss", "--loss", "loss")
+    assert done.code == 2
+    assert "given 2 times" in done.err
