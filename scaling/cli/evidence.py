@@ -119,14 +119,12 @@ def _sensitivity(fitted: Fit) -> dict[str, Any]:
 
 
 def _profiles(name: str, fitted: Sequence[Fit]) -> list[Any]:
-    from scaling.laws.evidence.profile import profile
-
     with_parameter = [each for each in fitted if name in each.law.params
                       or each.law.exponents.get(name) is not None]
     if not with_parameter:  # the law that has it was not fitted, or has no such exponent
         console.err.print(f"--profile {name}: not shown, no fitted law has it", markup=False)
     return _for_each(f"--profile {name}", with_parameter,
-                     lambda each: profile(each.runs, each.law.form, name, robust=each.objective))
+                     lambda each: each.profile(name))
 
 
 def _rolling(by: RollingVariable, fitted: Sequence[Fit]) -> list[Any]:

@@ -257,14 +257,15 @@ class Fit:
         level: float = LEVEL
     ) -> Profile:
         """The lowest objective at each value of a parameter, or of the exponent a or b, and the
-        interval of that coverage which follows from it.
+        interval of that coverage which follows from it; with a warning if resamples disagree.
 
         Raises:
             UserError: the law has no such parameter, or fixes it.
         """
         from scaling.laws.evidence import profile
 
-        return profile(self.runs, self.law.form, name, values, robust=self.objective, level=level)
+        return profile(self.runs, self.law.form, name, values, robust=self.objective,
+                       level=level).beside(self.law)
 
     @checked
     def rolling(self, by: str = "c") -> Rolling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import scaling.laws as sl
 from scaling.errors import UserError
 from scaling.laws import ResidualLoss, RunsTable, fit_law, form_named, from_frame
 from scaling.laws.evidence import (
+    Profile,
     as_markdown,
     as_text,
     checklist,
@@ -484,3 +486,26 @@ def test_every_result_is_plain_data_and_text(grid: Any) -> None:
         assert again
         assert "chinchilla with E = 1.3" in json.dumps(again)
         assert result.text()
+
+
+def test_a_profile_says_where_resamples_disagree_with_it(grid: Any) -> None:
+    """Of normal runs all methods agree; an interval of twice the width, or one with an end where
+    the profile is open, is told."""
+    fit = sl.fit(from_frame(grid(noise=0.003), "runs"), "chinchilla", resamples=200)
+    found = fit.profile("alpha")
+    assert found.warnings == ()
+    low, high = found.interval
+    assert low is not None
+    assert high is not None
+
+    def beside(profile: Profile, low: float, high: float) -> tuple[str, ...]:
+        return profile.beside(replace(fit.law, intervals={"alpha": (low, high)})).warnings
+
+    assert beside(found, low, high + 0.4 * (high - low)) == ()
+    (warning,) = beside(found, low, high + 0.6 * (high - low))
+    assert f"{low:.4g} to {high:.4g} by the profile, {low:.3g} to" in warning
+    assert warning.endswith("by BCa")
+    (warning,) = beside(replace(found, interval=(None, high)), low, high)
+    assert f"open to {high:.4g} by the profile" in warning
+    # Another level is another interval.
+    assert beside(fit.profile("alpha", level=0.5), low, high) == ()

@@ -8,7 +8,7 @@ curved valley (Venzon and Moolgavkar 1988, Applied Statistics 37, p. 87).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.evidence.constrained_profile import Quantity, add_quantity_row, quantity_gradient
 from scaling.laws.evidence.refit import PreparedFit, form_label, prepare
+from scaling.laws.fitting.intervals import widths_differ
 from scaling.laws.fitting.likelihood_ratio import LikelihoodScale, likelihood_scale
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.law import LEVEL, check_level
+from scaling.laws.law import LEVEL, Law, check_level
 from scaling.laws.show import PrintableResult, TextTable, text_table
 from scaling.laws.table import RunsTable
 from scaling.laws.values import broadcast
@@ -70,6 +71,24 @@ class Profile(PrintableResult):
     flat_range: tuple[float, float]
     warnings: tuple[str, ...]
 
+    def beside(self, law: Law) -> Profile:
+        """The profile, with a warning if its interval is another than that of the law's resamples:
+        if their widths differ by more than a factor of 1.5, or only one has an end."""
+        other = law.intervals.get(self.name) if self.level == LEVEL else None
+        if other is None:
+            return self
+        low, high = self.interval
+        if low is not None and high is not None and not widths_differ((low, high), other):
+            return self
+        assert law.bootstrap is not None
+        method = "BCa" if law.bootstrap.method == "bca" else "percentiles"
+        return replace(self, warnings=(
+            *self.warnings, f"90% intervals of {self.name} depend on the method: "
+            f"{self._ends()} by the profile, {other[0]:.3g} to {other[1]:.3g} by {method}"))
+
+    def _ends(self) -> str:
+        return " to ".join("open" if end is None else f"{end:.4g}" for end in self.interval)
+
     def to_frame(self) -> pd.DataFrame:
         """The profile as a data frame with the columns `value`, `objective` and `converged`."""
         return pd.DataFrame({"value": self.values, "objective": self.objectives,
@@ -79,8 +98,7 @@ class Profile(PrintableResult):
         """The interval and the objective at each value."""
         rows = [(value, objective, objective / self.objective - 1 if self.objective else None)
                 for value, objective in zip(self.values, self.objectives, strict=True)]
-        low, high = ("open" if end is None else f"{end:.4g}" for end in self.interval)
-        return [f"{self.form}: profile of {self.name}, {self.level:.0%} interval {low} to {high}",
+        return [f"{self.form}: profile of {self.name}, {self.level:.0%} interval {self._ends()}",
                 text_table((self.name, "objective", "relative rise"), rows),
                 *(f"warning: {warning}" for warning in self.warnings)]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.laws.fitting.intervals import widths_differ
 from scaling.laws.fitting.misfit import (
     MIN_SPREAD,
     SIGNIFICANT,
@@ -40,7 +41,6 @@ _MAX_LISTED = 10      # values in one message
 _RESAMPLES_LOST = 0.05
 _COEFFICIENT_FACTOR = 100.0   # ratio of the ends of an interval that is too wide
 _EXPONENT_FACTOR = 3.0
-_WIDTHS_ALIKE = 1.5   # ratio of the widths of intervals by two methods
 _ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
 """What remains of Chinchilla's law without the term of a variable."""
 _FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most extreme ones
@@ -373,8 +373,7 @@ def _skewed_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
         own = e.intervals.get(name)
         if own is None or other is None or name in unknown:
             continue
-        widths = own[1] - own[0], other[1] - other[0]
-        if min(widths) > 0 and max(widths) > _WIDTHS_ALIKE * min(widths):
+        if widths_differ(own, other):
             said.append(f"{name} {own[0]:.3g} to {own[1]:.3g} by BCa, {other[0]:.3g} to "
                         f"{other[1]:.3g} by percentiles")
     if said:

@@ -13,6 +13,7 @@ from scaling.laws.forms.losses import ResidualLoss
 Array = NDArray[np.float64]
 
 _CLIP = 10.0
+_WIDTHS_ALIKE = 1.5  # ratio of the widths of intervals by two methods
 _STEP = 1e-5  # of theta, in finite differences of the parameters
 
 
@@ -82,6 +83,13 @@ def widened(
     low, high = (np.where(positive, point_Q * (end / point_Q) ** factor,
                           point_Q + factor * (end - point_Q)) for end in ends)
     return np.where(least >= 0, np.maximum(low, 0.0), low), np.asarray(high)
+
+
+def widths_differ(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether the widths of two intervals of one quantity, by two methods, differ by more than a
+    factor of 1.5; false where one has no width."""
+    widths = one[1] - one[0], other[1] - other[0]
+    return min(widths) > 0 and max(widths) > _WIDTHS_ALIKE * min(widths)
 
 
 def robust_deviation(samples_BQ: Array) -> Array:
