@@ -81,6 +81,9 @@ def fit(
         help="Residual of the log-loss beyond which the Huber loss is linear, instead of the "
              "adaptive one; 1e-3 with --objective huber.",
         rich_help_panel=FITS, show_default=False)] = None,
+    residuals: Annotated[Literal["log", "raw"], typer.Option(
+        help="Residuals of the logarithm of the outcome, or of the outcome itself (raw).",
+        rich_help_panel=FITS)] = "log",
     bootstrap: Resamples = RESAMPLES,
     by: Annotated[Literal["case", "residual", "size", "cluster", "wild"], typer.Option(
         "--resample", rich_help_panel=FITS,
@@ -170,7 +173,7 @@ def fit(
         raise UserError("--compare: at least two laws are expected, such as --law chinchilla "
                         "--law kaplan-nd")
     approaches, named = split(law)
-    forms = forms_of(named, fix, tie) if named or not approaches else []
+    forms = forms_of(named, fix, tie, residuals) if named or not approaches else []
     other_columns = columns(column, {v for form in forms for v in form.variables})
     evidence.check(requested, forms)
     check_noise(noise)

@@ -13,6 +13,7 @@ from scaling.errors import UserError
 
 if TYPE_CHECKING:
     from scaling.laws import Form
+    from scaling.laws.forms.raw import Residuals
 
 SIZES = ("n", "d", "c")
 """Variables with options of their own; --column is for all others."""
@@ -101,11 +102,13 @@ def show_list(requested: bool) -> None:
 
 
 def forms(
-    law: Sequence[str], fix: Sequence[str] | None, tie: Sequence[str] | None
+    law: Sequence[str], fix: Sequence[str] | None, tie: Sequence[str] | None,
+    residuals: Residuals = "log",
 ) -> list[Form]:
     """The forms of `--law`, with the parameters of `--fix` and `--tie` constrained."""
     from scaling.laws import constrain, form_named
     from scaling.laws.forms.catalogue import DEFAULT
+    from scaling.laws.forms.raw import of_raw_outcome
 
     fixed = {name: _value(name, text) for name, text in _pairs(fix, "--fix", "E=1.69").items()}
     tied = [(first, second) for second, first in
@@ -113,7 +116,9 @@ def forms(
     if (fixed or tied) and not law:
         raise UserError("--fix and --tie constrain parameters of a law: name the law, such as "
                         "--law chinchilla")
-    return [constrain(form_named(name), fixed, tied) for name in law or DEFAULT]
+    every = [form_named(name) for name in law or DEFAULT]
+    every = [of_raw_outcome(form) for form in every] if residuals == "raw" else every
+    return [constrain(form, fixed, tied) for form in every]
 
 
 def _swapped(pair: str) -> str:

@@ -22,6 +22,7 @@ from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import law as own_law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
+from scaling.laws.forms.raw import Residuals, of_raw_outcome
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
 from scaling.laws.io import load_with_choice
 from scaling.laws.io import save as save_laws
@@ -54,6 +55,7 @@ def fit(
     tie: Sequence[tuple[str, str]] = (),
     objective: str | ResidualLoss | None = None,
     delta: float | None = None,
+    residuals: Residuals = "log",
     resamples: int = RESAMPLES,
     resample: ResampleUnit = "case",
     interval: Method = "bca",
@@ -90,6 +92,8 @@ def fit(
         objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
             law's own. "huber" with its default delta is that of Hoffmann et al. 2022.
         delta: residual beyond which Huber's loss is linear; the adaptive one estimates it.
+        residuals: of the logarithm of the outcome ("log"), unless the law is of another scale, or
+            of the outcome itself ("raw").
         resamples: bootstrap resamples; 0 for no intervals.
         resample: what is resampled: runs ("case"), residuals, sizes with all of their runs,
             clusters of rows, which is the default where a table has them, or a random factor for
@@ -105,8 +109,10 @@ def fit(
     if law is None and (fix or tie):
         raise UserError(f"{'fix' if fix else 'tie'}=: parameters of which law? name it, such as "
                         "fit(runs, \"chinchilla\", ...)")
-    forms = [FORMS[name] for name in CHOSEN_FROM] if law is None else [
-        constrain(as_form(law), fix, tie)]
+    forms = [FORMS[name] for name in CHOSEN_FROM] if law is None else [as_form(law)]
+    if residuals == "raw":
+        forms = [of_raw_outcome(each) for each in forms]
+    forms = [constrain(each, fix, tie) for each in forms]
     form = forms[0]
     if isinstance(runs, RunsTable):
         check_read_already({

@@ -16,6 +16,7 @@ from scaling.laws.fitting.intervals import bca_intervals, widened
 from scaling.laws.forms.constrained import formula_json
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.raw import is_raw
 from scaling.laws.frozen import freeze_fields
 
 Array = NDArray[np.float64]
@@ -210,6 +211,7 @@ class Law:
         return {
             "law": self.form.name,
             **({} if (formula := formula_json(self.form)) is None else {"form": formula}),
+            **({"residuals": "raw"} if is_raw(self.form) else {}),
             **({"constraints": self.form.constraints} if self.form.constraints else {}),
             "convention": dict(self.convention),
             "n_runs": self.n_runs,

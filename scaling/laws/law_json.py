@@ -17,6 +17,7 @@ from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import MOST_NAMES, MOST_STARTS, law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS
+from scaling.laws.forms.raw import RESIDUALS, of_raw_outcome
 from scaling.laws.forms.variables import VARIABLES, Counting
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import (
@@ -74,6 +75,8 @@ def law_from_json(content: Any, source: str, path: str = "") -> Law:
 def _form(fields: JsonObject) -> Form:
     form = (_custom(fields.object("form")) if "form" in fields
             else FORMS[fields.text("law", FORMS)])
+    if "residuals" in fields and fields.text("residuals", RESIDUALS) == "raw":
+        form = of_raw_outcome(form)
     constraints = fields.object("constraints")
     fixed = constraints.object("fixed").numbers(form.parameters)
     tied = constraints.items("tied", len(form.parameters))

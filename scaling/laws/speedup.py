@@ -17,6 +17,7 @@ from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
 from scaling.laws.forms.constrained import Constrained, constrain
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.raw import unwrapped
 from scaling.laws.forms.variables import check_amount, six_nd
 from scaling.laws.law import LEVEL, Interval, Law, paired_samples
 from scaling.laws.table import RunsTable
@@ -153,8 +154,8 @@ def _amount(compute: float | None, tokens: float | None, n: float | None) -> flo
 
 def _floor_name(form: Form) -> str | None:
     """The parameter that is the form's irreducible loss; None if it has none."""
-    base = form.base if isinstance(form, Constrained) else form
-    return base.constants[0] if base.constants else None
+    constants = unwrapped(form).constants
+    return constants[0] if constants else None
 
 
 def _shared_floor(old: Law, new: Law) -> float | None:

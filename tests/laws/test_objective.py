@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 from scipy.integrate import quad
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, least_squares, minimize
 
+import scaling.laws as sl
+from scaling.errors import UserError
 from scaling.laws import FORMS, ResidualLoss, RunsTable, constrain, fit_law, from_frame
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import ZERO
 from scaling.laws.forms.losses import WIDTH, residual_scale
+from scaling.laws.forms.raw import of_raw_outcome
 
 
 def _table(noise: float, seed: int = 0, floor: float = 1.69, sizes: int = 5) -> RunsTable:
@@ -121,3 +127,70 @@ def test_zero_is_no_minimum_where_a_constant_helps() -> None:
                for e in (0.0, 0.5, 1.5) for alpha in (0.1, 0.4) for beta in (0.1, 0.4))
     assert law.objective is not None
     assert law.objective <= best * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "kaplan-nd", "q-family", "skaling"])
+def test_residuals_of_the_raw_loss_are_those_of_scipys_fit(name: str) -> None:
+    """The optimum of SciPy's least squares with Huber's loss of the loss itself, started there, is
+    no lower; and the fit is another than that of the log-loss."""
+    table = _table(0.02, seed=3)
+    form = of_raw_outcome(FORMS[name])
+    law = fit_law(table, form, robust=ResidualLoss("huber", 0.02), resamples=0)
+    assert law.converged
+
+    def residuals(logs: np.ndarray) -> np.ndarray:
+        params = np.where(law.point[0] > 0, np.exp(logs), 0.0)
+        return table.loss - FORMS[name].loss(params[None], table.values)[0]
+
+    start = np.log(np.where(law.point[0] > 0, law.point[0], 1.0))
+    rng = np.random.default_rng(0)
+    lowest = min(least_squares(residuals, start + 0.01 * rng.standard_normal(len(start)) * i,
+                               loss="huber", f_scale=0.02, xtol=1e-14, ftol=1e-14,
+                               x_scale="jac").cost for i in range(3))
+    assert law.objective == pytest.approx(lowest, rel=1e-6)
+    assert law.objective == pytest.approx(
+        ResidualLoss("huber", 0.02).cost(residuals(start)).sum(), rel=1e-9)
+    in_logs = fit_law(table, name, robust=ResidualLoss("huber", 0.02), resamples=0)
+    assert law.params != pytest.approx(in_logs.params, rel=1e-3)
+
+
+def test_derivatives_of_the_raw_outcome() -> None:
+    form = of_raw_outcome(FORMS["chinchilla"])
+    assert of_raw_outcome(form) is form
+    rng = np.random.default_rng(0)
+    x, theta = rng.standard_normal((7, 2)), rng.standard_normal((1, 5)) * 0.3
+    weights, step = rng.standard_normal((1, 7)), 1e-5
+    _, slopes = form.gradient(theta, x)
+    steps = step * np.eye(5)
+    numeric = (form.predict(theta + steps, x) - form.predict(theta - steps, x)) / (2 * step)
+    np.testing.assert_allclose(slopes[0], numeric.T, rtol=1e-7, atol=1e-9)
+    second = form.hessian(theta, x, weights, slopes)[0]
+    numeric = np.stack([((form.gradient(theta + s, x)[1] - form.gradient(theta - s, x)[1])[0]
+                         * weights[0, :, None]).sum(axis=0) for s in steps]) / (2 * step)
+    np.testing.assert_allclose(second, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_a_law_of_raw_residuals_is_saved_with_them(tmp_path: Path) -> None:
+    """Its prediction interval has the scatter of the loss itself, and its absent terms are told as
+    those of any sum."""
+    fit = sl.fit(_table(0.02), "chinchilla", residuals="raw", fix={"E": 1.69}, resamples=60)
+    fit.save(tmp_path / "laws.json")
+    loaded = sl.load(tmp_path / "laws.json")["chinchilla"]
+    assert loaded.law.form == fit.law.form
+    assert loaded.law.form.constraints == {"fixed": {"E": 1.69}, "tied": []}
+    assert '"residuals": "raw"' in (tmp_path / "laws.json").read_text()
+    ends = loaded.law.prediction_interval({"n": np.array([1e9]), "d": np.array([1e11])})
+    middle = float(loaded.predict(n=1e9, d=1e11))
+    residuals = _table(0.02).loss - fit.law.loss(_table(0.02).values)
+    assert ends is not None
+    assert ends[1] - middle == pytest.approx(np.quantile(residuals, 0.95), rel=0.4)
+    flat = _table(0.01)
+    flat = replace(flat, loss=1.69 + 410.7 * flat.d**-0.28)
+    flat = replace(flat, loss=flat.loss * np.exp(0.01 * np.random.default_rng(1).standard_normal(
+        flat.loss.size)))
+    assert any("show no effect of N" in warning
+               for warning in sl.fit(flat, "chinchilla", residuals="raw").law.warnings)
+    text = (tmp_path / "laws.json").read_text().replace('"residuals": "raw"', '"residuals": "rw"')
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(UserError, match="residuals"):
+        sl.load(tmp_path / "other.json")

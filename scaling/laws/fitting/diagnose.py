@@ -20,10 +20,10 @@ from scaling.laws.fitting.misfit import (
     without_term,
 )
 from scaling.laws.fitting.preflight import check_losses
-from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.raw import unwrapped
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval
@@ -174,7 +174,7 @@ def _zero_constants(e: Evidence) -> Iterator[Finding]:
 
 def _upper_bound(e: Evidence) -> Iterator[Finding]:
     """An upper bound of the outcome, e_0 of M4, that the runs do not show."""
-    base = e.form.base if isinstance(e.form, Constrained) else e.form
+    base = unwrapped(e.form)
     if not isinstance(base, Sigmoidal) or not {"alpha", "e_0"} <= {*e.form.fitted_parameters}:
         return
     largest = float(e.fitted.loss.max())
@@ -205,7 +205,7 @@ def _without_effect(e: Evidence, absent: set[str]) -> Iterator[Finding]:
 
 def _held_positive(e: Evidence, names: list[str]) -> str:
     """How to let parameters of a user's own law be negative, which ended at their bound of 0."""
-    base = e.form.base if isinstance(e.form, Constrained) else e.form
+    base = unwrapped(e.form)
     held = [name for name in names if name not in base.signed]
     if not isinstance(base, CustomLaw) or not held:
         return ""

@@ -15,10 +15,10 @@ from scipy.special import fdtrc
 
 from scaling.laws.fitting.likelihood_ratio import score_moments
 from scaling.laws.fitting.minimise import minimise
-from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import ZERO, Form
 from scaling.laws.forms.losses import WIDTH, ResidualLoss, residual_scale
 from scaling.laws.forms.powers import PowerSum, Term
+from scaling.laws.forms.raw import unwrapped
 
 Array = NDArray[np.float64]
 
@@ -134,7 +134,7 @@ def dependence(form: Form, x_RV: Array) -> tuple[float, float]:
 def terms_with_parameters(form: Form) -> list[tuple[Term, tuple[str, ...]]]:
     """The terms of a sum that may be absent, each with its fitted parameters that no other term
     has; empty for other forms."""
-    base = form.base if isinstance(form, Constrained) else form
+    base = unwrapped(form)
     if not isinstance(base, PowerSum) or len(base.terms) < 2:
         return []
     names = [{term.coefficient, *(exponent for _, exponent in term.powers)} for term in base.terms]
