@@ -287,7 +287,7 @@ def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
     count = fitted.loss.size
     for variable in form.variables:
         distinct = len(np.unique(fitted.values[variable]))
-        needed = form.distinct if variable in ("n", "d", "c") else 1
+        needed = form.distinct if variable in ("n", "d", "c") else form.distinct_others
         if distinct < needed:
             s = "s" * (distinct != 1)
             quantity = {"n": f"size{s} N", "d": f"token count{s} D", "c": f"budget{s} C"}.get(

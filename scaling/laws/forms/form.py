@@ -62,7 +62,9 @@ class Form(ABC):
     robust: ResidualLoss = ADAPTIVE
     """Default loss of the residuals."""
     distinct: int = 2
-    """Number of distinct values that every variable needs."""
+    """Number of distinct values that N, D and C need."""
+    distinct_others: int = 1
+    """Number of distinct values that every other variable needs."""
     envelope: str | None = None
     """The variable along which only the lower envelope of the runs is fitted; None for all runs."""
 
