@@ -95,9 +95,9 @@ class Evidence:
 
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
-    checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear, _not_varied,
-              _zero_constants, _not_finite, _upper_bound,
-              _conditioning, _start_agreement, _not_the_longest, _far_runs,
+    checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
+              _not_varied, _zero_constants, _not_finite, _upper_bound, _conditioning,
+              _start_agreement, _not_the_longest, _far_runs,
               _lack_of_fit, _patterns, _few_resamples, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     absent = [*_absent_terms(evidence)]
