@@ -212,7 +212,7 @@ class _Quadratic:
             return _none(grid, self.near, _at_the_end(grid) or (
                 "its losses have no valley: the curvature of a quadratic through them is not "
                 "positive; train a wider grid, or more seeds"))
-        z: Array = -np.linalg.solve(curvature, slope)
+        z = np.asarray(-np.linalg.solve(curvature, slope), dtype=float)
         # The slope at the minimum stays zero, and the coefficients are linear in the losses.
         by_loss = np.linalg.solve(curvature, _basis_slopes(z) @ np.linalg.pinv(self.design))
         se = self.scale * sd * np.linalg.norm(by_loss, axis=1)

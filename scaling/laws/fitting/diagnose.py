@@ -24,7 +24,6 @@ from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
-from scaling.laws.forms.step_loss import StepLoss
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval
 from scaling.laws.table import RunsTable
@@ -96,8 +95,8 @@ class Evidence:
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
-              _not_varied, _zero_constants, _not_finite, _upper_bound, _conditioning,
-              _start_agreement, _not_the_longest, _far_runs,
+              _zero_constants, _not_finite, _upper_bound,
+              _conditioning, _start_agreement, _not_the_longest, _far_runs,
               _lack_of_fit, _patterns, _few_resamples, _lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     absent = [*_absent_terms(evidence)]
@@ -143,18 +142,6 @@ def _collinear(e: Evidence) -> Iterator[Finding]:
         yield (f"N determines D in these runs (D ~ N^{slope:.2f}, and at given N, D varies by only "
                f"{100 * spread:.1f}%), so the effects of N and D cannot be distinguished; train "
                "some size on several token counts", {*e.form.scaling_params})
-
-
-def _not_varied(e: Evidence) -> Iterator[Finding]:
-    """Learning rates or batches that follow N and D, in a law of the loss about the best ones."""
-    base = e.form.base if isinstance(e.form, Constrained) else e.form
-    for variable, names in base.undetermined(e.x).items() if isinstance(base, StepLoss) else ():
-        own = [name for name in names if name in e.form.fitted_parameters]
-        if own:
-            yield (f"the other variables determine {VARIABLES[variable].symbol} "
-                   f"({VARIABLES[variable].unit}) in these runs, or nearly so, which leaves "
-                   f"{', '.join(own)} undetermined; train several values of it at the same N and D",
-                   {*own})
 
 
 def _absent_terms(e: Evidence) -> Iterator[Finding]:

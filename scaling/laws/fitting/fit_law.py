@@ -28,8 +28,10 @@ from scaling.laws.fitting.misfit import drop_rising_terms
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.fitting.valley import follow_valley
 from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
+from scaling.laws.forms.step_loss import StepLoss
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval, Law, Method
 from scaling.laws.table import RunsTable, excluded_text
@@ -113,6 +115,7 @@ def _fit(
     fitted = table.take(form.fitted_rows(table)) if table.loss.size else table
     _check_enough_runs(form, table, fitted)
     _check_fixed_floors(form, fitted.loss)
+    _check_varied(form, fitted)
 
     x = form.coordinates(fitted.values)
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
@@ -300,6 +303,22 @@ def _check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
         raise DataError(f"{form.name}: {count} run{'s' * (count != 1)} for {len(form.parameters)} "
                         f"parameters ({', '.join(form.parameters)}); train more, or choose a "
                         f"simpler law{left_out}")
+
+
+def _check_varied(form: Form, fitted: RunsTable) -> None:
+    """Raise if learning rates or batches follow the other variables, in a law of the loss about the
+    best ones: a fit would wander along a valley."""
+    base = form.base if isinstance(form, Constrained) else form
+    if not isinstance(base, StepLoss):
+        return
+    for variable, names in base.undetermined(base.coordinates(fitted.values)).items():
+        own = [name for name in names if name in form.fitted_parameters]
+        if own:
+            known = VARIABLES[variable]
+            raise DataError(f"{form.name}: {known.symbol} ({known.unit}) follows the other "
+                            f"variables in these runs, which do not determine {', '.join(own)}; "
+                            "train several values of it at the same N and D, or choose a law "
+                            "without it")
 
 
 def _check_fixed_floors(form: Form, loss: Array) -> None:

@@ -14,6 +14,7 @@ from scaling.laws.arguments import checked
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.powers import PowerSum
+from scaling.laws.forms.step_loss import StepLoss
 
 Array = NDArray[np.float64]
 
@@ -71,7 +72,8 @@ class Constrained(Form):
         return prediction, j_BRP @ np.array(self.matrix).T
 
     def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
-        if not isinstance(self.base, PowerSum):  # differences of the free coordinates are faster
+        if not isinstance(self.base, PowerSum | StepLoss):
+            # Differences of the free coordinates are faster.
             return super().hessian(theta_BP, x_RV, w_BR, j_BRP)
         theta = self._base_theta(theta_BP)
         h_BPP = self.base.hessian(theta, x_RV, w_BR, self.base.gradient(theta, x_RV)[1])

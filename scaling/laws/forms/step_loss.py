@@ -9,6 +9,7 @@ not an equation of that paper.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ MIN_VARIED = 0.25
 rates that are rounded to powers of two spread by 0.2, and three of them, in steps of the square
 root of two, by 0.28."""
 _EXPONENTS = (0.15, 0.35, 0.6)  # initial values of alpha and beta
+_STARTS = 12
 _LEAST_CURVATURE = 1e-3         # at a starting point, nats per token
 _LEAST_SHARE = 0.1              # of an outcome, that is left for E, A and B at a starting point
 _LOGS = ("A", "B", "H", "J", "k", "m")
@@ -101,14 +103,19 @@ class StepLoss(Form):
             [np.broadcast_to(slopes[name], shape) * np.exp(-log_loss) for name in self.parameters],
             axis=-1)
 
+    def _distances(self, p: Mapping[str, Array], x_RV: Array) -> tuple[Array, Array]:
+        """u and v, [B, R]; v is 0 without a batch."""
+        n, d, rate, batch = self._columns(x_RV)
+        v = np.zeros((1, 1)) if batch is None else batch - p["m"] - p["epsilon"] * d
+        return rate - p["k"] + p["gamma"] * n - p["delta"] * d - p["omega"] * v, v
+
     def _value_and_slopes(self, theta_BP: Array, x_RV: Array) -> tuple[Array, dict[str, Array]]:
         """The log-loss, [B, R], and the derivatives of the loss by parameter, [B, R] each."""
         p = self._at(theta_BP)
-        n, d, rate, batch = self._columns(x_RV)
+        n, d, _, batch = self._columns(x_RV)
+        u, v = self._distances(p, x_RV)
         e = np.exp(p["E"])
         of_n, of_d = np.exp(p["A"] - p["alpha"] * n), np.exp(p["B"] - p["beta"] * d)
-        v = np.zeros((1, 1)) if batch is None else batch - p["m"] - p["epsilon"] * d
-        u = rate - p["k"] + p["gamma"] * n - p["delta"] * d - p["omega"] * v
         by_u = np.exp(p["H"]) * u
         loss = e + of_n + of_d + by_u * u / 2
         slopes = {"E": e, "A": of_n, "B": of_d, "alpha": -of_n * n, "beta": -of_d * d,
@@ -119,6 +126,48 @@ class StepLoss(Form):
             by_m = by_u * p["omega"] - by_v
             slopes |= {"J": by_v * v / 2, "m": by_m, "epsilon": by_m * d, "omega": -by_u * v}
         return np.log(loss), slopes
+
+    def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
+        # The loss is a sum of exponentials, and of squares of u and v, which are linear in theta
+        # but for the product of omega and v.
+        p = self._at(theta_BP)
+        n, d, _, batch = self._columns(x_RV)
+        u, v = self._distances(p, x_RV)
+        h = np.exp(p["H"])
+        weight_BR = w_BR * np.exp(-self.predict(theta_BP, x_RV))
+        of_n, of_d = np.exp(p["A"] - p["alpha"] * n), np.exp(p["B"] - p["beta"] * d)
+        place = {name: i for i, name in enumerate(self.parameters)}
+        second = np.zeros((len(theta_BP), len(place), len(place)))
+
+        def add(first: str, other: str, values_BR: Array) -> None:
+            total = (weight_BR * values_BR).sum(axis=1)
+            second[:, place[first], place[other]] += total
+            if first != other:
+                second[:, place[other], place[first]] += total
+
+        for first, other, values in (
+            ("E", "E", np.exp(p["E"])), ("A", "A", of_n), ("A", "alpha", -of_n * n),
+            ("alpha", "alpha", of_n * n * n), ("B", "B", of_d), ("B", "beta", -of_d * d),
+            ("beta", "beta", of_d * d * d), ("H", "H", h * u * u / 2),
+        ):
+            add(first, other, values)
+        by_u = {"k": -1.0, "gamma": n, "delta": -d}
+        if batch is not None:
+            by_u |= {"m": p["omega"], "epsilon": p["omega"] * d, "omega": -v}
+        parts = [("H", h, u, by_u)]
+        if batch is not None:
+            j = np.exp(p["J"])
+            parts.append(("J", j, v, {"m": -1.0, "epsilon": -d}))
+            add("J", "J", j * v * v / 2)
+            add("omega", "m", h * u)
+            add("omega", "epsilon", h * u * d)
+        for curvature, factor, distance, slopes in parts:
+            g_BRP = np.zeros(j_BRP.shape)
+            for name, slope in slopes.items():
+                g_BRP[..., place[name]] = slope
+                add(curvature, name, factor * distance * g_BRP[..., place[name]])
+            second += g_BRP.swapaxes(-1, -2) @ ((weight_BR * factor)[..., None] * g_BRP)
+        return np.asarray(second - j_BRP.swapaxes(-1, -2) @ (w_BR[..., None] * j_BRP))
 
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         p = self._at(theta_BP)
@@ -146,7 +195,7 @@ class StepLoss(Form):
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """Valleys from least squares, and from the lowest loss of each N and D, each with a grid of
-        alpha and beta and the best E, A and B."""
+        alpha and beta and the best E, A and B; of all these, the ones that are nearest."""
         n, d = self._columns(x_RV)[:2]
         starts = []
         for valley in self._valleys(x_RV, outcome_R):
@@ -162,7 +211,9 @@ class StepLoss(Form):
                 start[:3] = project_coefficients(terms, rest, outcome_R)
                 start[3:5] = alpha, beta
                 starts.append(start)
-        return np.array(starts)
+        every = np.array(starts)
+        misses = ((self.predict(every, x_RV) - np.log(outcome_R)) ** 2).sum(axis=1)
+        return every[np.argsort(misses, kind="stable")[:_STARTS]]
 
     def _valleys(self, x_RV: Array, outcome_R: Array) -> list[dict[str, float]]:
         """Starting points of the parameters of u and v, by name."""
