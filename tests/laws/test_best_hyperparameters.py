@@ -1,5 +1,5 @@
-"""The best learning rate and batch of each N and D: by hand, against SciPy, on grids whose optimum is
-known, and on grids that do not determine it."""
+"""The best learning rate and batch of each N and D: by hand, against SciPy, on grids whose optimum
+is known, and on grids that do not determine it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def one(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_a_parabola_by_hand() -> None:
-    """(x - 1)^2 + 3 at x = 0, 1 and 3 in steps of ln 2: the lowest loss is at x = 1."""
+    """Four points of 3 + (x - 1)^2 / 100, with rates of 2^x thousandths: lowest at x = 1."""
     x = np.array([-1.0, 0.0, 1.5, 2.5])
     frame = pd.DataFrame({"n": 1e8, "d": 1e9, "lr": 1e-3 * 2**x, "loss": 3 + (x - 1) ** 2 / 100})
     found = sl.best_hyperparameters(frame, n="n", d="d", lr="lr", resamples=0)
@@ -246,3 +246,17 @@ def test_the_command_refuses(command, tmp_path: Path, more: list[str], said: str
     assert done.code == 2
     assert said in done.err
     assert done.err.count("error:") == 1
+
+
+@pytest.mark.parametrize(("first", "used"), [(-0.3, False), (-0.7, True)])
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_edge_is_half_a_step_wide(first: float, used: bool, side: int) -> None:
+    """Rates in steps of two, of which the best is 0.3 or 0.7 of a step from the first."""
+    x = side * (first + np.arange(4))
+    frame = pd.DataFrame({"n": 1e8, "d": 1e9, "lr": 1e-3 * 2**x, "loss": 3 + x**2 / 100})
+    more = frame.assign(n=4e8, lr=1e-3 * 2 ** (x - x.mean()), loss=3 + (x - x.mean())**2 / 100)
+    found = sl.best_hyperparameters(pd.concat([frame, more]), n="n", d="d", lr="lr", within=None,
+                                    resamples=0).to_frame()
+    assert found["used"].tolist() == [used, True]
+    wanted = f"train {'smaller' if side > 0 else 'larger'} learning rates"
+    assert used or wanted in found["reason"][0]

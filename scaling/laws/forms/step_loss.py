@@ -151,10 +151,10 @@ class StepLoss(Form):
             ("beta", "beta", of_d * d * d), ("H", "H", h * u * u / 2),
         ):
             add(first, other, values)
-        by_u = {"k": -1.0, "gamma": n, "delta": -d}
+        by_u: dict[str, Array | float] = {"k": -1.0, "gamma": n, "delta": -d}
         if batch is not None:
             by_u |= {"m": p["omega"], "epsilon": p["omega"] * d, "omega": -v}
-        parts = [("H", h, u, by_u)]
+        parts: list[tuple[str, Array, Array, dict[str, Array | float]]] = [("H", h, u, by_u)]
         if batch is not None:
             j = np.exp(p["J"])
             parts.append(("J", j, v, {"m": -1.0, "epsilon": -d}))
