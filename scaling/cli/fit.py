@@ -42,6 +42,7 @@ from scaling.cli.fitted import (
     outcomes_of,
     with_outcome,
 )
+from scaling.cli.optima import check_optima, fit_optima
 from scaling.cli.options import JsonSwitch
 from scaling.console import err, out, print_table, print_text, tables_hidden
 from scaling.errors import UserError
@@ -94,8 +95,8 @@ def fit(
         help="Method of the bootstrap intervals.", rich_help_panel=FITS)] = "bca",
     seed: Annotated[int, typer.Option(help="Seed of the resamples.", rich_help_panel=FITS)] = 0,
     noise: Annotated[float | None, typer.Option(
-        help="Standard deviation of the log-loss between runs, for approach-2; by default "
-             "estimated from the runs.", rich_help_panel=FITS, show_default=False)] = None,
+        help="Standard deviation of the log-loss between runs, for approach-2 and --optima; by "
+             "default estimated from the runs.", rich_help_panel=FITS, show_default=False)] = None,
     budgets: Annotated[str | None, typer.Option(
         metavar="LIST", help="FLOPs of the budgets of approach-2, such as 1e18,1e19; by default "
                              "runs of about the same compute share one.",
@@ -103,6 +104,16 @@ def fit(
     tolerance: Annotated[float | None, typer.Option(
         help="Largest difference of the logarithm of compute between a run and its budget, for "
              "approach-2; by default 0.02.", rich_help_panel=FITS, show_default=False)] = None,
+    optima: Annotated[bool, typer.Option(
+        "--optima", rich_help_panel=FITS,
+        help="Find the best learning rate and batch of each N and D, in a table with several runs "
+             "of each, and fit laws to them: --law step-lr, step-batch, deepseek-lr or "
+             "deepseek-batch. Their columns are given as --column lr=COLUMN and "
+             "--column batch=COLUMN.")] = False,
+    within: Annotated[float | None, typer.Option(
+        metavar="FACTOR", rich_help_panel=FITS, show_default=False,
+        help="Largest factor between the learning rate and batch of a run and those of the best "
+             "run of its N and D, for --optima; by default 4.")] = None,
     profile: ProfileNames = None,
     compare: Annotated[bool, typer.Option(
         "--compare", rich_help_panel=EVIDENCE,
@@ -144,6 +155,8 @@ def fit(
     Example: `scaling fit moe.csv --law NAME --column experts=num_experts`, with a NAME of
     `scaling fit --list`
 
+    Example: `scaling fit grid.csv --optima --column lr=lr --column batch=batch_tokens`
+
     Example: `scaling fit runs.csv --law chinchilla --law kaplan-nd --n-convention total
     --profile alpha --compare --rolling c --sensitivity --checklist`
 
@@ -169,12 +182,20 @@ def fit(
     if evidence_file is not None and not any(requested):
         raise UserError(f"--evidence {evidence_file}: nothing to write; ask for --profile, "
                         "--compare, --rolling, --sensitivity or --checklist")
+    approaches, named = split(law)
+    check_optima(optima, within, {
+        **{f"--law {name}": True for name in approaches},
+        "--profile": profile, "--compare": compare, "--rolling": rolling,
+        "--sensitivity": sensitivity, "--checklist": checklist, "--objective": objective,
+        "--delta": delta, "--budgets": budgets, "--tolerance": tolerance,
+        "--residuals raw": residuals == "raw", "--cluster": cluster,
+        "a second --loss": len(loss or ()) > 1})
     if compare and len(law or ()) < 2:
         raise UserError("--compare: at least two laws are expected, such as --law chinchilla "
                         "--law kaplan-nd")
-    approaches, named = split(law)
     forms = forms_of(named, fix, tie, residuals) if named or not approaches else []
-    other_columns = columns(column, {v for form in forms for v in form.variables})
+    other_columns = columns(column, {"lr", "batch"} if optima else {
+        v for form in forms for v in form.variables})
     evidence.check(requested, forms)
     check_noise(noise)
     grouped = grouping(approaches, budgets, tolerance)
@@ -190,13 +211,18 @@ def fit(
     resampling = BootstrapOptions(bootstrap, seed, by, interval)
     results = FitResults()
     outcomes = outcomes_of(loss)
+    sources = {outcome: RunsSource(
+        path, frame, {"n": n, "d": d, "c": c, "loss": outcome}, where, n_convention, cluster,
+        final, smooth, curves, strict) for outcome in outcomes}
+    if optima:
+        fit_optima(sources[outcomes[0]], other_columns, forms if law else None, within, noise,
+                   resampling, save, [path], json_output)
+        return
     content: dict[str, Any] = {}
     choices = []
     with tables_hidden(json_output):
         of_outcome: dict[str | None, list[Fit]] = {}
-        for outcome in outcomes:
-            source = RunsSource(path, frame, {"n": n, "d": d, "c": c, "loss": outcome}, where,
-                                n_convention, cluster, final, smooth, curves, strict)
+        for outcome, source in sources.items():
             label = f" of {outcome}" if len(outcomes) > 1 else ""
             fits = of_outcome[outcome] = []
             for form in forms:

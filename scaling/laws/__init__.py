@@ -17,6 +17,8 @@
                      `fit`, and `Fit`: a law with its runs, as used in a notebook; what it predicts,
                      and the values that it predicts for
     arguments.py     arguments of the public functions, checked against their annotations
+    best_hyperparameters.py
+                     `best_hyperparameters`: the best learning rate and batch of each N and D
     choice.py, form_choice.py
                      `choose`: which of several forms predicts larger runs best, and their average
     fit_chain.py     `fit_chain`: from N and D to the loss on a task, and on to its accuracy
@@ -50,6 +52,7 @@ from scaling.laws.approaches import (
     disagreement,
     fit_approach,
 )
+from scaling.laws.best_hyperparameters import BestHyperparameters, best_hyperparameters
 from scaling.laws.choice import choose
 from scaling.laws.fit_chain import ChainFit, fit_chain
 from scaling.laws.fit_runs import compare, fit, load, save
@@ -70,6 +73,7 @@ from scaling.laws.forms.custom import law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum, Term
+from scaling.laws.forms.pruning import average_parameters
 from scaling.laws.health.check import check_health
 from scaling.laws.health.findings import Finding, Health
 from scaling.laws.io import load_loss_laws
@@ -84,12 +88,13 @@ from scaling.laws.suggest_runs import suggest
 from scaling.laws.table import RunsTable
 
 __all__ = [
-    "FORMS", "LEVEL", "Allocation", "Bootstrap", "ChainFit", "Chained", "Curves", "DataError",
-    "Finding", "Fit", "ForecastCheck", "Form", "FormChoice", "Frontier", "Health", "Law",
-    "PowerSum", "Prediction", "Published", "ResidualLoss", "RunsTable", "SealedForecast", "Speedup",
-    "Term", "UserError", "allocate", "chain", "check_forecasts", "check_health", "choose",
-    "compare", "constrain", "curves_from_frame", "disagreement", "fit", "fit_approach", "fit_chain",
+    "FORMS", "LEVEL", "Allocation", "BestHyperparameters", "Bootstrap", "ChainFit", "Chained",
+    "Curves", "DataError", "Finding", "Fit", "ForecastCheck", "Form", "FormChoice", "Frontier",
+    "Health", "Law", "PowerSum", "Prediction", "Published", "ResidualLoss", "RunsTable",
+    "SealedForecast", "Speedup", "Term", "UserError", "allocate", "average_parameters",
+    "best_hyperparameters", "chain", "check_forecasts", "check_health", "choose", "compare",
+    "constrain", "curves_from_frame", "disagreement", "fit", "fit_approach", "fit_chain",
     "fit_law", "form_named", "from_frame", "law", "law_from_json", "load", "load_loss_laws",
-    "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast", "seal_heldout",
-    "speedup", "suggest", "with_heldout",
+    "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast",
+    "seal_heldout", "speedup", "suggest", "with_heldout",
 ]

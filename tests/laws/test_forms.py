@@ -267,7 +267,8 @@ def test_what_the_papers_count_fit_and_predict() -> None:
     assert having("counting", "non-embedding") == {
         "kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "kaplan-ns", "henighan-n", "henighan-d",
         "henighan-c", "ghorbani", "clark", "krajewski", "hernandez", "deepseek-lr",
-        "deepseek-batch", "step-lr", "step-batch", "parscale", "tao", "tao-vocabulary"}
+        "deepseek-batch", "step-lr", "step-batch", "step-loss", "step-loss-lr", "parscale", "tao",
+        "tao-vocabulary"}
     assert having("link", "identity") == {"gadre", "gadre-error", "olmo-accuracy", "tao"}
     for variable in "ndc":
         assert having("envelope", variable) == {f"kaplan-{variable}", f"henighan-{variable}"}
@@ -275,7 +276,8 @@ def test_what_the_papers_count_fit_and_predict() -> None:
     assert adaptive == {
         "kaplan-nd", "chinchilla", "henighan-n", "henighan-d", "henighan-c", "ghorbani",
         "q-family", "muennighoff", "farseer", "clark", "krajewski", "abnar", "kumar",
-        "kumar-weights", "tissue", "skaling", "bryant", "schaipp", "tao"}
+        "kumar-weights", "tissue", "skaling", "bryant", "schaipp", "tao", "jin", "step-loss",
+        "step-loss-lr"}
     assert ResidualLoss("huber").delta == 1e-3  # Hoffmann et al. 2022, D.2
     losses = {name for name, form in FORMS.items() if form.outcome == "loss, nats per token"}
     assert set(FORMS) - losses == {

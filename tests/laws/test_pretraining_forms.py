@@ -28,6 +28,7 @@ from scaling.laws.forms import (
     mixture,
     powers,
     precision,
+    pruning,
     streams,
     vocabulary,
 )
@@ -53,7 +54,7 @@ VALUES = {
     "granularity": _cycle(1, 2, 4, 8, 16), "sparsity": _cycle(0, 0.5, 0.75, 0.9, 0.95, 0.98, 0.25),
     "bits": _cycle(3, 4, 6, 8, 16), "encoder": _N, "decoder": _D / 1e2,
     "lr_area": _S1, "drop_area": _S2, "batch": _cycle(3e4, 1e5, 3e5, 1e6, 4e6),
-    "streams": _cycle(1, 2, 4, 8), "vocabulary": _cycle(1e6, 1e7, 1e8, 3e6, 5e7),
+    "streams": _cycle(1, 2, 4, 8), "n_average": _N, "vocabulary": _cycle(1e6, 1e7, 1e8, 3e6, 5e7),
     "share1": _cycle(0, 0.25, 0.5, 0.1, 0.3), "share2": _cycle(0.2, 0.1, 0),
     "share3": _cycle(0.1, 0, 0.05, 0.2),
 }
@@ -82,6 +83,7 @@ TRUTH: dict[str, dict[str, float]] = {
                "gamma": 0.5, "delta": 0.6},
     "schaipp": {"E": 1.7, "A": 400.0, "B": 30.0, "C": 20.0, "alpha": 0.34, "gamma": 0.45,
                 "beta": 0.4},
+    "jin": {"E": 1.7, "A": 400, "B": 1500, "alpha": 0.34, "beta": 0.3},
     "parscale": published()["chen2025-stack"].law.params,
     "tao": published()["tao2024"].law.params,
     "tao-vocabulary": published()["tao2024-vocabulary"].law.params,
@@ -151,6 +153,8 @@ def _by_hand(name: str, p: dict[str, float], v: dict[str, float]) -> float:
     if name == "schaipp":
         return (p["E"] + p["A"] / n ** p["alpha"] + p["B"] / v["batch"] ** p["gamma"]
                 + p["C"] / v["s"] ** p["beta"])
+    if name == "jin":
+        return p["E"] + p["A"] / v["n_average"] ** p["alpha"] + p["B"] / d ** p["beta"]
     if name == "parscale":
         return (p["A"] / (n * (p["k"] * log(v["streams"]) + 1))) ** p["alpha"] + p["E"]
     if name == "tao":
@@ -173,7 +177,7 @@ def _outcomes(name: str) -> tuple[Form, dict[str, np.ndarray], np.ndarray]:
 
 def test_every_form_here_is_tested() -> None:
     files = (batch, powers, data, farseer, experts, precision, annealing, mixture, streams,
-             vocabulary)
+             vocabulary, pruning)
     names = [form.name for file in files for form in file.FORMS]
     assert set(names) == set(TRUTH)
     assert set(names) <= set(FORMS)

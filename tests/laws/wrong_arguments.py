@@ -55,6 +55,8 @@ def calls(folder: Path) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "with_heldout": (sl.with_heldout, (fit.law, table)),
         "speedup": (sl.speedup, (fit, fit)), "check_health": (sl.check_health, (frame, frame)),
         "suggest": (sl.suggest, (fit, "gamma", 1e20)),
+        "best_hyperparameters": (sl.best_hyperparameters, (frame,)),
+        "average_parameters": (sl.average_parameters, (1e9, 0.8)),
         "fit_chain": (sl.fit_chain, (frame, "chinchilla", "none")),
     }
 

@@ -8,6 +8,7 @@
     akima.py          approach 2: the minimum by interpolation, with a bootstrap of the noise
     envelope.py       approach 1: the lower envelope of training curves
     optima.py         the minima, and the criteria for using them
+    tuning.py         the best learning rate and batch of each N and D, by quadratics
     line.py           power laws by least squares
     frontier.py       the result
     agreement.py      the optima compared with those of a law of the same runs

@@ -163,14 +163,21 @@ def in_shared_budgets(
         "allocation by these optima",)
 
 
+def group_values(log_x: Array, tolerance: float) -> NDArray[np.intp]:
+    """The group of each value, [R], counted from 0 for the smallest: sorted, a value more than
+    `tolerance` above the previous one begins a new group."""
+    order = np.argsort(log_x, kind="stable")
+    # The lower bound is for rounding errors.
+    is_first = np.diff(log_x[order], prepend=-np.inf) > max(tolerance, 1e-9)
+    group_of = np.empty(len(log_x), dtype=np.intp)
+    group_of[order] = np.cumsum(is_first) - 1
+    return group_of
+
+
 def _detect_budgets(log_c: Array, tolerance: float) -> tuple[Array, NDArray[np.intp]]:
     """ln C of the budgets, and the index of each run's budget."""
-    order = np.argsort(log_c, kind="stable")
-    # The lower bound is for rounding errors of C.
-    is_first = np.diff(log_c[order], prepend=-np.inf) > max(tolerance, 1e-9)
-    budget_of = np.empty(len(log_c), dtype=np.intp)
-    budget_of[order] = np.cumsum(is_first) - 1
-    count = int(is_first.sum())
+    budget_of = group_values(log_c, tolerance)
+    count = int(budget_of.max()) + 1
     for i in range(count):
         members = log_c[budget_of == i]
         if np.ptp(members) > 2 * max(tolerance, 1e-9):

@@ -25,7 +25,7 @@ from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.misfit import drop_rising_terms
-from scaling.laws.fitting.preflight import check_enough_runs, check_losses
+from scaling.laws.fitting.preflight import check_enough_runs, check_losses, check_varied
 from scaling.laws.fitting.valley import follow_valley
 from scaling.laws.forms.catalogue import FORMS
 from scaling.laws.forms.form import Form
@@ -114,6 +114,7 @@ def _fit(
     fitted = table.take(form.fitted_rows(table)) if table.loss.size else table
     check_enough_runs(form, table, fitted)
     _check_fixed_floors(form, fitted.loss)
+    check_varied(form, fitted)
 
     x = form.coordinates(fitted.values)
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])

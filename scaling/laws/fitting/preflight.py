@@ -107,7 +107,7 @@ def check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
         is_amount = variable in ("n", "d", "c")
         values = fitted.values[variable]
         distinct = len(np.unique(values))
-        needed = form.distinct if is_amount else 1
+        needed = form.distinct if is_amount else form.distinct_others
         apart = levels(values) if is_amount and distinct >= needed else distinct
         if apart < needed:
             s = "s" * (apart != 1)
@@ -123,6 +123,20 @@ def check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
         raise DataError(f"{form.name}: {count} run{'s' * (count != 1)} for {len(form.parameters)} "
                         f"parameters ({', '.join(form.parameters)}); train more, or choose a "
                         f"simpler law{left_out}")
+
+
+def check_varied(form: Form, fitted: RunsTable) -> None:
+    """Check that the values of the variables can determine the parameters: a fit would wander along
+    a valley otherwise.
+
+    Raises:
+        DataError: they cannot.
+    """
+    for variable, names in form.undetermined(form.coordinates(fitted.values)).items():
+        known = VARIABLES[variable]
+        raise DataError(f"{form.name}: {known.symbol} ({known.unit}) follows the other variables "
+                        f"in these runs, which do not determine {', '.join(names)}; train several "
+                        "values of it at the same N and D, or choose a law without it")
 
 
 def _large_losses(table: RunsTable, label: str) -> Iterator[str]:

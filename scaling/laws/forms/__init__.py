@@ -6,7 +6,7 @@
     kaplan.py           Kaplan's joint law of N and D
     data.py             how N and D combine; repeated data; overtraining
     farseer.py, experts.py, precision.py, annealing.py, batch.py, hyperparameters.py, mixture.py,
-    vocabulary.py, streams.py
+    vocabulary.py, streams.py, pruning.py, step_loss.py
                         laws of further variables and outcomes
     curve.py, curves.py, sigmoidal.py, broken.py, downstream.py
                         laws of one variable, and of downstream tasks

@@ -16,6 +16,8 @@ from scaling.laws.forms import (
     mixture,
     powers,
     precision,
+    pruning,
+    step_loss,
     streams,
     vocabulary,
 )
@@ -66,8 +68,10 @@ _ALL: tuple[Form, ...] = (
     *mixture.FORMS,
     *vocabulary.FORMS,
     *streams.FORMS,
+    *pruning.FORMS,
     *curves.FORMS,
     *hyperparameters.FORMS,
+    *step_loss.FORMS,
 )
 
 FORMS: dict[str, Form] = {form.name: form for form in _ALL}

@@ -13,7 +13,6 @@ from scaling.errors import UserError
 from scaling.laws.arguments import checked
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.powers import PowerSum
 from scaling.laws.forms.raw import unwrapped
 
 Array = NDArray[np.float64]
@@ -58,6 +57,11 @@ class Constrained(Form):
     def constants(self) -> tuple[str, ...]:
         return tuple(p for p in self.base.constants if p in self.free)
 
+    def undetermined(self, x_RV: Array) -> dict[str, tuple[str, ...]]:
+        found = {v: tuple(name for name in names if name in self.free)
+                 for v, names in self.base.undetermined(x_RV).items()}
+        return {v: names for v, names in found.items() if names}
+
     def _base_theta(self, free_BF: Array) -> Array:
         return np.asarray(np.array(self.offset) + free_BF @ np.array(self.matrix))
 
@@ -73,7 +77,7 @@ class Constrained(Form):
 
     def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
         # Differences of the free coordinates are faster than those of all.
-        if not isinstance(unwrapped(self.base), PowerSum):
+        if not self.base.has_hessian:
             return super().hessian(theta_BP, x_RV, w_BR, j_BRP)
         theta = self._base_theta(theta_BP)
         h_BPP = self.base.hessian(theta, x_RV, w_BR, self.base.gradient(theta, x_RV)[1])

@@ -62,7 +62,9 @@ class Form(ABC):
     robust: ResidualLoss = ADAPTIVE
     """Default loss of the residuals."""
     distinct: int = 2
-    """Number of distinct values that every variable needs."""
+    """Number of distinct values that N, D and C need."""
+    distinct_others: int = 1
+    """Number of distinct values that every other variable needs."""
     envelope: str | None = None
     """The variable along which only the lower envelope of the runs is fitted; None for all runs."""
 
@@ -97,6 +99,20 @@ class Form(ABC):
         """Positive additive constants, such as E, whose logarithms are coordinates of theta: a fit
         may find one to be zero."""
         return ()
+
+    @property
+    def has_hessian(self) -> bool:
+        """Whether `hessian` is in closed form."""
+        return False
+
+    def undetermined(self, x_RV: Array) -> dict[str, tuple[str, ...]]:
+        """Parameters that no outcomes of these runs could determine, by the variable whose values
+        are the reason; empty for most laws.
+
+        Args:
+            x_RV: variables in the form's coordinates, not centred, [R, V].
+        """
+        return {}
 
     @abstractmethod
     def predict(self, theta_BP: Array, x_RV: Array) -> Array:

@@ -118,6 +118,10 @@ class PowerSum(Form):
                 j_BPR[:, self.parameters.index(exponent)] -= p_BKR[:, k] * x_R
         return log_loss, j_BPR.swapaxes(-1, -2)
 
+    @property
+    def has_hessian(self) -> bool:
+        return True
+
     def hessian(self, theta_BP: Array, x_RV: Array, w_BR: Array, j_BRP: Array) -> Array:
         # The second derivative of log-sum-exp is the covariance of the terms' gradients.
         t_KRP = self._design(x_RV)

@@ -50,6 +50,13 @@ class RawOutcome(Form):
     def constants(self) -> tuple[str, ...]:
         return self.base.constants
 
+    @property
+    def has_hessian(self) -> bool:
+        return self.base.has_hessian
+
+    def undetermined(self, x_RV: Array) -> dict[str, tuple[str, ...]]:
+        return self.base.undetermined(x_RV)
+
     def predict(self, theta_BP: Array, x_RV: Array) -> Array:
         return np.asarray(np.exp(self.base.predict(theta_BP, x_RV)))
 

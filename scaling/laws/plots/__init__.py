@@ -9,6 +9,7 @@
     residuals.py   residuals against N, D and C
     parameters.py  a parameter's profile, and pairs of parameters
     envelope.py    training curves and their lower envelope
+    tuning.py      loss above its minimum against learning rate or batch
     kaplan.py      loss against compute, data and parameters
     surface.py     fitted loss over compute and parameters
     prediction.py  predicted against measured loss
