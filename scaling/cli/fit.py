@@ -26,6 +26,7 @@ from scaling.cli.fit_options import (
     OtherColumns,
     ProfileNames,
     Resamples,
+    SchedulesFile,
     SmoothRows,
     StrictRuns,
     TieOption,
@@ -60,6 +61,7 @@ def fit(
     c: CColumn = None,
     loss: LossColumn = None,
     column: OtherColumns = None,
+    schedules: SchedulesFile = None,
     where: WhereOption = None,
     cluster: ClusterColumn = None,
     final: FinalRows = False,
@@ -131,6 +133,8 @@ def fit(
     Example: `scaling fit moe.csv --law NAME --column experts=num_experts`, with a NAME of
     `scaling fit --list`
 
+    Example: `scaling fit curves.csv --law multi-power --schedules rates.csv`
+
     Example: `scaling fit runs.csv --law chinchilla --law kaplan-nd --n-convention total
     --profile alpha --compare --rolling c --sensitivity --checklist`
 
@@ -160,17 +164,18 @@ def fit(
         raise UserError("--compare: at least two laws are expected, such as --law chinchilla "
                         "--law kaplan-nd")
     approaches, named = split(law)
-    forms = forms_of(named, fix, tie) if named or not approaches else []
+    forms = forms_of(named, fix, tie, schedules) if named or not approaches else []
     other_columns = columns(column, {v for form in forms for v in form.variables})
     evidence.check(requested, forms)
     check_noise(noise)
     grouped = grouping(approaches, budgets, tolerance)
     path = table_path(runs)
+    files = [path, *([schedules] if schedules else [])]
     if evidence_file is not None:
-        evidence_output = json_file(evidence_file, "scaling fit --evidence", [path])
+        evidence_output = json_file(evidence_file, "scaling fit --evidence", files)
         evidence_output.check()
     if save is not None:
-        inputs = [path, *([evidence_file] if evidence_file else [])]
+        inputs = [*files, *([evidence_file] if evidence_file else [])]
         laws_output(save, inputs).check()
     source = RunsSource(path, read_frame(path), {"n": n, "d": d, "c": c, "loss": loss}, where,
                         n_convention, cluster, final, smooth, curves_beside(path), strict)

@@ -16,6 +16,7 @@ from scaling.laws.fitting.intervals import bca_intervals, widened
 from scaling.laws.forms.constrained import formula_json
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.schedule_laws import schedules_json
 from scaling.laws.frozen import freeze_fields
 
 Array = NDArray[np.float64]
@@ -208,6 +209,7 @@ class Law:
         return {
             "law": self.name,
             **({} if (formula := formula_json(self.form)) is None else {"form": formula}),
+            **schedules_json(self.form),
             **({"constraints": self.form.constraints} if self.form.constraints else {}),
             "convention": dict(self.convention),
             "n_runs": self.n_runs,

@@ -57,6 +57,10 @@ class Constrained(Form):
     def constants(self) -> tuple[str, ...]:
         return tuple(p for p in self.base.constants if p in self.free)
 
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        return self.base.labels
+
     def _base_theta(self, free_BF: Array) -> Array:
         return np.asarray(np.array(self.offset) + free_BF @ np.array(self.matrix))
 
