@@ -81,8 +81,8 @@ class RunsSource:
         if key not in self._tables:
             self._tables[key] = from_frame(
                 self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
-                extra=other_columns, labels=labels, needs=needs, cluster=self.cluster, final=self.final,
-                smooth=self.smooth, curves=self.curves, strict=self.strict)
+                extra=other_columns, labels=labels, needs=needs, cluster=self.cluster,
+                final=self.final, smooth=self.smooth, curves=self.curves, strict=self.strict)
         return self._tables[key]
 
 

@@ -111,8 +111,8 @@ def read(
     """
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
-                      labels=labels, needs=needs, where=where, cluster=cluster, final=final, smooth=smooth,
-                      curves=curves_of(runs, curves), strict=strict)
+                      labels=labels, needs=needs, where=where, cluster=cluster, final=final,
+                      smooth=smooth, curves=curves_of(runs, curves), strict=strict)
 
 
 def curves_of(

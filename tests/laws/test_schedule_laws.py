@@ -236,7 +236,7 @@ def test_wrong_tables_and_names(tmp_path: Path) -> None:
         sl.fit(frame, form)
     with pytest.raises(UserError, match=r"step 6000 of schedule cosine, where a step from 1 to 5,0"):
         sl.fit(frame[:60], form)
-    with pytest.raises(UserError, match=r"multi-power: is a law of learning rate schedules; give"):
+    with pytest.raises(UserError, match=r"multi-power: is a law of learning rate schedules"):
         sl.fit(frame, "multi-power")
     with pytest.raises(UserError, match=r"did you mean multi-power"):
         sl.schedule_law("multipower", SCHEDULES)

@@ -142,7 +142,8 @@ class History:
 
 
 def history(
-    schedules: Sequence[Schedule], warmup: int | None, measure: Measure, step_R: Array, schedule_R: Array
+    schedules: Sequence[Schedule], warmup: int | None, measure: Measure, step_R: Array,
+    schedule_R: Array,
 ) -> History:
     """The nodes of each row.
 
@@ -164,7 +165,8 @@ def history(
 
 @lru_cache(maxsize=4)  # a fit asks for the same rows again and again
 def _history(
-    schedules: tuple[Schedule, ...], warmup: int | None, measure: Measure, steps: bytes, numbers: bytes
+    schedules: tuple[Schedule, ...], warmup: int | None, measure: Measure, steps: bytes,
+    numbers: bytes,
 ) -> History:
     step_R = np.floor(np.frombuffer(steps)).astype(np.intp)
     number_R = np.frombuffer(numbers).round().astype(np.intp)
