@@ -26,6 +26,7 @@ from scaling.cli.fit_options import (
     OtherColumns,
     ProfileNames,
     Resamples,
+    SchedulesFile,
     SmoothRows,
     StrictRuns,
     TieOption,
@@ -68,6 +69,7 @@ def fit(
     c: CColumn = None,
     loss: LossColumns = None,
     column: OtherColumns = None,
+    schedules: SchedulesFile = None,
     where: WhereOption = None,
     cluster: ClusterColumn = None,
     final: FinalRows = False,
@@ -157,6 +159,8 @@ def fit(
 
     Example: `scaling fit grid.csv --optima --column lr=lr --column batch=batch_tokens`
 
+    Example: `scaling fit curves.csv --law multi-power --schedules rates.csv`
+
     Example: `scaling fit runs.csv --law chinchilla --law kaplan-nd --n-convention total
     --profile alpha --compare --rolling c --sensitivity --checklist`
 
@@ -193,18 +197,19 @@ def fit(
     if compare and len(law or ()) < 2:
         raise UserError("--compare: at least two laws are expected, such as --law chinchilla "
                         "--law kaplan-nd")
-    forms = forms_of(named, fix, tie, residuals) if named or not approaches else []
+    forms = forms_of(named, fix, tie, residuals, schedules) if named or not approaches else []
     other_columns = columns(column, {"lr", "batch"} if optima else {
         v for form in forms for v in form.variables})
     evidence.check(requested, forms)
     check_noise(noise)
     grouped = grouping(approaches, budgets, tolerance)
     path = table_path(runs)
+    files = [path, *([schedules] if schedules else [])]
     if evidence_file is not None:
-        evidence_output = json_file(evidence_file, "scaling fit --evidence", [path])
+        evidence_output = json_file(evidence_file, "scaling fit --evidence", files)
         evidence_output.check()
     if save is not None:
-        inputs = [path, *([evidence_file] if evidence_file else [])]
+        inputs = [*files, *([evidence_file] if evidence_file else [])]
         laws_output(save, inputs).check()
     frame = read_frame(path)
     curves = curves_beside(path)

@@ -4,6 +4,7 @@ laws."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -52,6 +53,10 @@ WhereOption = Annotated[str | None, typer.Option(
 ClusterColumn = Annotated[str | None, typer.Option(
     "--cluster", metavar="COLUMN", rich_help_panel=COLUMNS, show_default=False,
     help="Column that tells which rows are of one run: resamples draw whole runs.")]
+SchedulesFile = Annotated[Path | None, typer.Option(
+    "--schedules", metavar="FILE", rich_help_panel=COLUMNS, show_default=False,
+    help="CSV or Parquet table of learning rate schedules for multi-power and functional: columns "
+         "schedule, step (from 1) and rate, which is linear between rows.")]
 FinalRows = Annotated[bool, typer.Option(
     "--final", rich_help_panel=COLUMNS,
     help="Fit only the last row of each run, in a table of checkpoints.")]
@@ -78,15 +83,14 @@ def show_list(requested: bool) -> None:
     """Print all forms and end the command."""
     if not requested:
         return
-    from scaling.laws import FORMS
     from scaling.laws.approaches.frontier import APPROACHES
-    from scaling.laws.forms.catalogue import DEFAULT
+    from scaling.laws.forms.catalogue import DEFAULT, NAMED
     from scaling.laws.forms.variables import VARIABLES
 
     law_columns = ("law", "formula", "variables", "outcome", "source")
     print_table("", law_columns, [
         (name, form.formula, ", ".join(form.variables), form.outcome, form.source)
-        for name, form in FORMS.items()
+        for name, form in NAMED.items()
     ], left=law_columns)
     out.print()
     print_table("", ("approach", "method"), list(APPROACHES.items()), left=("method",))
@@ -103,12 +107,18 @@ def show_list(requested: bool) -> None:
 
 def forms(
     law: Sequence[str], fix: Sequence[str] | None, tie: Sequence[str] | None,
-    residuals: Residuals = "log",
+    residuals: Residuals = "log", schedules: Path | None = None,
 ) -> list[Form]:
-    """The forms of `--law`, with the parameters of `--fix` and `--tie` constrained."""
-    from scaling.laws import constrain, form_named
+    """The forms of `--law`, with the parameters of `--fix` and `--tie` constrained, and with the
+    learning rate schedules of `--schedules`."""
+    from scaling.laws import constrain, form_named, schedule_law
     from scaling.laws.forms.catalogue import DEFAULT
     from scaling.laws.forms.raw import of_raw_outcome
+    from scaling.laws.forms.schedule_laws import SCHEDULE_FORMS
+
+    if schedules is not None and not {*law} & {*SCHEDULE_FORMS}:
+        raise UserError(f"--schedules {schedules}: no fitted law is of learning rate schedules; "
+                        f"choose one with --law {' or --law '.join(SCHEDULE_FORMS)}")
 
     fixed = {name: _value(name, text) for name, text in _pairs(fix, "--fix", "E=1.69").items()}
     tied = [(first, second) for second, first in
@@ -116,7 +126,8 @@ def forms(
     if (fixed or tied) and not law:
         raise UserError("--fix and --tie constrain parameters of a law: name the law, such as "
                         "--law chinchilla")
-    every = [form_named(name) for name in law or DEFAULT]
+    every = [schedule_law(name, schedules) if schedules is not None and name in SCHEDULE_FORMS
+             else form_named(name) for name in law or DEFAULT]
     every = [of_raw_outcome(form) for form in every] if residuals == "raw" else every
     return [constrain(form, fixed, tied) for form in every]
 

@@ -61,6 +61,7 @@ class RunsSource:
     def table(
         self, counting: Counting | None, needs: Sequence[str],
         other_columns: Mapping[str, str | None] | None = None,
+        labels: Mapping[str, tuple[str, ...]] | None = None,
     ) -> RunsTable:
         """The runs table for a law.
 
@@ -68,6 +69,7 @@ class RunsSource:
             counting: the law's own count of N, used unless the user chose one.
             needs: which of n, d and c have to be read.
             other_columns: columns of other variables.
+            labels: the values of variables that are text.
 
         Raises:
             UserError: a column is missing, or a value is impossible for its quantity.
@@ -75,12 +77,12 @@ class RunsSource:
         from scaling.laws import from_frame
 
         counting, other_columns = self.counting or counting, other_columns or {}
-        key = (counting, *needs, None, *other_columns.items())
+        key = (counting, *needs, None, *other_columns.items(), None, *(labels or {}).items())
         if key not in self._tables:
             self._tables[key] = from_frame(
                 self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
-                extra=other_columns, needs=needs, cluster=self.cluster, final=self.final,
-                smooth=self.smooth, curves=self.curves, strict=self.strict)
+                extra=other_columns, labels=labels, needs=needs, cluster=self.cluster,
+                final=self.final, smooth=self.smooth, curves=self.curves, strict=self.strict)
         return self._tables[key]
 
 
@@ -174,7 +176,7 @@ def fit_form(
     table = source.table(
         None if source.columns["n"] else form.counting,
         SIZES if all_sizes else columns_read(form, source.frame),
-        {v: other_columns.get(v) for v in form.variables if v not in SIZES})
+        {v: other_columns.get(v) for v in form.variables if v not in SIZES}, form.labels)
     with progress(f"{form.name}: resamples", resampling.resamples) as bar:
         return fit_table(
             table, form, objective=robust, resamples=resampling.resamples, seed=resampling.seed,

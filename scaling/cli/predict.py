@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from scaling.cli.allocate import check_given, laws_file, numbers, pairs
+from scaling.cli.fit_options import SchedulesFile
 from scaling.cli.options import JsonSwitch
 from scaling.console import err, out, print_json, print_table
 from scaling.errors import UserError
@@ -33,7 +34,9 @@ def predict(
         )] = None,
     given: Annotated[list[str] | None, typer.Option(
         metavar="NAME=VALUE", help="Value of another variable of the law, such as experts=8; may "
-                                   "be repeated.", show_default=False)] = None,
+                                   "be repeated. The schedule is a name.", show_default=False)
+                     ] = None,
+    schedules: SchedulesFile = None,
     json_output: JsonSwitch = False,
 ) -> None:
     """Predict the loss of runs, with a 90% interval for a new run's loss.
@@ -44,18 +47,24 @@ def predict(
 
     Example: `scaling predict mixture.json --given share1=0.3`
 
+    Example: `scaling predict laws.json --schedules rates.csv --given schedule=wsd --given
+    step=24000`
+
     If `scaling fit` chose the form, the law that predicts larger runs best comes first, then the
     average of the forms that count N as it does; both intervals include the choice of the form.
     A law that needs other values is left out with the reason. A published law has no interval.
     """
     from scaling.laws import show
 
-    values = pairs(given or [], "--given")
+    texts, rest = _texts(given or [])
+    values: dict[str, Any] = pairs(rest, "--given") | texts
     # Laws of other variables alone, such as the shares of a mixture, need no N, D or C.
     only_given = bool(values) and n is None and d is None and compute is None
     points = [{}] if only_given else points_of(n, d, compute)
     laws = [pair for name in law
             for pair in sorted(fits_named(name), key=lambda pair: pair[1].choice is None)]
+    if schedules is not None:
+        laws = _with_schedules(laws, schedules)
     check_given(values, [fit.law for _, fit in laws])
     rows: list[dict[str, Any]] = []
     failed: dict[str, UserError] = {}
@@ -79,6 +88,34 @@ def predict(
          show.number(row["predicted"]), show.span(row["interval"])) for row in rows])
     for warning in dict.fromkeys(f"{name}: {w}" for name, fit in laws for w in fit.warnings):
         out.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _texts(given: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The schedules of --given, whose values are names, and its other values.
+
+    Raises:
+        UserError: two are given.
+    """
+    named = [word.partition("=")[2] for word in given if word.startswith("schedule=")]
+    if len(named) > 1:
+        raise UserError("--given: schedule is given twice; once is expected")
+    return ({"schedule": named[0]} if named else {},
+            [word for word in given if not word.startswith("schedule=")])
+
+
+def _with_schedules(laws: list[tuple[str, Fit]], path: Path) -> list[tuple[str, Fit]]:
+    """The laws, of which those of learning rate schedules have further ones from a table.
+
+    Raises:
+        UserError: none of the laws is one of schedules, or the table holds none.
+    """
+    from scaling.laws import with_schedules
+
+    if not any("schedule" in fit.law.form.labels for _, fit in laws):
+        raise UserError(f"--schedules {path}: none of these laws is of learning rate schedules; "
+                        "leave it out, or name a law that is")
+    return [(name, with_schedules(fit, path) if "schedule" in fit.law.form.labels else fit)
+            for name, fit in laws]
 
 
 def points_of(
@@ -129,7 +166,7 @@ def fits_named(name: str) -> list[tuple[str, Fit]]:
     return [(name, Fit(law, law.residual_loss))]
 
 
-def _row(name: str, fit: Fit, point: dict[str, float], given: dict[str, float]) -> dict[str, Any]:
+def _row(name: str, fit: Fit, point: dict[str, float], given: dict[str, Any]) -> dict[str, Any]:
     """The prediction of one law at one point.
 
     Raises:

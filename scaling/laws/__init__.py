@@ -21,6 +21,7 @@
                      `best_hyperparameters`: the best learning rate and batch of each N and D
     choice.py, form_choice.py
                      `choose`: which of several forms predicts larger runs best, and their average
+    schedule_law.py  `schedule_law`: laws of loss curves under given learning rate schedules
     fit_chain.py     `fit_chain`: from N and D to the loss on a task, and on to its accuracy
     speedup.py       `speedup`: how much more compute or data one recipe needs than another
     suggest_runs.py  `suggest`: the runs to train next
@@ -83,6 +84,7 @@ from scaling.laws.plots import plot_envelope
 from scaling.laws.prediction import Prediction
 from scaling.laws.published import Published, published
 from scaling.laws.read import from_frame, read
+from scaling.laws.schedule_law import schedule_law, with_schedules
 from scaling.laws.speedup import Speedup, speedup
 from scaling.laws.suggest_runs import suggest
 from scaling.laws.table import RunsTable
@@ -95,6 +97,6 @@ __all__ = [
     "best_hyperparameters", "chain", "check_forecasts", "check_health", "choose", "compare",
     "constrain", "curves_from_frame", "disagreement", "fit", "fit_approach", "fit_chain",
     "fit_law", "form_named", "from_frame", "law", "law_from_json", "load", "load_loss_laws",
-    "plot_envelope", "published", "read", "read_ledger", "save", "seal_forecast",
-    "seal_heldout", "speedup", "suggest", "with_heldout",
+    "plot_envelope", "published", "read", "read_ledger", "save", "schedule_law", "seal_forecast",
+    "seal_heldout", "speedup", "suggest", "with_heldout", "with_schedules",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -196,6 +196,25 @@ def read_numbers(
     return values, (f"{_row_label(frame, source, int(rows[first]), names)}, column {column}: "
                     f"{_cell_text(cell)}, where a {wanted} number is expected; "
                     f"{_how_to_fix(cell)}{more}")
+
+
+def read_labels(
+    frame: pd.DataFrame, source: str, column: str, rows: RowIndices, names: list[str] | None,
+    allowed: Sequence[str],
+) -> tuple[Array, str]:
+    """Like `read_numbers`, for a column of text: the index of each cell among the allowed ones."""
+    raw = frame[column].iloc[rows]
+    number = {name: float(i) for i, name in enumerate(allowed)}
+    values = np.array([number.get(str(cell).strip(), np.nan) for cell in raw], dtype=float)
+    invalid = np.flatnonzero(np.isnan(values))
+    if not invalid.size:
+        return values, ""
+    first = int(invalid[0])
+    more = f"; the same in {len(invalid) - 1} more rows" if len(invalid) > 1 else ""
+    listed = ", ".join(map(_short, allowed[:_MAX_COLUMNS_LISTED]))
+    return values, (f"{_row_label(frame, source, int(rows[first]), names)}, column {column}: "
+                    f"{_cell_text(raw.iloc[first])}, where one of {listed} is expected; fix it, "
+                    f"drop the row, or give the {column} of this name to the law{more}")
 
 
 def parse_numbers(raw: pd.Series) -> Array:

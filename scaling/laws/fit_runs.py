@@ -128,7 +128,7 @@ def fit(
             smooth=smooth, curves=curves_of(runs, curves), strict=strict,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
-            needs=columns_read(form, frame))
+            labels=form.labels, needs=columns_read(form, frame))
     fits = []
     for each in forms:
         robust = (objective if isinstance(objective, ResidualLoss)

@@ -13,7 +13,7 @@ from scaling.files import parse_json, read_bytes
 from scaling.laws.approaches.frontier import APPROACHES, Frontier, frontier_from_json
 from scaling.laws.arguments import checked
 from scaling.laws.form_choice import FormChoice, choice_from_json
-from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.catalogue import NAMED
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import Law
 from scaling.laws.law_json import law_from_json
@@ -118,6 +118,6 @@ def load_loss_laws(path: str | Path) -> list[Law]:
 
 def _from_json(content: Any, source: str, path: str) -> Law | Frontier:
     fields = JsonObject(content, source, path)
-    if "form" not in fields and fields.text("law", (*FORMS, *APPROACHES)) in APPROACHES:
+    if "form" not in fields and fields.text("law", (*NAMED, *APPROACHES)) in APPROACHES:
         return frontier_from_json(content, source, path)
     return law_from_json(content, source, path)

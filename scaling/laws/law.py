@@ -17,6 +17,7 @@ from scaling.laws.forms.constrained import formula_json
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.raw import is_raw
+from scaling.laws.forms.schedule_laws import schedules_json
 from scaling.laws.frozen import freeze_fields
 
 Array = NDArray[np.float64]
@@ -212,6 +213,7 @@ class Law:
             "law": self.form.name,
             **({} if (formula := formula_json(self.form)) is None else {"form": formula}),
             **({"residuals": "raw"} if is_raw(self.form) else {}),
+            **schedules_json(self.form),
             **({"constraints": self.form.constraints} if self.form.constraints else {}),
             "convention": dict(self.convention),
             "n_runs": self.n_runs,

@@ -12,12 +12,14 @@ import numpy as np
 from scaling.errors import UserError
 from scaling.laws.arguments import checked
 from scaling.laws.fitting.bootstrap import ResampleUnit
-from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.catalogue import NAMED
 from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import MOST_NAMES, MOST_STARTS, law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS
 from scaling.laws.forms.raw import RESIDUALS, of_raw_outcome
+from scaling.laws.forms.schedule_laws import ScheduleLaw, add_schedules
+from scaling.laws.forms.schedules import MOST_KNOTS, schedule
 from scaling.laws.forms.variables import VARIABLES, Counting
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import (
@@ -74,7 +76,7 @@ def law_from_json(content: Any, source: str, path: str = "") -> Law:
 
 def _form(fields: JsonObject) -> Form:
     form = (_custom(fields.object("form")) if "form" in fields
-            else FORMS[fields.text("law", FORMS)])
+            else _with_schedules(NAMED[fields.text("law", NAMED)], fields))
     if "residuals" in fields and fields.text("residuals", RESIDUALS) == "raw":
         form = of_raw_outcome(form)
     constraints = fields.object("constraints")
@@ -90,6 +92,24 @@ def _form(fields: JsonObject) -> Form:
                          [(first, second) for first, second in tied])
     except UserError as reason:
         raise UserError(f"{fields.source}: constraints of {form.name}: {reason}") from None
+
+
+def _with_schedules(form: Form, fields: JsonObject) -> Form:
+    """The form with the schedules of its file, if it is a law of schedules."""
+    if not isinstance(form, ScheduleLaw):
+        return form
+    given = fields.object("schedules")
+    found = {}
+    for name in given:
+        knots = given.object(name)
+        steps, rates = knots.array("steps", MOST_KNOTS), knots.array("rates", MOST_KNOTS)
+        if len(steps) != len(rates):
+            raise knots.error("rates", rates.tolist(), f"a list of {len(steps)} numbers")
+        try:
+            found[name] = schedule(name, np.stack([steps, rates], axis=-1))
+        except UserError as reason:
+            raise UserError(f"{fields.source}: {reason}") from None
+    return add_schedules(form, found, fields.count("warmup") if "warmup" in fields else None)
 
 
 def _custom(fields: JsonObject) -> Form:

@@ -15,7 +15,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import LEVEL, Interval, Law, check_level
 from scaling.laws.table import RunsTable
-from scaling.laws.values import broadcast, variables_of
+from scaling.laws.values import broadcast, coded, variables_of
 
 Array = NDArray[np.float64]
 IntervalKind = Literal["prediction", "confidence"]
@@ -92,8 +92,8 @@ def inputs_of(
         example = ", ".join(f"{name}=..." for name in form.variables)
         raise UserError("predict: one data frame, or values by name, are expected, as in "
                         f"predict({example})")
-    arrays, shape = broadcast(_of_frame(form, columns, data[0]) if data
-                              else by_variable(values, columns, form.variables))
+    arrays, shape = broadcast(coded(form, _of_frame(form, columns, data[0]) if data
+                                    else by_variable(values, columns, form.variables)))
     if 0 in shape:
         raise UserError("predict: at least one value is expected, and an array or the data frame "
                         "has none")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scaling.errors import UserError
-from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.catalogue import NAMED
 from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, UNIT_FACTORS
 from scaling.laws.law import Interval, Law
 
@@ -120,7 +120,7 @@ def _entry(name: str) -> Published:
 
 def _law(name: str) -> Law:
     entry = _content()["entries"][name]
-    form = FORMS[entry["law"]]
+    form = NAMED[entry["law"]]
     units = entry.get("units", {})
     given = entry["params"]
     params = {p: float(given[p]) * _unit_scale(units.get(p), given) for p in form.parameters}

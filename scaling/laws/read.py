@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from scaling.laws.columns import (
     RowIndices,
     Sign,
     label_column,
+    read_labels,
     read_numbers,
     require_column,
     row_label,
@@ -48,6 +50,7 @@ _SYNONYMS = {
     **dict.fromkeys(("running", "pending", "queued", "scheduled", "created"), "planned"),
 }
 """Words of experiment trackers and schedulers for the statuses."""
+_FEWEST_RUNS = 5  # have 126 different resamples; four have 35, of which the ends of 90% are two
 _STATUS_COLUMNS = ("status", "state")
 ROLES = ("grid", "heldout", "former")
 """Roles of a run: fitted; held out to test the law; or no longer part of its sweep."""
@@ -63,6 +66,7 @@ def read(
     loss: str | None = None,
     counting: Counting | None = None,
     extra: Mapping[str, str | None] | None = None,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
     needs: Sequence[str] = ("n", "d", "c"),
     where: str | None = None,
     cluster: str | None = None,
@@ -86,6 +90,8 @@ def read(
         counting: which parameters N counts. Chooses the column of N if `n` is None.
         extra: columns of further variables, by their names in `VARIABLES`; None for the column
             with the variable's own name or, failing that, its column in this package's tables.
+        labels: the values of further variables that are text, as a form's `labels`. Rows of one
+            value are taken to be of one run, unless `cluster` is given.
         needs: which of n, d and c are required.
         where: a condition on the table's columns, such as `tokens > 1e9 and corpus == 'c4'`, with
             backticks around names that are not identifiers; rows for which it is not true are
@@ -105,8 +111,8 @@ def read(
     """
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
-                      needs=needs, where=where, cluster=cluster, final=final, smooth=smooth,
-                      curves=curves_of(runs, curves), strict=strict)
+                      labels=labels, needs=needs, where=where, cluster=cluster, final=final,
+                      smooth=smooth, curves=curves_of(runs, curves), strict=strict)
 
 
 def curves_of(
@@ -149,6 +155,7 @@ def from_frame(
     loss: str | None = None,
     counting: Counting | None = None,
     extra: Mapping[str, str | None] | None = None,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
     needs: Sequence[str] = ("n", "d", "c"),
     where: str | None = None,
     cluster: str | None = None,
@@ -171,6 +178,7 @@ def from_frame(
                      for v, column in (extra or {}).items()}
     convention |= {v: f"column {column}" for v, column in extra_columns.items()}
 
+    texts = labels or {}
     names = run_ids(frame, source)
     roles = label_column(frame, source, "role", ROLES, names, {})
     statuses = statuses_of(frame, source, names)
@@ -189,12 +197,14 @@ def from_frame(
     problems: dict[str, None] = {}
 
     def values(variable: str, rows: RowIndices) -> Array:
+        column = (columns | extra_columns)[variable]
         # Which outcomes are possible depends on the law, which checks them.
         sign: Sign = "any" if variable == "loss" else (
             "non-negative" if variable in extra_columns and VARIABLES[variable].may_be_zero
             else "positive")
-        found, problem = read_numbers(
-            frame, source, (columns | extra_columns)[variable], rows, names, sign)
+        found, problem = (
+            read_labels(frame, source, column, rows, names, texts[variable])
+            if variable in texts else read_numbers(frame, source, column, rows, names, sign))
         if problem:
             problems[problem] = None
         return found
@@ -223,6 +233,8 @@ def from_frame(
     )
     with np.errstate(all="ignore"):
         table = screened(check_table(table, frame), curves_of(frame, curves), strict)
+        if cluster is None and texts and not final:
+            table, cluster = _runs_of_text(table, next(iter(texts)))
         return with_clusters(table, frame, cluster, final, smooth)
 
 
@@ -239,6 +251,20 @@ def _selection(
         "unhealthy runs are left out": strict,
     }
     return tuple(phrase for phrase, applies in phrases.items() if applies)
+
+
+def _runs_of_text(table: RunsTable, variable: str) -> tuple[RunsTable, str | None]:
+    """The column of a text variable, whose values each are a run; None, and a warning in the table,
+    if these are too few to be resampled."""
+    count = len(np.unique(table.extra[variable]))
+    if count >= _FEWEST_RUNS:
+        return table, table.columns[variable]
+    warning = (f"the rows are of {count} {variable}s, fewer than the {_FEWEST_RUNS} that can be "
+               "resampled: resamples draw single rows, as if their errors were independent, so "
+               "intervals do not include the differences between runs; "
+               + option(f"cluster={table.columns[variable]!r}, resample=\"wild\"",
+                        f"--cluster {table.columns[variable]} --resample wild") + " does")
+    return replace(table, warnings=(*table.warnings, warning)), None
 
 
 def statuses_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,29 @@ def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[
         raise UserError(f"predict: arrays of one shape, or numbers, are expected, not of {shapes}"
                         ) from None
     return {name: np.broadcast_to(each, shape).ravel() for name, each in arrays.items()}, shape
+
+
+def coded(form: Form, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values in which texts, such as the names of schedules, are replaced by their indices.
+
+    Raises:
+        UserError: a text is unknown.
+    """
+    found = dict(values)
+    for variable, names in form.labels.items():
+        if variable not in found:
+            continue
+        cells = np.asarray(found[variable], dtype=object)
+        number = {name: float(i) for i, name in enumerate(names)}
+        for cell in cells.ravel():
+            if str(cell) not in number:
+                raise UserError(
+                    f"{variable} {str(cell)[:40]!r}: the {variable}s of this law are "
+                    f"{', '.join(names) or 'none'}; name one, or give a new one with "
+                    + option("with_schedules(fit, {NAME: RATES})", "--schedules RATES.csv"))
+        found[variable] = np.array([number[str(cell)] for cell in cells.ravel()],
+                                   dtype=float).reshape(cells.shape)
+    return found
 
 
 def variables_of(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:

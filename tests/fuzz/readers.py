@@ -255,6 +255,21 @@ def _(folder: Path, made: Made) -> Prepared:
     return Prepared(path, read)
 
 
+@reader("schedules of a law", many=5000, why="a form is made of each")
+def _(folder: Path, made: Made) -> Prepared:
+    from scaling.laws import schedule_law
+
+    path = folder / "rates.csv"
+    path.write_text("schedule,step,rate\nwsd,1,1e-5\nwsd,100,3e-4\nwsd,800,3e-4\nwsd,900,0\n"
+                    "cosine,0,0\ncosine,100,3e-4\ncosine,500,2e-4\ncosine,900,3e-5\n")
+
+    def read() -> None:
+        form = schedule_law("multi-power", path)
+        assert len(form.labels["schedule"]) > 0
+
+    return Prepared(path, read)
+
+
 @reader("laws.json")
 def _(folder: Path, made: Made) -> Prepared:
     from scaling.laws import allocate

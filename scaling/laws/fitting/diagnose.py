@@ -41,6 +41,7 @@ _MAX_LISTED = 10      # values in one message
 _RESAMPLES_LOST = 0.05
 _COEFFICIENT_FACTOR = 100.0   # ratio of the ends of an interval that is too wide
 _EXPONENT_FACTOR = 3.0
+_UNKNOWN_COEFFICIENT, _UNKNOWN_EXPONENT = 1e12, 100.0  # of an interval that is no information
 _ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
 """What remains of Chinchilla's law without the term of a variable."""
 _FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most extreme ones
@@ -103,7 +104,9 @@ def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     gone = {name for _, names in absent for name in names}
     findings += [*absent, *_negative_exponents(evidence, gone), *_without_effect(evidence, gone)]
     unknown = {name for _, names in findings for name in names}
-    findings += [*_wide_intervals(evidence, unknown), *_skewed_intervals(evidence, unknown)]
+    findings += _wide_intervals(evidence, unknown)
+    unknown = {name for _, names in findings for name in names}
+    findings += _skewed_intervals(evidence, unknown)
     if unknown & {*evidence.form.exponents}:
         unknown |= {"a", "b"}
     return [warning for warning, _ in findings], unknown
@@ -359,8 +362,11 @@ def _wide_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
             continue
         if not e.is_loss and name in e.form.exponents and high < 0:
             low, high = -high, -low  # an exponent of an outcome that is no loss has either sign
-        factor = _EXPONENT_FACTOR if name in e.form.exponents else _COEFFICIENT_FACTOR
-        if not (low > 0 and high <= low * factor):
+        is_exponent = name in e.form.exponents
+        factor = _EXPONENT_FACTOR if is_exponent else _COEFFICIENT_FACTOR
+        if low > 0 and high > low * (_UNKNOWN_EXPONENT if is_exponent else _UNKNOWN_COEFFICIENT):
+            yield (f"{name} is not determined: its 90% interval is {low:.3g} to {high:.3g}", {name})
+        elif not (low > 0 and high <= low * factor):
             yield (f"{name} is poorly determined: its 90% interval is {low:.3g} to {high:.3g}",
                    set())
 

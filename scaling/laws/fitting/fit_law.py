@@ -27,9 +27,10 @@ from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.misfit import drop_rising_terms
 from scaling.laws.fitting.preflight import check_enough_runs, check_losses, check_varied
 from scaling.laws.fitting.valley import follow_valley
-from scaling.laws.forms.catalogue import FORMS
+from scaling.laws.forms.catalogue import FORMS, NAMED
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
+from scaling.laws.forms.schedule_laws import how_to_give
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.law import Bootstrap, Interval, Law, Method
 from scaling.laws.table import RunsTable
@@ -56,10 +57,12 @@ def form_named(name: str) -> Form:
     """
     if name in FORMS:
         return FORMS[name]
-    near = difflib.get_close_matches(name, FORMS, n=1)
+    if name in NAMED:
+        raise UserError(f"{name}: is a law of learning rate schedules; {how_to_give()}")
+    near = difflib.get_close_matches(name, NAMED, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(f"{name}: no law of that name can be fitted; {hint}The laws are "
-                    f"{', '.join(FORMS)}")
+                    f"{', '.join(NAMED)}")
 
 
 @checked

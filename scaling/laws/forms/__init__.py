@@ -10,6 +10,8 @@
                         laws of further variables and outcomes
     curve.py, curves.py, sigmoidal.py, broken.py, downstream.py
                         laws of one variable, and of downstream tasks
+    schedules.py, schedule_laws.py
+                        learning rate schedules as data, and laws of loss curves under them
     custom.py, expression.py
                         laws that users write, as a formula or a function
     constrained.py      a form with parameters fixed or tied

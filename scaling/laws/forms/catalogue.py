@@ -25,6 +25,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.kaplan import KaplanJoint
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import Chinchilla, Power, Term
+from scaling.laws.forms.schedule_laws import SCHEDULE_FORMS
 from scaling.laws.forms.variables import VARIABLES
 
 
@@ -76,6 +77,9 @@ _ALL: tuple[Form, ...] = (
 
 FORMS: dict[str, Form] = {form.name: form for form in _ALL}
 """Every form that can be fitted, by name."""
+
+NAMED: dict[str, Form] = FORMS | SCHEDULE_FORMS
+"""Every form by name, with those that can be fitted once they have learning rate schedules."""
 
 DEFAULT = ("kaplan-n", "kaplan-d", "kaplan-c", "kaplan-nd", "chinchilla", "q-family")
 """Laws of the loss that can be fitted to any sweep over N and D."""

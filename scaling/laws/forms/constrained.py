@@ -62,6 +62,10 @@ class Constrained(Form):
                  for v, names in self.base.undetermined(x_RV).items()}
         return {v: names for v, names in found.items() if names}
 
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        return self.base.labels
+
     def _base_theta(self, free_BF: Array) -> Array:
         return np.asarray(np.array(self.offset) + free_BF @ np.array(self.matrix))
 

@@ -90,6 +90,11 @@ class Form(ABC):
         return frozenset(self.parameters)
 
     @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """The values of variables that are text, by variable: arrays hold their indices."""
+        return {}
+
+    @property
     def fitted_parameters(self) -> tuple[str, ...]:
         """Parameters that are neither fixed nor tied, one for each coordinate of theta."""
         return self.parameters

@@ -147,10 +147,14 @@ class Formula(Form):
             params[:, self._positive] = np.exp(params[:, self._positive])
         return params
 
+    def _variables(self, x_RV: Array) -> Any:
+        """What `outcome_of` gets: the variables by name, [R] each."""
+        return SimpleNamespace(**{name: x_RV[:, i] for i, name in enumerate(self.variables)})
+
     def _predict(self, params_BP: Any, x_RV: Array) -> Any:
         p = SimpleNamespace(**{name: params_BP[:, i, None]
                                for i, name in enumerate(self.parameters)})
-        v = SimpleNamespace(**{name: x_RV[:, i] for i, name in enumerate(self.variables)})
+        v = self._variables(x_RV)
         with np.errstate(all="ignore"):
             outcome = self.outcome_of(p, v)
             outcome = np.broadcast_to(outcome, (len(params_BP), len(x_RV)))
@@ -159,5 +163,5 @@ class Formula(Form):
     def _outcome(self, params: Mapping[str, float], x_RV: Array) -> Array:
         """Outcomes for one set of parameters, without the link, [R]."""
         p = SimpleNamespace(**{name: np.array([[value]]) for name, value in params.items()})
-        v = SimpleNamespace(**{name: x_RV[:, i] for i, name in enumerate(self.variables)})
+        v = self._variables(x_RV)
         return np.array(np.broadcast_to(self.outcome_of(p, v), (1, len(x_RV)))[0], dtype=float)

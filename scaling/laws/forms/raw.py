@@ -51,6 +51,10 @@ class RawOutcome(Form):
         return self.base.constants
 
     @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        return self.base.labels
+
+    @property
     def has_hessian(self) -> bool:
         return self.base.has_hessian
 

@@ -76,6 +76,8 @@ VARIABLES: dict[str, Variable] = _Variables({
     "share3": Variable("r_3", "share of the training tokens", may_be_zero=True),
     "lr_area": Variable("S_1", "sum of learning rates over steps"),
     "drop_area": Variable("S_2", "sum of decayed drops of the learning rate", may_be_zero=True),
+    "step": Variable("t", "steps of the schedule"),
+    "schedule": Variable("eta", "name of the learning rate schedule", may_be_zero=True),
 })
 """Variables by name, as in `--column NAME=COLUMN`; N, D and C have options of their own. Any other
 name is a variable of a user's own law."""
