@@ -14,7 +14,7 @@ from scaling.errors import UserError
 
 if TYPE_CHECKING:
     from scaling.laws import Form
-    from scaling.laws.forms.raw import Residuals
+    from scaling.laws.forms.wrapped import Residuals
 
 SIZES = ("n", "d", "c")
 """Variables with options of their own; --column is for all others."""
@@ -113,8 +113,8 @@ def forms(
     learning rate schedules of `--schedules`."""
     from scaling.laws import constrain, form_named, schedule_law
     from scaling.laws.forms.catalogue import DEFAULT
-    from scaling.laws.forms.raw import of_raw_outcome
     from scaling.laws.forms.schedule_laws import SCHEDULE_FORMS
+    from scaling.laws.forms.wrapped import of_raw_outcome
 
     if schedules is not None and not {*law} & {*SCHEDULE_FORMS}:
         raise UserError(f"--schedules {schedules}: no fitted law is of learning rate schedules; "

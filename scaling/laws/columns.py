@@ -198,6 +198,15 @@ def read_numbers(
                     f"{_how_to_fix(cell)}{more}")
 
 
+def standard_errors(frame: pd.DataFrame, column: str, rows: RowIndices) -> Array:
+    """The standard errors in a column, [R], NaN for cells that are none; empty if the table does
+    not have the column, or has it twice."""
+    if [*map(str, frame.columns)].count(column) != 1:
+        return np.empty(0)
+    found = parse_numbers(frame[column].iloc[rows])
+    return np.where(np.isfinite(found) & (found > 0), found, np.nan)
+
+
 def read_labels(
     frame: pd.DataFrame, source: str, column: str, rows: RowIndices, names: list[str] | None,
     allowed: Sequence[str],

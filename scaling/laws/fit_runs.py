@@ -22,8 +22,8 @@ from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import law as own_law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
-from scaling.laws.forms.raw import Residuals, of_raw_outcome
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
+from scaling.laws.forms.wrapped import Residuals, of_raw_outcome
 from scaling.laws.io import load_with_choice
 from scaling.laws.io import save as save_laws
 from scaling.laws.law import Law, Method

@@ -16,8 +16,8 @@ from scaling.laws.fitting.intervals import bca_intervals, widened
 from scaling.laws.forms.constrained import formula_json
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.forms.raw import is_raw
 from scaling.laws.forms.schedule_laws import schedules_json
+from scaling.laws.forms.wrapped import is_raw
 from scaling.laws.frozen import freeze_fields
 
 Array = NDArray[np.float64]

@@ -17,10 +17,10 @@ from scaling.laws.forms.constrained import constrain
 from scaling.laws.forms.custom import MOST_NAMES, MOST_STARTS, law
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS
-from scaling.laws.forms.raw import RESIDUALS, of_raw_outcome
 from scaling.laws.forms.schedule_laws import ScheduleLaw, add_schedules
 from scaling.laws.forms.schedules import MOST_KNOTS, schedule
 from scaling.laws.forms.variables import VARIABLES, Counting
+from scaling.laws.forms.wrapped import RESIDUALS, of_raw_outcome
 from scaling.laws.json_object import JsonObject
 from scaling.laws.law import (
     KEPT_LEFT_OUT,

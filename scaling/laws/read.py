@@ -24,6 +24,7 @@ from scaling.laws.columns import (
     require_column,
     row_label,
     run_ids,
+    standard_errors,
 )
 from scaling.laws.compute_checks import other_flops
 from scaling.laws.forms.variables import (
@@ -230,6 +231,7 @@ def from_frame(
         flops=other_flops(frame, columns, rows, x["d"][order]),
         schedule=schedule_fractions(frame, rows, x["d"][order]),
         selection=_selection(where, cluster, final, smooth, strict),
+        loss_se=standard_errors(frame, f"{columns['loss']}_se", rows),
     )
     with np.errstate(all="ignore"):
         table = screened(check_table(table, frame), curves_of(frame, curves), strict)

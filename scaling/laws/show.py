@@ -110,9 +110,11 @@ def heldout_table(law: Law) -> TextTable:
 
 
 def run_counts(law: Law) -> str:
-    """The number of fitted runs, and the number left out by reason."""
+    """The number of fitted runs, those left out by reason, and those that count less."""
     out = excluded_text(law.excluded)
-    return f"{law.n_runs} runs" + (f"; left out: {out}" if out else "; none left out")
+    noisy = law.convention.get("noisy")
+    return (f"{law.n_runs} runs" + (f"; left out: {out}" if out else "; none left out")
+            + (f"; {noisy} with standard errors above the noise count less" if noisy else ""))
 
 
 def convention(law: Law) -> str:

@@ -17,8 +17,8 @@ from scaling.laws.fitted import Fit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
 from scaling.laws.forms.constrained import Constrained, constrain
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.raw import unwrapped
 from scaling.laws.forms.variables import check_amount, six_nd
+from scaling.laws.forms.wrapped import unwrapped
 from scaling.laws.law import LEVEL, Interval, Law, paired_samples
 from scaling.laws.table import RunsTable
 

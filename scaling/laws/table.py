@@ -71,6 +71,8 @@ class RunsTable:
         schedule: the "warmup" and the "cooldown" as fractions of the run, [R] each, NaN where
             unknown; without those that the table does not tell. The health check reads them.
         selection: how rows were selected or altered on reading, a phrase each.
+        loss_se: the standard error of each loss, [R], NaN where unknown; empty without any. It is
+            not part of `sha256`.
     """
 
     n: Array
@@ -92,6 +94,7 @@ class RunsTable:
     ideal: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     schedule: Mapping[str, Array] = field(default_factory=dict)
     selection: tuple[str, ...] = ()
+    loss_se: Array = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         if not len(self.ideal):
@@ -123,6 +126,7 @@ class RunsTable:
             flops={name: values[rows] for name, values in self.flops.items()},
             ideal=self.ideal[rows],
             schedule={name: values[rows] for name, values in self.schedule.items()},
+            loss_se=self.loss_se[rows] if len(self.loss_se) else self.loss_se,
         )
 
     def variable_named(self, name: str) -> str:

@@ -18,7 +18,7 @@ from scaling.laws import FORMS, ResidualLoss, RunsTable, constrain, fit_law, fro
 from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import ZERO
 from scaling.laws.forms.losses import WIDTH, residual_scale
-from scaling.laws.forms.raw import of_raw_outcome
+from scaling.laws.forms.wrapped import of_raw_outcome
 
 
 def _table(noise: float, seed: int = 0, floor: float = 1.69, sizes: int = 5) -> RunsTable:

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.fitting.fit_law import fit_law, form_named
 from scaling.laws.fitting.minimise import Minimum, minimise
+from scaling.laws.fitting.misfit import noise_factors
 from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
+from scaling.laws.forms.wrapped import Wrapped, standardised
 from scaling.laws.law import Law
 from scaling.laws.table import RunsTable
 
@@ -29,11 +31,13 @@ _MIN_IMPROVEMENT = 1e-6  # relative: a larger decrease is another optimum, not r
 class PreparedFit:
     """A fitted law with the arrays of its minimisation.
 
-    `runs` are those that the form is fitted to, x [R, V] their coordinates less the `centre` [V],
-    y [R] their linked outcomes, `theta` [P] the optimum, and `starts` [S, P] the form's starts.
+    `form` is the law's, of which the residuals of noisy runs may be standardised. `runs` are those
+    that it is fitted to, x [R, V] their coordinates less the `centre` [V], y [R] their linked
+    outcomes, `theta` [P] the optimum, and `starts` [S, P] the form's starts.
     """
 
     law: Law
+    form: Form
     runs: RunsTable
     robust: ResidualLoss
     centre: Array
@@ -41,11 +45,6 @@ class PreparedFit:
     y: Array
     theta: Array
     starts: Array
-
-    @property
-    def form(self) -> Form:
-        """The law's form."""
-        return self.law.form
 
     @property
     def residuals(self) -> Array:
@@ -116,7 +115,11 @@ def prepare(table: RunsTable, form: Form | str, robust: ResidualLoss | None = No
     theta = form.from_params(form.to_params(form.from_params(law.point), -centre))[0]
     y = form.apply_link(runs.loss)
     starts = form.starts(x - centre, runs.loss)
-    return PreparedFit(law, runs, robust, centre, x - centre, y, theta, starts)
+    x = x - centre
+    r = y - form.predict(theta[None], x)[0]
+    working, x, y = standardised(
+        form, x, y, noise_factors(runs, form, robust, r, len(form.fitted_parameters)))
+    return PreparedFit(law, working, runs, robust, centre, x, y, theta, starts)
 
 
 def group_sizes(n: Array) -> NDArray[np.intp]:
@@ -131,5 +134,7 @@ def group_sizes(n: Array) -> NDArray[np.intp]:
 
 def form_label(form: Form) -> str:
     """The form's name, with its constraints."""
+    while isinstance(form, Wrapped):
+        form = form.base
     held = form.formula.removeprefix(form.base.formula) if isinstance(form, Constrained) else ""
     return form.name + held

@@ -335,7 +335,7 @@ def _determined(problem: BootstrapProblem, w_BR: Array) -> NDArray[np.bool_]:
     drawn = w_BR > 0
     enough = drawn.sum(axis=1) >= problem.x.shape[1] + 1
     enough &= drawn.sum(axis=1) >= len(problem.optimum)
-    for column in problem.x.T:
+    for column in problem.x[:, :len(problem.form.variables)].T:
         values, value_index = np.unique(column, return_inverse=True)
         if len(values) == 1:
             continue

@@ -23,9 +23,9 @@ from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
-from scaling.laws.forms.raw import unwrapped
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
+from scaling.laws.forms.wrapped import unwrapped
 from scaling.laws.law import Bootstrap, Interval
 from scaling.laws.table import RunsTable
 
@@ -302,7 +302,7 @@ def _far_runs(e: Evidence) -> Iterator[Finding]:
 
 
 def _lack_of_fit(e: Evidence) -> Iterator[Finding]:
-    found = lack_of_fit(e.residuals, len(e.theta), e.x)
+    found = lack_of_fit(e.residuals, len(e.theta), e.x[:, :len(e.form.variables)])
     if found is not None and found[2] < SIGNIFICANT:
         miss, scatter, p_value = (_percent(e, found[0]), _percent(e, found[1]), found[2])
         yield (f"lack of fit: the law misses points by {miss}, where runs of one point, such as "

@@ -24,7 +24,7 @@ from scaling.laws.fitting.bootstrap import (
 from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
-from scaling.laws.fitting.misfit import drop_rising_terms
+from scaling.laws.fitting.misfit import drop_rising_terms, noise_factors
 from scaling.laws.fitting.preflight import check_enough_runs, check_losses, check_varied
 from scaling.laws.fitting.valley import follow_valley
 from scaling.laws.forms.catalogue import FORMS, NAMED
@@ -32,6 +32,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
 from scaling.laws.forms.schedule_laws import how_to_give
 from scaling.laws.forms.variables import VARIABLES
+from scaling.laws.forms.wrapped import standardised
 from scaling.laws.law import Bootstrap, Interval, Law, Method
 from scaling.laws.table import RunsTable
 
@@ -42,6 +43,7 @@ _RTOL = 1e-6          # of the objective, within which two optima are the same
 _SUBSET = 1_000       # most runs that every start is fitted to
 _ADAPTIONS = 30       # of delta
 _DELTA_RTOL = 1e-7
+_FACTOR_RTOL = 1e-6   # of a run's factor of its residual
 _VALLEY = 1e-3        # relative difference of objectives along one valley
 _NEAR = 0.3           # objectives so much above the lowest are followed along their valleys, too
 _MAX_FOLLOWED = 3
@@ -124,8 +126,18 @@ def _fit(
     x, y = x - centre, form.apply_link(fitted.loss)
     starts, minima = _search(form, x, y, fitted.loss, robust)
     minima = _follow_valleys(form, x, y, robust, minima)
+    own, factor = form, np.ones(len(y))
     if robust.kind == "adaptive":
         robust, minima = _adapt(form, x, y, robust, minima)
+        plain_x, plain_y = x, y
+        for _ in range(_ADAPTIONS):
+            theta = minima.theta[[int(np.argmin(minima.value))]]
+            r = plain_y - own.predict(theta, plain_x)[0]
+            previous, factor = factor, noise_factors(fitted, own, robust, r, theta.shape[1])
+            if np.allclose(factor, previous, rtol=_FACTOR_RTOL):
+                break
+            form, x, y = standardised(own, plain_x, plain_y, factor)
+            robust, minima = _adapt(form, x, y, robust, minima)
         minima = _follow_valleys(form, x, y, robust, minima)
     best = int(np.argmin(minima.value))
     theta, dropped = drop_rising_terms(form, x, y, minima.theta[best], starts, robust)
@@ -147,11 +159,11 @@ def _fit(
                          by, method, widening(problem, by), numbers)
 
     law = Law(
-        form=form,
-        convention=_convention(form, fitted, robust),
+        form=own,
+        convention=_convention(own, fitted, robust, int((factor < 1).sum())),
         params=dict(zip(form.parameters, map(float, point[0]), strict=True)),
         n_runs=int((~fitted.ideal).sum()),
-        excluded=_excluded(form, table, fitted),
+        excluded=_excluded(own, table, fitted),
         objective=float(robust.cost(residuals).sum()),
         se_delta=({} if is_interpolation
                   else delta_method_errors(form, x, y, theta, centre, robust)),
@@ -295,12 +307,15 @@ def _check_fixed_floors(form: Form, loss: Array) -> None:
                             "expected; fix it at a lower value")
 
 
-def _convention(form: Form, fitted: RunsTable, robust: ResidualLoss) -> dict[str, Any]:
+def _convention(
+    form: Form, fitted: RunsTable, robust: ResidualLoss, noisy: int
+) -> dict[str, Any]:
     return {
         **fitted.convention,
         "loss": form.outcome.removeprefix("loss, "),
         "objective": robust.kind,
         **({"delta": robust.delta} if robust.has_delta else {}),
+        **({"noisy": noisy} if noisy else {}),
         "range": {v: [float(values.min()), float(values.max())]
                   for v, values in fitted.values.items() if not np.isnan(values).any()},
     }

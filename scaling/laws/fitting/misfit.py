@@ -18,7 +18,8 @@ from scaling.laws.fitting.minimise import minimise
 from scaling.laws.forms.form import ZERO, Form
 from scaling.laws.forms.losses import WIDTH, ResidualLoss, residual_scale
 from scaling.laws.forms.powers import PowerSum, Term
-from scaling.laws.forms.raw import unwrapped
+from scaling.laws.forms.wrapped import unwrapped
+from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
 
@@ -119,6 +120,26 @@ def lack_of_fit(r_R: Array, n_params: int, x_RV: Array) -> tuple[float, float, f
         return None
     p_value = float(fdtrc(miss_dof, scatter_dof, miss / scatter)) if scatter > 0 else 0.0
     return float(np.sqrt(miss)), float(np.sqrt(scatter)), p_value
+
+
+def noise_factors(
+    fitted: RunsTable, form: Form, robust: ResidualLoss, r_R: Array, n_params: int
+) -> Array:
+    """What residuals are multiplied by under the adaptive loss, [R]: the ratio of the least noise
+    of any run to its own, which is that of all residuals, or its standard error if that is larger.
+
+    Args:
+        fitted: the fitted runs.
+        form: the form.
+        robust: the loss.
+        r_R: residuals without factors, [R].
+        n_params: number of fitted parameters.
+    """
+    if robust.kind != "adaptive" or not len(fitted.loss_se):
+        return np.ones(fitted.loss.size)
+    se = np.nan_to_num(fitted.loss_se / fitted.loss if form.link == "log" else fitted.loss_se)
+    sd = np.maximum(se, residual_scale(r_R, n_params))
+    return np.asarray(sd.min() / sd if sd.min() > 0 else np.ones_like(sd))
 
 
 def dependence(form: Form, x_RV: Array) -> tuple[float, float]:

@@ -15,7 +15,7 @@
     custom.py, expression.py
                         laws that users write, as a formula or a function
     constrained.py      a form with parameters fixed or tied
-    raw.py              a form with residuals of the outcome itself instead of its logarithm
+    wrapped.py          forms with residuals of the raw outcome, or in units of each run's noise
     losses.py           robust losses of the residuals
     variables.py        the variables of laws, with symbols, units and columns
     catalogue.py        all forms by name

@@ -13,7 +13,7 @@ from scaling.errors import UserError
 from scaling.laws.arguments import checked
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.raw import unwrapped
+from scaling.laws.forms.wrapped import unwrapped
 
 Array = NDArray[np.float64]
 

@@ -20,8 +20,8 @@ from scaling.errors import DataError, UserError, option
 from scaling.laws.forms.constrained import Constrained
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.formula import Formula
-from scaling.laws.forms.raw import RawOutcome, unwrapped
 from scaling.laws.forms.schedules import History, Measure, Schedule, history
+from scaling.laws.forms.wrapped import RawOutcome, unwrapped
 
 Array = NDArray[np.float64]
 
