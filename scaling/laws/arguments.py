@@ -34,6 +34,20 @@ _SUCH_AS = {
     "noise": "0.002", "start": "{'alpha': [0.1, 0.3]}", "formula": "'E + A*n**-alpha'",
 }
 _INSTEAD = {"interval": "a coverage is given as level=0.9"}
+_MEANT = {"flops": ("compute", "c"), "budget": ("compute",), "tokens": ("d",), "params": ("n",),
+          "parameters": ("n",), "model_size": ("n",), "c": ("compute",)}
+"""Arguments that are meant by other names."""
+_VARIABLE = "a further variable of a law is given as extra={%r: COLUMN}"
+_BESIDE_FIT = {
+    "accuracy": "fit_chain(...) fits the task's loss from N and D, and its accuracy from that",
+    **dict.fromkeys(("lr", "learning_rate", "batch", "batch_size"), "best_hyperparameters(...) "
+                    "finds the best learning rate and batch in a grid of runs; "
+                    + _VARIABLE % "lr"),
+    **dict.fromkeys(("step", "steps", "schedule"), "laws of loss curves are those of "
+                    "schedule_law(...), which read the columns step and schedule; "
+                    + _VARIABLE % "step"),
+}
+"""What is asked for by arguments that `fit` does not have."""
 _WORDS = {
     "bool": "True or False", "int": "an integer", "float": "a number", "str": "text",
     "Path": "a path", "PosixPath": "a path", "dict": "a dictionary", "DataFrame": "a data frame",
@@ -94,9 +108,12 @@ def _not_bound(
     names = [each for each in signature.parameters if each != "self"]
     for unknown in given:
         if unknown not in names:
-            near = difflib.get_close_matches(unknown, names, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            return f"{name}: has no argument {unknown}; {hint}It has {', '.join(names)}"
+            if name == "fit" and unknown in _BESIDE_FIT:
+                return f"fit: has no argument {unknown}; {_BESIDE_FIT[unknown]}"
+            meant = [each for each in _MEANT.get(unknown.lower(), ()) if each in names]
+            near = meant or difflib.get_close_matches(unknown.lower(), names, n=1)
+            hint = f"did you mean {near[0]}? It" if near else "it"
+            return f"{name}: has no argument {unknown}; {hint} has {', '.join(names)}"
     return f"{name}: {problem}; its arguments are {', '.join(names)}"
 
 

@@ -178,8 +178,7 @@ class BestHyperparameters:
         return "\n".join([
             self.title(), self.optima_table(_MAX_SHOWN).text(),
             *([f"and {more} more, in .to_frame()"] if more > 0 else []),
-            *(show.equation(fit.law).replace(show.left_side(fit.law.form), f"{variable}*")
-              for variable, fit in self.laws.items()),
+            *(show.equation(fit.law) for fit in self.laws.values()),
             *(f"warning: {warning}" for warning in self.warnings[:_MAX_LISTED]),
             *([f"and {len(self.warnings) - _MAX_LISTED} more warnings, in .warnings"]
               if len(self.warnings) > _MAX_LISTED else [])])

@@ -19,11 +19,13 @@ from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
 from scaling.laws.forms.catalogue import CHOSEN_FROM, FORMS
 from scaling.laws.forms.constrained import constrain
+from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.custom import law as own_law
+from scaling.laws.forms.expression import places_of_names
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import KINDS, ResidualLoss
 from scaling.laws.forms.variables import N_COLUMNS, VARIABLES, Counting
-from scaling.laws.forms.wrapped import Residuals, of_raw_outcome
+from scaling.laws.forms.wrapped import Residuals, of_raw_outcome, unwrapped
 from scaling.laws.io import load_with_choice
 from scaling.laws.io import save as save_laws
 from scaling.laws.law import Law, Method
@@ -123,6 +125,8 @@ def fit(
         table = runs
     else:
         frame, source = frame_of(runs)
+        for each in forms:
+            check_no_column_is_fitted(each, frame)
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
             smooth=smooth, curves=curves_of(runs, curves), strict=strict,
@@ -171,6 +175,24 @@ def as_form(law: str | Form | Callable[..., object]) -> Form:
         own: Form = own_law(law)
         return own
     return form_named(law)
+
+
+def check_no_column_is_fitted(form: Form, frame: pd.DataFrame) -> None:
+    """Check that a parameter of a user's own law is not meant to be a column of the table.
+
+    Raises:
+        UserError: a parameter has the name of a column, and a power or a function of it is fitted.
+    """
+    base = unwrapped(form)
+    if not isinstance(base, CustomLaw):
+        return
+    places = places_of_names(base.expression)
+    for name in base.parameters:
+        if name in frame.columns and "base" in places[name]:
+            variables = [*base.variables, name]
+            raise UserError(f"{base.name}: {name} is a column of the table, and a parameter of the "
+                            f"law that would be fitted; declare it, as in law(formula, variables="
+                            f"{variables}), or rename the parameter")
 
 
 def columns_read(form: Form, frame: pd.DataFrame) -> tuple[Literal["n", "d", "c"], ...]:
@@ -227,8 +249,10 @@ def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
     first = every[0]
     for other in every[1:]:
         if other.runs.sha256 != first.runs.sha256:
-            raise UserError(f"compare: {other.law.name} was fitted to other runs than "
-                            f"{first.law.name}; fit both to one table")
+            columns = [each.runs.columns.get("loss") for each in (first, other)]
+            what = (f" (columns {columns[0]} and {columns[1]})" if columns[0] != columns[1] else "")
+            raise UserError(f"compare: {other.law.name} was fitted to other runs or losses{what} "
+                            f"than {first.law.name}; fit both to one table and outcome")
     return compare_forms(first.runs, [each.law.form for each in every], robust=first.objective)
 
 

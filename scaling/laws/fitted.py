@@ -135,7 +135,7 @@ class Fit:
 
     @checked
     def predict(
-        self, *data: pd.DataFrame, interval: bool | IntervalKind = False,
+        self, *data: Any, interval: bool | IntervalKind = False,
         level: float | None = None, **values: ArrayLike,
     ) -> Any:
         """The outcome that the law predicts, in most laws the loss in nats per token.

@@ -68,7 +68,7 @@ class Bootstrap:
         freeze_fields(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Law:
     """A form with its parameters, fitted or published.
 
@@ -102,6 +102,11 @@ class Law:
         such as "chinchilla of c4_loss"."""
         outcome = self.convention.get("outcome")
         return self.form.name if outcome is None else f"{self.form.name} of {outcome}"
+
+    def __repr__(self) -> str:
+        params = ", ".join(f"{name} = {value:.4g}" for name, value in self.params.items()
+                           if self.se.get(name, 0.0) is not None)
+        return f"{self.name}: {self.form.formula} with {params or 'nothing determined'}"
 
     @property
     def converged(self) -> bool:

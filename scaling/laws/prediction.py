@@ -74,7 +74,7 @@ def interval_asked_for(
 
 
 def inputs_of(
-    form: Form, columns: Mapping[str, str], data: Sequence[pd.DataFrame],
+    form: Form, columns: Mapping[str, str], data: Sequence[Any],
     values: Mapping[str, ArrayLike],
 ) -> Inputs:
     """The values of a law's variables from one table, or from values by name.

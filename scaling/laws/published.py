@@ -35,7 +35,7 @@ class OptimalSize:
         return float(np.exp(np.interp(inside, x, y) + self.exponent * (log_c - inside)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Published:
     """One published result: a law, optimal sizes, or both."""
 
@@ -53,6 +53,11 @@ class Published:
     """Loss as a function of compute along the paper's own optimal sizes."""
     side_by_side: bool
     """Whether allocations show it next to a user's own law."""
+
+    def __repr__(self) -> str:
+        of = self.law or self.frontier
+        formula = f": {of.form.formula}" if of is not None else ""
+        return f"{self.title}{formula} ({self.where}; mark {self.mark})"
 
 
 @cache

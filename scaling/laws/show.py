@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.hyperparameters import BATCH, LEARNING_RATE
 from scaling.laws.law import Law
 from scaling.laws.table import excluded_text
 
@@ -23,6 +24,9 @@ _EXPONENTS = {"a": "a (N* ~ C^a)", "b": "b (D* ~ C^b)"}
 def number(value: float | None, digits: int = 4) -> str:
     """A number with four significant digits by default; a dash for None or NaN."""
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}g}"
+
+
+_LEFT_SIDES = {LEARNING_RATE: "lr*", BATCH: "batch*"}
 
 
 def count(value: float | None) -> str:
@@ -61,8 +65,11 @@ def percent(value: float | None) -> str:
 
 
 def left_side(form: Form) -> str:
-    """The left side of a form's equation, such as `L(N, D)`."""
-    return f"L({', '.join(v.upper() for v in form.variables)})"
+    """The left side of a form's equation, such as `L(N, D)`, or `accuracy(L)` for an outcome that
+    is not a loss."""
+    outcome = form.outcome.partition(",")[0].replace(" ", "_")
+    name = "L" if "loss" in form.outcome else _LEFT_SIDES.get(form.outcome, outcome)
+    return f"{name}({', '.join(v.upper() for v in form.variables)})"
 
 
 def equation(law: Law) -> str:

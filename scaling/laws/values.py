@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaling.errors import UserError, option
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.variables import VARIABLES, six_nd
+from scaling.laws.forms.variables import FLOPS_PER_PARAMETER_TOKEN, VARIABLES, six_nd
 
 Array = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def coded(form: Form, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variables_of(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
-    """The variables of a form, [R] each; C = 6 N D if it is not given.
+    """The variables of a form, [R] each; of N, D and C = 6 N D two give the third.
 
     Raises:
         UserError: a variable is missing, unknown or impossible.
@@ -69,11 +69,16 @@ def variables_of(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
     arrays = dict(values)
     if "c" in form.variables and "c" not in arrays and {"n", "d"} <= {*arrays}:
         arrays["c"] = six_nd(arrays["n"], arrays["d"])
+    elif "c" in arrays and "c" not in form.variables and len({"n", "d"} & {*arrays}) == 1:
+        known_one, third = ("n", "d") if "n" in arrays else ("d", "n")
+        if third in form.variables:
+            arrays[third] = arrays.pop("c") / (FLOPS_PER_PARAMETER_TOKEN * arrays[known_one])
     known = {*form.variables, *(("n", "d") if "c" in form.variables else ())}
     for name in arrays:
         if name not in known:
+            meant = f"; did you mean {name.lower()}?" if name.lower() in known else ""
             raise UserError(f"{form.name}: {name} is not among its variables, which are "
-                            f"{', '.join(form.variables)}")
+                            f"{', '.join(form.variables)}{meant}")
     missing = [name for name in form.variables if name not in arrays]
     if missing:
         lacking = " and ".join(f"{VARIABLES[name].symbol} ({VARIABLES[name].unit})"

@@ -155,7 +155,7 @@ def recount(law: Law, counting: Counting, relation: Relation | None = None) -> L
                    convention=convention, exponents={}, heldout={}, warnings=warnings)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Recounted(Form):
     """`base` as a function of another N; parameters and theta are those of `base`."""
 

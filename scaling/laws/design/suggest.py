@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import UserError
+from scaling.laws import show
 from scaling.laws.design.candidates import (
     Candidates,
     candidate_runs,
@@ -43,6 +44,7 @@ MAX_SUGGESTED = 100
 
 _UNDETERMINED_FACTOR = 10.0  # upper end over value, above which a target counts as undetermined
 _LARGE_SHARE = 0.5           # of the cost in one run, above which a warning is added
+_MOST_SHOWN = 20              # runs in a repr
 _DISAGREEMENT = 1.5          # ratio of the bootstrap's interval to the linear one, either way
 
 
@@ -73,7 +75,7 @@ class NextRun:
             "cost": self.cost, "cumulative_cost": self.cumulative_cost}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Suggestion:
     """The suggested runs, in decreasing order of gain per cost."""
 
@@ -91,6 +93,20 @@ class Suggestion:
     candidates: int
     """Number of runs that they are chosen from."""
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        columns = ("run", "N", "D", "FLOPs", "total FLOPs", "90% interval after")
+        rows = [("now", "", "", "", "", show.span(self.interval)), *(
+            (str(place), show.short(run.n), show.short(run.d), f"{run.c:.3g}",
+             f"{run.cumulative_flops:.3g}", show.span(run.interval))
+            for place, run in enumerate(self.runs[:_MOST_SHOWN], start=1))]
+        more = len(self.runs) - _MOST_SHOWN
+        return "\n".join([
+            f"{self.target.name} by {self.law}: {show.number(self.value)}; {len(self.runs)} of "
+            f"{self.candidates:,} candidates, N counts {self.counting}",
+            show.TextTable(columns, tuple(rows), ("run",)).text(),
+            *([f"and {more} more, in .to_frame()"] if more > 0 else []),
+            *(f"warning: {warning}" for warning in self.warnings)])
 
     @property
     def flops(self) -> float:

@@ -45,7 +45,7 @@ def add_quantity_row(form: Form, quantity: Quantity) -> FormWithQuantityRow:
     return FormWithQuantityRow(**common, base=form, quantity=quantity)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FormWithQuantityRow(Form):
     """`base` with one more row of x, the last, whose prediction is the quantity."""
 

@@ -44,6 +44,7 @@ _EXPONENT_FACTOR = 3.0
 _UNKNOWN_COEFFICIENT, _UNKNOWN_EXPONENT = 1e12, 100.0  # of an interval that is no information
 _ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
 """What remains of Chinchilla's law without the term of a variable."""
+_LEAST_DOF = 3        # runs beyond the parameters, of a test whether a term is absent
 _FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most extreme ones
 _FEW_UNITS = 10       # sizes or clusters, below which resamples of them are too alike
 
@@ -150,7 +151,8 @@ def _collinear(e: Evidence) -> Iterator[Finding]:
 def _absent_terms(e: Evidence) -> Iterator[Finding]:
     """Terms without which the fit is as good, up to chance: their parameters are not known, and
     neither is a constant that would take their place."""
-    if len(e.y) <= len(e.theta) or dependence(e.form, e.x)[1] < MIN_SPREAD:
+    # With one or two degrees of freedom, a test without power would call every term absent.
+    if len(e.y) < len(e.theta) + _LEAST_DOF or dependence(e.form, e.x)[1] < MIN_SPREAD:
         return
     for term, own in terms_with_parameters(e.form):
         p_value, _ = without_term(e.form, term, own, e.x, e.y, e.theta, e.starts, e.robust)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import DataError, UserError, option
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.hyperparameters import BATCH, LEARNING_RATE
 from scaling.laws.forms.variables import MOST_LOSS, VARIABLES
 from scaling.laws.table import RunsTable, excluded_text
 
@@ -40,9 +41,14 @@ def check_losses(form: Form, table: RunsTable) -> list[str]:
     """
     if form.link == "log":
         check_positive(table, f"{form.name} predicts its logarithm")
+    y, label = table.loss, f"{table.prefix}{table.column_label('loss')}"
+    if "loss" not in form.outcome and "loss" in _words(table.columns.get("loss", "")):
+        best = ("; " + option("best_hyperparameters(...)", "--optima") + " finds them in a grid of "
+                "runs" if form.outcome in (LEARNING_RATE, BATCH) else "")
+        raise UserError(f"{label}: {form.name} predicts {form.outcome}, and the column seems to "
+                        f"hold losses; choose another with {option('loss=', '--loss')}{best}")
     if not form.outcome.startswith("loss") or table.loss.size < 2:
         return []
-    y, label = table.loss, f"{table.prefix}{table.column_label('loss')}"
     if y.min() == y.max():
         raise UserError(f"{label}: is {y[0]:g} in every run, which determines no law; choose the "
                         f"column of losses with {option('loss=', '--loss')}")
@@ -159,9 +165,14 @@ def _large_losses(table: RunsTable, label: str) -> Iterator[str]:
                         "take their logarithm; if the run diverged, set its status to diverged")
 
 
+def _words(column: str) -> set[str]:
+    """The words of a column's name."""
+    return {*re.split(r"[^a-z0-9]+", column.lower())}
+
+
 def _loss_name(table: RunsTable) -> Iterator[str]:
     column = table.columns.get("loss", "")
-    words = {*re.split(r"[^a-z0-9]+", column.lower())}
+    words = _words(column)
     for quantity, names in _NAMES_OF.items():
         if words & {*names}:
             fix = {"bits": f"multiply them by ln 2 = {np.log(2):.4f}, or read E and the "

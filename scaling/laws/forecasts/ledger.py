@@ -80,7 +80,7 @@ class ForecastingLaw:
         freeze_fields(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SealedForecast:
     """A record of a ledger.
 
@@ -113,6 +113,14 @@ class SealedForecast:
     note: str
     previous: str
     sha256: str
+
+    def __repr__(self) -> str:
+        of = self.run_id or ", ".join(f"{name} = {value:.4g}"
+                                      for name, value in self.variables.items())
+        ends = "" if self.interval is None else (
+            f", {self.level:.0%} interval {self.interval[0]:.4g} to {self.interval[1]:.4g}")
+        return (f"line {self.line}, sealed {self.date:%Y-%m-%d %H:%M} UTC: {self.law.name} "
+                f"predicts {self.prediction:.4g}{ends} for {of}")
 
     def __post_init__(self) -> None:
         freeze_fields(self)

@@ -53,7 +53,7 @@ def annealing_areas(
     return np.cumsum(eta), np.cumsum(np.fromiter(decayed, dtype=float, count=len(drops)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Annealing(Formula):
     """L_0 + A S1^-alpha - C S2: the loss at any step of any schedule, for one model size."""
 

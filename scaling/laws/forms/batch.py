@@ -52,7 +52,7 @@ def minimum_compute(c: Number, b: Number, b_crit: Number) -> Any:
     return c / (1 + b / b_crit)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CriticalBatch(PowerSum):
     """B*/L^(1/alpha_B), the critical batch size as a function of the loss."""
 

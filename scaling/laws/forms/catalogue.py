@@ -75,7 +75,14 @@ _ALL: tuple[Form, ...] = (
     *step_loss.FORMS,
 )
 
-FORMS: dict[str, Form] = {form.name: form for form in _ALL}
+class Catalogue(dict[str, Form]):
+    """Forms by name."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} laws: {', '.join(self)}"
+
+
+FORMS: dict[str, Form] = Catalogue({form.name: form for form in _ALL})
 """Every form that can be fitted, by name."""
 
 NAMED: dict[str, Form] = FORMS | SCHEDULE_FORMS

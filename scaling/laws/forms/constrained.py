@@ -21,7 +21,7 @@ _MAX_EXPONENT = 10
 _LARGEST = 1e6  # coordinate of theta
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Constrained(Form):
     """The form `base` with theta an affine function of fewer free coordinates.
 

@@ -14,7 +14,7 @@ from scaling.laws.forms.formula import Formula
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Curve(Formula):
     """A formula of one variable x, some of whose parameters have a unit of x."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError
 from scaling.laws.arguments import checked
-from scaling.laws.forms.expression import evaluate, names_in, trace
+from scaling.laws.forms.expression import evaluate, names_in, places_of_names, trace
 from scaling.laws.forms.form import EXPONENT_STARTS
 from scaling.laws.forms.formula import Formula
 from scaling.laws.forms.variables import VARIABLES, Counting
@@ -24,9 +24,11 @@ MOST_STARTS = 1_000
 _OTHER_STARTS = (0.1, 0.3, 1.0, 10.0)  # of positive parameters: no exponents, and not linear
 _FREE_STARTS = (-1.0, 0.1, 1.0)
 _PROBES = 5
+_USUAL_PARAMETERS = ("c", "l", "s", "u")  # variables whose names are often those of parameters
+_SYMBOLS = ("N", "D", "C")                # of variables that are written in lower case
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CustomLaw(Formula):
     """A law given by a formula of its variables and parameters. Created by `law`."""
 
@@ -120,6 +122,8 @@ def law(
         raise UserError(f"formula: {len(named)} names, where at most {MOST_NAMES} are allowed")
     own = tuple(variables) if variables is not None else tuple(n for n in named if n in VARIABLES)
     parameters = tuple(n for n in named if n not in own)
+    if variables is None:
+        _check_guessed(formula, own, parameters)
     _check_names(named, own, parameters, free=free, exponents=exponents or (),
                  floor=() if floor is None else (floor,), units=units or {}, start=start or {})
     if link not in ("log", "identity"):
@@ -134,6 +138,30 @@ def law(
     linear = tuple(p for p in _linear(form) if p not in given)
     return CustomLaw(**{**{field: getattr(form, field) for field in form.__dataclass_fields__},
                         "linear": linear, "grid": _grid(form, linear, given)})
+
+
+def _check_guessed(formula: str, variables: Sequence[str], parameters: Sequence[str]) -> None:
+    """Check that names which are taken for variables, or not, are used so.
+
+    Raises:
+        UserError: one is not, and has to be declared.
+    """
+    places = places_of_names(formula)
+    for name in variables:
+        if name in _USUAL_PARAMETERS and places[name] == {"term"}:
+            others = [other for other in variables if other != name] or [
+                other for other in parameters if "base" in places[other]]
+            if not others:
+                continue
+            known = VARIABLES[name]
+            raise UserError(f"formula: {name} is a variable of a run, {known.symbol} "
+                            f"({known.unit}), and has no power here; name the parameter "
+                            f"otherwise, or say which names are variables: variables={others}")
+    for name in parameters:
+        if name in _SYMBOLS and variables and "base" in places[name]:
+            raise UserError(f"formula: {name} would be a parameter; the variable is written "
+                            f"{name.lower()}, or is declared as in variables="
+                            f"{[*variables, name]}")
 
 
 def _check_names(
@@ -201,12 +229,15 @@ def _grid(
 ) -> dict[str, tuple[float, ...]]:
     """Initial values of the parameters that are not linear, thinned to `MOST_STARTS` points."""
     grid: dict[str, tuple[float, ...]] = {}
+    places = places_of_names(form.expression)
     for name in form.parameters:
         if name in given:
             grid[name] = given[name]
         elif name not in linear:
-            grid[name] = (EXPONENT_STARTS if name in form.declared_exponents
-                          else _FREE_STARTS if name in form.signed else _OTHER_STARTS)
+            is_declared = name in form.declared_exponents
+            in_exponents = places[name] == {"exponent"}
+            grid[name] = (_FREE_STARTS if name in form.signed and not is_declared
+                          else EXPONENT_STARTS if is_declared or in_exponents else _OTHER_STARTS)
     while math.prod(map(len, grid.values())) > MOST_STARTS:
         longest = max((n for n in grid if n not in given), key=lambda n: len(grid[n]), default="")
         if not longest or len(grid[longest]) == 1:

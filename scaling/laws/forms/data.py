@@ -29,7 +29,7 @@ _FAMILY_LOGS = [1, 2, 5]  # indices of the parameters but E whose logarithms are
 _FAMILY_POWERED = [1, 2, 3, 4]  # coordinates that the power of the sum multiplies
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class QFamily(Form):
     """E + [(A/N^alpha)^(1/q) + (B/D^beta)^(1/q)]^q.
 
@@ -112,7 +112,7 @@ class QFamily(Form):
         return np.asarray(beta / (alpha + beta))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PowerOfSum(QFamily):
     """E + (A N^-alpha + B D^-beta)^k, the q-family in parameters of the terms inside the bracket.
 
@@ -153,7 +153,7 @@ class PowerOfSum(QFamily):
         return super().optimum(family, c)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DataConstrained(Formula):
     """E + A/N'^alpha + B/D'^beta, with effective tokens D' and effective parameters N'.
 
@@ -213,7 +213,7 @@ def _effective_by_r(unique: Any, total: Any, r: Any) -> Any:
     return -unique * r * (np.expm1(-times) + times * np.exp(-times))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BoundedLoss(Formula):
     """E + (L_0 - E) h/(1 + h), with h = A/N^alpha + B/D^beta + C N^gamma/U^delta.
 
@@ -263,7 +263,7 @@ class BoundedLoss(Formula):
         return self.from_params(np.array(starts))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class OverTraining(Formula):
     """E + (A M^eta + B M^-eta) C^-eta, with M = D/N tokens per parameter.
 

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 _MIDPOINT_QUANTILES = (0.1, 0.35, 0.6, 0.85)  # of the losses: initial midpoints of a sigmoid
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Error(Formula):
     """epsilon - k exp(-gamma L): chance level at high loss, with an exponential decrease."""
 
@@ -36,7 +36,7 @@ class Error(Formula):
         return p.epsilon - p.k * np.exp(-p.gamma * v.l)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Accuracy(Formula):
     """best - span / (1 + exp(-k (L - L_0))): from `best` at low loss down to best - span.
 

@@ -19,7 +19,7 @@ from scaling.laws.forms.variables import VARIABLES
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Routed(Formula):
     """log10 L = a_N log10 N + b_E log10 E^ + c_NE log10 N log10 E^ + d.
 
@@ -58,7 +58,7 @@ def _saturated(experts: Any, e_start: Any, e_max: Any) -> Any:
     return 1 / (1 / (experts - 1 + 1 / (1 / e_start - 1 / e_max)) + 1 / e_max)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Sparse(PowerSum):
     """A law with powers of the share of active parameters, 1 - S."""
 

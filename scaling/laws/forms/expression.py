@@ -109,6 +109,31 @@ def names_in(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def places_of_names(text: str) -> dict[str, set[str]]:
+    """Where each name of a formula occurs: in the "base" of a power, which includes divisors and
+    arguments of functions; in an "exponent"; or in neither, as a "term"."""
+    found: dict[str, set[str]] = {}
+
+    def visit(node: ast.AST, place: str) -> None:
+        match node:
+            case ast.Call():
+                visit(node.args[0], "base" if place == "term" else place)
+            case ast.Name():
+                found.setdefault(node.id, set()).add(place)
+            case ast.BinOp(op=ast.Pow()):
+                visit(node.left, "base" if place == "term" else place)
+                visit(node.right, "exponent")
+            case ast.BinOp(op=ast.Div()):
+                visit(node.left, place)
+                visit(node.right, "base" if place == "term" else place)
+            case _:
+                for child in ast.iter_child_nodes(node):
+                    visit(child, place)
+
+    visit(parse_expression(text), "term")
+    return found
+
+
 def evaluate(text: str, values: Mapping[str, Any]) -> Any:
     """The value of a formula, from arrays by name, which may be complex."""
     def value(node: ast.expr) -> Any:

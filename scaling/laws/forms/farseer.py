@@ -18,7 +18,7 @@ _SMALL, _LARGE = 1e7, 1e9  # the two N at which theta holds the values of the th
 _MIN_GROUPS = 3  # sizes, or groups of similar sizes, that starting points are made of
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Farseer(Formula):
     """e^(a3 N^gamma + b3) + e^(a2 N^beta + b2) D^(-e^(a1 N^alpha + b1)).
 

@@ -34,7 +34,7 @@ ZERO = -50.0
 _NO_CONSTANT = 1e-9  # below this, a constant has no effect on any outcome
 _MIN_SHARE = 0.02  # of the loss, that a term has at a starting point
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Form(ABC):
     """The functional form of a law.
 
@@ -67,6 +67,9 @@ class Form(ABC):
     """Number of distinct values that every other variable needs."""
     envelope: str | None = None
     """The variable along which only the lower envelope of the runs is fitted; None for all runs."""
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.formula}  ({self.source})"
 
     @property
     @abstractmethod

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 _COMPLEX_STEP = 1e-30  # can be this small, because the complex step has no rounding error
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Formula(Form):
     """A form whose subclass implements only `outcome_of`, in the notation of its paper.
 

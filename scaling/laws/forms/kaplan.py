@@ -13,7 +13,7 @@ from scaling.laws.forms.form import EXPONENT_STARTS, Form, project_coefficients
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class KaplanJoint(Form):
     """[(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D.
 

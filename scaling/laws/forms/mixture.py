@@ -20,7 +20,7 @@ _CONSTANTS = (0.3, 0.6, 0.8, 0.9, 0.97)  # initial c, relative to the lowest los
 _TOLERANCE = 1e-6  # of a sum of shares
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DataMixture(Formula):
     """c + k exp(t_1 r_1 + ... + t_m r_m), for models of one size trained on one number of tokens.
 

@@ -44,7 +44,7 @@ class Term:
     """Pairs of a variable and the parameter that is its exponent."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PowerSum(Form):
     """A sum of power laws. theta holds the logarithms of the coefficients, and the exponents.
 
@@ -163,7 +163,7 @@ class PowerSum(Form):
         return theta
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Chinchilla(PowerSum):
     """E + A/N^alpha + B/D^beta, whose optimum at C = 6 N D has a closed form."""
 
@@ -183,7 +183,7 @@ class Chinchilla(PowerSum):
         return np.asarray(beta / (alpha + beta))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Power(PowerSum):
     """Sum of power laws of one variable each, printed as (X_c/X)^alpha: Kaplan's, Henighan's."""
 
@@ -210,7 +210,7 @@ class Power(PowerSum):
         return theta
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PowerProduct(PowerSum):
     """A single term: a coefficient times variables to powers in the numerator or denominator.
 

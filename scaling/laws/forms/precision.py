@@ -11,7 +11,7 @@ from scaling.laws.forms.form import Form
 from scaling.laws.forms.formula import Formula
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Precision(Formula):
     """A/N_eff^alpha + B/D^beta + E with N_eff = N (1 - exp(-P/gamma))^parts.
 

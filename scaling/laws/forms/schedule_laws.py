@@ -32,7 +32,7 @@ _EXPONENTS = (0.3, 0.6, 1.0)
 _MIN_SHARE = 0.02     # of the loss, that a term has at a starting point
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScheduleLaw(Formula):
     """L_0 + A T^-decay + B times a sum over earlier steps, with T the sum of the rates.
 

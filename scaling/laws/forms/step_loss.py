@@ -32,7 +32,7 @@ _OF_RATE = ("E", "A", "B", "alpha", "beta", "H", "k", "gamma", "delta")
 _OF_BATCH = ("J", "m", "epsilon", "omega")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class StepLoss(Form):
     """E + A/N^alpha + B/D^beta + H/2 u^2 + J/2 v^2 with v = ln(batch/batch*) and
     u = ln(lr/lr*), where batch* = m D^epsilon and lr* = k N^-gamma D^delta (batch/batch*)^omega.

@@ -17,7 +17,7 @@ from scaling.laws.forms.variables import VARIABLES
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ParallelStreams(Formula):
     """(A/(N (k log P + 1)))^alpha + E, for P parallel passes of each token through one model.
 

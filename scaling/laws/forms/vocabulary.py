@@ -27,7 +27,7 @@ _LEAST = 1e-3  # smallest coefficient at a starting point, relative to the large
 _SOURCE = "Tao et al. 2024, arXiv:2407.13623"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class VocabularyLoss(Formula):
     """-E + A1/N^alpha1 + A2/N_v^alpha2 + B/D^beta, a unigram-normalised loss.
 

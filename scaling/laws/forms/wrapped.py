@@ -18,7 +18,7 @@ Residuals = Literal["log", "raw"]
 RESIDUALS: dict[str, Residuals] = {name: name for name in get_args(Residuals)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Wrapped(Form):
     """The form `base` with another scale of its predictions; all else is that of `base`."""
 

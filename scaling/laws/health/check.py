@@ -19,6 +19,10 @@ def check_health(
     runs: RunsTable | pd.DataFrame | str | Path,
     curves: pd.DataFrame | str | Path | None = None,
     *,
+    n: str | None = None,
+    d: str | None = None,
+    c: str | None = None,
+    loss: str | None = None,
     floor: float = 0.0,
 ) -> Health:
     """Which runs should not be in a fit, and why.
@@ -40,9 +44,13 @@ def check_health(
 
     Args:
         runs: a table of runs from `read`, or what `read` takes: a data frame or a file with the
-            columns of this package's tables, or a results folder.
+            columns below, or a results folder.
         curves: the training curves, with the columns `run_id`, `tokens` seen so far, and `loss` in
             nats per token; by default those of `curves.csv` beside the runs, if there are any.
+        n: column of parameters, here and below by default that of this package's tables.
+        d: column of training tokens.
+        c: column of training FLOPs.
+        loss: column of the losses.
         floor: L_0, the irreducible loss in nats per token, which is subtracted from all losses
             before curves are normalised. Without a law it is unknown, and 0 by default.
 
@@ -52,7 +60,10 @@ def check_health(
     if not 0 <= floor < float("inf"):
         raise UserError(f"floor={floor:g}: a loss from 0 nats per token on is expected")
     if isinstance(runs, RunsTable):
+        for name, column in {"n": n, "d": d, "c": c, "loss": loss}.items():
+            if column is not None:
+                raise UserError(f"{name}=: the runs were read already; give it to read")
         read_from: pd.DataFrame | str = (
             runs.source if Path(runs.source).is_file() else pd.DataFrame())
         return health_of(runs, curves_of(read_from, curves), floor)
-    return health_of(read(runs), curves_of(runs, curves), floor)
+    return health_of(read(runs, n=n, d=d, c=c, loss=loss), curves_of(runs, curves), floor)
