@@ -249,3 +249,22 @@ def test_a_wild_resample_multiplies_the_residuals_of_a_cluster_by_one_factor() -
             np.testing.assert_allclose(of_cluster, of_cluster[:, :1].repeat(3, axis=1))
         found = np.unique(np.round(ratio[:, :-1], 9))
         np.testing.assert_allclose(found, [*-factors[::-1], *factors], atol=1e-8)
+
+
+def test_equal_resamples_of_few_clusters_are_fitted_once(monkeypatch) -> None:
+    """Four clusters have 35 different resamples; the result is as if each were fitted."""
+    x, y, group = clustered(4, 6)
+    table = from_frame(pd.DataFrame({"N": np.exp(x), "loss": np.exp(y), "run": group}), "line",
+                       n="N", needs=("n",), cluster="run")
+    form = replace(FORMS["kaplan-n"], envelope=None)
+    sizes: list[int] = []
+    chunk = bootstrap._fit_chunk
+    monkeypatch.setattr(bootstrap, "_fit_chunk", lambda problem, y_BR, w_BR, *rest: (
+        sizes.append(len(w_BR)), chunk(problem, y_BR, w_BR, *rest))[1])
+    law = fit_law(table, form, resamples=400)
+    assert 30 < sizes[0] <= 35
+    monkeypatch.setattr(bootstrap, "_distinct", lambda y_BR, w_BR: (w_BR, np.arange(len(w_BR))))
+    each = fit_law(table, form, resamples=400)
+    assert sizes[1:] == [400]
+    assert law.bootstrap.numbers.tolist() == each.bootstrap.numbers.tolist()
+    np.testing.assert_allclose(law.samples, each.samples, rtol=1e-6)

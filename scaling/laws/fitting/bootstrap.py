@@ -173,11 +173,26 @@ def refit_numbered(
             parts.append(one_step.theta(y_BR, w_BR))
             numbers.append(first + np.arange(len(y_BR)))
         else:
-            part, kept, from_starts = _fit_chunk(problem, y_BR, w_BR, first, resamples, from_starts)
-            parts.append(part)
-            numbers.append(first + kept)
+            distinct, index = _distinct(y_BR, w_BR)
+            part, kept, from_starts = _fit_chunk(
+                problem, y_BR[:len(distinct)], distinct, first, resamples, from_starts)
+            place = np.full(len(distinct), -1)
+            place[kept] = np.arange(len(kept))
+            place = place[index]
+            parts.append(part[place[place >= 0]])
+            numbers.append(first + np.flatnonzero(place >= 0))
         watch(first + len(y_BR))
     return np.concatenate(parts), np.concatenate(numbers)
+
+
+def _distinct(y_BR: Array, w_BR: Array) -> tuple[Array, NDArray[np.intp]]:
+    """The different weights of resamples with the same outcomes, and the place of each resample's
+    among them: few units have few resamples. All weights, in order, if most of them differ."""
+    if y_BR.strides[0] == 0 and len(w_BR):
+        distinct, index = np.unique(w_BR, axis=0, return_inverse=True)
+        if len(distinct) <= len(w_BR) / 2:
+            return distinct, index.ravel()
+    return w_BR, np.arange(len(w_BR))
 
 
 def _fit_chunk(
