@@ -15,11 +15,13 @@ from scaling.cli.fit_options import (
     FITS,
     LAWS,
     RESAMPLES,
+    BinsOption,
     CColumn,
     ClusterColumn,
     DColumn,
     FinalRows,
     FixOption,
+    FrontierOption,
     LossColumns,
     NColumn,
     NConvention,
@@ -75,6 +77,8 @@ def fit(
     final: FinalRows = False,
     smooth: SmoothRows = 1,
     strict: StrictRuns = False,
+    frontier: FrontierOption = None,
+    bins: BinsOption = 10,
     n_convention: NConvention = None,
     objective: Annotated[Literal["adaptive", "huber", "l1", "squared"] | None, typer.Option(
         help="Objective on residuals of the log-loss; by default each law's own, which is adaptive "
@@ -218,7 +222,7 @@ def fit(
     outcomes = outcomes_of(loss)
     sources = {outcome: RunsSource(
         path, frame, {"n": n, "d": d, "c": c, "loss": outcome}, where, n_convention, cluster,
-        final, smooth, curves, strict) for outcome in outcomes}
+        final, smooth, curves, strict, frontier, bins) for outcome in outcomes}
     if optima:
         fit_optima(sources[outcomes[0]], other_columns, forms if law else None, within, noise,
                    resampling, save, [path], json_output)
@@ -242,9 +246,9 @@ def fit(
             results.laws += fits
             for name in approaches:
                 with results.failures(f"{name}{label}"):
-                    frontier = fit_one(name, source, resampling, noise, grouped, fits)
-                    print_approach(frontier)
-                    results.frontiers.append(frontier)
+                    fitted_line = fit_one(name, source, resampling, noise, grouped, fits)
+                    print_approach(fitted_line)
+                    results.frontiers.append(fitted_line)
         results.check()
         laws: list[Law | Frontier] = [*(fitted.law for fitted in results.laws), *results.frontiers]
         for fits in of_outcome.values():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scaling.laws import Fit, Form, Frontier, ResidualLoss, RunsTable
+    from scaling.laws.compute_frontier import FrontierKind
     from scaling.laws.fitting.bootstrap import ResampleUnit
     from scaling.laws.forms.variables import Counting
     from scaling.laws.law import Method
@@ -56,6 +57,10 @@ class RunsSource:
     """Training curves, by which the health of the runs is checked."""
     strict: bool = False
     """Whether unhealthy runs are left out."""
+    frontier: FrontierKind | None = None
+    """Whether, and how, only the runs of the lowest loss for their compute are kept."""
+    bins: int = 10
+    """Number of bins of a binned frontier."""
     _tables: dict[tuple[object, ...], RunsTable] = field(default_factory=dict)
 
     def table(
@@ -82,7 +87,8 @@ class RunsSource:
             self._tables[key] = from_frame(
                 self.frame, str(self.path), **self.columns, where=self.where, counting=counting,
                 extra=other_columns, labels=labels, needs=needs, cluster=self.cluster,
-                final=self.final, smooth=self.smooth, curves=self.curves, strict=self.strict)
+                final=self.final, smooth=self.smooth, curves=self.curves, strict=self.strict,
+                frontier=self.frontier, bins=self.bins)
         return self._tables[key]
 
 

@@ -8,6 +8,8 @@
     checks.py, compute_checks.py
                      checks of a runs table: units, compute, repeated rows
     checkpoints.py   rows that are checkpoints of fewer runs
+    compute_frontier.py
+                     the runs of the lowest loss for their compute
     health           runs that should not be in a fit
     training_curves.py
                      losses during training

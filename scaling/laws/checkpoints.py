@@ -23,6 +23,7 @@ Indices = NDArray[np.intp]
 _MIN_POINTS, _MIN_POINTS_EVEN, _MIN_POINTS_ANY = 3, 5, 12
 """Token counts of one curve: with a run column, at even steps or with a step column, otherwise."""
 _EVEN = 0.02                # mean relative deviation of steps of D that are even
+_FEWEST_RUNS = 5  # have 126 different resamples; four have 35, of which the ends of 90% are two
 _FALLING = 0.75             # share of the steps of a noisy curve at which its loss falls
 _CHECKPOINT_SHARE = 0.3     # share of rows in such curves, from which the table is of checkpoints
 _STEP_COLUMNS = {"step", "global_step", "iteration", "iter", "checkpoint", "ckpt"}
@@ -86,6 +87,20 @@ def with_clusters(
         "final losses, each at the end of its own schedule; fit the last row of each run with "
         f"{option('final=True', '--final')}; until then resamples draw whole runs",)
     return replace(table, cluster=found.run, warnings=(*table.warnings, *warning))
+
+
+def runs_of_text(table: RunsTable, variable: str) -> tuple[RunsTable, str | None]:
+    """The column of a text variable, whose values each are a run; None, and a warning in the table,
+    if these are too few to be resampled."""
+    count = len(np.unique(table.extra[variable]))
+    if count >= _FEWEST_RUNS:
+        return table, table.columns[variable]
+    warning = (f"the rows are of {count} {variable}s, fewer than the {_FEWEST_RUNS} that can be "
+               "resampled: resamples draw single rows, as if their errors were independent, so "
+               "intervals do not include the differences between runs; "
+               + option(f"cluster={table.columns[variable]!r}, resample=\"wild\"",
+                        f"--cluster {table.columns[variable]} --resample wild") + " does")
+    return replace(table, warnings=(*table.warnings, warning)), None
 
 
 def _ids(table: RunsTable, frame: pd.DataFrame, column: str) -> Indices:

@@ -14,6 +14,7 @@ from scaling.errors import UserError, option
 from scaling.laws.approaches.frontier import Frontier
 from scaling.laws.arguments import checked
 from scaling.laws.choice import choose
+from scaling.laws.compute_frontier import BINS, FrontierKind
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
@@ -53,6 +54,8 @@ def fit(
     smooth: int = 1,
     curves: pd.DataFrame | str | Path | None = None,
     strict: bool = False,
+    frontier: FrontierKind | None = None,
+    bins: int = BINS,
     fix: Mapping[str, float] | None = None,
     tie: Sequence[tuple[str, str]] = (),
     objective: str | ResidualLoss | None = None,
@@ -89,6 +92,9 @@ def fit(
         curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
             file of the runs.
         strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
+        frontier: fit only the runs of the lowest loss for their compute: "pareto" for those that
+            no run of as much compute or less surpasses, "binned" for the best one of each bin.
+        bins: number of bins of equal width in log C, for "binned".
         fix: parameters that are fixed at values.
         tie: pairs of parameters; the second takes the value of the first.
         objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
@@ -121,7 +127,8 @@ def fit(
             "n": n, "d": d, "c": c, "loss": loss, "counting": counting, "extra": extra,
             "where": where, "cluster": cluster, "final": final or None,
             "smooth": None if smooth == 1 else smooth, "curves": curves,
-            "strict": strict or None})
+            "strict": strict or None, "frontier": frontier,
+            "bins": None if bins == BINS else bins})
         table = runs
     else:
         frame, source = frame_of(runs)
@@ -130,6 +137,7 @@ def fit(
         table = from_frame(
             frame, source, n=n, d=d, c=c, loss=loss, where=where, cluster=cluster, final=final,
             smooth=smooth, curves=curves_of(runs, curves), strict=strict,
+            frontier=frontier, bins=bins,
             counting=counting or (form.counting if n is None else None),
             extra={v: (extra or {}).get(v) for v in form.variables if v not in ("n", "d", "c")},
             labels=form.labels, needs=columns_read(form, frame))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.errors import UserError, option
 from scaling.laws.arguments import checked
-from scaling.laws.checkpoints import with_clusters
+from scaling.laws.checkpoints import runs_of_text, with_clusters
 from scaling.laws.checks import check_table
 from scaling.laws.columns import (
     DATA_FRAME,
@@ -27,6 +26,7 @@ from scaling.laws.columns import (
     standard_errors,
 )
 from scaling.laws.compute_checks import other_flops
+from scaling.laws.compute_frontier import BINS, FrontierKind, on_frontier
 from scaling.laws.forms.variables import (
     FLOPS_PER_PARAMETER_TOKEN,
     N_COLUMNS,
@@ -51,7 +51,6 @@ _SYNONYMS = {
     **dict.fromkeys(("running", "pending", "queued", "scheduled", "created"), "planned"),
 }
 """Words of experiment trackers and schedulers for the statuses."""
-_FEWEST_RUNS = 5  # have 126 different resamples; four have 35, of which the ends of 90% are two
 _STATUS_COLUMNS = ("status", "state")
 ROLES = ("grid", "heldout", "former")
 """Roles of a run: fitted; held out to test the law; or no longer part of its sweep."""
@@ -75,6 +74,8 @@ def read(
     smooth: int = 1,
     curves: pd.DataFrame | str | Path | None = None,
     strict: bool = False,
+    frontier: FrontierKind | None = None,
+    bins: int = BINS,
 ) -> RunsTable:
     """Read a runs table from a data frame, a CSV or Parquet file, or a folder with `runs.csv`.
 
@@ -105,6 +106,9 @@ def read(
         curves: training curves, as for `check_health`; by default those of `curves.csv` beside the
             file.
         strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
+        frontier: keep only the runs of the lowest loss for their compute: "pareto" for those that
+            no run of as much compute or less surpasses, "binned" for the best one of each bin.
+        bins: number of bins of equal width in log C, for "binned".
 
     Raises:
         UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
@@ -113,7 +117,8 @@ def read(
     frame, source = frame_of(runs)
     return from_frame(frame, source, n=n, d=d, c=c, loss=loss, counting=counting, extra=extra,
                       labels=labels, needs=needs, where=where, cluster=cluster, final=final,
-                      smooth=smooth, curves=curves_of(runs, curves), strict=strict)
+                      smooth=smooth, curves=curves_of(runs, curves), strict=strict,
+                      frontier=frontier, bins=bins)
 
 
 def curves_of(
@@ -164,6 +169,8 @@ def from_frame(
     smooth: int = 1,
     curves: pd.DataFrame | None = None,
     strict: bool = False,
+    frontier: FrontierKind | None = None,
+    bins: int = BINS,
 ) -> RunsTable:
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:
@@ -236,8 +243,9 @@ def from_frame(
     with np.errstate(all="ignore"):
         table = screened(check_table(table, frame), curves_of(frame, curves), strict)
         if cluster is None and texts and not final:
-            table, cluster = _runs_of_text(table, next(iter(texts)))
-        return with_clusters(table, frame, cluster, final, smooth)
+            table, cluster = runs_of_text(table, next(iter(texts)))
+        table = with_clusters(table, frame, cluster, final, smooth)
+        return table if frontier is None else on_frontier(table, frontier, bins)
 
 
 def _selection(
@@ -253,20 +261,6 @@ def _selection(
         "unhealthy runs are left out": strict,
     }
     return tuple(phrase for phrase, applies in phrases.items() if applies)
-
-
-def _runs_of_text(table: RunsTable, variable: str) -> tuple[RunsTable, str | None]:
-    """The column of a text variable, whose values each are a run; None, and a warning in the table,
-    if these are too few to be resampled."""
-    count = len(np.unique(table.extra[variable]))
-    if count >= _FEWEST_RUNS:
-        return table, table.columns[variable]
-    warning = (f"the rows are of {count} {variable}s, fewer than the {_FEWEST_RUNS} that can be "
-               "resampled: resamples draw single rows, as if their errors were independent, so "
-               "intervals do not include the differences between runs; "
-               + option(f"cluster={table.columns[variable]!r}, resample=\"wild\"",
-                        f"--cluster {table.columns[variable]} --resample wild") + " does")
-    return replace(table, warnings=(*table.warnings, warning)), None
 
 
 def statuses_of(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import scaling.laws as sl
 from scaling.errors import UserError
 from scaling.laws import FORMS, Bootstrap, Law, RunsTable, from_frame, read, save
 from scaling.laws.columns import column_names
@@ -258,3 +259,34 @@ def test_columns_may_be_numbers() -> None:
     frame = _frame()[["params_total", "tokens", "loss"]].dropna()
     table = read(frame.set_axis([0, 1, "loss"], axis=1), n="0", d="1")
     np.testing.assert_array_equal(table.n, np.sort(frame["params_total"]))
+
+
+def frontier_table() -> pd.DataFrame:
+    """Eight runs, of which some are surpassed."""
+    c = np.array([1.0, 1, 2.2, 4.5, 9, 18, 18, 32])
+    return pd.DataFrame({"N": 1e8 * np.sqrt(c), "D": 1e9 * np.sqrt(c),
+                         "loss": [4.0, 3.9, 3.95, 3.5, 3.5, 3.2, 3.1, 3.3]})
+
+
+@pytest.mark.parametrize(("kind", "bins", "losses"), [
+    ("pareto", 10, [3.1, 3.5, 3.9]),          # 3.5 again is no better, and 3.3 comes after 3.1
+    ("binned", 5, [3.1, 3.5, 3.5, 3.9, 3.95]),  # each bin is a factor of two
+    ("binned", 1, [3.1]),
+])
+def test_only_the_frontier_of_compute_is_read(kind: Any, bins: int, losses: list[float]) -> None:
+    table = sl.read(frontier_table(), n="N", d="D", frontier=kind, bins=bins)
+    assert sorted(table.loss) == losses
+    assert table.excluded["off_the_frontier"] == 8 - len(losses)
+    assert table.selection[-1].startswith("only ")
+    fit = sl.fit(frontier_table(), "henighan-c", n="N", d="D", frontier="binned", bins=5,
+                 resamples=0)
+    assert fit.runs.loss.size == 5
+
+
+def test_a_frontier_needs_compute_and_bins() -> None:
+    with pytest.raises(UserError, match="needs C of every run"):
+        sl.read(frontier_table(), n="N", needs=("n",), frontier="pareto")
+    with pytest.raises(UserError, match="bins=0"):
+        sl.read(frontier_table(), n="N", d="D", frontier="binned", bins=0)
+    with pytest.raises(UserError, match="read already"):
+        sl.fit(sl.read(frontier_table(), n="N", d="D"), "henighan-c", frontier="pareto")
