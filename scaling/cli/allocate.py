@@ -277,7 +277,11 @@ def pairs(words: Sequence[str], option: str) -> dict[str, float]:
             raise UserError(f"{option} {word}: NAME=VALUE is expected, such as experts=8")
         if name in found:
             raise UserError(f"{option}: {name} is given twice; once is expected")
-        found[name] = numbers([value], f"{option} {name}=")[0]
+        several = numbers([value], f"{option} {name}=")
+        if len(several) > 1:
+            raise UserError(f"{option} {word}: one number is expected, such as "
+                            f"{name}={several[0]:g}")
+        found[name] = several[0]
     return found
 
 

@@ -258,9 +258,10 @@ def compare(*fits: Fit | Iterable[Fit] | Mapping[str, Fit]) -> Comparison:
     for other in every[1:]:
         if other.runs.sha256 != first.runs.sha256:
             columns = [each.runs.columns.get("loss") for each in (first, other)]
-            what = (f" (columns {columns[0]} and {columns[1]})" if columns[0] != columns[1] else "")
-            raise UserError(f"compare: {other.law.name} was fitted to other runs or losses{what} "
-                            f"than {first.law.name}; fit both to one table and outcome")
+            what = ("runs" if columns[0] == columns[1] else
+                    f"losses (columns {columns[0]} and {columns[1]})")
+            raise UserError(f"compare: {other.law.name} was fitted to other {what} than "
+                            f"{first.law.name}; fit both to one table and outcome")
     return compare_forms(first.runs, [each.law.form for each in every], robust=first.objective)
 
 

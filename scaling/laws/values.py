@@ -93,7 +93,9 @@ def variables_of(form: Form, values: Mapping[str, Array]) -> dict[str, Array]:
         wrong = ~(np.isfinite(arrays[name]) & (
             (arrays[name] >= 0) if least_is_zero else (arrays[name] > 0)))
         if wrong.any():
+            place = int(np.argmax(wrong))
+            where = f", at place {place}" if wrong.size > 1 else ""
             lowest = "of at least zero" if least_is_zero else "above zero"
-            raise UserError(f"{name} {arrays[name][wrong][0]:g}: a number "
-                            f"{lowest} is expected ({VARIABLES[name].unit})")
+            raise UserError(f"{name} {arrays[name][place]:g}: a number {lowest} is expected "
+                            f"({VARIABLES[name].unit}){where}")
     return {name: arrays[name] for name in form.variables}

@@ -139,3 +139,12 @@ def test_reprs_fit_on_a_screen(frame: pd.DataFrame, fit: Any, tmp_path: Any) -> 
         assert len(lines) <= 40
         assert max(map(len, lines)) <= 400, lines
     assert len(repr(sl.FORMS)) < 1500
+
+
+def test_residuals_are_joined_to_the_table_by_their_row(frame: pd.DataFrame) -> None:
+    shuffled = frame.sample(frac=1, random_state=0).set_index(np.arange(100, 125))
+    fit = sl.fit(shuffled, "chinchilla", **COLUMNS, resamples=0)
+    found = fit.residuals().to_frame()
+    rows = shuffled.iloc[found["row"]]
+    np.testing.assert_array_equal(found["loss"], rows["val_loss"])
+    np.testing.assert_array_equal(found["n"], rows["model_size"])

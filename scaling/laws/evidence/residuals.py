@@ -39,6 +39,8 @@ class Residual(PrintableResult):
     predicted: float
     residual: float
     standardised: float
+    row: int | None = None
+    """Its place in the table that was read, from 0."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Residuals(PrintableResult):
     warnings: tuple[str, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """The residuals as a data frame, one run a row, under its run_id."""
+        """The residuals as a data frame, one run a row, under its run_id; `row` is its place in the
+        table that was read, such as `table.iloc[row]`."""
         return rows_frame(self.rows).set_index("run_id")
 
     def parts(self) -> list[str | TextTable]:
@@ -109,8 +112,9 @@ def residuals(law: Law, table: RunsTable, heaviest: int = HEAVIEST) -> Residuals
     spread = _NORMAL_MAD * float(np.median(np.abs(residual - median)))
     standardised = residual / spread if spread > 0 else np.zeros_like(residual)
     rows = tuple(
-        Residual(name, *map(float, numbers)) for name, *numbers in
-        zip(runs.run_id, runs.n, runs.d, runs.loss, predicted, residual, standardised, strict=True)
+        Residual(name, *map(float, numbers), row=row) for row, name, *numbers in
+        zip(runs.rows.tolist() or [None] * len(residual), runs.run_id, runs.n, runs.d, runs.loss,
+            predicted, residual, standardised, strict=True)
     )
     order = np.argsort(-np.abs(residual), kind="stable")[:heaviest]
     trends = tuple(trend for v in ("n", "d", "c")
