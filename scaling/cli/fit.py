@@ -201,6 +201,9 @@ def fit(
     if compare and len(law or ()) < 2:
         raise UserError("--compare: at least two laws are expected, such as --law chinchilla "
                         "--law kaplan-nd")
+    if approaches and residuals == "raw":
+        raise UserError(f"--residuals raw: {approaches[0]} fits no law of the loss; leave one of "
+                        "them out")
     forms = forms_of(named, fix, tie, residuals, schedules) if named or not approaches else []
     other_columns = columns(column, {"lr", "batch"} if optima else {
         v for form in forms for v in form.variables})

@@ -157,6 +157,8 @@ def _plot_results(folder: Path, options: FigureOptions) -> None:
     _check_names(options.names, FIGURES, f"{folder} with its laws.json (--law NAME draws its runs "
                                          "with one law)")
     opened = open_results(folder)
+    for name, reason in opened.others.items():
+        err.print(f"{name}: not drawn, {reason}", markup=False)
     for name in opened.stale:
         err.print(f"warning: {name} was fitted to other numbers than runs.csv now has; fit again",
                   markup=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from scaling.errors import UserError
 from scaling.figures.files import FORMATS, write
 from scaling.figures.tokens import loss_against_tokens
 from scaling.laws import FormChoice, Law, RunsTable, read
-from scaling.laws.forms.variables import N_COLUMNS
+from scaling.laws.forms.variables import N_COLUMNS, VARIABLES
 from scaling.laws.frames import read_frame
 from scaling.laws.health import with_curve_columns
 from scaling.laws.io import load_with_choice
@@ -44,14 +44,16 @@ _MAX_LOSS = 1e4  # nats per token, far above any plausible loss
 @dataclass(frozen=True)
 class ResultsFolder:
     """The contents of a results folder. `tables` has the runs by what N counts, and `choice` is
-    how the form was chosen; `stale` has the names of the laws that were fitted to other data than
-    the folder's runs."""
+    how the form was chosen; `others` has the laws of the file that are not of the loss of these
+    runs, each with the reason; `stale` has the names of the laws that were fitted to other data
+    than the folder's runs."""
 
     folder: Path
     tables: dict[str, RunsTable]
     curves: pd.DataFrame | None
     laws: dict[str, Law]
     choice: FormChoice | None = None
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def main_law(self) -> str:
@@ -97,8 +99,30 @@ def open_results(folder: Path) -> ResultsFolder:
         read(runs)  # raises the error about the missing column
     path = folder / "laws.json"
     laws, choice = load_with_choice(path) if path.is_file() else ([], None)
-    return ResultsFolder(folder, tables, _curves(folder / "curves.csv"),
-                         {law.name: law for law in laws if isinstance(law, Law)}, choice)
+    found = {law.name: law for law in (
+        _of_the_loss(law) for law in laws if isinstance(law, Law))}
+    others = {name: reason for name, law in found.items() if (reason := _why_not_of_the_loss(law))}
+    return ResultsFolder(folder, tables, _curves(folder / "curves.csv"), {
+        name: law for name, law in found.items() if name not in others}, choice, others)
+
+
+def _of_the_loss(law: Law) -> Law:
+    """The law without the name of its outcome's column, if that is `loss`."""
+    if law.convention.get("outcome") != "loss":
+        return law
+    return replace(law, convention={k: v for k, v in law.convention.items() if k != "outcome"})
+
+
+def _why_not_of_the_loss(law: Law) -> str:
+    """Why a law does not predict the loss of a folder's runs from N, D and C; empty if it does."""
+    further = [VARIABLES[v].symbol for v in law.form.variables if v not in ("n", "d", "c")]
+    if not law.form.outcome.startswith("loss"):
+        return f"it predicts {law.form.outcome}"
+    if law.convention.get("outcome", "loss") != "loss":
+        return f"it is of the outcome in column {law.convention['outcome']}"
+    if further:
+        return f"it is a function of {', '.join(further)}, too"
+    return ""
 
 
 def draw(

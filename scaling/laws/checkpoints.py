@@ -95,11 +95,10 @@ def runs_of_text(table: RunsTable, variable: str) -> tuple[RunsTable, str | None
     count = len(np.unique(table.extra[variable]))
     if count >= _FEWEST_RUNS:
         return table, table.columns[variable]
-    warning = (f"the rows are of {count} {variable}s, fewer than the {_FEWEST_RUNS} that can be "
+    s = "s" * (count != 1)
+    warning = (f"the rows are of {count} {variable}{s}, fewer than the {_FEWEST_RUNS} that can be "
                "resampled: resamples draw single rows, as if their errors were independent, so "
-               "intervals do not include the differences between runs; "
-               + option(f"cluster={table.columns[variable]!r}, resample=\"wild\"",
-                        f"--cluster {table.columns[variable]} --resample wild") + " does")
+               "intervals do not include the differences between runs")
     return replace(table, warnings=(*table.warnings, warning)), None
 
 

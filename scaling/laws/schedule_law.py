@@ -84,11 +84,13 @@ def schedules_from(
     if isinstance(given, Mapping):
         return _by_name(given)
     if not isinstance(given, pd.DataFrame) and not Path(given).is_file():
-        raise UserError(f"{given}: no such file; a table of learning rate schedules (CSV or "
+        problem = "is a folder" if Path(given).is_dir() else "no such file"
+        raise UserError(f"{given}: {problem}; a table of learning rate schedules (CSV or "
                         f"Parquet) with the columns {', '.join(_COLUMNS)} is expected")
     frame, source = frame_of(given)
+    pairs = _of_frame(frame, source)
     with named(source):
-        return _by_name(_of_frame(frame, source))
+        return _by_name(pairs)
 
 
 def _by_name(given: Mapping[str, Any]) -> dict[str, Schedule]:

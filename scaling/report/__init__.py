@@ -29,6 +29,11 @@ def write_report(folder: Path) -> Path:
         UserError: the folder has no runs, or no fitted laws.
     """
     results = open_results(folder)
+    if results.others and not results.laws:
+        name, reason = next(iter(results.others.items()))
+        raise UserError(f"{folder / 'laws.json'}: no law of the loss of these runs ({name}: "
+                        f"{reason}); write one with `scaling fit {folder} --save "
+                        f"{folder / 'laws.json'}`")
     if not results.laws:
         raise UserError(f"{folder / 'laws.json'}: no such file; write it with `scaling fit "
                         f"{folder} --save {folder / 'laws.json'}`")

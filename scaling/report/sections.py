@@ -76,6 +76,7 @@ def all_warnings(results: ResultsFolder, laws: Sequence[Law], not_drawn: dict[st
     """All warnings: stale laws, warnings of the fits, and figures that are not drawn."""
     lines = [f"{name}: was fitted to other data than runs.csv now has; fit again"
              for name in results.stale]
+    lines += [f"{name}: not shown, {reason}" for name, reason in results.others.items()]
     lines += [f"{law.name}: {warning}" for law in laws for warning in law.warnings]
     lines += [f"figure {name}: not drawn, {reason}" for name, reason in not_drawn.items()]
     return warnings("Warnings", lines)

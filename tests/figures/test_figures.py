@@ -21,6 +21,7 @@ from scaling.laws.io import load
 from scaling.laws.plots.prediction import predicted_against_measured
 from scaling.laws.plots.style import Drawing, canvas, nice_ticks
 from scaling.laws.show import short
+from scaling.report import write_report
 from tests.conftest import ROOT
 
 
@@ -229,3 +230,35 @@ def test_ticks_are_round_and_inside() -> None:
         assert 3 <= len(ticks) <= 11
         assert low <= ticks[0]
         assert ticks[-1] <= high
+
+
+def test_only_laws_of_the_loss_of_the_runs_are_drawn(fitted: Path, tmp_path: Path) -> None:
+    """A law of learning rates, or of another outcome, is named with the reason; one of several
+    outcomes that is of `loss` is drawn as if it were alone."""
+    shutil.copytree(fitted, tmp_path, dirs_exist_ok=True)
+    laws = load(tmp_path / "laws.json")
+    named = [law for law in laws if law.name == "chinchilla"]
+    chinchilla = named[0]
+    assert isinstance(chinchilla, Law)
+
+    def of(outcome: str) -> Law:
+        return replace(chinchilla, convention={**chinchilla.convention, "outcome": outcome})
+
+    n, d = chinchilla.convention["range"]["n"], chinchilla.convention["range"]["d"]
+    grid = pd.DataFrame({"N": [n[0], n[0], n[1], n[1]], "D": [d[0], d[1]] * 2,
+                         "rate": [4e-3, 3e-3, 2e-3, 1e-3]})
+    rates = fit_law(read(grid, n="N", d="D", loss="rate"), "step-lr", resamples=0)
+    save([of("loss"), of("code"), rates], tmp_path / "laws.json")
+    opened = open_results(tmp_path)
+    assert [*opened.laws] == ["chinchilla"]
+    assert opened.stale == []
+    assert opened.others == {"chinchilla of code": "it is of the outcome in column code",
+                             "step-lr": "it predicts learning rate"}
+    _, skipped = plot(opened)
+    assert "prediction" not in skipped
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "step-lr: not shown, it predicts learning rate" in page
+    save([rates], tmp_path / "laws.json")
+    with pytest.raises(UserError, match=r"no law of the loss of these runs \(step-lr: it predicts"):
+        write_report(tmp_path)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scaling.errors import DataError, UserError
 from scaling.laws import (
     FORMS,
     Bootstrap,
@@ -23,7 +24,8 @@ from scaling.laws import (
     from_frame,
 )
 from scaling.laws.allocation.budgets import AllocationBudget
-from scaling.laws.fitting.diagnose import Evidence, diagnose
+from scaling.laws.fitting.diagnose import diagnose
+from scaling.laws.fitting.fit_evidence import Evidence
 
 PARAMETERS = ("E", "A", "B", "alpha", "beta")
 NOT_E = {"A", "B", "alpha", "beta", "a", "b"}
@@ -88,6 +90,22 @@ def test_each_warning_at_its_limit(evidence: Evidence) -> None:
     said, unknown = _said(replace(evidence, boot=_boot(100, 94)))
     assert said.startswith("6 of 100 resamples did not converge")
     assert unknown == set()
+    said, unknown = _said(replace(evidence, boot=_boot(100, 50)))
+    assert said.startswith("50 of 100 resamples did not converge")
+    assert unknown == set()
+    said, unknown = _said(replace(evidence, boot=_boot(100, 49)))
+    assert said.startswith("only 49 of 100 resamples converged")
+    assert unknown == {*PARAMETERS, "a", "b"}
+    for name, interval in (("alpha", (0.01, 1.01)), ("A", (1.0, 1.01e12))):
+        said, unknown = _said(replace(evidence, intervals={name: interval}))
+        assert said.startswith(f"{name} is not determined: its 90% interval")
+        assert unknown >= {name}
+    for name in ("alpha", "A"):
+        error = 3.03 * evidence.params[name]
+        said, unknown = _said(replace(evidence, boot=None, se_delta={name: error}))
+        assert said.startswith(f"{name} is not determined: its standard error by the delta method")
+        assert unknown >= {name}
+        assert diagnose(replace(evidence, boot=None, se_delta={name: 0.98 * error})) == ([], set())
     said, unknown = _said(replace(evidence, boot=_boot(100, 1)))
     assert said.startswith("no resample of the bootstrap converged")
     assert unknown == {*PARAMETERS, "a", "b"}
@@ -291,3 +309,38 @@ def test_a_skewed_distribution_has_another_interval_by_percentiles() -> None:
             1.7 + 400 / n**0.34 + 410 / d**0.28)})
         law = fit_law(from_frame(frame, "runs", n="n", d="d"), "chinchilla", resamples=300)
         assert any("by BCa" in warning for warning in law.warnings) == (noise == 0.03)
+
+
+@pytest.mark.parametrize(("fixed", "enough"), [
+    ({"alpha": 0.34}, True), ({"E": 1.7}, True), ({"A": 400.0}, True), ({"beta": 0.28}, False)])
+def test_two_sizes_are_enough_where_a_parameter_of_the_size_is_fixed(
+    fixed: dict[str, float], enough: bool
+) -> None:
+    n, d = (axis.ravel() for axis in np.meshgrid([1e7, 1e9], np.geomspace(1e9, 1e11, 6)))
+    noise = np.exp(0.001 * np.random.default_rng(0).standard_normal(n.size))
+    frame = pd.DataFrame({"n": n, "d": d, "loss": (1.7 + 400 / n**0.34 + 410 / d**0.28) * noise})
+    table = from_frame(frame, "runs", n="n", d="d")
+    form = constrain(FORMS["chinchilla"], fixed)
+    if not enough:
+        with pytest.raises(DataError, match="2 distinct sizes N"):
+            fit_law(table, form, resamples=0)
+        return
+    law = fit_law(table, form, resamples=0)
+    assert law.params["alpha"] == pytest.approx(0.34, abs=0.02)
+    assert law.params["beta"] == pytest.approx(0.28, abs=0.03)
+
+
+def test_few_clusters_are_too_few_for_the_wild_bootstrap_too() -> None:
+    n, d = (axis.ravel() for axis in np.meshgrid(
+        np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4)))
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(n.size))
+    frame = pd.DataFrame({"n": n, "d": d, "loss": (1.7 + 400 / n**0.34 + 410 / d**0.28) * noise})
+    for clusters, said in ((4, True), (5, False), (1, None)):
+        table = from_frame(frame.assign(run=np.arange(16) % clusters), "runs", n="n", d="d",
+                           cluster="run")
+        if said is None:
+            with pytest.raises(UserError, match="all runs have one cluster"):
+                fit_law(table, "chinchilla", resamples=20, by="wild")
+            continue
+        law = fit_law(table, "chinchilla", resamples=20, by="wild")
+        assert said == any("resamples are of 4 clusters" in w for w in law.warnings)

@@ -410,3 +410,27 @@ def test_a_date_that_cannot_be_read_is_told(ledger):
     told = [warning for warning in found.warnings if "is no date" in warning]
     assert len(told) == 1
     assert "column started: 'yesterday' is no date" in told[0]
+
+
+def test_a_forecast_of_another_outcome_is_scored_by_its_column(tmp_path):
+    """Laws of several outcomes in one ledger: each is measured by the column it was fitted to."""
+    runs = frame().assign(code=lambda each: 0.5 * each["loss"])
+    fits = {column: sl.fit(runs, "chinchilla", loss=column, n="params_total", d="tokens",
+                           resamples=40) for column in ("loss", "code")}
+    ledger = tmp_path / "ledger.jsonl"
+    for column, fit in fits.items():
+        law = replace(fit.law, convention={**fit.law.convention, "outcome": column})
+        sl.seal_forecast(replace(fit, law=law), ledger, n=907_000, d=6_000_000)
+    done = frame(heldout="done").assign(code=lambda each: 0.5 * each["loss"])
+    check = sl.check_forecasts(ledger, done)
+    errors = {row.forecast.law.name: row.error for row in check.rows}
+    assert errors["chinchilla of code"] == pytest.approx(errors["chinchilla of loss"], abs=1e-3)
+    assert abs(errors["chinchilla of code"]) < 0.03
+
+
+def test_a_law_of_schedules_is_not_sealed(tmp_path):
+    form = sl.schedule_law("multi-power", {"a": [(1, 1e-3), (100, 1e-4)]})
+    law = sl.Law(form=form, convention={"n": "total"}, params=dict.fromkeys(form.parameters, 0.5),
+                 convergence={"converged": True})
+    with pytest.raises(sl.UserError, match="laws of schedules cannot be sealed"):
+        sl.seal_forecast(law, tmp_path / "ledger.jsonl", schedule=0.0, step=50.0)

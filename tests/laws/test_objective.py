@@ -194,3 +194,18 @@ def test_a_law_of_raw_residuals_is_saved_with_them(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(UserError, match="residuals"):
         sl.load(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_floor_that_underflows_on_the_way_does_not_end_a_fit(seed: int) -> None:
+    """Two pairs of near sizes, three token counts and three seeds: first steps go far below zero in
+    the logarithm of E."""
+    n, d = (np.tile(axis.ravel(), 3) for axis in np.meshgrid(
+        [1e7, 1.3e7, 1e8, 1.3e8], [1e8, 1e9, 1e10]))
+    noise = np.exp(0.003 * np.random.default_rng(seed).standard_normal(n.size))
+    frame = pd.DataFrame({"n": n, "d": d, "loss": (1.7 + 400 / n**0.34 + 410 / d**0.28) * noise})
+    table = from_frame(frame, "runs", n="n", d="d")
+    raw = fit_law(table, of_raw_outcome(FORMS["chinchilla"]), resamples=0)
+    log = fit_law(table, "chinchilla", resamples=0)
+    assert raw.converged
+    assert raw.params["alpha"] == pytest.approx(log.params["alpha"], abs=0.1)

@@ -112,9 +112,10 @@ def residuals(law: Law, table: RunsTable, heaviest: int = HEAVIEST) -> Residuals
     spread = _NORMAL_MAD * float(np.median(np.abs(residual - median)))
     standardised = residual / spread if spread > 0 else np.zeros_like(residual)
     rows = tuple(
-        Residual(name, *map(float, numbers), row=row) for row, name, *numbers in
-        zip(runs.rows.tolist() or [None] * len(residual), runs.run_id, runs.n, runs.d, runs.loss,
-            predicted, residual, standardised, strict=True)
+        Residual(name, float(n), float(d), float(loss), float(expected), float(r), float(z), row)
+        for name, n, d, loss, expected, r, z, row in
+        zip(runs.run_id, runs.n, runs.d, runs.loss, predicted, residual, standardised,
+            runs.rows.tolist() or [None] * len(residual), strict=True)
     )
     order = np.argsort(-np.abs(residual), kind="stable")[:heaviest]
     trends = tuple(trend for v in ("n", "d", "c")

@@ -121,8 +121,8 @@ def resampled_units(table: RunsTable, by: ResampleUnit) -> tuple[ResampleUnit, N
                         f"belongs to; name its column with {option('cluster=', '--cluster')}")
     if unit.max() == 0:
         named = option("resample=", "--resample ")
-        raise UserError(f"{named}{by}: all runs have one {by}, where at "
-                        "least two are expected; resample runs")
+        raise UserError(f"{named}{by}: all runs have one {'size' if by == 'size' else 'cluster'}, "
+                        "where at least two are expected; resample runs")
     return by, _of_runs(table, unit)
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.laws.fitting.intervals import widths_differ
+from scaling.laws.fitting.fit_evidence import Evidence, Finding
+from scaling.laws.fitting.interval_checks import (
+    few_resamples,
+    large_errors,
+    lost_resamples,
+    skewed_intervals,
+    wide_intervals,
+)
 from scaling.laws.fitting.misfit import (
     MIN_SPREAD,
     SIGNIFICANT,
@@ -22,76 +28,21 @@ from scaling.laws.fitting.misfit import (
 from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.forms.wrapped import unwrapped
-from scaling.laws.law import Bootstrap, Interval
-from scaling.laws.table import RunsTable
 
 Array = NDArray[np.float64]
-Finding = tuple[str, set[str]]
-"""A warning, and the parameters that it marks as undetermined."""
-
 _CONDITION = 1e10     # of the Hessian, scaled to a unit diagonal
 _EFFECT = 1e-8        # of a unit of a coordinate of theta on a prediction
 _AT_BOUND = 1e-3      # relative distance
 _AGREEMENT = 0.5      # share of the starts
 _MAX_LISTED = 10      # values in one message
-_RESAMPLES_LOST = 0.05
-_COEFFICIENT_FACTOR = 100.0   # ratio of the ends of an interval that is too wide
-_EXPONENT_FACTOR = 3.0
-_UNKNOWN_COEFFICIENT, _UNKNOWN_EXPONENT = 1e12, 100.0  # of an interval that is no information
 _ONE_VARIABLE = {"n": "henighan-d", "d": "henighan-n"}
 """What remains of Chinchilla's law without the term of a variable."""
 _LEAST_DOF = 3        # runs beyond the parameters, of a test whether a term is absent
-_FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most extreme ones
+_FEW_WILD = 5         # clusters, below which their signs are too few
 _FEW_UNITS = 10       # sizes or clusters, below which resamples of them are too alike
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The inputs and results of a fit that the diagnostics examine.
-
-    Attributes:
-        form: the form.
-        table: all runs.
-        fitted: the runs that the form was fitted to.
-        x: variables in the form's coordinates, centred, [R, V].
-        y: outcomes on the scale of the form's predictions, [R].
-        theta: the optimum, [P].
-        starts: starting points of the fit, [S, P].
-        robust: loss of the residuals.
-        params: printed parameters.
-        convergence: convergence measures of the law.
-        boot: the bootstrap; None if there was none.
-        intervals: 90% intervals of the parameters.
-        percentile: those by percentiles, where `intervals` are by another method.
-    """
-
-    form: Form
-    table: RunsTable
-    fitted: RunsTable
-    x: Array
-    y: Array
-    theta: Array
-    starts: Array
-    robust: ResidualLoss
-    params: Mapping[str, float]
-    convergence: Mapping[str, float | bool | None]
-    boot: Bootstrap | None
-    intervals: Mapping[str, Interval | None]
-    percentile: Mapping[str, Interval | None] = field(default_factory=dict)
-
-    @property
-    def residuals(self) -> Array:
-        """Measured less predicted, [R]."""
-        return np.asarray(self.y - self.form.predict(self.theta[None], self.x)[0])
-
-    @property
-    def is_loss(self) -> bool:
-        """Whether the law predicts a loss, which falls with N and D."""
-        return self.form.outcome.startswith("loss")
 
 
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
@@ -99,15 +50,15 @@ def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
               _zero_constants, _not_finite, _upper_bound,
               _conditioning, _start_agreement, _not_the_longest, _far_runs,
-              _lack_of_fit, _patterns, _few_resamples, _lost_resamples)
+              _lack_of_fit, _patterns, few_resamples, lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
     absent = [*_absent_terms(evidence)]
     gone = {name for _, names in absent for name in names}
     findings += [*absent, *_negative_exponents(evidence, gone), *_without_effect(evidence, gone)]
     unknown = {name for _, names in findings for name in names}
-    findings += _wide_intervals(evidence, unknown)
+    findings += [*wide_intervals(evidence, unknown), *large_errors(evidence, unknown)]
     unknown = {name for _, names in findings for name in names}
-    findings += _skewed_intervals(evidence, unknown)
+    findings += skewed_intervals(evidence, unknown)
     if unknown & {*evidence.form.exponents}:
         unknown |= {"a", "b"}
     return [warning for warning, _ in findings], unknown
@@ -258,12 +209,15 @@ def _few_runs(e: Evidence) -> Iterator[Finding]:
                "leaves nothing to judge it by; it has no standard errors and no intervals", set())
     elif runs < 2 * parameters:
         yield (f"{runs} runs for {parameters} parameters: the intervals are too narrow", set())
-    if e.boot is not None and e.boot.by in ("size", "cluster"):
+    is_wild = e.boot is not None and e.boot.by == "wild"
+    if e.boot is not None and (e.boot.by in ("size", "cluster") or (is_wild
+                               and e.fitted.cluster.size)):
         values = e.fitted.n if e.boot.by == "size" else e.fitted.cluster
         units = len(np.unique(values))
-        if units < _FEW_UNITS:
+        if units < (max(_FEW_WILD, len(e.theta)) if is_wild else _FEW_UNITS):
             what = "sizes" if e.boot.by == "size" else "clusters"
-            yield (f"resamples draw from {units} {what}: the intervals are not reliable", set())
+            yield (f"resamples {'are of' if is_wild else 'draw from'} {units} {what}: the "
+                   "intervals are not reliable", set())
 
 
 def _not_the_longest(e: Evidence) -> Iterator[Finding]:
@@ -328,62 +282,3 @@ def _percent(e: Evidence, residual: float, sign: str = "") -> str:
     """A residual in percent of the outcome, or as it is if the form predicts the outcome itself."""
     return (f"{100 * np.expm1(residual):{sign}.2g}%" if e.form.link == "log"
             else f"{residual:{sign}.2g}")
-
-
-def _few_resamples(e: Evidence) -> Iterator[Finding]:
-    if e.boot is not None and e.boot.resamples < _FEW_RESAMPLES:
-        count = e.boot.resamples
-        yield (f"{count} resample{'s' * (count != 1)}: too few for intervals, whose ends are then "
-               f"the most extreme resamples; 1000 are usual, and {_FEW_RESAMPLES} the fewest",
-               set())
-
-
-def _lost_resamples(e: Evidence) -> Iterator[Finding]:
-    if e.boot is not None:
-        lost = e.boot.resamples - e.boot.converged
-        if e.boot.converged < 2:
-            yield ("no resample of the bootstrap converged: there are no intervals",
-                   {*e.form.parameters})
-        elif lost > _RESAMPLES_LOST * e.boot.resamples:
-            yield (f"{lost} of {e.boot.resamples} resamples did not converge or drew too few "
-                   "distinct runs, and are left out of the intervals", set())
-
-
-def _wide_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
-    """Intervals of the parameters that are not already `unknown`."""
-    for name in e.form.parameters:
-        interval = e.intervals.get(name)
-        if interval is None or name in e.form.signed or name in unknown:
-            continue
-        low, high = interval
-        if name in e.form.constants:
-            if low == 0 and e.params[name] > 0 and e.boot is not None:
-                index = e.form.parameters.index(name)
-                share = float((e.boot.samples[:, index] == 0).mean())
-                yield (f"{name} may be 0, its bound, where {share:.0%} of the resamples end", set())
-            continue
-        if not e.is_loss and name in e.form.exponents and high < 0:
-            low, high = -high, -low  # an exponent of an outcome that is no loss has either sign
-        is_exponent = name in e.form.exponents
-        factor = _EXPONENT_FACTOR if is_exponent else _COEFFICIENT_FACTOR
-        if low > 0 and high > low * (_UNKNOWN_EXPONENT if is_exponent else _UNKNOWN_COEFFICIENT):
-            yield (f"{name} is not determined: its 90% interval is {low:.3g} to {high:.3g}", {name})
-        elif not (low > 0 and high <= low * factor):
-            yield (f"{name} is poorly determined: its 90% interval is {low:.3g} to {high:.3g}",
-                   set())
-
-
-def _skewed_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
-    """Intervals of the parameters that are not already `unknown`, where methods disagree on their
-    width."""
-    said = []
-    for name, other in e.percentile.items():
-        own = e.intervals.get(name)
-        if own is None or other is None or name in unknown:
-            continue
-        if widths_differ(own, other):
-            said.append(f"{name} {own[0]:.3g} to {own[1]:.3g} by BCa, {other[0]:.3g} to "
-                        f"{other[1]:.3g} by percentiles")
-    if said:
-        yield (f"90% intervals depend on the method: {'; '.join(said)}; a profile shows which "
-               "side is long", set())

@@ -21,7 +21,8 @@ from scaling.laws.fitting.bootstrap import (
     resampled_units,
     widening,
 )
-from scaling.laws.fitting.diagnose import Evidence, diagnose, fixed_floors
+from scaling.laws.fitting.diagnose import diagnose, fixed_floors
+from scaling.laws.fitting.fit_evidence import Evidence
 from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.misfit import drop_rising_terms, noise_factors
@@ -176,7 +177,7 @@ def _fit(
     percentile = {} if boot is None or boot.method == "percentile" else _spread(
         replace(law, bootstrap=replace(boot, method="percentile")))[1]
     evidence = Evidence(form, table, fitted, x, y, theta, starts, robust, law.params, convergence,
-                        boot, intervals, percentile)
+                        boot, intervals, percentile, law.se_delta)
     warnings, undetermined = diagnose(evidence)
     known = {name for name, value in law.exponents.items() if value is not None}
     none = dict.fromkeys(undetermined & {*form.parameters, *known})

@@ -116,6 +116,10 @@ def _minimise(
     active = np.arange(len(theta))
     for step_number in range(steps):
         is_plain = step_number < _PLAIN_STEPS
+        if step_number == _PLAIN_STEPS:  # derivatives by constants that underflow are not finite
+            at_least = np.full(theta.shape[1], -np.inf)
+            at_least[list(constants.indices)] = ZERO
+            theta = np.maximum(theta, at_least)
         moving = replace(constants, indices=()) if is_plain else constants
         w, y, at = w_BR[active], y_BR[active], theta[active]
         f, j, g, h, m = _derivatives(form, x_RV, y, w, at, smooth)

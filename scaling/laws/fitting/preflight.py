@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from scaling.errors import DataError, UserError, option
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.hyperparameters import BATCH, LEARNING_RATE
+from scaling.laws.forms.powers import PowerSum
 from scaling.laws.forms.variables import MOST_LOSS, VARIABLES
+from scaling.laws.forms.wrapped import unwrapped
 from scaling.laws.table import RunsTable, excluded_text
 
 Array = NDArray[np.float64]
@@ -95,6 +97,17 @@ def levels(values: Array) -> int:
     return count
 
 
+def _levels_needed(form: Form, variable: str) -> int:
+    """The number of values of N, D or C that a form needs: one less for a sum of powers in which a
+    constant, or a parameter of the variable's term, is fixed or tied."""
+    base = unwrapped(form)
+    if not isinstance(base, PowerSum):
+        return form.distinct
+    own = {*base.constants} | {name for term in base.terms for v, exponent in term.powers
+                               if v == variable for name in (term.coefficient, exponent)}
+    return max(2, form.distinct - 1) if own - {*form.fitted_parameters} else form.distinct
+
+
 def check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
     """Check that there are as many runs as parameters, at enough values of N, D and C.
 
@@ -113,7 +126,7 @@ def check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
         is_amount = variable in ("n", "d", "c")
         values = fitted.values[variable]
         distinct = len(np.unique(values))
-        needed = form.distinct if is_amount else form.distinct_others
+        needed = _levels_needed(form, variable) if is_amount else form.distinct_others
         apart = levels(values) if is_amount and distinct >= needed else distinct
         if apart < needed:
             s = "s" * (apart != 1)

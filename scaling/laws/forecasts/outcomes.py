@@ -85,7 +85,8 @@ def law_table(
     known = [] if law.data_sha256 is None else [
         v for v in _SIZES if convention.get(v) not in (None, "not given", "not recorded")]
     return from_frame(
-        frame, source, n=sizes["n"], d=sizes["d"], c=sizes["c"], loss=columns.loss,
+        frame, source, n=sizes["n"], d=sizes["d"], c=sizes["c"],
+        loss=columns.loss or convention.get("outcome"),
         counting=counting, where=columns.where,
         extra={v: columns.extra.get(v) or _column(convention.get(v))
                for v in variables if v not in _SIZES},

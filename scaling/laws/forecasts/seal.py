@@ -161,6 +161,9 @@ def forecast(
     check_note(note)
     fit = _as_fit(law)
     law = fit.law
+    if law.form.labels:
+        raise UserError(f"{law.name}: forecasts of laws of {', '.join(law.form.labels)}s cannot be "
+                        "sealed, only of numbers")
     point = {v: _number(v, value) for v, value in values.items()}
     if "c" in law.form.variables and "c" not in point and {"n", "d"} <= {*point}:
         point["c"] = 6 * point["n"] * point["d"]
