@@ -218,7 +218,7 @@ def test_the_command_prints_and_saves_them(command, tmp_path: Path) -> None:
              "--column", "batch=bs", "--bootstrap", 0)
     done = command(*words, "--save", "laws.json", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "step-batch: L(D) = k D^beta" in done.out
+    assert "step-batch: batch*(D) = k D^beta" in done.out
     found = sl.best_hyperparameters(frame, n="n", d="d", lr="eta", batch="bs", resamples=0)
     saved = sl.load(tmp_path / "laws.json")
     assert {name: law.params for name, law in saved.items()} == {

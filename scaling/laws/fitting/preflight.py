@@ -24,6 +24,7 @@ _PERPLEXITY = 20.0                   # above any loss of a trained model, in nat
 _RISES, _RISES_SURELY = 0.5, 0.8     # rank correlations for a warning and for an error
 _MIN_COMPARABLE = 8                  # runs in groups for a rank correlation
 _SAME_LEVEL = 0.03                   # of the range of a variable's logarithm
+_NO_LOSSES = (LEARNING_RATE, BATCH, "critical batch, tokens", "tokens")  # outcomes of laws
 _NAMES_OF = {
     "bits": ("bpb", "bpc", "bpt", "bpw", "bits"),
     "perplexities": ("ppl", "perplexity"),
@@ -44,7 +45,7 @@ def check_losses(form: Form, table: RunsTable) -> list[str]:
     if form.link == "log":
         check_positive(table, f"{form.name} predicts its logarithm")
     y, label = table.loss, f"{table.prefix}{table.column_label('loss')}"
-    if "loss" not in form.outcome and "loss" in _words(table.columns.get("loss", "")):
+    if form.outcome in _NO_LOSSES and "loss" in _words(table.columns.get("loss", "")):
         best = ("; " + option("best_hyperparameters(...)", "--optima") + " finds them in a grid of "
                 "runs" if form.outcome in (LEARNING_RATE, BATCH) else "")
         raise UserError(f"{label}: {form.name} predicts {form.outcome}, and the column seems to "
