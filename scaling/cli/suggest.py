@@ -135,6 +135,9 @@ def suggest(
         print_json(found.to_json() | {"at": run_at or at})
     else:
         _print_suggestion(found, at, run_at, cost)
+        if is_sweep and found.runs:
+            only = " ".join(f"--only {run.run_id}" for run in found.runs)
+            out.print(f"train them: scaling sweep run {source} {only}", markup=False)
 
 
 def _check_options(

@@ -51,6 +51,10 @@ def run(
     heldout: Annotated[
         bool, typer.Option("--heldout", help="Train the held-out runs instead of the grid.")
     ] = False,
+    only: Annotated[list[str] | None, typer.Option(
+        "--only", metavar="RUN", show_default=False,
+        help="Train only this run of them, named by its identity or the first digits; may be "
+             "repeated.")] = None,
     launcher: launchers.LauncherName = launchers.LOCAL,
     launcher_option: launchers.LauncherSettings = None,
     partition: launchers.Partition = None,
@@ -70,6 +74,8 @@ def run(
     status is 1 if runs failed, or if all of them diverged.
 
     Example: `scaling sweep run configs/sweeps/quickstart.yaml`
+
+    Example: `scaling sweep run SWEEP.yaml --only 9af4e9a9 --only c92bfce0`
     """
     from scaling.launch.jobs import clear_trunks, jobs_of
     from scaling.launch.train import train_runs
@@ -105,6 +111,7 @@ def run(
         raise UserError(f"{config}: the budgets cover no {role} run; raise max_flops or "
                         "max_device_hours" if over_budget else
                         f"{config}: has no {role} runs; list some under `{role}`")
+    stage = _only(stage, only or [], config)
     name = f"{planned.sweep.name}.{role}"
     if lost := sum(p.run_id in finished and not run_state(p).over for p in stage):
         notice(f"{lost} finished run(s) of {folder / 'runs.csv'} are not in {runs} and are trained "
@@ -129,6 +136,24 @@ def run(
         clear_trunks(jobs_of(stage))  # the launcher of the last run may have been killed
     export_tables(planned, folder, notify=notice)
     _summary(stage, folder, name, runs)
+
+
+def _only(stage: list[PlannedRun], only: list[str], config: Path) -> list[PlannedRun]:
+    """The runs of `--only`, in the order of the stage; all without the option.
+
+    Raises:
+        UserError: no run has an identity that begins so, or several do.
+    """
+    chosen = set()
+    for prefix in only:
+        found = [run.run_id for run in stage if run.run_id.startswith(prefix)]
+        if len(found) != 1:
+            problem = ("no run to train has an identity that begins with it; see `scaling sweep "
+                       "status`" if not found else
+                       f"{len(found)} runs begin with it; give more digits")
+            raise UserError(f"--only {prefix}: {problem} ({config})")
+        chosen.update(found)
+    return [run for run in stage if run.run_id in chosen] if only else stage
 
 
 def _announced(requested: Callable[[], int | None]) -> Callable[[], int | None]:

@@ -176,3 +176,16 @@ def test_a_results_folder_that_cannot_be_written_is_refused(scaling, sweep_file)
     """As a user runs the command."""
     (sweep_file.parent / "results").write_text("a file")
     assert_refused(scaling("sweep", "run", sweep_file), "results")
+
+
+def test_single_runs_are_trained_by_their_identity(command, sweep_file):
+    rows = json.loads(command("sweep", "plan", sweep_file, "--json",
+                              cwd=sweep_file.parent).out)["runs"]
+    first = min(row["run_id"] for row in rows if row["role"] == "grid")
+    done = command("sweep", "run", sweep_file, "--only", first[:10])
+    assert done.code == 0, done.err
+    assert [path.parent.name for path in sweep_file.parent.glob("runs/*/record.json")] == [first]
+    table = pd.read_csv(sweep_file.parent / "results" / "tiny" / "runs.csv")
+    assert table.loc[table["status"] == "done", "run_id"].tolist() == [first]
+    for wrong, words in (("zz", "no run to train"), ("", "4 runs begin with it")):
+        assert_refused(command("sweep", "run", sweep_file, f"--only={wrong}"), words)

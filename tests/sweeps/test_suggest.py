@@ -56,7 +56,7 @@ def test_the_candidates_of_a_sweep_are_its_planned_runs(place, command) -> None:
     assert content["cost"] <= budget
     assert content["runs"][-1]["sd"] < content["now"]["sd"]
     text = command("sweep", "suggest", "sweep.yaml", *AIM, "--budget", budget).out
-    assert all(run["run_id"] in text for run in content["runs"])
+    assert all(f"--only {run['run_id']}" in text for run in content["runs"])
 
 
 def test_the_cost_of_a_run_may_be_a_column(place, command) -> None:
