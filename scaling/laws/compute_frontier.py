@@ -15,18 +15,23 @@ FrontierKind = Literal["pareto", "binned"]
 BINS = 10
 
 
-def on_frontier(table: RunsTable, kind: FrontierKind, bins: int = BINS) -> RunsTable:
+def on_frontier(table: RunsTable, kind: FrontierKind | None, bins: int = BINS) -> RunsTable:
     """The table with only the runs of the lowest loss for their compute; the others are counted.
 
     Args:
         table: the runs.
         kind: "pareto" for the runs that no other one of as much compute or less surpasses or
-            equals; "binned" for the one of the lowest loss in each bin.
+            equals; "binned" for the one of the lowest loss in each bin; None for all runs.
         bins: number of bins of equal width in log C from the least to the largest C, for "binned".
 
     Raises:
-        UserError: C is not known of every run, or there are no bins.
+        UserError: C is not known of every run, or there are no bins, or some that are not used.
     """
+    if kind != "binned" and bins != BINS:
+        raise UserError(f"{option(f'bins={bins}', f'--bins {bins}')}: is only for "
+                        f"{option('frontier=', '--frontier ')}binned; give it, too")
+    if kind is None:
+        return table
     if not bins >= 1:
         raise UserError(f"{option(f'bins={bins}', f'--bins {bins}')}: a number of bins from 1 on "
                         "is expected")

@@ -244,8 +244,7 @@ def from_frame(
         table = screened(check_table(table, frame), curves_of(frame, curves), strict)
         if cluster is None and texts and not final:
             table, cluster = runs_of_text(table, next(iter(texts)))
-        table = with_clusters(table, frame, cluster, final, smooth)
-        return table if frontier is None else on_frontier(table, frontier, bins)
+        return on_frontier(with_clusters(table, frame, cluster, final, smooth), frontier, bins)
 
 
 def _selection(

@@ -288,5 +288,8 @@ def test_a_frontier_needs_compute_and_bins() -> None:
         sl.read(frontier_table(), n="N", needs=("n",), frontier="pareto")
     with pytest.raises(UserError, match="bins=0"):
         sl.read(frontier_table(), n="N", d="D", frontier="binned", bins=0)
+    for frontier in (None, "pareto"):
+        with pytest.raises(UserError, match="bins=5: is only for frontier=binned"):
+            sl.read(frontier_table(), n="N", d="D", frontier=frontier, bins=5)
     with pytest.raises(UserError, match="read already"):
         sl.fit(sl.read(frontier_table(), n="N", d="D"), "henighan-c", frontier="pareto")
