@@ -78,7 +78,7 @@ def fit(
     smooth: SmoothRows = 1,
     strict: StrictRuns = False,
     frontier: FrontierOption = None,
-    bins: BinsOption = 10,
+    bins: BinsOption = None,
     n_convention: NConvention = None,
     objective: Annotated[Literal["adaptive", "huber", "l1", "squared"] | None, typer.Option(
         help="Objective on residuals of the log-loss; by default each law's own, which is adaptive "

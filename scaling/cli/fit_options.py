@@ -72,8 +72,9 @@ FrontierOption = Annotated[Literal["pareto", "binned"] | None, typer.Option(
     "--frontier", rich_help_panel=COLUMNS, show_default=False,
     help="Fit only the runs of the lowest loss for their compute: those that no run of as much "
          "compute or less surpasses, or the best one of each of --bins bins of log C.")]
-BinsOption = Annotated[int, typer.Option(
-    "--bins", metavar="K", rich_help_panel=COLUMNS, help="Number of bins of --frontier binned.")]
+BinsOption = Annotated[int | None, typer.Option(
+    "--bins", metavar="K", rich_help_panel=COLUMNS, show_default=False,
+    help="Number of bins of --frontier binned; 10 by default.")]
 NConvention = Annotated[Literal["total", "non-embedding"] | None, typer.Option(
     help="Parameters that N counts; by default those that each law's paper counts.",
     rich_help_panel=COLUMNS, show_default=False)]

@@ -59,8 +59,8 @@ class RunsSource:
     """Whether unhealthy runs are left out."""
     frontier: FrontierKind | None = None
     """Whether, and how, only the runs of the lowest loss for their compute are kept."""
-    bins: int = 10
-    """Number of bins of a binned frontier."""
+    bins: int | None = None
+    """Number of bins of a binned frontier; None for the default."""
     _tables: dict[tuple[object, ...], RunsTable] = field(default_factory=dict)
 
     def table(

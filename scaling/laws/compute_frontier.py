@@ -13,25 +13,30 @@ from scaling.laws.table import RunsTable
 
 FrontierKind = Literal["pareto", "binned"]
 BINS = 10
+"""Bins of a binned frontier by default."""
 
 
-def on_frontier(table: RunsTable, kind: FrontierKind | None, bins: int = BINS) -> RunsTable:
+def on_frontier(
+    table: RunsTable, kind: FrontierKind | None, bins: int | None = None
+) -> RunsTable:
     """The table with only the runs of the lowest loss for their compute; the others are counted.
 
     Args:
         table: the runs.
         kind: "pareto" for the runs that no other one of as much compute or less surpasses or
             equals; "binned" for the one of the lowest loss in each bin; None for all runs.
-        bins: number of bins of equal width in log C from the least to the largest C, for "binned".
+        bins: number of bins of equal width in log C from the least to the largest C, for "binned";
+            None for `BINS`.
 
     Raises:
         UserError: C is not known of every run, or there are no bins, or some that are not used.
     """
-    if kind != "binned" and bins != BINS:
+    if kind != "binned" and bins is not None:
         raise UserError(f"{option(f'bins={bins}', f'--bins {bins}')}: is only for "
                         f"{option('frontier=', '--frontier ')}binned; give it, too")
     if kind is None:
         return table
+    bins = BINS if bins is None else bins
     if not bins >= 1:
         raise UserError(f"{option(f'bins={bins}', f'--bins {bins}')}: a number of bins from 1 on "
                         "is expected")

@@ -14,7 +14,7 @@ from scaling.errors import UserError, option
 from scaling.laws.approaches.frontier import Frontier
 from scaling.laws.arguments import checked
 from scaling.laws.choice import choose
-from scaling.laws.compute_frontier import BINS, FrontierKind
+from scaling.laws.compute_frontier import FrontierKind
 from scaling.laws.fitted import Fit
 from scaling.laws.fitting.bootstrap import ResampleUnit
 from scaling.laws.fitting.fit_law import RESAMPLES, fit_law, form_named
@@ -55,7 +55,7 @@ def fit(
     curves: pd.DataFrame | str | Path | None = None,
     strict: bool = False,
     frontier: FrontierKind | None = None,
-    bins: int = BINS,
+    bins: int | None = None,
     fix: Mapping[str, float] | None = None,
     tie: Sequence[tuple[str, str]] = (),
     objective: str | ResidualLoss | None = None,
@@ -94,7 +94,7 @@ def fit(
         strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
         frontier: fit only the runs of the lowest loss for their compute: "pareto" for those that
             no run of as much compute or less surpasses, "binned" for the best one of each bin.
-        bins: number of bins of equal width in log C, for "binned".
+        bins: number of bins of equal width in log C, for "binned"; 10 by default.
         fix: parameters that are fixed at values.
         tie: pairs of parameters; the second takes the value of the first.
         objective: loss of the residuals: "adaptive", "huber", "l1" or "squared"; by default the
@@ -128,7 +128,7 @@ def fit(
             "where": where, "cluster": cluster, "final": final or None,
             "smooth": None if smooth == 1 else smooth, "curves": curves,
             "strict": strict or None, "frontier": frontier,
-            "bins": None if bins == BINS else bins})
+            "bins": bins})
         table = runs
     else:
         frame, source = frame_of(runs)

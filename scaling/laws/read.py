@@ -26,7 +26,7 @@ from scaling.laws.columns import (
     standard_errors,
 )
 from scaling.laws.compute_checks import other_flops
-from scaling.laws.compute_frontier import BINS, FrontierKind, on_frontier
+from scaling.laws.compute_frontier import FrontierKind, on_frontier
 from scaling.laws.forms.variables import (
     FLOPS_PER_PARAMETER_TOKEN,
     N_COLUMNS,
@@ -75,7 +75,7 @@ def read(
     curves: pd.DataFrame | str | Path | None = None,
     strict: bool = False,
     frontier: FrontierKind | None = None,
-    bins: int = BINS,
+    bins: int | None = None,
 ) -> RunsTable:
     """Read a runs table from a data frame, a CSV or Parquet file, or a folder with `runs.csv`.
 
@@ -108,7 +108,7 @@ def read(
         strict: leave out runs that are unhealthy (`check_health`), instead of warning about them.
         frontier: keep only the runs of the lowest loss for their compute: "pareto" for those that
             no run of as much compute or less surpasses, "binned" for the best one of each bin.
-        bins: number of bins of equal width in log C, for "binned".
+        bins: number of bins of equal width in log C, for "binned"; 10 by default.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a run to be fitted has a cell
@@ -170,7 +170,7 @@ def from_frame(
     curves: pd.DataFrame | None = None,
     strict: bool = False,
     frontier: FrontierKind | None = None,
-    bins: int = BINS,
+    bins: int | None = None,
 ) -> RunsTable:
     """Like `read`, for a table in memory; `source` is its name in messages."""
     if frame.empty:

@@ -19,7 +19,7 @@ from tests.cli.test_options import commands
 RUNS = {"--runs": "runs"}
 DEFAULTS = {
     "fit": {"--bootstrap": 1000, "--resample": "case", "--interval": "bca", "--seed": 0,
-            "--smooth": 1, "--residuals": "log", "--bins": 10},
+            "--smooth": 1, "--residuals": "log"},
     "allocate": {"--mfu": 0.4, "--inference-tokens": 0.0},
     "simulate": {"--noise": 0.01, "--noise-growth": 0.0, "--seeds": 1, "--seed": 0,
                  "--outliers": 0.0, "--outlier-size": 0.1, "--diverged": 0.0, "--repeats": 0},
