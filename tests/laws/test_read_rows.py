@@ -273,7 +273,9 @@ def frontier_table() -> pd.DataFrame:
     ("binned", 5, [3.1, 3.5, 3.5, 3.9, 3.95]),  # each bin is a factor of two
     ("binned", 1, [3.1]),
 ])
-def test_only_the_frontier_of_compute_is_read(kind: Any, bins: int | None, losses: list[float]) -> None:
+def test_only_the_frontier_of_compute_is_read(
+    kind: Any, bins: int | None, losses: list[float]
+) -> None:
     table = sl.read(frontier_table(), n="N", d="D", frontier=kind, bins=bins)
     assert sorted(table.loss) == losses
     assert table.excluded["off_the_frontier"] == 8 - len(losses)
