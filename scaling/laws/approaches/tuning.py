@@ -95,7 +95,7 @@ def tuning_grids(
     within `tolerance` in their logarithm are the same.
 
     Raises:
-        DataError: so many values follow each other that none can be told from the next.
+        DataError: values follow each other so closely that none can be told from the next.
     """
     x = np.log(np.stack([table.values[v] for v in variables], axis=-1))
     grids = []

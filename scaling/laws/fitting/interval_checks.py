@@ -16,6 +16,7 @@ _FEW_RESAMPLES = 40   # below which a 90% interval ends at one of the two most e
 
 
 def few_resamples(e: Evidence) -> Iterator[Finding]:
+    """Fewer resamples than intervals need."""
     if e.boot is not None and e.boot.resamples < _FEW_RESAMPLES:
         count = e.boot.resamples
         yield (f"{count} resample{'s' * (count != 1)}: too few for intervals, whose ends are then "
@@ -24,6 +25,7 @@ def few_resamples(e: Evidence) -> Iterator[Finding]:
 
 
 def lost_resamples(e: Evidence) -> Iterator[Finding]:
+    """Resamples that could not be fitted; without most of them there are no intervals."""
     if e.boot is not None:
         lost = e.boot.resamples - e.boot.converged
         if e.boot.converged < 2:
