@@ -12,7 +12,7 @@ designs and noise levels cyclically. Some designs are special: the ladder has E 
 rows of the clustered ones are checkpoints of each run, which share most of the noise; these are
 fitted with the wild cluster bootstrap, too.
 
-    OMP_NUM_THREADS=1 python experiments/interval_coverage.py    # half an hour on one core
+    OMP_NUM_THREADS=1 python experiments/interval_coverage.py    # about 50 minutes on one core
 
 Result: results/interval_coverage/ and experiments/LOG.md.
 """

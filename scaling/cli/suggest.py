@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -136,8 +137,11 @@ def suggest(
     else:
         _print_suggestion(found, at, run_at, cost)
         if is_sweep and found.runs:
+            words = [str(source), *(overrides or [])]
+            words += ["--runs", str(runs)] if runs != RUNS else []
+            words += ["--out", str(results)] if results is not None else []
             only = " ".join(f"--only {run.run_id}" for run in found.runs)
-            out.print(f"train them: scaling sweep run {source} {only}", markup=False)
+            out.print(f"train them: scaling sweep run {shlex.join(words)} {only}", markup=False)
 
 
 def _check_options(

@@ -57,6 +57,8 @@ def test_the_candidates_of_a_sweep_are_its_planned_runs(place, command) -> None:
     assert content["runs"][-1]["sd"] < content["now"]["sd"]
     text = command("sweep", "suggest", "sweep.yaml", *AIM, "--budget", budget).out
     assert all(f"--only {run['run_id']}" in text for run in content["runs"])
+    text = command("sweep", "suggest", "sweep.yaml", *AIM, "--budget", budget, "--out", "a b").out
+    assert "train them: scaling sweep run sweep.yaml --out 'a b' --only " in text
 
 
 def test_the_cost_of_a_run_may_be_a_column(place, command) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scaling.errors import UserError
 from scaling.laws.evidence.refit import PreparedFit, form_label, group_sizes, prepare
 from scaling.laws.fitting.minimise import Minimum
-from scaling.laws.fitting.preflight import levels
+from scaling.laws.fitting.preflight import levels, levels_needed
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.show import PrintableResult, TextTable, text_table
@@ -187,8 +187,8 @@ def has_enough_runs(prepared: PreparedFit, w_BR: Array) -> NDArray[np.bool_]:
     for variable in prepared.form.variables:
         if variable in ("n", "d", "c"):
             values = prepared.runs.values[variable]
-            enough &= [(row > 0).any() and levels(values[row > 0]) >= prepared.form.distinct
-                       for row in w_BR]
+            needed = levels_needed(prepared.form, variable)
+            enough &= [(row > 0).any() and levels(values[row > 0]) >= needed for row in w_BR]
     return np.asarray(enough)
 
 

@@ -51,7 +51,7 @@ def wide_intervals(e: Evidence, unknown: set[str]) -> Iterator[Finding]:
                 index = e.form.parameters.index(name)
                 share = float((e.boot.samples[:, index] == 0).mean())
                 yield (f"{name} may be 0, its bound, where {share:.0%} of the resamples end; "
-                       "intervals are then rather too wide than too narrow", set())
+                       "intervals are then less reliable", set())
             continue
         if not e.is_loss and name in e.form.exponents and high < 0:
             low, high = -high, -low  # an exponent of an outcome that is no loss has either sign

@@ -98,7 +98,7 @@ def levels(values: Array) -> int:
     return count
 
 
-def _levels_needed(form: Form, variable: str) -> int:
+def levels_needed(form: Form, variable: str) -> int:
     """The number of values of N, D or C that a form needs: one less for a sum of powers in which a
     constant, or a parameter of the variable's term, is fixed or tied."""
     base = unwrapped(form)
@@ -127,7 +127,7 @@ def check_enough_runs(form: Form, table: RunsTable, fitted: RunsTable) -> None:
         is_amount = variable in ("n", "d", "c")
         values = fitted.values[variable]
         distinct = len(np.unique(values))
-        needed = _levels_needed(form, variable) if is_amount else form.distinct_others
+        needed = levels_needed(form, variable) if is_amount else form.distinct_others
         apart = levels(values) if is_amount and distinct >= needed else distinct
         if apart < needed:
             s = "s" * (apart != 1)
