@@ -12,21 +12,29 @@ from the best five of the starts to full precision. The objective of our fit is 
 printed parameters by the formula of this file, so that a wrong prediction would be seen, too.
 
 Ours is worse if its objective is more than a millionth above the rival's, and higher by more than a
-residual of 1e-8 in every run: without noise, both objectives are rounding errors. M4's alpha has
-the same bound in both (`MOST_ALPHA`): without it, the objective may decrease for ever.
+residual of 1e-8 in every run: without noise, both objectives are rounding errors. A fit whose terms
+were dropped because they rise and the runs show no sign of them is compared by its optimum before
+(column `dropped`). Both have the same bounds, without which no optimum exists or none can be
+printed: M4's alpha (`MOST_ALPHA`), exponents of sums of powers (`MOST_EXPONENT`); and Kaplan's
+|alpha_D| of the rival is at most 1e6, beyond which the power multiplies rounding errors until they
+fit the noise.
 
-    OMP_NUM_THREADS=1 python experiments/optima.py                # about three hours on one core
-    OMP_NUM_THREADS=1 python experiments/optima.py --designs 5    # four minutes
+    python experiments/optima.py                # an hour on two cores; continues where it was ended
+    python experiments/optima.py --designs 5    # two minutes
 
-Result: results/optima/, so far of 149 designs a law (--designs 149), and experiments/LOG.md.
+Result: results/optima/ (one row for each design in designs.csv, a summary of the laws in
+optima.csv), and experiments/LOG.md. To begin anew, move the folder away.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +48,7 @@ from scaling.console import out, print_table, progress
 from scaling.errors import DataError, UserError
 from scaling.files import write_atomically
 from scaling.laws import FORMS, Law, ResidualLoss, fit_law, from_frame
+from scaling.laws.fitting.search import MOST_EXPONENT, follow_valleys, lowest_within_bounds, search
 from scaling.laws.forms.sigmoidal import MOST_ALPHA
 from scaling.laws.table import RunsTable
 
@@ -49,6 +58,7 @@ STARTS = 32
 NOISE = (0.0, 0.003, 0.02)  # standard deviations of the log-loss
 RTOL = 1e-6
 RESIDUAL = 1e-8             # in every run, below which objectives are rounding errors
+_MOST_ALPHA_D = 1e6         # of Kaplan's law, beyond which rounding errors fit the noise
 _CONTINUED = 5              # best starts that are continued to full precision
 _FIRST, _LAST = 40, 2000    # evaluations from each start, and in its continuation
 
@@ -66,6 +76,7 @@ class Rival:
         positive: those whose logarithms the rival fits.
         draw: random constants, for variables divided by their geometric means.
         variables: names of the variables.
+        bounded: parameters that are at most `MOST_EXPONENT`.
     """
 
     formula: Callable[[Any, Any], Any]
@@ -73,6 +84,7 @@ class Rival:
     positive: str
     draw: Callable[[np.random.Generator], tuple[float, ...]]
     variables: str = "n d"
+    bounded: str = ""
 
 
 def _powers(p: Any, v: Any) -> Any:
@@ -80,7 +92,8 @@ def _powers(p: Any, v: Any) -> Any:
 
 
 def _kaplan(p: Any, v: Any) -> Any:
-    return ((p.N_c / v.n) ** (p.alpha_N / p.alpha_D) + p.D_c / v.d) ** p.alpha_D
+    found = ((p.N_c / v.n) ** (p.alpha_N / p.alpha_D) + p.D_c / v.d) ** p.alpha_D
+    return np.where(np.abs(p.alpha_D.real) <= _MOST_ALPHA_D, found, np.nan)
 
 
 def _family(p: Any, v: Any) -> Any:
@@ -180,7 +193,8 @@ RIVALS = {
         r.uniform(60, 800)), "n experts"),
     "abnar": Rival(_sparse, "E A B c d alpha beta lambda delta gamma", "E A B c d", lambda r: (
         r.uniform(0.3, 1.5), *r.uniform(0.1, 0.6, 4), *r.uniform(0.2, 0.5, 2),
-        r.uniform(-0.5, -0.1), r.uniform(0.05, 0.4), r.uniform(0.1, 0.5)), "n d sparsity"),
+        r.uniform(-0.5, -0.1), r.uniform(0.05, 0.4), r.uniform(0.1, 0.5)), "n d sparsity",
+        "alpha beta lambda delta gamma"),
     "tissue": Rival(lambda p, v: p.L_0 + p.A * v.lr_area**-p.alpha - p.C * v.drop_area,
                     "L_0 A C alpha", "L_0 A alpha", lambda r: (
         r.uniform(1.5, 3), r.uniform(0.3, 1.5), r.uniform(0.0, 0.2), r.uniform(0.2, 0.9)),
@@ -283,6 +297,17 @@ def ours(name: str, case: Design) -> tuple[Law, ResidualLoss]:
     return fit_law(case.table, form, robust=robust, resamples=0), robust
 
 
+def with_all_terms(law: Law, table: RunsTable) -> Array:
+    """The printed parameters of our optimum before terms were dropped."""
+    x = law.form.coordinates(table.values)
+    form = law.form.scaled_to(x)
+    centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
+    x, y, robust = x - centre, form.apply_link(table.loss), law.residual_loss
+    minima = follow_valleys(form, x, y, robust, search(form, x, y, table.loss, robust)[1])
+    theta = lowest_within_bounds(form, x, y, robust, minima)
+    return form.to_params(theta[None], centre)[0]
+
+
 def objective(name: str, params: Array, v: Any, loss: Array, robust: ResidualLoss) -> float:
     """The objective of natural parameters, by the rival's formula."""
     predicted = _outcomes(RIVALS[name], params[None], v)[0]
@@ -328,13 +353,15 @@ def theirs(name: str, case: Design, robust: ResidualLoss, seed: int) -> float:
         steps = theta + 1e-30j * np.eye(len(theta))
         return np.asarray(predict(steps).imag.T / 1e-30)
 
+    most = np.where(np.isin(names, rival.bounded.split()), MOST_EXPONENT, np.inf)
     smooth: dict[str, Any] = ({"loss": "huber", "f_scale": robust.delta} if robust.has_delta
                               else {"loss": "linear"})
 
     def solve(start: Array, evaluations: int, tolerance: float) -> tuple[float, Array] | None:
         try:
             found = least_squares(residuals, start, jacobian, x_scale="jac", ftol=tolerance,
-                                  xtol=tolerance, gtol=tolerance, max_nfev=evaluations, **smooth)
+                                  xtol=tolerance, gtol=tolerance, max_nfev=evaluations,
+                                  bounds=(-most, most), **smooth)
         except (ValueError, np.linalg.LinAlgError):  # no finite value at the start, or on the way
             return None
         return float(found.cost), found.x
@@ -356,6 +383,7 @@ def theirs(name: str, case: Design, robust: ResidualLoss, seed: int) -> float:
 def compare(name: str, seed: int) -> dict[str, Any]:
     """Both optima of one design. A design that no law may be fitted to, such as one whose losses
     rise with N and D, is drawn again."""
+    first_seed = seed
     while True:
         case = design(name, seed)
         try:
@@ -366,31 +394,47 @@ def compare(name: str, seed: int) -> dict[str, Any]:
         break
     loss = case.table.loss
     mine = objective(name, law.point[0], case.raw, loss, robust)
+    complete = objective(name, with_all_terms(law, case.table), case.raw, loss, robust)
+    is_dropped = complete < mine * (1 - RTOL)
     other = theirs(name, case, robust, seed)
     rounding = loss.size * RESIDUAL**2 / 2
-    return {"law": name, "seed": seed, "runs": loss.size, "ours": mine, "reported": law.objective,
-            "theirs": other, "ratio": (mine + rounding) / (other + rounding),
+    return {"law": name, "seed": first_seed, "drawn": seed, "runs": loss.size,
+            "ours": complete if is_dropped else mine, "dropped": is_dropped,
+            "reported": law.objective, "theirs": other,
+            "ratio": ((complete if is_dropped else mine) + rounding) / (other + rounding),
             "converged": law.converged}
 
 
-def study(designs: int, names: tuple[str, ...] = tuple(RIVALS), first: int = 0) -> pd.DataFrame:
-    """One row for each law and design, of consecutive seeds."""
-    rows = []
-    with progress("designs", designs * len(names)) as bar:
-        for name in names:
-            for seed in range(first, first + designs):
-                rows.append(compare(name, seed))
-                bar.update(len(rows))
-    return pd.DataFrame(rows)
+def study(
+    designs: int, names: tuple[str, ...] = tuple(RIVALS), first: int = 0, out: Path = RESULTS
+) -> pd.DataFrame:
+    """One row for each law and design, of consecutive seeds; rows in `out`/designs.csv are kept,
+    and new ones are added to the file as they come."""
+    path = out / "designs.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    wanted = [(name, seed) for name in names for seed in range(first, first + designs)]
+    done = {(row["law"], row["seed"]) for row in rows}
+    left = [each for each in wanted if each not in done]
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the workers, which start anew
+    with (ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool,
+          progress("designs", len(left)) as bar):
+        for count, future in enumerate(as_completed([pool.submit(compare, *each) for each in left]),
+                                       1):
+            rows.append(future.result())
+            table = pd.DataFrame(rows).sort_values(["law", "seed"])
+            write_atomically(path, table.to_csv(index=False, float_format="%.9g"))
+            bar.update(count)
+    return pd.DataFrame([row for row in rows if (row["law"], row["seed"]) in {*wanted}])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """The worst ratio of the objectives, and the shares of designs, by law."""
     groups = rows.assign(equal=(rows["ratio"] - 1).abs() <= RTOL, lower=rows["ratio"] < 1 - RTOL,
-                         worse=rows["ratio"] > 1 + RTOL).groupby("law", sort=False)
+                         worse=~(rows["ratio"] <= 1 + RTOL)).groupby("law", sort=False)
     return pd.DataFrame({
         "designs": groups.size(), "worst_ratio": groups["ratio"].max(),
         **{f"share_{name}": groups[name].mean() for name in ("equal", "lower", "worse")},
+        "share_dropped": groups["dropped"].mean(),
         "share_converged": groups["converged"].mean()}).reset_index()
 
 
@@ -404,10 +448,11 @@ def main() -> None:
     parser.add_argument("--laws", nargs="+", choices=[*RIVALS], default=[*RIVALS], metavar="LAW",
                         help="Laws to compare; all by default.")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR",
-                        help="Folder of optima.csv; %(default)s by default.")
+                        help="Folder of the tables; %(default)s by default.")
     arguments = parser.parse_args()
-    table = summary(study(arguments.designs, tuple(arguments.laws), arguments.first))
     arguments.out.mkdir(parents=True, exist_ok=True)
+    table = summary(study(arguments.designs, tuple(arguments.laws), arguments.first,
+                          arguments.out))
     path = arguments.out / "optima.csv"
     write_atomically(path, table.to_csv(index=False, float_format="%.9g"))
     print_table(f"optima of {arguments.designs} designs a law", list(table.columns), [

@@ -16,6 +16,7 @@ from scaling.laws import FORMS, Bootstrap, Law, ResidualLoss, RunsTable, fit_law
 from scaling.laws.evidence import profile
 from scaling.laws.fitting import bootstrap
 from scaling.laws.fitting import fit_law as fit_module
+from scaling.laws.fitting import search as search_module
 from scaling.laws.fitting.intervals import bca_intervals
 from scaling.laws.fitting.likelihood_ratio import _psi
 from scaling.laws.fitting.minimise import Minimum
@@ -223,13 +224,13 @@ def test_the_fit_of_many_runs_refines_the_best_optima_of_a_subset(monkeypatch: A
         return Minimum(point, value, np.zeros_like(point), np.zeros((*point.shape, 2)),
                        np.ones(len(value), dtype=bool))
 
-    monkeypatch.setattr(fit_module, "minimise", minimise)
-    monkeypatch.setattr(fit_module, "_SUBSET", 4)
-    monkeypatch.setattr(fit_module, "_MAX_REFINED", 2)
+    monkeypatch.setattr(search_module, "minimise", minimise)
+    monkeypatch.setattr(search_module, "_SUBSET", 4)
+    monkeypatch.setattr(search_module, "_MAX_REFINED", 2)
     form = replace(FORM, grid={"alpha_N": (0.05, 0.1, 0.15, 0.2, 0.3)})
     table = _table(runs=10)
     x = form.coordinates(table.values)
-    starts, found = fit_module._search(form, x, np.log(table.loss), table.loss, form.robust)
+    starts, found = search_module.search(form, x, np.log(table.loss), table.loss, form.robust)
     assert len(starts) == 5
     assert [w.shape for w in calls] == [(5, 4), (2, 10)]  # every third of ten runs, then all
     assert found.value.tolist() == [np.inf, 10.0, 10.0, 7.0, np.inf]
@@ -271,18 +272,19 @@ def test_the_expected_curvature_of_normal_residuals(kind: Any) -> None:
 
 def test_convergence_of_the_best_of_several_minima() -> None:
     """The gradient, curvature and convergence are those of the best; starts within a millionth of
-    its objective agree with it."""
-    value = np.array([3.0, 2.0, 2.0 * (1 + 0.9e-6), 2.0 * (1 + 1.1e-6)])
-    gradient = np.array([[9.0, 9.0], [3.0, 4.0], [9.0, 9.0], [9.0, 9.0]])
-    hessian = np.tile(np.eye(2), (4, 1, 1))
+    its objective agree with it; the fifth is of a wide start, which does not count."""
+    value = np.array([3.0, 2.0, 2.0 * (1 + 0.9e-6), 2.0 * (1 + 1.1e-6), 2.0])
+    gradient = np.array([[9.0, 9.0], [3.0, 4.0], [9.0, 9.0], [9.0, 9.0], [9.0, 9.0]])
+    hessian = np.tile(np.eye(2), (5, 1, 1))
     hessian[1] = [[4.0, 3.0], [3.0, 9.0]]  # with a unit diagonal, a correlation of a half
-    minima = Minimum(gradient, value, gradient, hessian, np.array([False, True, False, False]))
-    found = fit_module._convergence(minima, 1, 10)
+    converged = np.array([False, True, False, False, True])
+    minima = Minimum(gradient, value, gradient, hessian, converged)
+    found = fit_module._convergence(minima, 1, 10, 4)
     assert found == pytest.approx({"start_agreement": 0.5, "grad_norm": 5.0, "condition": 3.0,
                                    "converged": True})
     hessian[1] = [[4.0, 7.0], [7.0, 9.0]]  # not positive definite
-    assert fit_module._convergence(minima, 1, 10)["condition"] == np.inf
-    assert fit_module._convergence(minima, 0, 10)["converged"] is False
+    assert fit_module._convergence(minima, 1, 10, 4)["condition"] == np.inf
+    assert fit_module._convergence(minima, 0, 10, 4)["converged"] is False
 
 
 @pytest.mark.parametrize(("sizes", "tokens", "message"), [

@@ -26,8 +26,10 @@ from scaling.laws.fitting.misfit import (
     without_term,
 )
 from scaling.laws.fitting.preflight import check_losses
+from scaling.laws.fitting.search import large_exponents
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
+from scaling.laws.forms.powers import PowerSum
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.forms.wrapped import unwrapped
@@ -48,7 +50,7 @@ _FEW_UNITS = 10       # sizes or clusters, below which resamples of them are too
 def diagnose(evidence: Evidence) -> tuple[list[str], set[str]]:
     """Warnings, and the names of the parameters and exponents that the runs do not determine."""
     checks = (_not_converged, _input_warnings, _losses_below_floor, _few_runs, _collinear,
-              _zero_constants, _not_finite, _upper_bound,
+              _zero_constants, _not_finite, _upper_bound, _large_exponents,
               _conditioning, _start_agreement, _not_the_longest, _far_runs,
               _lack_of_fit, _patterns, few_resamples, lost_resamples)
     findings = [finding for check in checks for finding in check(evidence)]
@@ -144,12 +146,24 @@ def _upper_bound(e: Evidence) -> Iterator[Finding]:
                {"alpha", "e_0", "beta"})
 
 
+def _large_exponents(e: Evidence) -> Iterator[Finding]:
+    """Exponents at their bound."""
+    for name in large_exponents(e.form, e.theta):
+        base = unwrapped(e.form)
+        assert isinstance(base, PowerSum)
+        own = {term.coefficient for term in base.terms
+               if name in (exponent for _, exponent in term.powers)}
+        yield (f"{name} is at its bound of {e.params[name]:g}: its term acts on the runs at one "
+               "end of its variable alone, so these runs do not determine it; use a law without "
+               "that term", {name, *own})
+
+
 def _without_effect(e: Evidence, absent: set[str]) -> Iterator[Finding]:
     """Parameters that change no prediction, because the fit follows a valley to its end; but for
     those of absent terms."""
     slopes = np.abs(e.form.gradient(e.theta[None], e.x)[1][0]).max(axis=0)
     reported = {name for name in e.form.constants if e.params[name] == 0}
-    reported |= {name for _, names in _upper_bound(e) for name in names}
+    reported |= {name for _, names in (*_upper_bound(e), *_large_exponents(e)) for name in names}
     names = [name for name, slope in zip(e.form.fitted_parameters, slopes, strict=True)
              if slope < _EFFECT and name not in reported | absent]
     if names:

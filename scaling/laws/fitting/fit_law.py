@@ -27,7 +27,7 @@ from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.misfit import drop_rising_terms, noise_factors
 from scaling.laws.fitting.preflight import check_enough_runs, check_losses, check_varied
-from scaling.laws.fitting.valley import follow_valley
+from scaling.laws.fitting.search import SAME, follow_valleys, lowest_within_bounds, search
 from scaling.laws.forms.catalogue import FORMS, NAMED
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
@@ -40,15 +40,9 @@ from scaling.laws.table import RunsTable
 Array = NDArray[np.float64]
 
 RESAMPLES = 1000
-_RTOL = 1e-6          # of the objective, within which two optima are the same
-_SUBSET = 1_000       # most runs that every start is fitted to
 _ADAPTIONS = 30       # of delta
 _DELTA_RTOL = 1e-7
 _FACTOR_RTOL = 1e-6   # of a run's factor of its residual
-_VALLEY = 1e-3        # relative difference of objectives along one valley
-_NEAR = 0.3           # objectives so much above the lowest are followed along their valleys, too
-_MAX_FOLLOWED = 3
-_MAX_REFINED = 8      # different optima of the subset that are refined on all runs
 
 
 @checked
@@ -123,10 +117,11 @@ def _fit(
     check_varied(form, fitted)
 
     x = form.coordinates(fitted.values)
+    printed, form = form, form.scaled_to(x)
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     x, y = x - centre, form.apply_link(fitted.loss)
-    starts, minima = _search(form, x, y, fitted.loss, robust)
-    minima = _follow_valleys(form, x, y, robust, minima)
+    starts, minima = search(form, x, y, fitted.loss, robust)
+    minima = follow_valleys(form, x, y, robust, minima)
     own, factor = form, np.ones(len(y))
     if robust.kind == "adaptive":
         robust, minima = _adapt(form, x, y, robust, minima)
@@ -139,12 +134,13 @@ def _fit(
                 break
             form, x, y = standardised(own, plain_x, plain_y, factor)
             robust, minima = _adapt(form, x, y, robust, minima)
-        minima = _follow_valleys(form, x, y, robust, minima)
+        minima = follow_valleys(form, x, y, robust, minima)
     best = int(np.argmin(minima.value))
-    theta, dropped = drop_rising_terms(form, x, y, minima.theta[best], starts, robust)
+    theta = lowest_within_bounds(form, x, y, robust, minima)
+    theta, dropped = drop_rising_terms(form, x, y, theta, starts, robust)
     point = form.to_params(theta[None], centre)
 
-    convergence = _convergence(minima, best, len(y))
+    convergence = _convergence(minima, best, len(y), len(starts))
     residuals = y - form.predict(theta[None], x)[0]
     dof = max(1, len(y) - len(theta))
     boot = None
@@ -160,11 +156,11 @@ def _fit(
                          by, method, widening(problem, by), numbers)
 
     law = Law(
-        form=own,
-        convention=_convention(own, fitted, robust, int((factor < 1).sum())),
+        form=printed,
+        convention=_convention(printed, fitted, robust, int((factor < 1).sum())),
         params=dict(zip(form.parameters, map(float, point[0]), strict=True)),
         n_runs=int((~fitted.ideal).sum()),
-        excluded=_excluded(own, table, fitted),
+        excluded=_excluded(printed, table, fitted),
         objective=float(robust.cost(residuals).sum()),
         se_delta=({} if is_interpolation
                   else delta_method_errors(form, x, y, theta, centre, robust)),
@@ -207,35 +203,6 @@ def with_heldout(law: Law, table: RunsTable) -> Law:
     return replace(law, heldout=rows)
 
 
-def _search(
-    form: Form, x: Array, y: Array, loss: Array, robust: ResidualLoss
-) -> tuple[Array, Minimum]:
-    """The starts, and the minimum that each of them leads to.
-
-    With many runs the starts are fitted to an evenly spaced subset. Of the minima with equal
-    objective one is then refined on all runs, for the best few objectives.
-    """
-    subset = slice(None, None, -(-len(y) // _SUBSET))
-    starts = form.starts(x[subset], loss[subset])
-    minima = minimise(
-        form, x[subset], y[subset], np.ones((len(starts), len(y[subset]))), starts, robust)
-    if len(y) <= _SUBSET:
-        return starts, minima
-    order = np.argsort(minima.value)
-    is_new = np.diff(minima.value[order], prepend=-np.inf) > _RTOL * minima.value[order]
-    firsts = np.flatnonzero(is_new)[:_MAX_REFINED]
-    refined = minimise(
-        form, x, y, np.ones((len(firsts), len(y))), minima.theta[order[firsts]], robust)
-    # Every start gets the refined minimum of its group, or infinity if that was not refined.
-    group = np.empty(len(starts), dtype=int)
-    group[order] = np.minimum(np.cumsum(is_new) - 1, len(firsts) - 1)
-    whole = Minimum(*(getattr(refined, name)[group] for name in Minimum.__dataclass_fields__))
-    not_refined = np.zeros(len(starts), dtype=bool)
-    not_refined[order] = np.cumsum(is_new) > len(firsts)
-    whole.value[not_refined] = np.inf
-    return starts, whole
-
-
 def _adapt(
     form: Form, x: Array, y: Array, robust: ResidualLoss, minima: Minimum
 ) -> tuple[ResidualLoss, Minimum]:
@@ -256,36 +223,6 @@ def _adapt(
     at = np.where(np.isfinite(minima.value), group + 1, 0)
     at[int(np.argmin(minima.value))] = 0
     return robust, Minimum(*(getattr(after, name)[at] for name in Minimum.__dataclass_fields__))
-
-
-def _follow_valleys(
-    form: Form, x: Array, y: Array, robust: ResidualLoss, minima: Minimum
-) -> Minimum:
-    """The minima, of which the lowest few that did not converge are followed along their valleys.
-
-    Minima on one valley differ by less than `_VALLEY` and the lowest of them is followed; all of
-    them get its end.
-    """
-    lowest = float(minima.value.min())
-    if not np.isfinite(lowest):
-        return minima
-    parts = {name: getattr(minima, name).copy() for name in Minimum.__dataclass_fields__}
-    order = np.argsort(minima.value, kind="stable")
-    candidates = [i for i in order if not minima.converged[i]
-                  and minima.value[i] <= lowest * (1 + _NEAR) + len(y) * 1e-16]
-    followed = 0
-    while candidates and followed < _MAX_FOLLOWED:
-        first = candidates[0]
-        same = [i for i in candidates
-                if minima.value[i] <= minima.value[first] * (1 + _VALLEY) + len(y) * 1e-16]
-        candidates = candidates[len(same):]
-        end, is_end = follow_valley(form, x, y, minima.theta[first], robust)
-        followed += 1
-        if end.value[0] <= minima.value[first]:
-            for name, values in parts.items():
-                values[same] = getattr(end, name)[0]
-            parts["converged"][same] = is_end
-    return Minimum(**parts)
 
 
 def _check_variables(form: Form, table: RunsTable) -> None:
@@ -328,10 +265,13 @@ def _excluded(form: Form, table: RunsTable, fitted: RunsTable) -> dict[str, int]
     return {**table.excluded, "above_envelope": int(table.loss.size - fitted.loss.size)}
 
 
-def _convergence(minima: Minimum, best: int, runs: int) -> dict[str, float | bool | None]:
+def _convergence(
+    minima: Minimum, best: int, runs: int, starts: int
+) -> dict[str, float | bool | None]:
+    """Measures of convergence; the first minima, `starts` of them, are those that should agree."""
     lowest = minima.value[best]
     # The absolute tolerance is for exact fits, whose objective is rounding error.
-    agree = minima.value <= lowest * (1 + _RTOL) + runs * 1e-16
+    agree = minima.value[:starts] <= lowest * (1 + SAME) + runs * 1e-16
     hessian = minima.hessian[best]
     size = np.sqrt(np.maximum(np.diagonal(hessian), 0))
     condition = float("inf")

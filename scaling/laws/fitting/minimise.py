@@ -81,6 +81,8 @@ def minimise(
             exact = (w * robust.cost(y - form.predict(theta, x_RV))).sum(axis=-1)
         return Minimum(theta, exact, minimum.gradient, minimum.hessian, minimum.converged)
 
+    if len(theta_BP) <= block:
+        return solve(0)
     # NumPy releases the interpreter's lock, so threads run blocks in parallel.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
                             else os.cpu_count()) as pool:
@@ -121,7 +123,8 @@ def _minimise(
             at_least[list(constants.indices)] = ZERO
             theta = np.maximum(theta, at_least)
         moving = replace(constants, indices=()) if is_plain else constants
-        w, y, at = w_BR[active], y_BR[active], theta[active]
+        w, y = _rows(active, len(theta), w_BR, y_BR)
+        at = theta[active]
         f, j, g, h, m = _derivatives(form, x_RV, y, w, at, smooth)
         invalid = ~np.isfinite(g.sum(axis=-1) + (h + m).sum(axis=(-1, -2)))
         if invalid.any():  # without finite derivatives a problem stops, not converged
@@ -140,18 +143,20 @@ def _minimise(
         done = is_end & ~constants.at_zero(at).any(axis=-1) if is_plain else is_end
         left = np.arange(len(active))
         for factor in _DAMPINGS:
-            step = moving.shortened(at[left], newton.step(left, damping[active[left]] * factor))
-            trial = moving.moved(at[left], step)
-            new = _value(form, x_RV, y[left], w[left], trial, smooth)
+            f_left, j_left, y_left, w_left, at_left = _rows(left, len(active), f, j, y, w, at)
+            strength = damping[active[left]] * factor
+            step = moving.shortened(at_left, newton.step(left, strength))
+            trial = moving.moved(at_left, step)
+            new = _value(form, x_RV, y_left, w_left, trial, smooth)
             if not is_plain:
-                bend = _bend(form, x_RV, at[left], step, f[left], j[left], moving)
-                weight = w[left] * smooth.psi_prime(y[left] - f[left])
-                slope = (moving.gradient(at[left], j[left]).swapaxes(-1, -2)
+                bend = _bend(form, x_RV, at_left, step, f_left, j_left, moving)
+                weight = w_left * smooth.psi_prime(y_left - f_left)
+                slope = (moving.gradient(at_left, j_left).swapaxes(-1, -2)
                          @ (weight * bend)[..., None])[..., 0]
                 slope[fixed[left]] = 0
-                bent = step + newton.step(left, damping[active[left]] * factor, slope) / 2
-                bent = moving.moved(at[left], moving.shortened(at[left], bent))
-                bent_value = _value(form, x_RV, y[left], w[left], bent, smooth)
+                bent = step + newton.step(left, strength, slope) / 2
+                bent = moving.moved(at_left, moving.shortened(at_left, bent))
+                bent_value = _value(form, x_RV, y_left, w_left, bent, smooth)
                 lower = bent_value < new
                 trial[lower], new[lower] = bent[lower], bent_value[lower]
             # The last step is taken even if the objective has no more digits to decrease by.
@@ -171,6 +176,11 @@ def _minimise(
             break
     _, _, g, h, _ = _derivatives(form, x_RV, y_BR, w_BR, theta, smooth)
     return Minimum(theta, value, g, h, converged)
+
+
+def _rows(rows: NDArray[np.intp], count: int, *arrays: Array) -> tuple[Array, ...]:
+    """Increasing rows of arrays, which are not copied if these are all of their `count` rows."""
+    return arrays if len(rows) == count else tuple(each[rows] for each in arrays)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from scaling.errors import DataError, UserError, option
@@ -23,6 +22,7 @@ _LARGE = 1e3                         # rather N, D or C than a loss or a perplex
 _PERPLEXITY = 20.0                   # above any loss of a trained model, in nats per token
 _RISES, _RISES_SURELY = 0.5, 0.8     # rank correlations for a warning and for an error
 _MIN_COMPARABLE = 8                  # runs in groups for a rank correlation
+_MIN_DISTINCT = 3                    # values of a variable in such a group
 _SAME_LEVEL = 0.03                   # of the range of a variable's logarithm
 _NO_LOSSES = (LEARNING_RATE, BATCH, "critical batch, tokens", "tokens")  # outcomes of laws
 _NAMES_OF = {
@@ -219,13 +219,19 @@ def _rank_correlation(x: Array, y: Array, given: Array) -> float | None:
     few runs can be compared."""
     if np.isnan(x).any() or np.isnan(given).any():
         return None
-    group = np.round(np.log10(given) * 10)  # bins of a factor 1.26, narrow relative to x
-    frame = pd.DataFrame({"x": x, "y": y})
-    ranks = frame.groupby(group).rank()
-    centred = (ranks - ranks.groupby(group).transform("mean")).to_numpy()
-    comparable = (frame.groupby(group).transform("nunique")["x"] >= 3).to_numpy()
-    if comparable.sum() < _MIN_COMPARABLE:
+    bins = np.round(np.log10(given) * 10)  # of a factor 1.26, narrow relative to x
+    groups = [bins == value for value in np.unique(bins)]
+    groups = [group for group in groups if len(np.unique(x[group])) >= _MIN_DISTINCT]
+    if sum(map(np.count_nonzero, groups)) < _MIN_COMPARABLE:
         return None
-    a, b = centred[comparable].T
+    a, b = (np.concatenate([_centred_ranks(values[group]) for group in groups])
+            for values in (x, y))
     size = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / size if size > 0 else None
+
+
+def _centred_ranks(x: Array) -> Array:
+    """Ranks of the values less their mean; equal values have the mean of their ranks."""
+    _, index, counts = np.unique(x, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[index] - (len(x) + 1) / 2)

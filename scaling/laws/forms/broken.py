@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaling.laws.forms.curve import Curve
-from scaling.laws.forms.formula import Formula
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.variables import VARIABLES
 
 Array = NDArray[np.float64]
 
-_PLACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the first break, in the range of log x
-_WIDTHS = (0.15, 0.5, 1.5)
-_SLOPES = (0.05, 0.15, 0.35)
-_CHANGES = (-0.3, -0.1, 0.1, 0.3)
+_MOST_PLACES = 24  # of the break of a law with one, in the range of log x
+_WIDTHS = (0.02, 0.15, 0.5, 1.5)
+_FLOORS = (0.01, 0.5, 0.9, 0.99)  # E, relative to the lowest outcome
 _FIRST = 3  # index of the first break's parameters, after E, A and c0
 
 
@@ -38,18 +36,27 @@ class Broken(Curve):
         return p.E + p.A * np.exp(-decay)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        """With one break: for each of several places in the range of x, and widths, the exponents
-        of a grid with the lowest error. With several breaks: every point of `grid`."""
+        """With one break: for each of several places between runs, and widths, the E with the
+        lowest error of a few. At fixed d_1, f_1 and E, log(y - E) is linear in log A, c_0 and c_1.
+        With several breaks: every point of `grid`."""
         if self._n_breaks > 1:
             return super().starts(x_RV, outcome_R)
         log_x = np.log(x_RV[:, 0])
-        places = np.exp(log_x.min() + np.ptp(log_x) * np.array(_PLACES))
-        grid = {"c0": _SLOPES, "c1": _CHANGES, "d1": tuple(map(float, places)), "f1": _WIDTHS}
-        starts = Formula.starts(replace(self, grid=grid), x_RV, outcome_R)
-        error = ((self.predict(starts, x_RV) - np.log(outcome_R)) ** 2).sum(axis=-1)
-        order = np.argsort(error, kind="stable")
-        _, best = np.unique(starts[order][:, _FIRST + 1:], axis=0, return_index=True)
-        return np.asarray(starts[order[best]])
+        distinct = np.unique(log_x)
+        places = (distinct[1:] + distinct[:-1]) / 2
+        thinned = np.linspace(0, len(places) - 1, _MOST_PLACES).round().astype(int)
+        places = places[np.unique(thinned)]
+        starts = []
+        for place, width in itertools.product(places, _WIDTHS):
+            terms_RK = np.stack([np.ones_like(log_x), -log_x,
+                                 -width * np.logaddexp(0, (log_x - place) / width)], axis=-1)
+            floors = np.array(_FLOORS) * outcome_R.min()
+            linear, *_ = np.linalg.lstsq(terms_RK, np.log(outcome_R[:, None] - floors), rcond=None)
+            theta = np.stack([np.log(floors), *linear, np.full_like(floors, place),
+                              np.full_like(floors, np.log(width))], axis=-1)
+            error = ((self.predict(theta, x_RV) - np.log(outcome_R)) ** 2).sum(axis=-1)
+            starts.append(theta[np.argmin(error)])
+        return np.array(starts)
 
     @property
     def _n_breaks(self) -> int:

@@ -88,9 +88,15 @@ class Constrained(Form):
         return np.asarray(np.array(self.matrix) @ h_BPP @ np.array(self.matrix).T)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
-        theta = self.base.starts(x_RV, outcome_R)
+        return self._free_of(self.base.starts(x_RV, outcome_R))
+
+    def wide_starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        return self._free_of(self.base.wide_starts(x_RV, outcome_R))
+
+    def _free_of(self, theta_SP: Array) -> Array:
+        """The free coordinates of the distinct ones among starting points."""
         indices = [self.base.parameters.index(name) for name in self.free]
-        return np.unique(theta[:, indices], axis=0)
+        return np.unique(theta_SP[:, indices], axis=0)
 
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         return self.base.to_params(self._base_theta(theta_BP), centre_V)

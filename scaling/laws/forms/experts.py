@@ -103,6 +103,10 @@ FORMS: tuple[Form, ...] = (
                Term("d", (("sparsity", "delta"), ("n", "gamma")))),
         grid={"alpha": (0.3, 0.6), "beta": (0.2, 0.4), "lambda": (-0.4, -0.1),
               "delta": (0.1, 0.3), "gamma": (0.1, 0.25)},
+        # Exponents of either sign, and large ones: each of three terms may take the part of
+        # another, or act on the densest runs alone.
+        wide_grid={"alpha": (-0.2, 0.3), "beta": (0.2,), "lambda": (-10.0, -0.4, -0.1, 0.3),
+                   "delta": (-0.15, 0.1), "gamma": (-0.1, 0.1, 0.25, 1.5)},
     ),
 )
 """Laws of sparse models."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from scaling.laws.forms.formula import Formula
 
 Array = NDArray[np.float64]
 
-_SMALL, _LARGE = 1e7, 1e9  # the two N at which theta holds the values of the three functions
 _MIN_GROUPS = 3  # sizes, or groups of similar sizes, that starting points are made of
 
 
@@ -25,12 +24,15 @@ class Farseer(Formula):
     At every N it is a power law of D plus a constant; the logarithms of its exponent, coefficient
     and constant are a N^power + b. The terms a N^power and b nearly cancel, which makes fits of a
     and b slow; therefore theta holds (value at a small N, value at a large N, power) of each of the
-    three functions.
+    three functions. A fit takes the smallest and the largest N of its runs (`scaled_to`).
     """
+
+    ends: tuple[float, float] = (1e7, 1e9)
+    """The small and the large N."""
 
     slopes: tuple[float, ...] = (0.15, 0.3, 0.55)
     """Initial values of the exponent of D at the smallest and the largest N."""
-    powers: tuple[float, ...] = (-0.15, 0.15)
+    powers: tuple[float, ...] = (-1.0, -0.15, 0.15, 0.6)
     """Initial values of the powers of N."""
 
     @property
@@ -41,6 +43,10 @@ class Farseer(Formula):
     def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters)
 
+    def scaled_to(self, x_RV: Array) -> Farseer:
+        n = x_RV[:, 0]
+        return replace(self, ends=(float(n.min()), float(n.max())))
+
     def outcome_of(self, p: Any, v: Any) -> Any:
         floor = np.exp(p.a3 * v.n**p.gamma + p.b3)
         slope = np.exp(p.a1 * v.n**p.alpha + p.b1)
@@ -48,7 +54,8 @@ class Farseer(Formula):
 
     def from_params(self, params_BP: Array) -> Array:
         a, b, power = (params_BP[:, i::3] for i in range(3))
-        return np.asarray(_interleave(a * _SMALL**power + b, a * _LARGE**power + b, power))
+        small, large = self.ends
+        return np.asarray(_interleave(a * small**power + b, a * large**power + b, power))
 
     def predict(self, theta_BP: Array, x_RV: Array) -> Array:
         return self._parts(theta_BP, x_RV)[0]
@@ -69,7 +76,8 @@ class Farseer(Formula):
         three functions its share w of the way from the small to the large N, which is
         (N^p - S^p)/(L^p - S^p), and its derivative with respect to the power p: [B, R] each."""
         log_n, log_d = np.log(x_RV).T
-        log_n, whole = log_n - np.log(_SMALL), np.log(_LARGE / _SMALL)
+        small, large = self.ends
+        log_n, whole = log_n - np.log(small), np.log(large / small)
         values, shares, slopes = [], [], []
         with np.errstate(all="ignore"):
             for low, high, power in zip(*(theta_BP[:, i::3].T[..., None] for i in range(3)),
@@ -86,8 +94,9 @@ class Farseer(Formula):
 
     def _natural(self, theta_BP: Any) -> Any:
         low, high, power = (theta_BP[:, i::3] for i in range(3))
-        a = (high - low) / (_LARGE**power - _SMALL**power)
-        return _interleave(a, low - a * _SMALL**power, power)
+        small, large = self.ends
+        a = (high - low) / (large**power - small**power)
+        return _interleave(a, low - a * small**power, power)
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """As in the first stage of the paper: a constant and a coefficient for each N at given
@@ -101,7 +110,7 @@ class Farseer(Formula):
             groups = [np.isin(np.arange(len(n)), part) for part in parts]
         sizes = np.array([np.exp(np.log(n[group]).mean()) for group in groups])
         place = np.log(sizes / sizes[0]) / np.log(sizes[-1] / sizes[0])
-        ends = np.log([_SMALL, _LARGE])
+        log_ends = np.log(self.ends)
         starts = []
         for low, high, power in itertools.product(self.slopes, self.slopes, self.powers):
             log_slopes = np.log(low) + np.log(high / low) * place
@@ -113,7 +122,7 @@ class Farseer(Formula):
             theta = []
             for values in (log_slopes, *logs.T):
                 a, b = np.polyfit(sizes**power, values, 1)
-                theta += [*(a * np.exp(power * ends) + b), power]
+                theta += [*(a * np.exp(power * log_ends) + b), power]
             starts.append(theta)
         return np.array(starts)
 

@@ -154,6 +154,11 @@ class Form(ABC):
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         """Starting points of a fit, theta [S, P]."""
 
+    def wide_starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        """Further starting points, [S, P], for optima far from those of usual runs; by default
+        none. Few of them end at the lowest minimum of a usual table."""
+        return np.empty((0, len(self.fitted_parameters)))
+
     @abstractmethod
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         """The printed parameters, [B, P], from theta of a fit to x - centre."""
@@ -174,6 +179,11 @@ class Form(ABC):
         """x_RV from arrays [R] of the variables: by default their logarithms."""
         columns = [np.asarray(values[v], dtype=float) for v in self.variables]
         return np.asarray(np.log(np.stack(columns, axis=-1)))
+
+    def scaled_to(self, x_RV: Array) -> Form:
+        """The same form with a theta that suits a fit to these runs, x [R, V]; by default itself.
+        """
+        return self
 
     def apply_link(self, outcome: Array) -> Array:
         """Outcomes on the scale of `predict`: their logarithm if `link` is "log"."""

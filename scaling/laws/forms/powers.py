@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class PowerSum(Form):
     terms: tuple[Term, ...]
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Initial values of an exponent, if they are not `EXPONENT_STARTS`."""
+    wide_grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Those of all exponents for `wide_starts`; empty if there are none."""
 
     @property
     def exponents(self) -> tuple[str, ...]:
@@ -145,6 +147,11 @@ class PowerSum(Form):
             theta[coefficients] = project_coefficients(terms_RK, outcome_R)
             starts.append(theta)
         return np.array(starts)
+
+    def wide_starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        if not self.wide_grid:
+            return super().wide_starts(x_RV, outcome_R)
+        return PowerSum.starts(replace(self, grid=self.wide_grid), x_RV, outcome_R)
 
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         params = np.array(theta_BP, dtype=float)

@@ -65,6 +65,9 @@ class Wrapped(Form):
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         return self.base.starts(x_RV, outcome_R)
 
+    def wide_starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        return self.base.wide_starts(x_RV, outcome_R)
+
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         return self.base.to_params(theta_BP, centre_V)
 
@@ -113,6 +116,9 @@ class Standardised(Wrapped):
 
     def starts(self, x_RV: Array, outcome_R: Array) -> Array:
         return self.base.starts(x_RV[:, :-1], outcome_R)
+
+    def wide_starts(self, x_RV: Array, outcome_R: Array) -> Array:
+        return self.base.wide_starts(x_RV[:, :-1], outcome_R)
 
 
 def of_raw_outcome(form: Form) -> Form:
