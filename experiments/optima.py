@@ -48,7 +48,7 @@ from scaling.console import out, print_table, progress
 from scaling.errors import DataError, UserError
 from scaling.files import write_atomically
 from scaling.laws import FORMS, Law, ResidualLoss, fit_law, from_frame
-from scaling.laws.fitting.search import MOST_EXPONENT, follow_valleys, lowest_within_bounds, search
+from scaling.laws.fitting.search import MOST_EXPONENT, at_bounds, follow_valleys, lowest_few, search
 from scaling.laws.forms.sigmoidal import MOST_ALPHA
 from scaling.laws.table import RunsTable
 
@@ -304,8 +304,9 @@ def with_all_terms(law: Law, table: RunsTable) -> Array:
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     x, y, robust = x - centre, form.apply_link(table.loss), law.residual_loss
     minima = follow_valleys(form, x, y, robust, search(form, x, y, table.loss, robust)[1])
-    theta = lowest_within_bounds(form, x, y, robust, minima)
-    return form.to_params(theta[None], centre)[0]
+    found = [at_bounds(form, x, y, robust, minima.theta[i]) for i in lowest_few(minima)]
+    value = [robust.cost(y - form.predict(theta[None], x)[0]).sum() for theta in found]
+    return form.to_params(found[int(np.argmin(value))][None], centre)[0]
 
 
 def objective(name: str, params: Array, v: Any, loss: Array, robust: ResidualLoss) -> float:

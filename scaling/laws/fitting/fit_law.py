@@ -27,7 +27,7 @@ from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.misfit import drop_rising_terms, noise_factors
 from scaling.laws.fitting.preflight import check_enough_runs, check_losses, check_varied
-from scaling.laws.fitting.search import SAME, follow_valleys, lowest_within_bounds, search
+from scaling.laws.fitting.search import SAME, at_bounds, follow_valleys, lowest_few, search
 from scaling.laws.forms.catalogue import FORMS, NAMED
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
@@ -135,9 +135,7 @@ def _fit(
             form, x, y = standardised(own, plain_x, plain_y, factor)
             robust, minima = _adapt(form, x, y, robust, minima)
         minima = follow_valleys(form, x, y, robust, minima)
-    best = int(np.argmin(minima.value))
-    theta = lowest_within_bounds(form, x, y, robust, minima)
-    theta, dropped = drop_rising_terms(form, x, y, theta, starts, robust)
+    best, theta, dropped = _meaningful(form, x, y, starts, robust, minima)
     point = form.to_params(theta[None], centre)
 
     convergence = _convergence(minima, best, len(y), len(starts))
@@ -225,6 +223,28 @@ def _adapt(
     return robust, Minimum(*(getattr(after, name)[at] for name in Minimum.__dataclass_fields__))
 
 
+def _meaningful(
+    form: Form, x: Array, y: Array, starts: Array, robust: ResidualLoss, minima: Minimum
+) -> tuple[int, Array, tuple[int, ...]]:
+    """The lowest minimum with exponents within their bound and without rising terms that the runs
+    show no sign of. If one of these changes the lowest minimum, another may be the lowest then: the
+    lowest few are compared.
+
+    Returns:
+        Its index among the minima; theta after the changes, [P]; and the indices of the parameters
+        of terms that were dropped.
+    """
+    found: list[tuple[float, int, Array, tuple[int, ...]]] = []
+    for index in lowest_few(minima):
+        bounded = at_bounds(form, x, y, robust, minima.theta[index])
+        theta, dropped = drop_rising_terms(form, x, y, bounded, starts, robust)
+        value = float(robust.cost(y - form.predict(theta[None], x)[0]).sum())
+        found.append((value, index, theta, dropped))
+        if len(found) == 1 and np.array_equal(theta, minima.theta[index]):  # unchanged
+            break
+    return min(found, key=lambda each: each[0])[1:]
+
+
 def _check_variables(form: Form, table: RunsTable) -> None:
     for variable in form.variables:
         if variable not in table.values or np.isnan(table.values[variable]).any():
@@ -271,7 +291,7 @@ def _convergence(
     """Measures of convergence; the first minima, `starts` of them, are those that should agree."""
     lowest = minima.value[best]
     # The absolute tolerance is for exact fits, whose objective is rounding error.
-    agree = minima.value[:starts] <= lowest * (1 + SAME) + runs * 1e-16
+    agree = np.abs(minima.value[:starts] - lowest) <= lowest * SAME + runs * 1e-16
     hessian = minima.hessian[best]
     size = np.sqrt(np.maximum(np.diagonal(hessian), 0))
     condition = float("inf")

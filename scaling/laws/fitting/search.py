@@ -96,28 +96,21 @@ def follow_valleys(
     return Minimum(**parts)
 
 
-def lowest_within_bounds(
-    form: Form, x_RV: Array, y_R: Array, robust: ResidualLoss, minima: Minimum
-) -> Array:
-    """theta of the lowest minimum, [P]. If exponents of it exceed `MOST_EXPONENT`, the lowest few
-    minima are fitted again with such exponents at the bound, and the best of these is returned."""
+def lowest_few(minima: Minimum) -> list[int]:
+    """Indices of the lowest few of the different minima, the lowest first."""
     order = np.argsort(minima.value, kind="stable")
-    best = minima.theta[order[0]]
-    if not large_exponents(form, best):
-        return np.asarray(best)
     value = minima.value[order]
     is_new = np.diff(value, prepend=-np.inf) > SAME * np.abs(value)
-    bounded = [_at_bounds(form, x_RV, y_R, robust, theta)
-               for theta in minima.theta[order[is_new][:_MAX_REFINED]]]
-    lowest = min(bounded, key=lambda minimum: float(minimum.value[0]))
-    return np.asarray(lowest.theta[0])
+    return [int(index) for index in order[is_new][:_MAX_REFINED]]
 
 
-def _at_bounds(
+def at_bounds(
     form: Form, x_RV: Array, y_R: Array, robust: ResidualLoss, theta_P: Array
-) -> Minimum:
-    """The minimum from theta, a batch of one, with the exponents that are too large at the bound:
-    the largest first, and then those that are still too large."""
+) -> Array:
+    """theta, [P], with exponents that are too large at the bound, the largest first, and the others
+    fitted again; unchanged if none is."""
+    if not large_exponents(form, theta_P):
+        return theta_P
     base, names = unwrapped(form), form.fitted_parameters
     assert isinstance(base, PowerSum)
     held: tuple[int, ...] = ()
@@ -135,9 +128,9 @@ def _at_bounds(
                                  for theta in (theta_P, bounded))
                 bounded[names.index(term.coefficient)] += before - after
         found = minimise(form, x_RV, y_R, np.ones((1, len(y_R))), bounded[None], robust, held=held)
-        theta_P = found.theta[0]
+        theta_P = np.asarray(found.theta[0])
         if not {*map(names.index, large_exponents(form, theta_P))} - {*held}:
-            return found
+            return theta_P
 
 
 def large_exponents(form: Form, theta_P: Array) -> tuple[str, ...]:
