@@ -94,9 +94,6 @@ def inputs_of(
                         f"predict({example})")
     arrays, shape = broadcast(coded(form, _of_frame(form, columns, data[0]) if data
                                     else by_variable(values, columns, form.variables)))
-    if 0 in shape:
-        raise UserError("predict: at least one value is expected, and an array or the data frame "
-                        "has none")
     index = next((each.index for each in (*data, *values.values())
                   if isinstance(each, pd.DataFrame | pd.Series)), None)
     index = index if index is not None and shape == (len(index),) else None

@@ -19,7 +19,7 @@ def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[
     """Values as arrays [R] of the same length, and the shape that they have together.
 
     Raises:
-        UserError: a value is not a number, or shapes do not fit.
+        UserError: a value is not a number, an array is empty, or shapes do not fit.
     """
     arrays = {}
     for name, value in values.items():
@@ -34,6 +34,9 @@ def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[
         shapes = ", ".join(f"{name} {each.shape}" for name, each in arrays.items())
         raise UserError(f"predict: arrays of one shape, or numbers, are expected, not of {shapes}"
                         ) from None
+    if 0 in shape:
+        raise UserError(f"{', '.join(arrays)}: at least one value is expected, and the array or the "
+                        "data frame has none")
     return {name: np.broadcast_to(each, shape).ravel() for name, each in arrays.items()}, shape
 
 

@@ -368,6 +368,7 @@ NO_RESAMPLES = "has no intervals, since it was fitted without resamples; fit it 
     (lambda frame, fit: fit.predict(n=1, d=1, interval=0.8), "a coverage is given as level=0.9"),
     (lambda frame, fit: fit.predict(n=1, d=1, level=80), "level=80: a coverage above 0 and"),
     (lambda frame, fit: fit.predict(n=[], d=1), "at least one value is expected"),
+    (lambda frame, fit: fit.allocate([]), "compute: at least one value is expected"),
     (lambda frame, fit: fit.allocate(1e21, given={"x": 1}), "chinchilla has no variable x"),
     (lambda frame, fit: fit.allocate(1e21, flops_per_token=lambda n: "a"), "raises ValueError"),
     (lambda frame, fit: fit.allocate(1e21, flops_per_token=lambda n: -n), "that increase with N"),

@@ -101,6 +101,7 @@ def lowest_few(minima: Minimum) -> list[int]:
     order = np.argsort(minima.value, kind="stable")
     value = minima.value[order]
     is_new = np.diff(value, prepend=-np.inf) > SAME * np.abs(value)
+    is_new[0] = True  # also if none is finite
     return [int(index) for index in order[is_new][:_MAX_REFINED]]
 
 
