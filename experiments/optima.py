@@ -15,9 +15,9 @@ Ours is worse if its objective is more than a millionth above the rival's, and h
 residual of 1e-8 in every run: without noise, both objectives are rounding errors. A fit whose terms
 were dropped because they rise and the runs show no sign of them is compared by its optimum before
 (column `dropped`). Both have the same bounds, without which no optimum exists or none can be
-printed: M4's alpha (`MOST_ALPHA`), exponents of sums of powers (`MOST_EXPONENT`); and Kaplan's
-|alpha_D| of the rival is at most 1e6, beyond which the power multiplies rounding errors until they
-fit the noise.
+printed: M4's alpha (`MOST_ALPHA`), exponents of Abnar's and Farseer's laws (`MOST_EXPONENT`). The
+rival's alpha_D of Kaplan's law is at most 1e6: beyond, the power multiplies rounding errors until
+they fit the noise.
 
     python experiments/optima.py                # an hour on two cores; continues where it was ended
     python experiments/optima.py --designs 5    # two minutes
@@ -31,9 +31,9 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,7 +48,8 @@ from scaling.console import out, print_table, progress
 from scaling.errors import DataError, UserError
 from scaling.files import write_atomically
 from scaling.laws import FORMS, Law, ResidualLoss, fit_law, from_frame
-from scaling.laws.fitting.search import MOST_EXPONENT, at_bounds, follow_valleys, lowest_few, search
+from scaling.laws.fitting.search import at_bounds, follow_valleys, lowest_few, search
+from scaling.laws.forms.form import MOST_EXPONENT
 from scaling.laws.forms.sigmoidal import MOST_ALPHA
 from scaling.laws.table import RunsTable
 
@@ -76,7 +77,7 @@ class Rival:
         positive: those whose logarithms the rival fits.
         draw: random constants, for variables divided by their geometric means.
         variables: names of the variables.
-        bounded: parameters that are at most `MOST_EXPONENT`.
+        bounded: the largest sizes of parameters.
     """
 
     formula: Callable[[Any, Any], Any]
@@ -84,7 +85,7 @@ class Rival:
     positive: str
     draw: Callable[[np.random.Generator], tuple[float, ...]]
     variables: str = "n d"
-    bounded: str = ""
+    bounded: Mapping[str, float] = field(default_factory=dict)
 
 
 def _powers(p: Any, v: Any) -> Any:
@@ -92,8 +93,7 @@ def _powers(p: Any, v: Any) -> Any:
 
 
 def _kaplan(p: Any, v: Any) -> Any:
-    found = ((p.N_c / v.n) ** (p.alpha_N / p.alpha_D) + p.D_c / v.d) ** p.alpha_D
-    return np.where(np.abs(p.alpha_D.real) <= _MOST_ALPHA_D, found, np.nan)
+    return ((p.N_c / v.n) ** (p.alpha_N / p.alpha_D) + p.D_c / v.d) ** p.alpha_D
 
 
 def _family(p: Any, v: Any) -> Any:
@@ -176,7 +176,8 @@ RIVALS = {
     "chinchilla": Rival(_powers, "E A B alpha beta", "E A B", lambda r: (
         r.uniform(0.2, 2), *r.uniform(0.2, 1.2, 2), *r.uniform(0.15, 0.6, 2))),
     "kaplan-nd": Rival(_kaplan, "N_c D_c alpha_N alpha_D", "N_c D_c", lambda r: (
-        *np.exp(r.uniform(2, 9, 2)), *r.uniform(0.05, 0.2, 2))),
+        *np.exp(r.uniform(2, 9, 2)), *r.uniform(0.05, 0.2, 2)),
+        bounded={"alpha_D": _MOST_ALPHA_D}),
     "q-family": Rival(_family, "E A B alpha beta q", "E A B q", lambda r: (
         r.uniform(0.2, 2), *r.uniform(0.2, 1.2, 2), *r.uniform(0.15, 0.6, 2),
         r.uniform(0.2, 1.3))),
@@ -187,14 +188,15 @@ RIVALS = {
                          lambda r: (
         r.uniform(0.5, 2), *r.uniform(0.2, 1, 2), *r.uniform(0.2, 0.5, 2), r.uniform(2, 30),
         r.uniform(1, 10)), "n d u"),
-    "farseer": Rival(_farseer, "a1 b1 alpha a2 b2 beta a3 b3 gamma", "", _farseer_constants),
+    "farseer": Rival(_farseer, "a1 b1 alpha a2 b2 beta a3 b3 gamma", "", _farseer_constants,
+        bounded=dict.fromkeys(("alpha", "beta", "gamma"), MOST_EXPONENT)),
     "clark": Rival(_routed, "a_N b_E c_NE d E_start E_max", "E_start E_max", lambda r: (
         *r.uniform(-0.15, -0.04, 2), r.uniform(-0.01, 0.02), r.uniform(0.3, 0.6), r.uniform(1.1, 4),
         r.uniform(60, 800)), "n experts"),
     "abnar": Rival(_sparse, "E A B c d alpha beta lambda delta gamma", "E A B c d", lambda r: (
         r.uniform(0.3, 1.5), *r.uniform(0.1, 0.6, 4), *r.uniform(0.2, 0.5, 2),
         r.uniform(-0.5, -0.1), r.uniform(0.05, 0.4), r.uniform(0.1, 0.5)), "n d sparsity",
-        "alpha beta lambda delta gamma"),
+        dict.fromkeys(("alpha", "beta", "lambda", "delta", "gamma"), MOST_EXPONENT)),
     "tissue": Rival(lambda p, v: p.L_0 + p.A * v.lr_area**-p.alpha - p.C * v.drop_area,
                     "L_0 A C alpha", "L_0 A alpha", lambda r: (
         r.uniform(1.5, 3), r.uniform(0.3, 1.5), r.uniform(0.0, 0.2), r.uniform(0.2, 0.9)),
@@ -354,7 +356,7 @@ def theirs(name: str, case: Design, robust: ResidualLoss, seed: int) -> float:
         steps = theta + 1e-30j * np.eye(len(theta))
         return np.asarray(predict(steps).imag.T / 1e-30)
 
-    most = np.where(np.isin(names, rival.bounded.split()), MOST_EXPONENT, np.inf)
+    most = np.array([rival.bounded.get(name, np.inf) for name in names])
     smooth: dict[str, Any] = ({"loss": "huber", "f_scale": robust.delta} if robust.has_delta
                               else {"loss": "linear"})
 

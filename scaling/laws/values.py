@@ -35,8 +35,8 @@ def broadcast(values: Mapping[str, ArrayLike]) -> tuple[dict[str, Array], tuple[
         raise UserError(f"predict: arrays of one shape, or numbers, are expected, not of {shapes}"
                         ) from None
     if 0 in shape:
-        raise UserError(f"{', '.join(arrays)}: at least one value is expected, and the array or the "
-                        "data frame has none")
+        raise UserError(f"{', '.join(arrays)}: at least one value is expected, and the array or "
+                        "the data frame has none")
     return {name: np.broadcast_to(each, shape).ravel() for name, each in arrays.items()}, shape
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from scaling.laws import FORMS, fit_law, from_frame
-from scaling.laws.fitting.search import MOST_EXPONENT
+from scaling.laws.forms.form import MOST_EXPONENT
 from scaling.laws.table import RunsTable
 
 TOKENS = np.geomspace(1e9, 1e12, 6)

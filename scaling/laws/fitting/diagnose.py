@@ -150,9 +150,9 @@ def _large_exponents(e: Evidence) -> Iterator[Finding]:
     """Exponents at their bound."""
     for name in large_exponents(e.form, e.theta):
         base = unwrapped(e.form)
-        assert isinstance(base, PowerSum)
         own = {term.coefficient for term in base.terms
-               if name in (exponent for _, exponent in term.powers)}
+               if name in (exponent for _, exponent in term.powers)
+               } if isinstance(base, PowerSum) else set()
         yield (f"{name} is at its bound of {e.params[name]:g}: its term acts on the runs at one "
                "end of its variable alone, so these runs do not determine it; use a law without "
                "that term", {name, *own})

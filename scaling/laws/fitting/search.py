@@ -8,16 +8,13 @@ from numpy.typing import NDArray
 
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.valley import follow_valley
-from scaling.laws.forms.form import Form
+from scaling.laws.forms.form import MOST_EXPONENT, Form
 from scaling.laws.forms.losses import ResidualLoss
 from scaling.laws.forms.powers import PowerSum
 from scaling.laws.forms.wrapped import unwrapped
 
 Array = NDArray[np.float64]
 
-MOST_EXPONENT = 25.0
-"""The largest size of an exponent of a sum of powers in a fit. Beyond, a term acts on the runs at
-one end of its variable alone, and its coefficient soon overflows."""
 SAME = 1e-6
 """Relative difference of the objective within which two optima are the same."""
 
@@ -113,7 +110,6 @@ def at_bounds(
     if not large_exponents(form, theta_P):
         return theta_P
     base, names = unwrapped(form), form.fitted_parameters
-    assert isinstance(base, PowerSum)
     held: tuple[int, ...] = ()
     while True:
         large = [i for i in map(names.index, large_exponents(form, theta_P)) if i not in held]
@@ -121,7 +117,7 @@ def at_bounds(
             held += (max(large, key=lambda i: float(abs(theta_P[i]))),)
         bounded = theta_P.copy()
         bounded[list(held)] = np.clip(theta_P[list(held)], -MOST_EXPONENT, MOST_EXPONENT)
-        for term in base.terms:
+        for term in base.terms if isinstance(base, PowerSum) else ():
             powers = [(names.index(exponent), x_RV[:, base.variables.index(variable)])
                       for variable, exponent in term.powers if exponent in names]
             if term.coefficient in names and powers:  # the term keeps its size where it is largest
@@ -135,10 +131,6 @@ def at_bounds(
 
 
 def large_exponents(form: Form, theta_P: Array) -> tuple[str, ...]:
-    """The fitted exponents of a sum of powers that are at `MOST_EXPONENT` or beyond."""
-    base = unwrapped(form)
-    if not isinstance(base, PowerSum) or len(base.terms) < 2:
-        return ()
-    exponents = {exponent for term in base.terms for _, exponent in term.powers}
-    return tuple(name for name, value in zip(form.fitted_parameters, theta_P, strict=True)
-                 if name in exponents and abs(value) >= MOST_EXPONENT)
+    """The exponents that are at `MOST_EXPONENT` or beyond."""
+    return tuple(name for name in form.bounded_exponents
+                 if abs(theta_P[form.fitted_parameters.index(name)]) >= MOST_EXPONENT)

@@ -57,6 +57,10 @@ class Constrained(Form):
     def constants(self) -> tuple[str, ...]:
         return tuple(p for p in self.base.constants if p in self.free)
 
+    @property
+    def bounded_exponents(self) -> tuple[str, ...]:
+        return tuple(p for p in self.base.bounded_exponents if p in self.free)
+
     def undetermined(self, x_RV: Array) -> dict[str, tuple[str, ...]]:
         found = {v: tuple(name for name in names if name in self.free)
                  for v, names in self.base.undetermined(x_RV).items()}

@@ -40,6 +40,10 @@ class Farseer(Formula):
         return ()  # alpha, beta and gamma occur inside exponents, and may have either sign
 
     @property
+    def bounded_exponents(self) -> tuple[str, ...]:
+        return ("alpha", "beta", "gamma")
+
+    @property
     def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters)
 

@@ -29,6 +29,9 @@ EXPONENT_STARTS = (0.05, 0.15, 0.3, 0.45, 0.7, 1.1)
 """Initial values of an exponent; all combinations for a law with several exponents."""
 STEP = 1e-6
 """Step of theta in finite differences of the gradient."""
+MOST_EXPONENT = 25.0
+"""The largest size of an exponent in a fit (`Form.bounded_exponents`). Beyond, a term acts on the
+runs at one end of its variable alone, and its coefficient soon overflows."""
 ZERO = -50.0
 """The coordinate in theta, a logarithm, of a constant that is zero."""
 _NO_CONSTANT = 1e-9  # below this, a constant has no effect on any outcome
@@ -106,6 +109,11 @@ class Form(ABC):
     def constants(self) -> tuple[str, ...]:
         """Positive additive constants, such as E, whose logarithms are coordinates of theta: a fit
         may find one to be zero."""
+        return ()
+
+    @property
+    def bounded_exponents(self) -> tuple[str, ...]:
+        """Fitted exponents whose size a fit limits to `MOST_EXPONENT`."""
         return ()
 
     @property

@@ -72,6 +72,10 @@ class PowerSum(Form):
         return tuple(term.coefficient for term in self.terms if term.powers)
 
     @property
+    def bounded_exponents(self) -> tuple[str, ...]:
+        return self._all_exponents if len(self.terms) > 1 else ()
+
+    @property
     def scaling_params(self) -> frozenset[str]:
         return frozenset(self.parameters) - {*self.constants}
 

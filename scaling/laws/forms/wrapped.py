@@ -49,6 +49,10 @@ class Wrapped(Form):
         return self.base.constants
 
     @property
+    def bounded_exponents(self) -> tuple[str, ...]:
+        return self.base.bounded_exponents
+
+    @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
         return self.base.labels
 
