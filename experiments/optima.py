@@ -12,9 +12,9 @@ from the best five of the starts to full precision. The objective of our fit is 
 printed parameters by the formula of this file, so that a wrong prediction would be seen, too.
 
 Ours is worse if its objective is more than a millionth above the rival's, and higher by more than a
-residual of 1e-8 in every run: without noise, both objectives are rounding errors. A fit whose terms
-were dropped because they rise and the runs show no sign of them is compared by its optimum before
-(column `dropped`). Both have the same bounds, without which no optimum exists or none can be
+residual of 1e-8 in every run: without noise, both objectives are rounding errors. A fit that is
+worse because rising terms were dropped that the runs show no sign of is compared by its optimum
+before (column `dropped`). Both have the same bounds, without which no optimum exists or none can be
 printed: M4's alpha (`MOST_ALPHA`), exponents of Abnar's and Farseer's laws (`MOST_EXPONENT`). The
 rival's alpha_D of Kaplan's law is at most 1e6: beyond, the power multiplies rounding errors until
 they fit the noise.
@@ -397,15 +397,16 @@ def compare(name: str, seed: int) -> dict[str, Any]:
         break
     loss = case.table.loss
     mine = objective(name, law.point[0], case.raw, loss, robust)
-    complete = objective(name, with_all_terms(law, case.table), case.raw, loss, robust)
-    is_dropped = complete < mine * (1 - RTOL)
     other = theirs(name, case, robust, seed)
     rounding = loss.size * RESIDUAL**2 / 2
-    return {"law": name, "seed": first_seed, "drawn": seed, "runs": loss.size,
-            "ours": complete if is_dropped else mine, "dropped": is_dropped,
-            "reported": law.objective, "theirs": other,
-            "ratio": ((complete if is_dropped else mine) + rounding) / (other + rounding),
-            "converged": law.converged}
+    is_dropped = False
+    if not mine + rounding <= (1 + RTOL) * (other + rounding):
+        complete = objective(name, with_all_terms(law, case.table), case.raw, loss, robust)
+        is_dropped = complete < mine * (1 - RTOL)
+        mine = complete if is_dropped else mine
+    return {"law": name, "seed": first_seed, "drawn": seed, "runs": loss.size, "ours": mine,
+            "dropped": is_dropped, "reported": law.objective, "theirs": other,
+            "ratio": (mine + rounding) / (other + rounding), "converged": law.converged}
 
 
 def study(
