@@ -27,7 +27,14 @@ from scaling.laws.fitting.intervals import delta_method_errors, robust_deviation
 from scaling.laws.fitting.minimise import Minimum, minimise
 from scaling.laws.fitting.misfit import drop_rising_terms, noise_factors
 from scaling.laws.fitting.preflight import check_enough_runs, check_losses, check_varied
-from scaling.laws.fitting.search import SAME, at_bounds, follow_valleys, lowest_few, search
+from scaling.laws.fitting.search import (
+    SAME,
+    at_bounds,
+    follow_valleys,
+    large_exponents,
+    lowest_few,
+    search,
+)
 from scaling.laws.forms.catalogue import FORMS, NAMED
 from scaling.laws.forms.form import Form
 from scaling.laws.forms.losses import ResidualLoss, residual_scale
@@ -227,22 +234,26 @@ def _meaningful(
     form: Form, x: Array, y: Array, starts: Array, robust: ResidualLoss, minima: Minimum
 ) -> tuple[int, Array, tuple[int, ...]]:
     """The lowest minimum with exponents within their bound and without rising terms that the runs
-    show no sign of. If one of these changes the lowest minimum, another may be the lowest then: the
-    lowest few are compared.
+    show no sign of. If it is of a wide start, the lowest minimum of the form's own starts is taken
+    where that one is lower after these changes.
 
     Returns:
         Its index among the minima; theta after the changes, [P]; and the indices of the parameters
         of terms that were dropped.
     """
-    found: list[tuple[float, int, Array, tuple[int, ...]]] = []
-    for index in lowest_few(minima):
-        bounded = at_bounds(form, x, y, robust, minima.theta[index])
-        theta, dropped = drop_rising_terms(form, x, y, bounded, starts, robust)
-        value = float(robust.cost(y - form.predict(theta[None], x)[0]).sum())
-        found.append((value, index, theta, dropped))
-        if len(found) == 1 and np.array_equal(theta, minima.theta[index]):  # unchanged
-            break
-    return min(found, key=lambda each: each[0])[1:]
+    def objective(theta: Array) -> float:
+        return float(robust.cost(y - form.predict(theta[None], x)[0]).sum())
+
+    few = lowest_few(minima)
+    if large_exponents(form, minima.theta[few[0]]):  # another may be lower at the bound
+        few.sort(key=lambda i: objective(at_bounds(form, x, y, robust, minima.theta[i])))
+    chosen = few[:1]
+    if chosen[0] >= len(starts):
+        chosen.append(int(np.argmin(minima.value[:len(starts)])))
+    found = [(index, *drop_rising_terms(
+        form, x, y, at_bounds(form, x, y, robust, minima.theta[index]), starts, robust))
+        for index in chosen]
+    return min(found, key=lambda each: objective(each[1]))
 
 
 def _check_variables(form: Form, table: RunsTable) -> None:
