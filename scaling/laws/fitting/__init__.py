@@ -2,6 +2,7 @@
 
     fit_law.py            the entry point: many starts, one optimum, and its diagnostics
     preflight.py          checks of the runs before a fit
+    search.py             the lowest minimum: starts, valleys, bounds of exponents
     minimise.py           batched Newton's method for robust objectives
     valley.py             searches along flat, curved valleys
     bootstrap.py          bootstrap and jackknife refits
