@@ -99,6 +99,16 @@ def test_an_exponent_without_a_bound_in_the_runs_has_one_in_the_fit() -> None:
     assert law.exponents["a"] is None
 
 
+def test_a_power_at_its_bound_is_not_determined_nor_is_its_factor() -> None:
+    """The floor of Farseer's law is higher at the largest size alone."""
+    loss = 1.7 + 400 * D**-0.28 + np.where(N > 5e9, 0.5, 0)
+    law = fit_law(_table(loss), "farseer", resamples=50)
+    assert law.params["gamma"] == MOST_EXPONENT
+    assert law.se["gamma"] is None
+    assert law.se["a3"] is None
+    np.testing.assert_allclose(law.loss({"n": N, "d": D}), loss, rtol=1e-3)
+
+
 def test_theta_of_farseers_law_may_be_at_other_sizes() -> None:
     """The same parameters predict the same losses, whichever sizes theta holds values at."""
     form = FORMS["farseer"]

@@ -110,6 +110,7 @@ def prepare(table: RunsTable, form: Form | str, robust: ResidualLoss | None = No
                         "cannot be analysed; choose a simpler law or more runs")
     runs = table.take(form.fitted_rows(table))
     x = form.coordinates(runs.values)
+    form = form.scaled_to(x)
     centre = x.mean(axis=0) if form.centred else np.zeros(x.shape[1])
     # A law of x is a law of x - centre whose origin is at -centre.
     theta = form.from_params(form.to_params(form.from_params(law.point), -centre))[0]

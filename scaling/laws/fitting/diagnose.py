@@ -29,7 +29,6 @@ from scaling.laws.fitting.preflight import check_losses
 from scaling.laws.fitting.search import large_exponents
 from scaling.laws.forms.custom import CustomLaw
 from scaling.laws.forms.form import Form
-from scaling.laws.forms.powers import PowerSum
 from scaling.laws.forms.sigmoidal import MOST_ALPHA, Sigmoidal
 from scaling.laws.forms.variables import VARIABLES
 from scaling.laws.forms.wrapped import unwrapped
@@ -149,13 +148,9 @@ def _upper_bound(e: Evidence) -> Iterator[Finding]:
 def _large_exponents(e: Evidence) -> Iterator[Finding]:
     """Exponents at their bound."""
     for name in large_exponents(e.form, e.theta):
-        base = unwrapped(e.form)
-        own = {term.coefficient for term in base.terms
-               if name in (exponent for _, exponent in term.powers)
-               } if isinstance(base, PowerSum) else set()
         yield (f"{name} is at its bound of {e.params[name]:g}: its term acts on the runs at one "
                "end of its variable alone, so these runs do not determine it; use a law without "
-               "that term", {name, *own})
+               "that term", {name, *e.form.bounded_exponents[name]})
 
 
 def _without_effect(e: Evidence, absent: set[str]) -> Iterator[Finding]:

@@ -58,8 +58,9 @@ class Constrained(Form):
         return tuple(p for p in self.base.constants if p in self.free)
 
     @property
-    def bounded_exponents(self) -> tuple[str, ...]:
-        return tuple(p for p in self.base.bounded_exponents if p in self.free)
+    def bounded_exponents(self) -> Mapping[str, tuple[str, ...]]:
+        return {name: own for name, own in self.base.bounded_exponents.items()
+                if name in self.free}
 
     def undetermined(self, x_RV: Array) -> dict[str, tuple[str, ...]]:
         found = {v: tuple(name for name in names if name in self.free)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,8 +41,8 @@ class Farseer(Formula):
         return ()  # alpha, beta and gamma occur inside exponents, and may have either sign
 
     @property
-    def bounded_exponents(self) -> tuple[str, ...]:
-        return ("alpha", "beta", "gamma")
+    def bounded_exponents(self) -> Mapping[str, tuple[str, ...]]:
+        return {"alpha": ("a1",), "beta": ("a2",), "gamma": ("a3",)}
 
     @property
     def scaling_params(self) -> frozenset[str]:
@@ -55,6 +56,11 @@ class Farseer(Formula):
         floor = np.exp(p.a3 * v.n**p.gamma + p.b3)
         slope = np.exp(p.a1 * v.n**p.alpha + p.b1)
         return floor + np.exp(p.a2 * v.n**p.beta + p.b2 - slope * np.log(v.d))
+
+    def loss(self, params: Array, values: Mapping[str, Array]) -> Array:
+        """By the formula itself: the values at sizes far from the runs have too few digits for
+        large powers."""
+        return np.asarray(np.exp(self._predict(params, self.coordinates(values))))
 
     def from_params(self, params_BP: Array) -> Array:
         a, b, power = (params_BP[:, i::3] for i in range(3))

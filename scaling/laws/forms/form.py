@@ -112,9 +112,10 @@ class Form(ABC):
         return ()
 
     @property
-    def bounded_exponents(self) -> tuple[str, ...]:
-        """Fitted exponents whose size a fit limits to `MOST_EXPONENT`."""
-        return ()
+    def bounded_exponents(self) -> Mapping[str, tuple[str, ...]]:
+        """Fitted exponents whose size a fit limits to `MOST_EXPONENT`, with the coefficients of
+        their terms, which are not determined without them."""
+        return {}
 
     @property
     def has_hessian(self) -> bool:

@@ -72,8 +72,12 @@ class PowerSum(Form):
         return tuple(term.coefficient for term in self.terms if term.powers)
 
     @property
-    def bounded_exponents(self) -> tuple[str, ...]:
-        return self._all_exponents if len(self.terms) > 1 else ()
+    def bounded_exponents(self) -> Mapping[str, tuple[str, ...]]:
+        if len(self.terms) < 2:
+            return {}
+        return {name: tuple(term.coefficient for term in self.terms
+                            if name in (exponent for _, exponent in term.powers))
+                for name in self._all_exponents}
 
     @property
     def scaling_params(self) -> frozenset[str]:

@@ -49,7 +49,7 @@ class Wrapped(Form):
         return self.base.constants
 
     @property
-    def bounded_exponents(self) -> tuple[str, ...]:
+    def bounded_exponents(self) -> Mapping[str, tuple[str, ...]]:
         return self.base.bounded_exponents
 
     @property
