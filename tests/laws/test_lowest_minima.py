@@ -10,6 +10,7 @@ from scipy.optimize import least_squares
 
 from scaling.laws import FORMS, fit_law, from_frame
 from scaling.laws.forms.form import MOST_EXPONENT
+from scaling.laws.forms.wrapped import of_raw_outcome
 from scaling.laws.table import RunsTable
 
 TOKENS = np.geomspace(1e9, 1e12, 6)
@@ -84,8 +85,8 @@ def test_a_minimum_whose_terms_are_dropped_must_still_be_the_lowest() -> None:
 
 
 def test_an_exponent_without_a_bound_in_the_runs_has_one_in_the_fit() -> None:
-    """The largest size is better than the law of D by .5 in a way that no finite exponent fits
-    best, since the others are not. All parameters are finite, and predict what was fitted."""
+    """The losses of the largest size alone are higher by .5, which no finite exponent fits best.
+    All parameters are finite, and predict what was fitted."""
     loss = 1.7 + 400 * D**-0.28 + np.where(N > 5e9, 0.5, 0)
     law = fit_law(_table(loss), replace(FORMS["chinchilla"], grid={"alpha": (-40.0,)}),
                   resamples=0)
@@ -106,6 +107,13 @@ def test_a_power_at_its_bound_is_not_determined_nor_is_its_factor() -> None:
     assert law.params["gamma"] == MOST_EXPONENT
     assert law.se["gamma"] is None
     assert law.se["a3"] is None
+    np.testing.assert_allclose(law.loss({"n": N, "d": D}), loss, rtol=1e-3)
+
+
+def test_a_large_power_predicts_what_was_fitted_to_raw_losses() -> None:
+    loss = 1.7 + 400 * D**-0.28 + np.where(N > 5e9, 0.5, 0)
+    law = fit_law(_table(loss), of_raw_outcome(FORMS["farseer"]), resamples=0)
+    assert law.params["gamma"] == MOST_EXPONENT
     np.testing.assert_allclose(law.loss({"n": N, "d": D}), loss, rtol=1e-3)
 
 

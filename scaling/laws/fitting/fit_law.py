@@ -245,14 +245,16 @@ def _meaningful(
         return float(robust.cost(y - form.predict(theta[None], x)[0]).sum())
 
     few = lowest_few(minima)
-    if large_exponents(form, minima.theta[few[0]]):  # another may be lower at the bound
-        few.sort(key=lambda i: objective(at_bounds(form, x, y, robust, minima.theta[i])))
-    chosen = few[:1]
-    if chosen[0] >= len(starts):
-        chosen.append(int(np.argmin(minima.value[:len(starts)])))
-    found = [(index, *drop_rising_terms(
-        form, x, y, at_bounds(form, x, y, robust, minima.theta[index]), starts, robust))
-        for index in chosen]
+    if not large_exponents(form, minima.theta[few[0]]):
+        few = few[:1]  # otherwise another may be lower at the bound
+    bounded = {i: at_bounds(form, x, y, robust, minima.theta[i]) for i in few}
+    lowest = min(bounded, key=lambda i: objective(bounded[i]))
+    chosen = {lowest: bounded[lowest]}
+    if lowest >= len(starts):
+        usual = int(np.argmin(minima.value[:len(starts)]))
+        chosen[usual] = at_bounds(form, x, y, robust, minima.theta[usual])
+    found = [(i, *drop_rising_terms(form, x, y, theta, starts, robust))
+             for i, theta in chosen.items()]
     return min(found, key=lambda each: objective(each[1]))
 
 

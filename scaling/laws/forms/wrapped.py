@@ -4,7 +4,7 @@ units of each run's noise."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -71,6 +71,12 @@ class Wrapped(Form):
 
     def wide_starts(self, x_RV: Array, outcome_R: Array) -> Array:
         return self.base.wide_starts(x_RV, outcome_R)
+
+    def scaled_to(self, x_RV: Array) -> Wrapped:
+        return replace(self, base=self.base.scaled_to(x_RV))
+
+    def loss(self, params: Array, values: Mapping[str, Array]) -> Array:
+        return self.base.loss(params, values)
 
     def to_params(self, theta_BP: Array, centre_V: Array) -> Array:
         return self.base.to_params(theta_BP, centre_V)
